@@ -1,0 +1,78 @@
+"What several test files use: notebooks made on the spot, a toy repository with the real Snakefile, the real data folder"
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def write_notebook(path, parameters, *cells):
+    "A notebook at `path` whose parameters cell is `parameters`, followed by code `cells`"
+    tagged = [(parameters, ["parameters"]), *((cell, []) for cell in cells)]
+    code = [{"cell_type": "code", "id": f"c{i}", "metadata": {"tags": tags} if tags else {}, "source": source, "outputs": [], "execution_count": None}
+            for i, (source, tags) in enumerate(tagged)]
+    kernel = {"display_name": "python3", "language": "python", "name": "python3"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"cells": code, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}))
+    return path
+
+
+def fairparse(*arguments, cwd=ROOT, **options):
+    "Run the command line of the package that lies in `cwd`; the finished process, with its output as text"
+    command = [sys.executable, "-m", "fairparse.cli", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=180, **options)
+
+
+TOY_NOTEBOOKS = {
+    "10_prepare": ('out = ""\ndata = ""\nextra = []\nsize = 8\nfolds = 3', "from fairparse import toy_faces\ntoy_faces.make(out, {'size': size, 'data': data, 'extra': extra})"),
+    "20_train_parser": ('out = ""\nfaces = ""\nobjective = "single"\nseed = 0\nfold = -1\nepochs = 1\nthreads = 1\nwait = 0.0\nencoder_weights = "none"',
+                        "import time\nfrom pathlib import Path\nfrom fairparse import toy_train",
+                        "(Path(out) / 'checkpoint').mkdir(parents=True, exist_ok=True)\n(Path(out) / 'checkpoint' / 'last').write_text('kept')\n(Path(out) / 'started').touch()\ntime.sleep(wait)",
+                        "if epochs > 5: raise toy_train.InputError(f'{epochs} epochs are too many: use 5')\ntoy_train.make(out, {'epochs': epochs, 'fold': fold})"),
+    "80_table1_objectives": ('out = ""\nparsers = ""\nobjectives = []\nseeds = []\ndigits = 2', "from fairparse import toy_tables\ntoy_tables.write(out, f'objective,digits\\nsingle,{digits}\\n')"),
+    "80_table3_class_iou": ('out = ""\nparsers = ""\nobjectives = []\nseeds = []', "from fairparse import toy_tables\ntoy_tables.write(out, 'class,iou\\nskin,1\\n')"),
+    "85_figure2_schedules": ('out = ""\nepochs = 3', "from fairparse import toy_tables\ntoy_tables.write(out, 'picture')"),
+}
+TOY_MODULES = {
+    "toy_files": "import json\nfrom pathlib import Path\ndef write(path, text):\n    Path(path).parent.mkdir(parents=True, exist_ok=True)\n    Path(path).write_text(text)\n",
+    "toy_faces": "from .toy_files import write, json\ndef make(out, record): write(f'{out}/run.json', json.dumps(record))\n",
+    "toy_train": "from .runs import InputError\nfrom .toy_files import write, json\ndef make(out, record):\n"
+                 "    for name in ('counts.parquet', 'history.parquet', 'run.json'): write(f'{out}/{name}', json.dumps(record))\n",
+    "toy_tables": "from .toy_files import write\n",
+}
+TOY_PROFILE = """
+objectives: [single]
+seeds: [0, 1]
+prepare: {size: 8}
+train: {epochs: 1}
+table1: {digits: 2}
+"""
+
+
+@pytest.fixture
+def toy_root(tmp_path):
+    "A repository with the real Snakefile and command line, and notebooks that finish at once"
+    root = tmp_path / "repo"
+    (root / "nbs" / "workflow" / "profiles").mkdir(parents=True)
+    shutil.copy(ROOT / "settings.ini", root)
+    shutil.copy(ROOT / "nbs" / "workflow" / "Snakefile", root / "nbs" / "workflow")
+    (root / "nbs" / "workflow" / "profiles" / "toy.yaml").write_text(TOY_PROFILE)
+    (root / "nbs" / "workflow" / "profiles" / "real.yaml").write_text(TOY_PROFILE + "data: required\nbeside: [more]\n")
+    (root / "fairparse").mkdir()
+    for name in ("__init__", "runs", "notebooks", "cli"): shutil.copy(ROOT / "fairparse" / f"{name}.py", root / "fairparse")
+    for name, code in TOY_MODULES.items(): (root / "fairparse" / f"{name}.py").write_text(code)
+    for name, cells in TOY_NOTEBOOKS.items(): write_notebook(root / "nbs" / "paper" / f"{name}.ipynb", *cells)
+    return root
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    "The folder of real data sets, from FAIRPARSE_DATA"
+    folder = os.environ.get("FAIRPARSE_DATA")
+    if not folder or not Path(folder).is_dir(): pytest.skip("FAIRPARSE_DATA does not name a folder of real data")
+    return Path(folder)

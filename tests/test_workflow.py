@@ -1,0 +1,158 @@
+"The graph of jobs, in a toy repository with the real Snakefile: what runs again, what survives a fault, who owns a folder"
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import psutil
+from conftest import ROOT, fairparse, write_notebook
+from test_cli import celeba, wait_until
+
+from fairparse.notebooks import notebook_sources
+
+
+def reproduce(root, *options): return fairparse("reproduce", "--profile", "toy", "--cores", 2, *options, cwd=root)
+
+
+def planned(root, *options):
+    "Number of jobs of each stage that would run"
+    done = reproduce(root, "--dry-run", *options)
+    assert done.returncode == 0, done.stderr
+    text = done.stdout + done.stderr
+    jobs = {rule: int(count) for rule, count in re.findall(r"^(prepare|train|table1|table3|figure2) +(\d+)$", text, re.MULTILINE)}
+    assert jobs or "Nothing to be done" in text, text
+    return jobs
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_only_what_depends_on_a_change_runs_again(toy_root):
+    everything, tables = {"prepare": 1, "train": 2, "table1": 1, "table3": 1, "figure2": 1}, {"table1": 1, "table3": 1}
+    assert planned(toy_root) == everything
+    assert planned(toy_root, "--stages", "train") == {"prepare": 1, "train": 2} and planned(toy_root, "--stages", "figure2") == {"figure2": 1}
+    done = reproduce(toy_root)
+    assert done.returncode == 0, done.stderr
+    out = toy_root / "outputs" / "toy"
+    assert "table1_objectives.csv" in done.stdout and "objective  digits" in done.stdout and "done in" in done.stdout
+    assert [p.name for p in sorted((out / "notebooks").iterdir())] == ["80_table1_objectives.ipynb", "80_table3_class_iou.ipynb", "85_figure2_schedules.ipynb"]
+    assert (out / "10_faces" / "10_prepare.ipynb").is_file() and (out / "20_parsers" / "single" / "seed1" / "20_train_parser.ipynb").is_file()
+    # the parameters that a run records are relative to the repository: results do not name the machine they were made on
+    log = json.loads((out / "20_parsers" / "single" / "seed1" / "20_train_parser.ipynb").read_text())["metadata"]["papermill"]["parameters"]
+    assert log == {"epochs": 1, "fold": -1, "objective": "single", "seed": 1, "threads": 1, "out": "outputs/toy/20_parsers/single/seed1", "faces": "outputs/toy/10_faces"}
+
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("run.json")}
+    assert reproduce(toy_root).returncode == 0 and before == {p: p.stat().st_mtime_ns for p in out.rglob("run.json")}
+    # parameters
+    assert planned(toy_root, "--set", "train.epochs=2") == {"train": 2, **tables}
+    assert planned(toy_root, "--set", "table1.digits=3") == {"table1": 1}
+    assert planned(toy_root, "--set", "prepare.size=9") == {"prepare": 1, "train": 2, **tables}
+    assert planned(toy_root, "--set", "seeds=[0,1,2]") == {"train": 1, **tables}
+    assert planned(toy_root, "--set", "cross_validation=true", "--set", "prepare.folds=3") == {"prepare": 1, "train": 2, **tables}
+    # code: dates, comments, prose and stored outputs do not count; what the interpreter sees does
+    package, paper = toy_root / "fairparse", toy_root / "nbs" / "paper"
+    for path in (*package.glob("*.py"), *paper.glob("*.ipynb")): path.write_bytes(path.read_bytes())
+    edit(package / "toy_train.py", "def make", "# a comment\ndef make")
+    edit(paper / "20_train_parser.ipynb", '"outputs": []', '"outputs": [{"output_type": "stream", "name": "stdout", "text": "x"}]')
+    assert planned(toy_root) == {}
+    edit(package / "toy_tables.py", "write", "write, json")
+    assert planned(toy_root) == {**tables, "figure2": 1}
+    edit(package / "toy_tables.py", "write, json", "write")
+    edit(package / "toy_train.py", "json.dumps(record)", "json.dumps(record) + ' '")
+    assert planned(toy_root) == {"train": 2, **tables}
+    edit(package / "toy_train.py", "json.dumps(record) + ' '", "json.dumps(record)")
+    edit(package / "toy_files.py", "write_text(text)", "write_text(str(text))")
+    assert planned(toy_root) == everything
+
+
+def test_modules_that_a_notebook_imports(tmp_path):
+    package = tmp_path / "fairparse"
+    (package / "sub").mkdir(parents=True)
+    for name, code in {"a": "from .b import x", "b": "def f():\n    import fairparse.c as c", "c": "from . import d, absent", "d": "", "e": "", "sub/g": "", "__init__": ""}.items():
+        (package / f"{name}.py").write_text(code)
+    path = write_notebook(tmp_path / "20_toy.ipynb", "x = 1", "%matplotlib inline\nfrom fairparse.a import y\nimport numpy", "from fairparse import sub\nfrom fairparse.sub import g")
+    assert [str(p.relative_to(package)) for p in notebook_sources(path, package)] == ["a.py", "b.py", "c.py", "d.py", "sub/g.py"]
+
+
+def test_a_fault_keeps_the_checkpoint_and_the_log(toy_root):
+    done = reproduce(toy_root, "--stages", "train", "--set", "train.epochs=6", "--set", "seeds=[0]")
+    folder = toy_root / "outputs" / "toy" / "20_parsers" / "single" / "seed0"
+    assert done.returncode == 1 and "error: 6 epochs are too many: use 5" in done.stderr, done.stderr
+    assert "goes on from there" in done.stderr and "Traceback" not in done.stderr
+    assert (folder / "checkpoint" / "last").read_text() == "kept" and (folder / "20_train_parser.failed.ipynb").is_file()
+    assert not (folder / "run.json").exists()
+    done = reproduce(toy_root, "--stages", "train", "--set", "train.epochs=5", "--set", "seeds=[0]")
+    assert done.returncode == 0 and (folder / "run.json").exists() and not (folder / "20_train_parser.failed.ipynb").exists(), done.stderr
+
+
+def start_slow_run(root):
+    "A run whose training waits, started in the background; the process, once its kernel is in the waiting cell"
+    command = [sys.executable, "-m", "fairparse.cli", "reproduce", "--profile", "toy", "--cores", "1", "--stages", "train", "--set", "train.wait=300", "--set", "seeds=[0]"]
+    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    started = root / "outputs" / "toy" / "20_parsers" / "single" / "seed0" / "started"
+    assert wait_until(started.exists, 60)
+    return process, psutil.Process(process.pid).children(recursive=True)
+
+
+def alive(processes): return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_one_run_a_folder_and_nothing_left_after_a_kill(toy_root):
+    for signum in (signal.SIGKILL, signal.SIGTERM):
+        process, family = start_slow_run(toy_root)
+        try:
+            names = [" ".join(p.cmdline()) for p in family]
+            assert any("snakemake" in n for n in names) and any("fairparse.cli run" in n for n in names) and any("ipykernel" in n for n in names)
+            if signum == signal.SIGKILL:
+                done = reproduce(toy_root)
+                assert done.returncode == 2 and "another `fairparse reproduce` is working in" in done.stderr, done.stderr
+        finally: os.kill(process.pid, signum)
+        process.wait(30)
+        assert wait_until(lambda: not alive(family), 10), [p.cmdline() for p in alive(family)]
+        (toy_root / "outputs" / "toy" / "20_parsers" / "single" / "seed0" / "started").unlink()
+    done = reproduce(toy_root, "--stages", "train", "--set", "seeds=[0]")
+    assert done.returncode == 0, done.stderr
+
+
+def test_bad_input_stops_before_anything_runs(toy_root):
+    celeba(toy_root / "sets" / "faces")
+    for options, word in (((), "no --data was given"), (("--data", "nowhere"), "is not a folder"), (("--data", "sets"), "did you mean"), (("--cores", "0"), "1 or more"),
+                          (("--stages", "tabel1"), "did you mean 'table1'"), (("--data", "sets/faces", "--set", "train.epoch=1"), "did you mean 'epochs'"),
+                          (("--data", "sets/faces", "--out", "settings.ini/x"), "cannot write")):
+        done = fairparse("reproduce", "--profile", "real", *options, cwd=toy_root)
+        assert done.returncode == 2 and done.stderr.startswith("error: ") and word in done.stderr and "Traceback" not in done.stderr, (options, done.stderr)
+    assert not (toy_root / "outputs").exists()
+
+
+def test_real_data_and_what_lies_beside_it(toy_root):
+    celeba(toy_root / "sets" / "faces")
+    run = lambda *options: fairparse("reproduce", "--profile", "real", "--data", "sets/faces", "--stages", "prepare", *options, cwd=toy_root)
+    done = run()
+    assert done.returncode == 0 and "more was not found" in done.stdout, done.stderr
+    record = lambda: json.loads((toy_root / "outputs" / "real" / "10_faces" / "run.json").read_text())
+    assert record() == {"size": 8, "data": str(toy_root / "sets" / "faces"), "extra": []}
+    for sub in ("images", "labels"):
+        (toy_root / "sets" / "more" / sub).mkdir(parents=True)
+        (toy_root / "sets" / "more" / sub / "a.png").touch()
+    assert "more is added to training" in run().stdout
+    assert record()["extra"] == [str(toy_root / "sets" / "more")]
+    assert "Nothing to be done" in run("--dry-run").stderr
+    (toy_root / "sets" / "more" / "images" / "b.png").touch()
+    assert "Nothing to be done" not in run("--dry-run").stderr
+
+
+def test_what_the_workflow_sets_itself_is_refused_in_a_profile(toy_root):
+    done = reproduce(toy_root, "--dry-run", "--set", "train.seed=5")
+    assert done.returncode != 0 and "the workflow sets itself" in done.stderr
+
+
+def test_profiles_of_the_repository_fit_its_notebooks():
+    from fairparse import cli
+    names = sorted(p.stem for p in (ROOT / "nbs" / "workflow" / "profiles").glob("*.yaml"))
+    assert names == ["ci", "demo", "paper", "sample"]
+    for name in names: assert cli.load_profile(name)["objectives"][0] == "single"
