@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     debug.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (function, arguments) in COMMANDS.items():
-        sub = commands.add_parser(name, help=function.__doc__.splitlines()[0].replace("%", "%%"), description=function.__doc__.replace("%", "%%"), parents=[debug])
+        sub = commands.add_parser(name, help=function.__doc__.splitlines()[0].replace("%", "%%"), description=function.__doc__, parents=[debug])
         for names, options in arguments: sub.add_argument(*names, **options)
     return parser
 
@@ -118,7 +118,7 @@ def load_profile(name: str,            # a name in nbs/workflow/profiles, or a p
         else: profile[key] = parse_literal(text)
     for key, value in profile.items():
         allowed = [*_profile_keys, *stages]
-        if key not in allowed: raise InputError(f"profile {name}: there is no entry {key!r}{nearest(key, allowed)}: there are {', '.join(allowed)}")
+        if key not in allowed: raise InputError(f"profile {name}: there is no entry {key!r}{nearest(key.partition('.')[0], allowed)}: there are {', '.join(allowed)}")
         check_type(key, value, _profile_keys.get(key, {}), f"profile {name}: ")
         if key in stages: profile[key] = check_parameters(find_notebook(stages[key]), value)
     return profile
@@ -198,10 +198,14 @@ def count_gpus() -> int:
     return subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout.count("GPU ")
 
 def print_results(out: Path):
-    "Print the tables of an output folder and the paths of its figures"
+    "Print the tables of an output folder, with columns that say the same in every row below them, and the paths of its figures"
     import pandas as pd
+    width = shutil.get_terminal_size((140, 24)).columns
     for path in sorted((out / "tables").glob("*.csv")):
-        print(f"\n{path}\n{pd.read_csv(path).to_string(index=False, max_rows=30, line_width=shutil.get_terminal_size((140, 24)).columns, float_format='%.4g', na_rep='')}")
+        table = pd.read_csv(path)
+        same = [c for c in table if len(table) > 1 and table[c].nunique(dropna=False) == 1]
+        print(f"\n{path}\n{table.drop(columns=same).to_string(index=False, max_rows=30, line_width=width, max_colwidth=40, float_format='%.4g', na_rep='')}")
+        if same: print("in every row:", ", ".join(f"{c} = {str(table[c].iloc[0])[:60]}" for c in same))
     for path in sorted((out / "figures").glob("*.png")): print(f"\n{path}")
 
 # %% ../nbs/lib/95_cli.ipynb #95-19
@@ -229,7 +233,8 @@ def reproduce(profile, data, cores, out, stages, settings, dry_run):
     with own_folder(out):
         record = {**config, "data_folder": str(folder or ""), "extra": [str(e) for e in extra], "stages": stages or list(known)}
         with atomic_write(out / "profile.yaml") as tmp: tmp.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
-        if any((out / ".snakemake" / "locks").glob("*")): run_group(snakemake_command(out, "--unlock", "--quiet", "all"))
+        left = any((out / ".snakemake" / "locks").glob("*")) # by a run that was killed: nobody else can be at work here
+        if left and run_group(snakemake_command(out, "--unlock", "--cores", "1", "--quiet", "all")): raise InputError(f"cannot unlock {out}: see the message above, or delete {out}/.snakemake/locks")
         options = ["--cores", str(cores or "all"), "--rerun-incomplete", "--retries", "0", *(["--dry-run"] if dry_run else ["--quiet", "rules", "host"])]
         if gpus := count_gpus(): options += ["--resources", f"gpu={gpus}"]
         if run_group(snakemake_command(out, *options)):

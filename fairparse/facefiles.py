@@ -106,53 +106,72 @@ def _scan_labels(source):
     _pair(source, images, {stem: {None: file} for stem, file in labels.items()})
 
 # %% ../nbs/lib/11_facefiles.ipynb #11-09
+def _number(text):
+    "A cell's number: 1, 0 or -1, NaN for an empty cell, 9 for anything else"
+    try: number = float(text or "nan")
+    except ValueError: return 9
+    return number if number in (1, 0, -1) or not text else 9
+
 def _flags(table, path):
     "Text cells to Int8 flags: 1, 0, missing"
-    table = table.apply(lambda column: column.str.strip())
-    values = table.apply(pd.to_numeric, errors="coerce")
-    for name in table:
-        bad = ~values[name].isin([1, 0, -1]) & (table[name] != "")
-        if bad.any(): raise InputError(f"{path}: the column {name!r} holds {table[name][bad].iloc[0]!r} for the id {bad.idxmax()!r}: attributes are 1 or 0 (or 1 or -1), empty if unknown; remove the column if it is no attribute")
-    zero, minus = ([name for name in values if (values[name] == v).any()] for v in (0, -1))
-    if zero and minus: raise InputError(f"{path} mixes 0 (column {zero[0]!r}) and -1 (column {minus[0]!r}): write 1 and 0, or 1 and -1, in the whole file and leave unknown values empty")
+    codes, texts = pd.factorize(table.to_numpy(object).ravel())
+    values = pd.DataFrame(np.array([_number(text) for text in texts] or [np.nan])[codes].reshape(table.shape), table.index, table.columns)
+    for name in values.columns[(values == 9).any()]:
+        id = (values[name] == 9).idxmax()
+        raise InputError(f"{path}: the column {name!r} holds {table.at[id, name]!r} for the id {id!r}: attributes are 1 or 0 (or 1 or -1), "
+                         "empty if unknown; remove the column if it is no attribute")
+    zero, minus = (values.columns[(values == v).any()] for v in (0, -1))
+    if len(zero) and len(minus):
+        raise InputError(f"{path} mixes 0 (column {zero[0]!r}) and -1 (column {minus[0]!r}): write 1 and 0, or 1 and -1, in the whole file and leave unknown values empty")
     return (values == 1).astype("Int8").mask(values.isna())
 
+def _plain_id(cell, celeba):
+    "An id as the scan writes it: without an image's suffix, CelebA's numbers without leading zeros; None for a line that is too short"
+    if not cell: return None
+    id = cell[0].strip()
+    if id.lower().endswith(IMAGE_SUFFIXES): id = os.path.splitext(id)[0]
+    return str(int(id)) if celeba and id.isdecimal() else id
+
+# %% ../nbs/lib/11_facefiles.ipynb #11-10
 def read_attributes(path: str | Path, # CelebA's text file (count, names, rows), or a .csv with an `id` column
+                    ids=None,         # only the rows of these faces; None: all
                    ) -> pd.DataFrame: # index: id as text; a column an attribute: 1, 0, missing
     "Read an attribute file; `InputError` for duplicated ids, rows of another length, values that are not flags"
     path = Path(path)
-    try: text = path.read_text(encoding="utf-8-sig")
+    try: lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error: raise InputError(f"{path} is not a text file ({error}): replace it") from error
-    delimiter = "," if path.suffix.lower() == ".csv" else None
-    rows = [(number, [cell.strip() for cell in line.split(delimiter)]) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if rows and delimiter is None and len(rows[0][1]) == 1 and rows[0][1][0].isdecimal(): rows = rows[1:]
+    celeba = path.suffix.lower() != ".csv"
+    delimiter, wanted = None if celeba else ",", None if ids is None else set(ids)
+    rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if rows and celeba and rows[0][1].strip().isdecimal(): rows = rows[1:] # the number of rows
     if not rows: raise InputError(f"{path} is empty: remove it, or replace it")
-    names, rows = rows[0][1], rows[1:]
-    if delimiter is None: names = ["id", *names]
+    names = ["id"] * celeba + [name.strip() for name in rows[0][1].split(delimiter)]
     if "id" not in names: raise InputError(f"{path} has no column 'id': it has {names}")
     bad = [n for n in names if names.count(n) > 1] or [n for n in names if n in INDEX.columns and n != "id" or not n]
     if bad: raise InputError(f"{path}: the column name {bad[0]!r} is used twice, is empty, or is one that face sets keep for themselves: rename it")
-    for number, cells in rows:
-        if len(cells) != len(names): raise InputError(f"{path}, line {number} has {len(cells)} values for {len(names)} columns: mend or remove the line")
-    table = pd.DataFrame([cells for _, cells in rows], columns=names, dtype=str)
-    table["id"] = [os.path.splitext(id)[0] if id.lower().endswith(IMAGE_SUFFIXES) else id for id in table["id"]]
-    if delimiter is None: table["id"] = [str(int(id)) if id.isdecimal() else id for id in table["id"]]
-    if table.id.duplicated().any(): raise InputError(f"{path}: the id {table.id[table.id.duplicated()].iloc[0]!r} has two rows: remove one")
-    return _flags(table.set_index("id"), path)
+    place, found = names.index("id"), {}
+    for number, line in rows[1:]:
+        id = _plain_id(line.split(delimiter, place + 1)[place:place + 1], celeba)
+        if id in found: raise InputError(f"{path}: the id {id!r} has two rows: remove one")
+        found[id] = cells = [cell.strip() for cell in line.split(delimiter)] if wanted is None or id in wanted else []
+        if cells and len(cells) != len(names): raise InputError(f"{path}, line {number} has {len(cells)} values for {len(names)} columns: mend or remove the line")
+    kept = {id: cells[:place] + cells[place + 1:] for id, cells in found.items() if cells}
+    table = pd.DataFrame(list(kept.values()), index=list(kept), columns=names[:place] + names[place + 1:], dtype=object)
+    return _flags(table, path)
 
-# %% ../nbs/lib/11_facefiles.ipynb #11-12
+# %% ../nbs/lib/11_facefiles.ipynb #11-13
 def _attach_attributes(source):
     "Read the attribute file of `source`, if there is one, and give each face its row"
     path = source.folder / {"celeba": "CelebAMask-HQ-attribute-anno.txt", "labels": "attributes.csv"}[source.layout]
     ids = [face.id for face in source.faces]
     source.attributes = pd.DataFrame(index=ids)
     if not path.is_file():
-        if source.layout == "celeba": warnings.warn(f"{path} is missing: the attributes of these faces are unknown", stacklevel=3)
+        if source.layout == "celeba" and ids: warnings.warn(f"{path} is missing: the attributes of these faces are unknown", stacklevel=3)
         return
-    try: table = read_attributes(path)
+    try: table = read_attributes(path, ids)
     except InputError as error: return source.problems.append(str(error))
-    missing = len(set(ids) - set(table.index))
-    if ids and missing == len(ids): source.problems.append(f"{path} has no row for any of the {len(ids)} faces; its first id is {table.index[0] if len(table) else None!r}, the first face {ids[0]!r}: write the ids like the images' names")
+    missing = len(ids) - len(table)
+    if ids and missing == len(ids): source.problems.append(f"{path} has no row for any of the {len(ids)} faces, the first is {ids[0]!r}: write the ids like the images' names")
     elif missing: warnings.warn(f"{path} has no row for {missing} of {len(ids)} faces: their attributes are unknown", stacklevel=3)
     source.attributes = table.reindex(ids)
 
@@ -185,7 +204,7 @@ def scan_sources(data, extra=()) -> list: # of Source
     report_problems([p for s in sources for p in s.problems], ", ".join(str(s.folder) for s in sources))
     return sources
 
-# %% ../nbs/lib/11_facefiles.ipynb #11-14
+# %% ../nbs/lib/11_facefiles.ipynb #11-15
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error, Image.DecompressionBombError)
 
 @contextlib.contextmanager
@@ -205,9 +224,9 @@ def read_image(path: str | Path, size: int, # wanted height and width
         if image.getexif().get(0x0112, 1) != 1: raise InputError(f"{path} is marked as rotated (EXIF orientation): save it upright")
         image.draft("RGB", (2 * size, 2 * size))
         if image.mode != "RGB": image = image.convert("RGB")
-        return np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)), full
+        return np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=1.0)), full
 
-# %% ../nbs/lib/11_facefiles.ipynb #11-16
+# %% ../nbs/lib/11_facefiles.ipynb #11-17
 def read_part(path: str | Path, size: int) -> tuple: # box (left, upper, right, lower) or None, (h, w) bool inside the box, (width, height) of the file
     "Read the nearest pixels of a part mask at `size`, cropped to where the part is"
     with _opened(path) as image:
@@ -218,8 +237,10 @@ def read_part(path: str | Path, size: int) -> tuple: # box (left, upper, right, 
         if image.mode not in ("RGB", "L", "1"): return (0, 0, size, size), np.asarray(image) != 0, full
         box = image.getbbox()
         if box is None: return None, None, full
-        pixels = np.asarray(image.crop(box))
-        return box, (pixels[..., 0] | pixels[..., 1] | pixels[..., 2] if pixels.ndim == 3 else pixels) != 0, full
+        part = image.crop(box)
+        if image.mode != "RGB": return box, np.asarray(part) != 0, full
+        colours = np.frombuffer(part.tobytes("raw", "RGBX"), "<u4").reshape(part.height, part.width) # one number a pixel, its last byte unused
+        return box, (colours & 0xFFFFFF) != 0, full
 
 def merge_parts(parts: tuple, # ((label, path), ...), painted in this order
                 size: int) -> tuple: # (size, size) uint8, (width, height) of the files
@@ -229,10 +250,10 @@ def merge_parts(parts: tuple, # ((label, path), ...), painted in this order
         box, inside, full = read_part(path, size)
         if first is None: first = path, full
         if full != first[1]: raise InputError(f"{path} is {full[0]}x{full[1]}, but {first[0]} is {first[1][0]}x{first[1][1]}: the part masks of a face have one size; replace it")
-        if box is not None: mask[box[1]:box[3], box[0]:box[2]][inside] = label
+        if box is not None: np.copyto(mask[box[1]:box[3], box[0]:box[2]], label, where=inside, casting="unsafe")
     return mask, first[1]
 
-# %% ../nbs/lib/11_facefiles.ipynb #11-18
+# %% ../nbs/lib/11_facefiles.ipynb #11-19
 def label_table(label_map: dict | list | str | Path | None = None, # {their value: our class name or number}; None: the values are ours
                ) -> np.ndarray:                                    # (65536,) int16: our class of each value, -1 if there is none
     "Look-up table from label values to classes; `InputError` for keys that are no values and classes that are not ours"
@@ -254,7 +275,7 @@ def label_table(label_map: dict | list | str | Path | None = None, # {their valu
         table[int(value)] = CLASSES.index(name) if name in CLASSES else int(name)
     return table
 
-# %% ../nbs/lib/11_facefiles.ipynb #11-19
+# %% ../nbs/lib/11_facefiles.ipynb #11-20
 _COLOUR_CODES = PALETTE.astype(np.int32) @ [65536, 256, 1]
 _COLOUR_ORDER = np.argsort(_COLOUR_CODES)
 

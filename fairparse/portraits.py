@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['GEOMETRY', 'Geometry', 'APPEARANCE', 'Appearance', 'TONES', 'ATTRIBUTES', 'Expression', 'EXPRESSIONS', 'LUMINANCE',
-           'PARTS', 'Face', 'random_stream', 'mouth_gap', 'ellipse', 'band', 'smooth_noise', 'colour', 'Layer',
-           'Canvas', 'hair_outline', 'hair_paint', 'hair_behind', 'body', 'ears', 'head', 'age_lines', 'nose',
-           'wears_sunglasses', 'glasses', 'eyes', 'brows', 'mouth', 'face_mask', 'hair_front', 'hat', 'earrings',
-           'background', 'camera', 'paint_layer', 'render_face']
+           'PARTS', 'Face', 'random_stream', 'mouth_gap', 'Canvas', 'hair_outline', 'hair_paint', 'hair_behind', 'body',
+           'ears', 'head', 'age_lines', 'nose', 'wears_sunglasses', 'glasses', 'eyes', 'brows', 'mouth', 'face_mask',
+           'hair_front', 'hat', 'earrings', 'background', 'camera', 'render_face']
 
 # %% ../nbs/lib/12_portraits.ipynb #12-02
 import math
@@ -16,31 +15,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .labels import CLASSES
+from .drawing import Layer, band, colour, ellipse, paint_layer, smooth_noise
 from .runs import InputError
 
 # %% ../nbs/lib/12_portraits.ipynb #12-05
 GEOMETRY = {
-    "centre_x": (0.46, 0.54), "centre_y": (0.48, 0.53), "scale": (0.32, 0.37), "roll": (-0.2, 0.2), "yaw": (-1, 1),            # where the head is in the picture
-    "head_width": (0.68, 0.79), "jaw": (2.0, 2.5), "taper": (0.02, 0.13), "ear_size": (0.19, 0.26), "ear_height": (-0.08, 0.06),
-    "eye_distance": (0.29, 0.35), "eye_height": (-0.21, -0.13), "eye_width": (0.13, 0.17), "eye_open": (0.055, 0.08), "eye_tilt": (-0.12, 0.12),
-    "gaze": (-1, 1), "brow_gap": (0.18, 0.24), "brow_thickness": (0.03, 0.05), "brow_arch": (0.02, 0.08), "nose_length": (0.48, 0.58), "nose_width": (0.16, 0.22),
-    "mouth_height": (0.52, 0.59), "mouth_width": (0.24, 0.31), "mouth_open": (0, 1), "lip_thickness": (0.07, 0.11), "neck_width": (0.4, 0.5),
-    "shoulders": (0.98, 1.15), "neckline": (0.0, 0.25), "cloth_height": (-0.2, 0.12), "necklace_drop": (0.04, 0.15), "necklace_width": (0.026, 0.045),
-    "hair_volume": (0.04, 0.2), "hair_length": (0, 1), "hairline": (-0.8, -0.62), "hair_part": (-0.12, 0.12), "hair_opening": (0.84, 1.0), "hair_wave": (0.015, 0.07),
-    "hat_height": (0.35, 0.6), "hat_brim": (-0.4, 0.5), "glasses_size": (0.19, 0.24), "glasses_round": (2, 4), "glasses_rim": (0.012, 0.03), "glasses_dark": (0, 1),
-    "earring_size": (0.045, 0.11), "earring_long": (0.8, 2.2), "earring_hoop": (0, 1)}
+    "centre_x": (0.47, 0.53), "centre_y": (0.48, 0.53), "scale": (0.32, 0.37), "roll": (-0.14, 0.14), "yaw": (-1, 1),            # where the head is in the picture
+    "head_width": (0.68, 0.79), "jaw": (2.0, 2.5), "taper": (0.02, 0.13), "ear_size": (0.23, 0.29), "ear_height": (-0.08, 0.06),
+    "eye_distance": (0.29, 0.35), "eye_height": (-0.21, -0.13), "eye_width": (0.15, 0.18), "eye_open": (0.065, 0.085), "eye_tilt": (-0.12, 0.12),
+    "gaze": (-1, 1), "brow_gap": (0.18, 0.24), "brow_thickness": (0.044, 0.064), "brow_arch": (0.02, 0.08), "nose_length": (0.48, 0.58), "nose_width": (0.19, 0.25),
+    "mouth_height": (0.52, 0.59), "mouth_width": (0.24, 0.31), "mouth_open": (0, 1), "lip_thickness": (0.085, 0.12), "neck_width": (0.4, 0.5),
+    "shoulders": (0.98, 1.15), "neckline": (0.0, 0.25), "bare_shoulders": (-0.25, 0.12), "necklace_drop": (0.04, 0.15), "necklace_width": (0.045, 0.068),
+    "hair_volume": (0.04, 0.18), "hair_length": (0, 1), "hairline": (-0.8, -0.62), "hair_part": (-0.12, 0.12), "hair_opening": (0.84, 1.0), "hair_wave": (0.015, 0.07),
+    "hat_height": (0.35, 0.6), "hat_brim": (-0.4, 0.5), "glasses_size": (0.19, 0.24), "glasses_round": (2, 4), "glasses_rim": (0.018, 0.038), "glasses_dark": (0, 1),
+    "earring_size": (0.07, 0.13), "earring_long": (0.8, 2.2), "earring_hoop": (0, 1)}
 Geometry = namedtuple("Geometry", GEOMETRY)
 
 # %% ../nbs/lib/12_portraits.ipynb #12-07
 APPEARANCE = {
-    "light_angle": (-3.1, 0.0), "light": (0.03, 0.12), "exposure": (0.85, 1.1), "softness": (0.0, 0.05), "noise": (0.01, 0.04), "skin_texture": (0.0, 0.03),
-    "skin_jitter": (-0.04, 0.04), "skin_hue": (0.4, 0.62), "skin_chroma": (0.1, 0.16), "lip_contrast": (0.02, 0.16), "lip_hue": (-0.1, 0.4), "lip_chroma": (0.12, 0.22),
-    "nose_contrast": (0.02, 0.09), "ear_contrast": (-0.07, 0.04), "neck_contrast": (-0.12, -0.02), "brow_contrast": (0.1, 0.35), "eye_white": (0.08, 0.2),
-    "eye_dark": (0.2, 0.4), "eye_hue": (0, 6.28), "hair_contrast": (-0.1, 0.6), "hair_hue": (0.3, 0.8), "hair_chroma": (0.02, 0.14), "hair_grey": (0, 1), "hair_soft": (0.02, 0.12),
-    "strands": (0.03, 0.1), "cloth_contrast": (-0.35, 0.3), "cloth_hue": (0, 6.28), "cloth_chroma": (0, 0.3), "hat_contrast": (-0.35, 0.3), "hat_hue": (0, 6.28), "hat_chroma": (0, 0.3),
-    "rim_contrast": (0.15, 0.45), "rim_hue": (0, 6.28), "metal_contrast": (-0.35, 0.25), "metal_hue": (0, 6.28), "metal_chroma": (0.02, 0.3),
-    "back_contrast": (-0.35, 0.3), "back_hue": (0, 6.28), "back_chroma": (0.0, 0.22), "back_gradient": (-0.25, 0.25), "back_texture": (0.0, 0.08), "clutter": (0, 1)}
+    "light_angle": (-3.1, 0.0), "light": (0.03, 0.12), "exposure": (0.82, 1.05), "softness": (0.0, 0.02), "noise": (0.005, 0.022), "skin_texture": (0.0, 0.03),
+    "skin_jitter": (-0.04, 0.04), "skin_hue": (0.4, 0.62), "skin_chroma": (0.1, 0.16), "lip_contrast": (0.08, 0.22), "lip_hue": (-0.1, 0.4), "lip_chroma": (0.12, 0.22),
+    "nose_contrast": (0.1, 0.18), "ear_contrast": (-0.16, -0.06), "neck_contrast": (-0.22, -0.1), "brow_contrast": (0.14, 0.38), "eye_white": (0.12, 0.22),
+    "eye_dark": (0.2, 0.4), "eye_hue": (0, 6.28), "hair_contrast": (0.14, 0.52), "hair_hue": (0.3, 0.8), "hair_chroma": (0.02, 0.14), "hair_grey": (0, 1), "hair_soft": (0.01, 0.06),
+    "strands": (0.03, 0.1), "cloth_contrast": (-0.35, 0.3), "cloth_hue": (1.2, 5.6), "cloth_chroma": (0.05, 0.3), "hat_contrast": (-0.35, 0.3), "hat_hue": (0, 6.28), "hat_chroma": (0.1, 0.3),
+    "rim_contrast": (0.3, 0.5), "rim_hue": (0, 6.28), "metal_contrast": (-0.3, 0.2), "metal_hue": (0, 6.28), "metal_chroma": (0.16, 0.36),
+    "back_contrast": (-0.35, 0.3), "back_hue": (1.2, 5.6), "back_chroma": (0.06, 0.24), "back_gradient": (-0.25, 0.25), "back_texture": (0.0, 0.08), "clutter": (0, 1)}
 Appearance = namedtuple("Appearance", APPEARANCE)
 
 # %% ../nbs/lib/12_portraits.ipynb #12-09
@@ -87,42 +86,7 @@ def mouth_gap(face: Face) -> float:
     return gap if gap >= 0.05 else 0.0
 
 # %% ../nbs/lib/12_portraits.ipynb #12-15
-def ellipse(x, y, rx, ry, n=2.0):
-    "Signed distance, along the ray, to a superellipse around the origin"
-    x, y = x / rx, y / ry
-    k = np.sqrt(x * x + y * y) if np.all(n == 2) else (np.abs(x) ** n + np.abs(y) ** n) ** (1 / n)
-    return np.sqrt((x * rx) ** 2 + (y * ry) ** 2 + 1e-9) * (1 - 1 / (k + 1e-6))
-
-def band(x, y, top, bottom, half_width):
-    "Signed distance to the region between the curves `top` and `bottom` where |x| is below `half_width`"
-    return np.maximum(np.maximum(top - y, y - bottom), np.abs(x) - half_width)
-
-# %% ../nbs/lib/12_portraits.ipynb #12-18
-def smooth_noise(rng, size, cells):
-    "(size, size) float32 in -1..1, a random lattice of `cells` x `cells` interpolated smoothly: the same field at any size"
-    position = (np.arange(size) + 0.5) / size * (cells - 1)
-    cell = position.astype(int)
-    t = position - cell
-    t, weights = t * t * (3 - 2 * t), np.zeros((size, cells), np.float32)
-    weights[np.arange(size), cell], weights[np.arange(size), cell + 1] = 1 - t, t
-    return weights @ rng.uniform(-1, 1, (cells, cells)).astype(np.float32) @ weights.T
-
-def colour(luminance, hue=0.0, chroma=0.0):
-    "RGB in 0..1 from luminance, hue (0 red, 2.1 green, 4.2 blue) and chroma"
-    return np.clip(luminance + chroma * np.cos(hue - np.array([0, 2.094, 4.189])), 0, 1).astype(np.float32)
-
-# %% ../nbs/lib/12_portraits.ipynb #12-20
-LUMINANCE = dict(zip(TONES, (0.78, 0.69, 0.6, 0.51, 0.42)))
-
-@dataclass
-class Layer:
-    "A shape to paint, with its class"
-    label: str | None                    # class; None for paint
-    distance: np.ndarray                 # (H, W), negative inside, in half heads
-    colour: np.ndarray                   # (3,) RGB, 0..1
-    texture: np.ndarray | float = 0.0    # (H, W), added to all channels
-    opacity: float = 1.0
-    soft: float = 0.0                    # extra width of the border, in half heads
+LUMINANCE = dict(zip(TONES, (0.76, 0.69, 0.62, 0.55, 0.48)))
 
 class Canvas:
     "Pixel coordinates, light and textures of one face at one size"
@@ -151,13 +115,13 @@ class Canvas:
         "A colour that is `contrast` lighter than the skin, of the skin's hue and chroma if none are given"
         return colour(self.skin + contrast, self.a.skin_hue if hue is None else hue, self.a.skin_chroma if chroma is None else chroma)
 
-# %% ../nbs/lib/12_portraits.ipynb #12-22
+# %% ../nbs/lib/12_portraits.ipynb #12-17
 def hair_outline(c: Canvas):
     "Distance to the outer border of the hair, and how far down the hair reaches"
     g = c.g
-    reach = -0.1 + 0.4 * g.hair_length if c.face.Male else 0.5 + 1.1 * g.hair_length
+    reach = -0.15 + 0.2 * g.hair_length if c.face.Male else 0.5 + 1.1 * g.hair_length
     middle = (reach - 1 - g.hair_volume) / 2
-    return ellipse(c.x, c.y - middle, g.head_width + 0.03 + g.hair_volume, reach - middle, 2.5) + g.hair_wave * c.wave, reach
+    return ellipse(c.x, c.y - middle, g.head_width + (0.03 if c.face.Male else 0.12) + g.hair_volume, reach - middle, 2.5) + g.hair_wave * c.wave, reach
 
 def hair_paint(c: Canvas):
     "Colour of the hair, and the texture of its strands, which fall from a point above the crown"
@@ -172,13 +136,14 @@ def hair_behind(c: Canvas):
     paint, texture = hair_paint(c)
     return [Layer("hair", hair_outline(c)[0], paint * 0.8, texture, soft=c.a.hair_soft)]
 
-# %% ../nbs/lib/12_portraits.ipynb #12-23
+# %% ../nbs/lib/12_portraits.ipynb #12-18
 def body(c: Canvas):
     "Neck and shoulders, clothes, and the necklace above them"
     g, a, x, y = c.g, c.a, c.body_x, c.body_y
     top = g.shoulders + 0.2 * x ** 2
-    skin = band(x, y, 0.3, 3.0, g.neck_width) if g.cloth_height < 0 else np.minimum(band(x, y, 0.3, 3.0, g.neck_width), top - y)
-    cloth = top + max(g.cloth_height, 0) + g.neckline * np.exp(-(x / 0.4) ** 2) - y
+    skin = band(x, y, 0.3, 3.0, g.neck_width)
+    if g.bare_shoulders > 0: skin = np.minimum(skin, top - y)
+    cloth = top + max(g.bare_shoulders, 0) + g.neckline * np.exp(-(x / 0.4) ** 2) - y
     layers = [Layer("neck", skin, c.tint(a.neck_contrast), c.relief - 0.1 * np.clip(1.25 - y, 0, 0.5)),
               Layer("cloth", cloth, c.tint(a.cloth_contrast, a.cloth_hue, a.cloth_chroma), 0.06 * c.wave + 0.6 * c.light)]
     if c.face.Wearing_Necklace:
@@ -192,11 +157,11 @@ def ears(c: Canvas):
     layers = []
     for side, label in ((1, "l_ear"), (-1, "r_ear")):
         x, y = c.x * side - c.g.head_width + 0.07 * side * c.g.yaw, c.y - c.g.ear_height
-        layers += [Layer(label, ellipse(x, y, 0.13, c.g.ear_size), c.tint(c.a.ear_contrast), c.relief),
+        layers += [Layer(label, ellipse(x, y, 0.15, c.g.ear_size), c.tint(c.a.ear_contrast), c.relief),
                    Layer(None, ellipse(x - 0.03, y, 0.05, 0.6 * c.g.ear_size), c.tint(c.a.ear_contrast - 0.12), soft=0.08)]
     return layers
 
-# %% ../nbs/lib/12_portraits.ipynb #12-25
+# %% ../nbs/lib/12_portraits.ipynb #12-20
 def head(c: Canvas):
     "The skin of the face, darker towards its border, above its shadow on the neck"
     g, a = c.g, c.a
@@ -228,7 +193,7 @@ def nose(c: Canvas):
     "A nose that widens downwards, lit from one side, with a light tip and nostrils"
     g, contrast = c.g, c.a.nose_contrast
     x, y = c.around(0, 0.05 * g.yaw, g.eye_height + 0.03)
-    half_width = g.nose_width * (0.3 + 0.7 * np.clip(y / g.nose_length, 0, 1) ** 2)
+    half_width = g.nose_width * (0.35 + 0.65 * np.clip(y / g.nose_length, 0, 1) ** 2)
     outline = band(x, y, 0, g.nose_length - 1.2 * x ** 2, half_width)
     shadow = contrast * np.clip(x * math.copysign(10, math.cos(c.a.light_angle)), -1, 1)
     layers = [Layer("nose", outline, c.tint(-contrast / 2), c.relief + shadow, soft=0.02),
@@ -236,7 +201,7 @@ def nose(c: Canvas):
     for side in (1, -1): layers.append(Layer(None, ellipse(x - side * 0.5 * g.nose_width, y - g.nose_length + 0.06, 0.045, 0.025), c.tint(-0.25), opacity=0.8, soft=0.03))
     return layers
 
-# %% ../nbs/lib/12_portraits.ipynb #12-27
+# %% ../nbs/lib/12_portraits.ipynb #12-22
 def wears_sunglasses(face: Face) -> bool:
     "Dark glasses hide the eyes"
     return face.Eyeglasses and face.geometry.glasses_dark > 0.75
@@ -246,7 +211,7 @@ def glasses(c: Canvas):
     if not c.face.Eyeglasses: return []
     g, a, layers = c.g, c.a, []
     rim = c.tint(-a.rim_contrast, a.rim_hue, 0.08)
-    glass, opacity = (rim * 0.7, 0.92) if wears_sunglasses(c.face) else (c.tint(0.12, 3.6, 0.04), 0.25)
+    glass, opacity = (rim * 0.7, 0.92) if wears_sunglasses(c.face) else (c.tint(0.16, 3.6, 0.08), 0.4)
     for side in (1, -1):
         x, y = c.around(side, g.eye_distance + 0.01, g.eye_height + 0.03)
         lens = ellipse(x, y, g.glasses_size, 0.8 * g.glasses_size, g.glasses_round)
@@ -257,7 +222,7 @@ def glasses(c: Canvas):
     bridge = 1.5 * x ** 2 - 0.01
     return [*layers, Layer("eye_g", band(x, y, bridge - g.glasses_rim, bridge + g.glasses_rim, g.eye_distance - g.glasses_size), rim)]
 
-# %% ../nbs/lib/12_portraits.ipynb #12-28
+# %% ../nbs/lib/12_portraits.ipynb #12-23
 def eyes(c: Canvas):
     "White, iris, pupil, highlight and lashes of both eyes"
     if wears_sunglasses(c.face): return []
@@ -287,7 +252,7 @@ def brows(c: Canvas):
         layers.append(Layer(label, band(x, y, arch - half, arch + half, 0.21), c.tint(-a.brow_contrast, a.hair_hue, 0.05), 0.5 * a.strands * c.fine, 0.9, soft=0.03))
     return layers
 
-# %% ../nbs/lib/12_portraits.ipynb #12-30
+# %% ../nbs/lib/12_portraits.ipynb #12-25
 def mouth(c: Canvas):
     "Lips, and teeth between them"
     g, a, e, gap = c.g, c.a, EXPRESSIONS[c.face.emotion], mouth_gap(c.face)
@@ -312,7 +277,7 @@ def face_mask(c: Canvas):
     outline = np.maximum(ellipse(x, y, 0.62, 0.5, 3.0), ellipse(c.x, c.y, c.g.head_width, 1.03))
     return [Layer("cloth", outline, c.tint(0.5 * c.a.cloth_contrast + 0.1, c.a.cloth_hue + 2, 0.06), c.light + 0.04 * np.sin(22 * y + 3 * x ** 2))]
 
-# %% ../nbs/lib/12_portraits.ipynb #12-32
+# %% ../nbs/lib/12_portraits.ipynb #12-27
 def hair_front(c: Canvas):
     "Hair above the forehead and beside the face, with a wavy hairline"
     if c.face.Bald: return []
@@ -343,20 +308,20 @@ def earrings(c: Canvas):
     for side in (1, -1):
         x, y = c.x * side - g.head_width - 0.02 + 0.07 * side * g.yaw, c.y - g.ear_height - g.ear_size - 0.6 * r * g.earring_long
         shape = ellipse(x, y, r, r * g.earring_long)
-        if g.earring_hoop < 0.4: shape = np.abs(shape) - 0.03
+        if g.earring_hoop < 0.4: shape = np.abs(shape) - 0.045
         layers.append(Layer("ear_r", shape, c.tint(a.metal_contrast, a.metal_hue, a.metal_chroma), 0.1 * c.fine))
     return layers
 
 PARTS = [hair_behind, body, ears, head, nose, glasses, eyes, brows, mouth, face_mask, hair_front, hat, earrings] # back to front
 
-# %% ../nbs/lib/12_portraits.ipynb #12-34
+# %% ../nbs/lib/12_portraits.ipynb #12-29
 def background(c: Canvas):
     "A gradient with texture, and blobs of clutter in front of it"
     a = c.a
     texture = a.back_gradient * (c.v - 0.5) + a.back_texture * c.coarse
     layers = [Layer(None, np.full_like(c.u, -1), c.tint(a.back_contrast, a.back_hue, a.back_chroma), texture)]
     for u, v, width, height, kind, contrast, hue, soft in c.clutter[:round(5 * a.clutter)]:
-        paint = c.tint(0.1 * contrast - 0.05) if kind < 0.25 else hair_paint(c)[0] if kind < 0.5 else c.tint(0.7 * contrast - 0.35, 6.28 * hue, 0.15)
+        paint = c.tint(0.1 * contrast - 0.05) if kind < 0.15 else hair_paint(c)[0] if kind < 0.35 else c.tint(0.7 * contrast - 0.35, 6.28 * hue, 0.15)
         blob = ellipse(c.u - u, c.v - v, 0.08 + 0.25 * width, 0.08 + 0.35 * height, 2 + 4 * soft) / c.g.scale
         layers.append(Layer(None, blob, paint, texture, 0.9, soft=0.3 * soft))
     return layers
@@ -368,18 +333,6 @@ def camera(c: Canvas, image):
     noise = random_stream(c.face.seed, c.face.index, "sensor").standard_normal(image.shape, np.float32)
     return image + (c.a.noise + 0.03 * level) * noise
 
-def paint_layer(c: Canvas, layer: Layer, image, mask):
-    "Paint one layer into `image` (H, W, 3) float32 and `mask` (H, W) uint8, in place, where it can be seen"
-    width = max(c.pixel, c.a.softness + layer.soft)
-    near = layer.distance < width / 2
-    rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
-    if not len(rows): return
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    cover = np.clip(0.5 - layer.distance[box] / width, 0, 1) * layer.opacity
-    texture = layer.texture[box][..., None] if isinstance(layer.texture, np.ndarray) else layer.texture
-    image[box] += cover[..., None] * (layer.colour + texture - image[box])
-    if layer.label: mask[box][layer.distance[box] < 0] = CLASSES.index(layer.label)
-
 def render_face(face: Face,
                 size: int,                          # side in pixels, 32 or more
                ) -> tuple[np.ndarray, np.ndarray]:  # image (size, size, 3) uint8 RGB; mask (size, size) uint8, positions in `CLASSES`
@@ -388,5 +341,5 @@ def render_face(face: Face,
     canvas = Canvas(face, size)
     image, mask = np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.uint8)
     for part in (background, *PARTS):
-        for layer in part(canvas): paint_layer(canvas, layer, image, mask)
+        for layer in part(canvas): paint_layer(layer, image, mask, canvas.pixel, face.appearance.softness)
     return np.round(np.clip(camera(canvas, image), 0, 1) * 255).astype(np.uint8), mask

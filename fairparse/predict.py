@@ -21,18 +21,18 @@ from .unet import Parser
 @torch.no_grad()
 def predict_probabilities(parser: Parser,
                           images: Tensor,     # (B, 3, H, W), 0..255, on the parser's device
-                          flip: bool = False, # average with the mirrored face
+                          flip: bool | None = None, # average with the mirrored face; None: as the parser's spec says
                          ) -> Tensor:         # (B, C, H, W), adding up to 1 over classes
     "Class probabilities of each pixel"
     images = images.contiguous(memory_format=torch.channels_last)
     probs = parser(images).float().softmax(1)
-    if not flip: return probs
+    if not (parser.spec.flip_average if flip is None else flip): return probs
     order = torch.as_tensor(flip_order(parser.spec.classes), device=images.device)
     return (probs + parser(images.flip(-1)).float().softmax(1).flip(-1)[:, order]) / 2
 
 def predict_masks(parser: Parser,
                   images: np.ndarray,    # (N, H, W, 3) uint8; H and W multiples of 32
-                  batch_size: int = 32, flip: bool = False, progress: bool = False,
+                  batch_size: int = 32, flip: bool | None = None, progress: bool = False,
                  ) -> np.ndarray:        # (N, H, W) uint8 labels
     "Label maps of packed images, batch by batch"
     if images.ndim != 4 or images.shape[-1] != 3 or images.shape[1] % 32 or images.shape[2] % 32:
@@ -47,7 +47,7 @@ def predict_masks(parser: Parser,
 # %% ../nbs/lib/24_predict.ipynb #24-06
 def score_faces(parser: Parser, faces: FaceSet,
                 rows: np.ndarray,      # positions in the face set
-                batch_size: int = 32, flip: bool = False, progress: bool = False,
+                batch_size: int = 32, flip: bool | None = None, progress: bool = False,
                ) -> np.ndarray:        # (N, C, 3) int64: tp, fp, fn
     "Counts of a parser on the faces at `rows`; `InputError` if parser and faces have different classes"
     if list(parser.spec.classes) != list(faces.classes): raise InputError(f"the parser knows other classes than {faces.folder}: {parser.spec.classes} and {faces.classes}")

@@ -29,14 +29,14 @@ def fairparse(*arguments, cwd=ROOT, **options):
 
 
 TOY_NOTEBOOKS = {
-    "10_prepare": ('out = ""\ndata = ""\nextra = []\nsize = 8\nfolds = 3', "from fairparse import toy_faces\ntoy_faces.make(out, {'size': size, 'data': data, 'extra': extra})"),
+    "10_prepare": ('out = ""\ndata = ""\nextra = []\nsize = 8\nfolds = 3\nworkers = 0', "from fairparse import toy_faces\ntoy_faces.make(out, {'size': size, 'data': data, 'extra': extra})"),
     "20_train_parser": ('out = ""\nfaces = ""\nobjective = "single"\nseed = 0\nfold = -1\nepochs = 1\nthreads = 1\nwait = 0.0\nencoder_weights = "none"',
                         "import time\nfrom pathlib import Path\nfrom fairparse import toy_train",
                         "(Path(out) / 'checkpoint').mkdir(parents=True, exist_ok=True)\n(Path(out) / 'checkpoint' / 'last').write_text('kept')\n(Path(out) / 'started').touch()\ntime.sleep(wait)",
                         "if epochs > 5: raise toy_train.InputError(f'{epochs} epochs are too many: use 5')\ntoy_train.make(out, {'epochs': epochs, 'fold': fold})"),
     "80_table1_objectives": ('out = ""\nparsers = ""\nobjectives = []\nseeds = []\ndigits = 2', "from fairparse import toy_tables\ntoy_tables.write(out, f'objective,digits\\nsingle,{digits}\\n')"),
     "80_table3_class_iou": ('out = ""\nparsers = ""\nobjectives = []\nseeds = []', "from fairparse import toy_tables\ntoy_tables.write(out, 'class,iou\\nskin,1\\n')"),
-    "85_figure2_schedules": ('out = ""\nepochs = 3', "from fairparse import toy_tables\ntoy_tables.write(out, 'picture')"),
+    "85_figure2_schedules": ('out = ""\nparsers = ""\nschedules = ["single"]\nseed = 0\nepochs = 3', "from fairparse import toy_tables\ntoy_tables.write(out, 'picture')"),
 }
 TOY_MODULES = {
     "toy_files": "import json\nfrom pathlib import Path\ndef write(path, text):\n    Path(path).parent.mkdir(parents=True, exist_ok=True)\n    Path(path).write_text(text)\n",

@@ -1,0 +1,32 @@
+# make reproduce                       every table and figure from procedural faces, on any laptop
+# make reproduce DATA=/path/to/faces   the same from a real CelebAMask-HQ folder, whole or partial
+# make test                            everything that must hold before a change is merged
+# PROFILE=ci|demo|sample|paper, CORES=n and OUT=folder are passed on; PYTHON names the interpreter that .venv is made from.
+PYTHON ?= python3
+PROFILE ?=
+DATA ?=
+CORES ?=
+OUT ?=
+BIN := .venv/bin
+
+.PHONY: reproduce test install
+.DELETE_ON_ERROR:
+
+reproduce: .venv/.installed
+	$(BIN)/fairparse reproduce $(if $(PROFILE),--profile "$(PROFILE)") $(if $(DATA),--data "$(DATA)") $(if $(CORES),--cores $(CORES)) $(if $(OUT),--out "$(OUT)")
+
+test: .venv/.installed
+	$(BIN)/python tests/check_export.py
+	$(BIN)/nbdev_test --path nbs/lib --n_workers 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope tests
+
+install: .venv/.installed
+
+# the exact versions of requirements.lock, then this folder itself, so that `fairparse` runs the code in it
+.venv/.installed: requirements.lock settings.ini setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "fairparse needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1): install one and name it, as in: make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
+	@touch $@
