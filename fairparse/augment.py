@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .runs import InputError
+from .runs import InputError, check_types
 
 # %% ../nbs/lib/14_augment.ipynb #14-05
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class AugmentConfig:
     tint: float = 0.0         # each colour channel on its own
 
     def __post_init__(self):
-        negative = [f.name for f in fields(self) if getattr(self, f.name) < 0]
+        check_types(self)
+        negative = [f.name for f in fields(self) if not getattr(self, f.name) >= 0]
         if negative: raise InputError(f"augmentation ranges must not be negative: {negative}")
         if self.flip > 1: raise InputError(f"flip is a probability, not {self.flip}")
 

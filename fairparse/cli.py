@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'LAYOUTS', 'arg', 'command', 'make_parser', 'main', 'run', 'workflow_stages', 'load_profile', 'check_data',
            'check_weights', 'list_folder', 'own_folder', 'run_group', 'snakemake_command', 'count_gpus',
-           'print_results', 'reproduce']
+           'print_results', 'reproduce', 'prepare', 'train', 'score', 'publish']
 
 # %% ../nbs/lib/95_cli.ipynb #95-02
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from .notebooks import (NotebookError, check_parameters, check_type, execute_notebook, find_notebook, job_environment,
                                  nearest, parse_literal, read_yaml)
-from .runs import InputError, atomic_write, die_with_parent, explain_write_errors, find_root
+from .runs import InputError, atomic_write, die_with_parent, explain_write_errors, find_root, resolve
 
 # %% ../nbs/lib/95_cli.ipynb #95-04
 COMMANDS = {}
@@ -142,7 +142,7 @@ def check_data(profile: dict, data: str | None) -> tuple: # (folder or None, fol
         if data: raise InputError("this profile draws its own faces and reads no --data: use --profile sample or --profile paper for real ones")
         return None, []
     if not data: raise InputError(f"this profile needs real faces, and no --data was given: {_where_to_get}")
-    folder = Path(data).expanduser().absolute()
+    folder = Path(os.path.abspath(Path(data).expanduser())) # one spelling a folder, so that it counts as the same parameter
     if not folder.is_dir(): raise InputError(f"--data {folder} is not a folder: {_where_to_get}")
     if not _layout(folder):
         inside = next((sub for sub in sorted(folder.iterdir()) if sub.is_dir() and _layout(sub)), None)
@@ -244,6 +244,44 @@ def reproduce(profile, data, cores, out, stages, settings, dry_run):
             print_results(out)
             print(f"\ndone in {(time.time() - started) / 60:.1f} minutes: {out}")
 
-# %% ../nbs/lib/95_cli.ipynb #95-20
+# %% ../nbs/lib/95_cli.ipynb #95-21
+_faces = arg("--data", nargs="+", required=True, metavar="DIR", help="folders of faces: CelebAMask-HQ, or images/ and labels/")
+_map = arg("--label-map", metavar="FILE", help="JSON or CSV that maps another class list to the 19 classes")
+_common = (arg("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all cores)"), arg("--device", default="auto", help="auto, cpu or cuda"))
+
+@command(_faces, _map, arg("--out", required=True, metavar="DIR", help="the face set"), arg("--size", type=int, default=256, help="side in pixels"),
+         arg("--split", default="auto", choices=("auto", "official", "seeded", "train"), help="official where the whole CelebAMask-HQ is there, else seeded"),
+         arg("--folds", type=int, default=0, help="cross-validation with so many folds"), arg("--seed", type=int, default=0, help="of the split"),
+         arg("--extra", nargs="+", default=[], metavar="DIR", help="folders added to training and validation only"))
+def prepare(data, label_map, out, size, split, folds, seed, extra):
+    "Pack folders of faces into a face set"
+    from fairparse.faces import build_face_set, describe_face_set
+    print(describe_face_set(build_face_set(out, data, extra=extra, size=size, split=split, folds=folds, seed=seed, label_map=label_map)).round(2).T.to_string())
+
+@command(_faces, arg("--out", required=True, metavar="DIR", help="the parser; the same command goes on after an interruption"),
+         arg("--recipe", default="strong", help="a name of nbs/lib/28_recipes: strong or paper"), arg("--size", type=int, help="side in pixels (default: the recipe's)"),
+         arg("--epochs", type=int, help="default: the recipe's"), arg("--seed", type=int, default=0), _map,
+         arg("--valid-share", type=float, default=0.0, help="share of the faces that are held out for validation (default: none)"), *_common)
+def train(data, out, recipe, size, epochs, seed, label_map, valid_share, threads, device):
+    "Train a parser on all faces of some folders"
+    from fairparse.recipes import train_on_folders
+    history = train_on_folders(data, out, recipe, valid_share, seed, threads, device, size, label_map=label_map, training={"epochs": epochs} if epochs else {})
+    print(f"{len(history)} epochs in {history.seconds.sum() / 60:.1f} minutes: {out}")
+
+@command(arg("parser", help="folder of a trained parser"), _faces, _map, arg("--out", metavar="DIR", help="write scores.csv and counts.parquet there"),
+         arg("--which", default="model", choices=("model", "best"), help="last or best weights"), arg("--size", type=int, help="side in pixels (default: the parser's)"), *_common)
+def score(parser, data, label_map, out, which, size, threads, device):
+    "Score a parser on folders of images and labels: dataset-level IoU and Dice of each class"
+    from fairparse.recipes import score_folder
+    print(score_folder(parser, data, out, which, size, label_map, threads, device).round(2).to_string(index=False))
+
+# %% ../nbs/lib/95_cli.ipynb #95-23
+@command(arg("--out", default="outputs/demo", metavar="DIR", help="a finished output folder (default: outputs/demo)"))
+def publish(out):
+    "Copy tables and figures to outputs/published and refresh the README"
+    from fairparse.report import publish as publish_results
+    for path in publish_results(resolve(out)): print(path)
+
+# %% ../nbs/lib/95_cli.ipynb #95-24
 #| eval: false
 if __name__ == "__main__": sys.exit(main())

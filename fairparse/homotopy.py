@@ -57,11 +57,11 @@ class Homotopy:
     def __post_init__(self):
         if self.schedule not in SCHEDULES: raise InputError(f"schedule {self.schedule!r} is none of {list(SCHEDULES)}")
         for name, weights in (("start", self.start), ("end", self.end)):
-            if len(weights) != 3 or min(weights) < 0 or abs(sum(weights) - 1) > 1e-6:
+            if len(weights) != 3 or min(weights) < 0 or not abs(sum(weights) - 1) <= 1e-6:
                 raise InputError(f"{name} weights must be three numbers of at least 0 that add up to 1, not {weights}")
-        try: level = SCHEDULES[self.schedule](np.array([0.0, 0.5, 1.0]), **self.constants)
+        try: level = np.array([SCHEDULES[self.schedule](t, **self.constants) for t in np.linspace(0, 1, 301)])
         except TypeError as error: raise InputError(f"schedule {self.schedule!r} does not take the constants {self.constants}: {error}") from error
-        if np.min(level) < 0 or np.max(level) > 1: raise InputError(f"schedule {self.schedule!r} with {self.constants} leaves 0..1")
+        if not ((level >= 0) & (level <= 1)).all(): raise InputError(f"schedule {self.schedule!r} with {self.constants} leaves 0..1")
 
     def __call__(self, epoch: int,   # 0 for the first
                  epochs: int,        # how many in all

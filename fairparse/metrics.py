@@ -24,7 +24,7 @@ def confusion(pred,              # (B, H, W) tensor of any integer type, predict
         if mask.numel() and not 0 <= int(mask.min()) <= int(mask.max()) < num_classes:
             raise InputError(f"{name} masks hold labels {int(mask.min())}..{int(mask.max())}: expected 0..{num_classes - 1}")
     image = torch.arange(len(true), dtype=torch.int32, device=true.device) * num_classes**2
-    code = true.flatten(1).to(torch.int32).mul_(num_classes).add_(pred.flatten(1).to(torch.int32)).add_(image[:, None])
+    code = true.flatten(1).to(torch.int32, copy=True).mul_(num_classes).add_(pred.flatten(1).to(torch.int32)).add_(image[:, None])
     return torch.bincount(code.flatten(), minlength=len(true) * num_classes**2).view(-1, num_classes, num_classes)
 
 def count_pixels(pred, true, num_classes: int) -> np.ndarray: # (B, C, 3) int64: tp, fp, fn
@@ -79,6 +79,7 @@ def counts_table(counts: np.ndarray,  # (N, C, 3)
 def counts_array(table: pd.DataFrame, # rows of one parser, seed, perturbation and severity
                 ) -> tuple:           # ids (N,), counts (N, C, 3) int64
     "The inverse of `counts_table`; `InputError` if an image has not exactly one row for each class"
+    if not len(table): raise InputError("no counts: the table has no row for this parser, seed, perturbation and severity")
     c = int(table.class_id.max()) + 1
     table = table.sort_values(["id", "class_id"], kind="stable")
     if len(table) % c or (table.class_id.to_numpy().reshape(-1, c) != np.arange(c)).any() or table.id.nunique() * c != len(table):

@@ -28,7 +28,7 @@ RECIPES = {
         "size": 128,
         "network": {"encoder": "tu-tf_efficientnet_lite0", "encoder_weights": "offline", "coordinates": True, "flip_average": True},
         "training": {"objective": "single", "epochs": 36, "batch_size": 16, "lr": 2e-3, "encoder_lr": 0.5, "optimizer": "adamw", "weight_decay": 0.01,
-                     "lr_schedule": "one_cycle", "warmup": 0.1, "ema": 0.99, "repeat_rare": 0.3, "class_balance": 0.5, "loss": {"cross_entropy": 1.0},
+                     "lr_schedule": "one_cycle", "warmup": 0.1, "precision": "auto", "repeat_rare": 0.3, "class_balance": 0.5, "prior_correction": 0.75, "loss": {"cross_entropy": 1.0},
                      "augment": {"flip": 0.5, "rotate": 15, "scale": 0.25, "aspect": 0.08, "shift": 0.08, "brightness": 0.3, "contrast": 0.3, "saturation": 0.45, "tint": 0.1}}},
 }
 
@@ -46,6 +46,7 @@ def train_on_folders(folders: list,               # folders of faces: CelebAMask
                      threads: int = 2,
                      device: str = "auto",
                      size: int | None = None,     # pixels; None: as the recipe says
+                     label_map: str | None = None,# see `faces.build_face_set`
                      network: dict | None = None, # changes to the recipe's network
                      training: dict | None = None,# changes to the recipe's training
                     ) -> pd.DataFrame:            # the training history
@@ -57,7 +58,7 @@ def train_on_folders(folders: list,               # folders of faces: CelebAMask
     run = start_run(out, {"recipe": recipe, "size": size, "network": network, "training": config.__dict__, "valid_share": valid_share, "threads": threads, "seed": seed})
     fix_randomness(seed, threads)
     parser = build_parser(**network, size=size)
-    faces = build_face_set(run.folder / "faces", folders, size=size, split="seeded" if valid_share else "train", valid_share=valid_share, test_share=0.0, seed=seed)
+    faces = build_face_set(run.folder / "faces", folders, size=size, split="seeded" if valid_share else "train", valid_share=valid_share, test_share=0.0, seed=seed, label_map=label_map)
     trainer = Trainer(parser, faces, faces.rows("train"), faces.rows("valid"), config, run.folder, device=pick_device(device))
     history = trainer.fit()
     run.note(faces=", ".join(faces.meta["sources"]), train=len(faces.rows("train")), valid=len(faces.rows("valid")), training_seconds=float(history.seconds.sum()))

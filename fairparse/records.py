@@ -32,8 +32,11 @@ class Schema:
         if missing: raise InputError(f"{where or 'table'} is no {self.name} table: columns {missing} are missing")
         if further and self.extra is None: raise InputError(f"{where or 'table'} is no {self.name} table: columns {further} are not known")
         dtypes = {**self.columns, **{c: self.extra for c in further}}
-        try: return table[list(dtypes)].astype(dtypes).reset_index(drop=True)
-        except (ValueError, TypeError) as error: raise InputError(f"{where or 'table'} does not fit the {self.name} schema: {error}") from error
+        try: cast = table[list(dtypes)].astype(dtypes).reset_index(drop=True)
+        except (ValueError, TypeError, OverflowError) as error: raise InputError(f"{where or 'table'} does not fit the {self.name} schema: {error}") from error
+        changed = [c for c, d in dtypes.items() if d.startswith("int") and (cast[c].to_numpy() != table[c].to_numpy()).any()]  # 300 as int8 would be 44, without a word
+        if changed: raise InputError(f"{where or 'table'} does not fit the {self.name} schema: values of {changed} do not fit {[dtypes[c] for c in changed]}")
+        return cast
 
 # %% ../nbs/lib/01_records.ipynb #01-07
 INDEX = Schema("face index", {"id": "str", "split": "str", "fold": "Int8", "source": "str"}, extra="Int8")
@@ -114,7 +117,7 @@ def _load_array(path, shape):
     "Open one packed array as a memory map and compare its shape with `shape`"
     if not path.is_file(): raise InputError(f"{path} is missing: build the face set again")
     try: array = np.load(path, mmap_mode="r")
-    except ValueError as error: raise InputError(f"{path} is not a complete array ({error}): build the face set again") from error
+    except (ValueError, EOFError) as error: raise InputError(f"{path} is not a complete array ({error}): build the face set again") from error
     if array.shape != shape or array.dtype != np.uint8:
         raise InputError(f"{path} has shape {array.shape} and type {array.dtype}, not {shape} and uint8: build the face set again")
     return array
@@ -126,6 +129,8 @@ def open_face_set(folder: str | Path,
     folder = Path(folder)
     if not (folder / "faces.json").is_file(): raise InputError(f"{folder} holds no face set (no faces.json): make one with `fairparse prepare`")
     meta = read_json(folder / "faces.json")
+    lacking = [key for key in ("count", "size", "classes", "sources", "sha256") if key not in meta]
+    if lacking: raise InputError(f"{folder / 'faces.json'} lacks {lacking}: build the face set again")
     n, size = meta["count"], meta["size"]
     if verify:
         for name, digest in meta["sha256"].items():
@@ -143,8 +148,9 @@ def seal_face_set(folder: str | Path,   # holds images.npy and masks.npy, comple
                  ) -> FaceSet:
     "Check the two arrays of `folder`, write their index and, last, `faces.json`: only then it is a face set"
     folder = Path(folder)
-    masks = np.load(folder / "masks.npy", mmap_mode="r")
-    index = INDEX.check(index, "index")
+    index, masks = INDEX.check(index, "index"), np.load(folder / "masks.npy", mmap_mode="r")
+    n, size = len(masks), masks.shape[-1]
+    _load_array(folder / "masks.npy", (n, size, size)), _load_array(folder / "images.npy", (n, size, size, 3))
     if len(index) != len(masks): raise InputError(f"the index has {len(index)} rows for {len(masks)} faces")
     if index.id.duplicated().any(): raise InputError(f"ids appear twice: {index.id[index.id.duplicated()].tolist()[:5]}")
     if not index.split.isin(SPLITS).all(): raise InputError(f"splits must be of {SPLITS}, not {sorted(set(index.split) - set(SPLITS))}")
@@ -165,5 +171,6 @@ def write_face_set(folder: str | Path, images: np.ndarray, masks: np.ndarray, in
     folder = Path(folder)
     (folder / "faces.json").unlink(missing_ok=True)
     for name, array in (("images.npy", images), ("masks.npy", masks)):
+        if array.dtype != np.uint8 and not np.array_equal(array, array.astype(np.uint8)): raise InputError(f"{name} needs whole numbers in 0..255, not {array.min()}..{array.max()} of type {array.dtype}")
         with atomic_write(folder / name) as tmp: np.save(tmp, np.ascontiguousarray(array, np.uint8))
     return seal_face_set(folder, index, classes, sources)

@@ -39,7 +39,7 @@ def publish(out: str | Path,                 # a finished output folder, e.g. ou
     "Copy tables, figures and sample predictions, and refresh the README; `InputError` if the faces are not procedural"
     out, published, readme = Path(out), Path(published or find_root() / "outputs" / "published"), Path(readme or find_root() / "README.md")
     faces = read_json(out / "10_faces" / "faces.json")
-    if faces["sources"] != ["procedural faces"]: raise InputError(f"{out} was made from {faces['sources']}: only results from procedural faces are published")
+    if not all(source.startswith("procedural faces") for source in faces["sources"]): raise InputError(f"{out} was made from {faces['sources']}: only results from procedural faces are published")
     written = []
     for source in [*sorted((out / "tables").glob("*.csv")), *sorted((out / "figures").glob("*.png")), out / "20_parsers" / "linear" / "seed0" / "predictions.png"]:
         target = published / (source.relative_to(out) if source.parent.name in ("tables", "figures") else source.name)

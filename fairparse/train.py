@@ -4,11 +4,15 @@
 
 # %% auto #0
 __all__ = ['TrainConfig', 'pick_precision', 'derive_seed', 'repeat_factors', 'epoch_order', 'make_optimizer', 'class_weights',
-           'Trainer', 'train_step', 'update_average', 'train_epoch', 'validate', 'save_checkpoint', 'load_checkpoint',
-           'fit']
+           'undo_class_weights', 'Trainer', 'train_step', 'update_average', 'train_epoch', 'validate',
+           'training_identity', 'save_checkpoint', 'load_checkpoint', 'fit']
 
 # %% ../nbs/lib/23_train.ipynb #23-02
 import copy
+import hashlib
+import importlib.util
+import io
+import json
 import math
 import time
 from dataclasses import asdict, dataclass, field
@@ -17,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DataLoaderConfiguration
 from tqdm import tqdm
 
 from .augment import AugmentConfig, augment
@@ -25,9 +29,9 @@ from .homotopy import Homotopy, find_objective
 from .labels import flip_order
 from .losses import LossConfig, MultiObjectiveLoss
 from .metrics import confusion, iou
-from .perturb import perturb
+from .perturb import PERTURBATIONS, perturb
 from .records import HISTORY, FaceSet, write_table
-from .runs import InputError, atomic_write
+from .runs import InputError, atomic_write, check_types, keep_freed_memory
 from .unet import Parser, save_parser
 
 # %% ../nbs/lib/23_train.ipynb #23-05
@@ -48,6 +52,7 @@ class TrainConfig:
     ema: float = 0.0                       # decay of an average of the weights, which is then the result; 0: none
     repeat_rare: float = 0.0               # see `epoch_order`; 0: every face once an epoch
     class_balance: float = 0.0             # exponent of inverse class frequency in the cross-entropy's weights
+    prior_correction: float = 0.0          # share of those weights that is taken back after training, see `undo_class_weights`
     precision: str = "no"                  # "no", "fp16", "bf16" or "auto", see `pick_precision`
     groups: list = field(default_factory=list)      # attributes of the fairness term; empty: all of the face set
     perturbation: str = "gaussian_noise"   # for loss.perturb "inputs" and "drop"
@@ -58,10 +63,15 @@ class TrainConfig:
     compile: bool = False                  # torch.compile
 
     def __post_init__(self):
-        for name, allowed in (("optimizer", ("adam", "adamw")), ("lr_schedule", ("constant", "one_cycle")), ("precision", ("no", "fp16", "bf16", "auto"))):
+        check_types(self)
+        for name, allowed in (("perturbation", tuple(PERTURBATIONS)), ("optimizer", ("adam", "adamw")), ("lr_schedule", ("constant", "one_cycle")), ("precision", ("no", "fp16", "bf16", "auto"))):
             if getattr(self, name) not in allowed: raise InputError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
         for name in ("epochs", "batch_size", "accumulate", "lr"):
-            if getattr(self, name) <= 0: raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+            if not getattr(self, name) > 0: raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("seed", "encoder_lr", "weight_decay", "repeat_rare", "class_balance", "prior_correction"):
+            if not getattr(self, name) >= 0: raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
+        for name in ("warmup", "ema", "severity"):
+            if not 0 <= getattr(self, name) <= 1: raise InputError(f"{name} must lie in 0..1, not {getattr(self, name)}")
         self.resolve()
 
     def resolve(self) -> tuple: # Homotopy, LossConfig, AugmentConfig
@@ -128,6 +138,13 @@ def class_weights(masks: np.ndarray,   # (N, H, W) uint8
     weights = np.clip((share.clip(1e-9) / share[1].clip(1e-9)) ** -exponent, *cap)
     return (weights / (weights * share).sum()).tolist()
 
+@torch.no_grad()
+def undo_class_weights(parser: Parser, weights: torch.Tensor, # (C,) of the cross-entropy
+                       share: float,                          # 0: leave the parser as it is, 1: undo them fully
+                      ):
+    "Lower the logits of up-weighted classes, which the parser predicts too often (logit adjustment, Menon et al., ICLR 2021)"
+    parser.net.segmentation_head[0].bias -= share * weights.log()
+
 # %% ../nbs/lib/23_train.ipynb #23-15
 class Trainer:
     "Network, data and optimiser of one training; `fit` runs it, resuming from `folder` where it left off"
@@ -135,14 +152,19 @@ class Trainer:
                  folder: str | Path,        # gets checkpoint/, model and best weights, history.parquet
                  device: str = "cpu", tensorboard: bool = False, progress: bool = True):
         if not len(train_rows): raise InputError(f"{faces.folder} has no faces for training")
+        keep_freed_memory()
+        if tensorboard and not importlib.util.find_spec("tensorboard"): raise InputError("tensorboard is not installed: pip install tensorboard, or train without tensorboard logs")
         self.faces, self.train_rows, self.valid_rows, self.config, self.folder, self.progress = faces, train_rows, valid_rows, config, Path(folder), progress
         self.homotopy, loss_config, self.augment = config.resolve()
         self.accelerator = Accelerator(mixed_precision=pick_precision(config.precision, device), gradient_accumulation_steps=config.accumulate, cpu=device == "cpu",
-                                       log_with="tensorboard" if tensorboard else None, project_dir=folder)
+                                       log_with="tensorboard" if tensorboard else None, project_dir=folder,
+                                       dataloader_config=DataLoaderConfiguration(split_batches=True))  # a batch is that of all processes: one schedule step each
         if tensorboard: self.accelerator.init_trackers("tensorboard")
         self.device, self.world = self.accelerator.device, self.accelerator.num_processes
         self.flip = torch.as_tensor(flip_order(faces.classes), device=self.device)
         self.member = (faces.attribute_values(config.groups or None) == 1).astype(np.float32)
+        if not self.member.shape[1] and max(self.homotopy.start[2], self.homotopy.end[2]) > 0:
+            raise InputError(f"{faces.folder} has no attributes, but objective {config.objective!r} needs groups for its fairness term: add attributes, or use \"single\"")
         self.factors = repeat_factors(faces.masks[train_rows], len(faces.classes), config.repeat_rare) if config.repeat_rare else None
         if config.class_balance: loss_config.class_weights = class_weights(faces.masks[train_rows], len(faces.classes), config.class_balance)
         self.loss = MultiObjectiveLoss(len(faces.classes), self.member.shape[1], loss_config).to(self.device)
@@ -151,7 +173,7 @@ class Trainer:
         optimizer, scheduler = make_optimizer(parser, config, self.steps * config.epochs // config.accumulate)
         self.parser, self.optimizer, self.scheduler = self.accelerator.prepare(torch.compile(parser) if config.compile else parser, optimizer, scheduler)
         self.average = copy.deepcopy(self.plain).eval() if config.ema else None
-        self.epoch, self.history, self.best, self.updates = 0, [], -math.inf, 0
+        self.epoch, self.history, self.best, self.updates, self.identity = 0, [], -math.inf, 0, training_identity(self)
 
     @property
     def result(self) -> Parser:
@@ -225,52 +247,65 @@ def train_epoch(trainer: Trainer, bar) -> dict: # a row of the history
     weights = t.homotopy(t.epoch, t.config.epochs)
     t.plain.train()
     losses = []
-    for number, rows in enumerate(t.order(t.epoch)):
-        try: losses.append(list(train_step(t, rows, weights, derive_seed(t.config.seed, t.epoch, number, t.accelerator.process_index)).values()))
-        except FloatingPointError as error:
-            raise InputError(f"training stopped: {error} in epoch {t.epoch + 1}, step {number + 1}. The last good checkpoint is kept in {t.folder / 'checkpoint'}; "
-                             "lower the learning rate, or use precision \"bf16\" instead of \"fp16\", and start again") from error
-        bar.update()
-    return {"epoch": t.epoch, **dict(zip(("alpha", "beta", "gamma"), weights)), **dict(zip(("loss", "accuracy_loss", "robustness_loss", "fairness_loss"), np.mean(losses, 0))),
-            "valid_miou": validate(t), "lr": t.optimizer.param_groups[-1]["lr"], "seconds": time.time() - start}
+    try:
+        for number, rows in enumerate(t.order(t.epoch)):
+            losses.append(list(train_step(t, rows, weights, derive_seed(t.config.seed, t.epoch, number, t.accelerator.process_index)).values()))
+            bar.update()
+        if not all(v.isfinite().all() for v in t.plain.state_dict().values()): raise FloatingPointError("weights are not finite")
+        valid_miou = validate(t)
+    except FloatingPointError as error:
+        raise InputError(f"training stopped: {error} in epoch {t.epoch + 1}, step {number + 1} of {t.steps}. The last good checkpoint is kept in {t.folder / 'checkpoint'}; "
+                         "lower the learning rate, or use precision \"bf16\" instead of \"fp16\", and start again") from error
+    return {"epoch": t.epoch, **dict(zip(("alpha", "beta", "gamma"), weights)), **dict(zip(("loss", "accuracy_loss", "robustness_loss", "fairness_loss"), np.mean(losses, 0).tolist())),
+            "valid_miou": valid_miou, "lr": t.optimizer.param_groups[-1]["lr"], "seconds": time.time() - start}
 
 @torch.no_grad()
 def validate(trainer: Trainer) -> float:
-    "Dataset-level mIoU on the validation faces; NaN if there are none"
-    t, classes = trainer, len(trainer.faces.classes)
+    "Dataset-level mIoU on the validation faces, NaN if there are none; FloatingPointError if the logits are not finite"
+    t, classes, net = trainer, len(trainer.faces.classes), trainer.result.eval()
     if not len(t.valid_rows): return math.nan
-    net = t.result.eval()
     total = torch.zeros(classes, classes, dtype=torch.int64, device=t.device)
     for rows in np.array_split(t.valid_rows, -(-len(t.valid_rows) // t.config.batch_size)):
         images, target, _ = t.fetch(rows)
         if not len(images): continue
-        with t.accelerator.autocast(): pred = net(images.contiguous(memory_format=torch.channels_last)).argmax(1)
-        total += confusion(pred, target, classes).sum(0)
+        with t.accelerator.autocast(): logits = net(images.contiguous(memory_format=torch.channels_last))
+        if not logits.isfinite().all(): raise FloatingPointError("logits of validation faces are not finite")
+        total += confusion(logits.argmax(1), target, classes).sum(0)
     matrix = t.accelerator.reduce(total, "sum").cpu().numpy()
     tp = matrix.diagonal()
     return float(iou(np.stack([tp, matrix.sum(0) - tp, matrix.sum(1) - tp], -1)[None]))
 
 # %% ../nbs/lib/23_train.ipynb #23-23
+def training_identity(trainer: Trainer) -> str:
+    "SHA-256 over all that decides a training's result, taken before its first step"
+    t = trainer
+    digest = hashlib.sha256(json.dumps([asdict(t.config), t.plain.spec.as_dict(), t.faces.meta["sha256"]], sort_keys=True).encode())
+    for array in (t.train_rows, t.valid_rows, t.member): digest.update(np.ascontiguousarray(array))
+    for tensor in t.plain.state_dict().values(): digest.update(tensor.cpu().contiguous().numpy())
+    return digest.hexdigest()
+
 def save_checkpoint(trainer: Trainer, improved: bool):
     "Write the checkpoint, and the best weights if they improved"
     t = trainer
     if improved: t.best = t.history[-1]["valid_miou"]
     if not t.accelerator.is_main_process: return
     if improved: save_parser(t.result, t.folder, "best")
-    state = {"config": asdict(t.config), "data": t.faces.meta["sha256"], "rows": torch.as_tensor(t.train_rows), "epoch": t.epoch, "best": t.best, "updates": t.updates,
+    state = {"identity": t.identity, "config": asdict(t.config), "epoch": t.epoch, "best": t.best, "updates": t.updates,
              "history": t.history, "model": t.plain.state_dict(), "average": t.average.state_dict() if t.average is not None else None,
              "groups": t.loss.state_dict(), "optimizer": t.optimizer.state_dict(), "scheduler": t.scheduler.state_dict(),
              "scaler": t.accelerator.scaler.state_dict() if t.accelerator.scaler is not None else None}
-    with atomic_write(t.folder / "checkpoint" / "state.pt") as tmp: torch.save(state, tmp)
+    packed = io.BytesIO()
+    torch.save(state, packed)  # in memory first: only then a full disk is an OSError
+    with atomic_write(t.folder / "checkpoint" / "state.pt") as tmp: tmp.write_bytes(packed.getbuffer())
 
 def load_checkpoint(trainer: Trainer):
-    "Go on from the checkpoint in the trainer's folder, if it is of the same configuration and data"
+    "Go on from the checkpoint in the trainer's folder, if it is of the same training; `InputError` if it is damaged"
     t, path = trainer, trainer.folder / "checkpoint" / "state.pt"
     if not path.is_file(): return
     try: state = torch.load(path, map_location=t.device, weights_only=True)
     except Exception as error: raise InputError(f"checkpoint {path} cannot be read ({error}): delete it to start again") from error
-    if state["config"] != asdict(t.config) or state["data"] != t.faces.meta["sha256"] or not np.array_equal(state["rows"].cpu(), t.train_rows):
-        t.accelerator.print(f"{path} belongs to another configuration or other data: starting again from the first epoch")
+    if state.get("identity") != t.identity:
+        t.accelerator.print(f"{path} belongs to another configuration, network or other data: starting again from the first epoch")
         return
     t.plain.load_state_dict(state["model"])
     if t.average is not None: t.average.load_state_dict(state["average"])
@@ -296,6 +331,7 @@ def fit(trainer: Trainer) -> pd.DataFrame: # the history, see `records.HISTORY`
             t.accelerator.log({k: v for k, v in row.items() if not math.isnan(v)}, step=t.epoch)
             save_checkpoint(t, improved=row["valid_miou"] > t.best)
     history = pd.DataFrame(t.history)
+    if t.config.prior_correction: undo_class_weights(t.result, t.loss.class_weights, t.config.prior_correction)
     if t.accelerator.is_main_process:
         save_parser(t.result, t.folder, "model")
         if not len(t.valid_rows): save_parser(t.result, t.folder, "best")

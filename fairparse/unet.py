@@ -92,7 +92,8 @@ def _load_encoder(parser: Parser, state: dict, source: str):
     "Copy `state` into the encoder, by name; every tensor of the encoder must be in it with its shape"
     encoder = _encoder_module(parser)
     own = encoder.state_dict()
-    state = state.get("state_dict", state)
+    if isinstance(state, dict): state = state.get("state_dict", state)
+    if not isinstance(state, dict): raise InputError(f"{source} holds no state dict but a {type(state).__name__}: save `network.state_dict()`")
     for prefix in ("net.encoder.model.", "net.encoder.", "encoder.model.", "encoder.", "model."):
         if any(k.startswith(prefix) for k in state): state = {k.removeprefix(prefix): v for k, v in state.items()}; break
     wrong = [k for k, v in own.items() if not k.endswith("num_batches_tracked") and (k not in state or state[k].shape != v.shape)]
@@ -118,7 +119,9 @@ def input_statistics(encoder: str, encoder_weights: str) -> tuple: # mean, std o
         import timm
         cfg = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))
         return (tuple(cfg.mean), tuple(cfg.std)) if cfg else (IMAGENET_MEAN, IMAGENET_STD)
-    return IMAGENET_MEAN, IMAGENET_STD
+    try: known = smp.encoders.get_preprocessing_params(encoder)
+    except (KeyError, ValueError): return IMAGENET_MEAN, IMAGENET_STD
+    return tuple(known["mean"]), tuple(known["std"])
 
 def build_parser(encoder: str = "resnet34", encoder_weights: str = "imagenet", decoder_channels=(256, 128, 64, 32, 16),
                  decoder_attention: str | None = None, classes: list = CLASSES, size: int = 256, coordinates: bool = False, flip_average: bool = False) -> Parser:
@@ -138,9 +141,10 @@ def build_parser(encoder: str = "resnet34", encoder_weights: str = "imagenet", d
 # %% ../nbs/lib/20_unet.ipynb #20-12
 def save_parser(parser: Parser, folder: str | Path, which: str = "model"):
     "Write `{which}.safetensors` and `model.json`, atomically"
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     folder = Path(folder)
-    with atomic_write(folder / f"{which}.safetensors") as tmp: save_file({k: v.detach().cpu().contiguous() for k, v in parser.state_dict().items()}, tmp)
+    packed = save({k: v.detach().cpu().contiguous() for k, v in parser.state_dict().items()})
+    with atomic_write(folder / f"{which}.safetensors") as tmp: tmp.write_bytes(packed)
     write_json(folder / "model.json", parser.spec.as_dict())
 
 def load_parser(folder: str | Path,
@@ -153,5 +157,6 @@ def load_parser(folder: str | Path,
     if not weights.is_file(): raise InputError(f"{folder} holds no parser ({weights.name} is missing): train one with `fairparse train`")
     try: parser = Parser(ParserSpec(**read_json(folder / "model.json")))
     except TypeError as error: raise InputError(f"{folder / 'model.json'} does not describe a parser: {error}") from error
-    parser.load_state_dict(_read_state(weights))
+    try: parser.load_state_dict(_read_state(weights))
+    except RuntimeError as error: raise InputError(f"{weights} holds another network than {folder / 'model.json'} describes: {error}") from error
     return parser.to(device, memory_format=torch.channels_last).eval()

@@ -13,6 +13,7 @@ from fairparse.records import write_face_set
 from fairparse.unet import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
+torch.set_num_threads(1)  # small tensors: more threads only wait for each other
 ENCODER, DECODER = "tu-mobilenetv3_small_050", [16, 16, 8, 8, 8]
 
 
