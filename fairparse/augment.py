@@ -19,7 +19,7 @@ from .runs import InputError, check_types
 @dataclass(frozen=True)
 class AugmentConfig:
     "Ranges of the random changes; 0 turns one off"
-    flip: float = 0.5         # probability of a mirrored face
+    flip: float = 0.0         # probability of a mirrored face
     rotate: float = 0.0       # degrees
     scale: float = 0.0        # 0.25: factors from 1/1.25 to 1.25, evenly on a logarithmic scale
     aspect: float = 0.0       # the same for width against height

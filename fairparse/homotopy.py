@@ -57,7 +57,7 @@ class Homotopy:
     def __post_init__(self):
         if self.schedule not in SCHEDULES: raise InputError(f"schedule {self.schedule!r} is none of {list(SCHEDULES)}")
         for name, weights in (("start", self.start), ("end", self.end)):
-            if len(weights) != 3 or min(weights) < 0 or not abs(sum(weights) - 1) <= 1e-6:
+            if np.shape(weights) != (3,) or min(weights) < 0 or not abs(sum(weights) - 1) <= 1e-6:
                 raise InputError(f"{name} weights must be three numbers of at least 0 that add up to 1, not {weights}")
         try: level = np.array([SCHEDULES[self.schedule](t, **self.constants) for t in np.linspace(0, 1, 301)])
         except TypeError as error: raise InputError(f"schedule {self.schedule!r} does not take the constants {self.constants}: {error}") from error

@@ -20,12 +20,12 @@ from .runs import InputError
 
 # %% ../nbs/lib/12_portraits.ipynb #12-05
 GEOMETRY = {
-    "centre_x": (0.47, 0.53), "centre_y": (0.48, 0.53), "scale": (0.355, 0.4), "roll": (-0.14, 0.14), "yaw": (-1, 1),            # where the head is in the picture
+    "centre_x": (0.47, 0.53), "centre_y": (0.48, 0.53), "scale": (0.355, 0.4), "roll": (-0.12, 0.12), "yaw": (-1, 1),            # where the head is in the picture
     "head_width": (0.68, 0.79), "jaw": (2.0, 2.5), "taper": (0.02, 0.13), "ear_size": (0.23, 0.29), "ear_height": (-0.08, 0.06),
     "eye_distance": (0.29, 0.35), "eye_height": (-0.21, -0.13), "eye_width": (0.15, 0.18), "eye_open": (0.065, 0.085), "eye_tilt": (-0.12, 0.12),
     "gaze": (-1, 1), "brow_gap": (0.18, 0.24), "brow_thickness": (0.044, 0.064), "brow_arch": (0.02, 0.08), "nose_length": (0.48, 0.58), "nose_width": (0.19, 0.25),
     "mouth_height": (0.52, 0.59), "mouth_width": (0.24, 0.31), "mouth_open": (0, 1), "lip_thickness": (0.085, 0.12), "neck_width": (0.4, 0.5),
-    "shoulders": (0.98, 1.15), "neckline": (0.0, 0.25), "bare_shoulders": (-0.25, 0.12), "necklace_drop": (0.02, 0.1), "necklace_width": (0.045, 0.068),
+    "shoulders": (0.96, 1.08), "neckline": (0.0, 0.2), "bare_shoulders": (-0.3, 0.12), "necklace_drop": (0.02, 0.1), "necklace_width": (0.045, 0.068),
     "hair_volume": (0.04, 0.18), "hair_length": (0, 1), "hairline": (-0.8, -0.62), "hair_part": (-0.12, 0.12), "hair_opening": (0.84, 1.0), "hair_wave": (0.015, 0.07),
     "hat_height": (0.35, 0.6), "hat_brim": (-0.4, 0.5), "glasses_size": (0.21, 0.25), "glasses_round": (2, 4), "glasses_rim": (0.018, 0.038), "glasses_dark": (0, 1),
     "earring_size": (0.07, 0.13), "earring_long": (1.0, 2.2), "earring_hoop": (0, 1)}
@@ -35,10 +35,10 @@ Geometry = namedtuple("Geometry", GEOMETRY)
 APPEARANCE = {
     "light_angle": (-3.1, 0.0), "light": (0.03, 0.12), "exposure": (0.82, 1.05), "softness": (0.0, 0.02), "noise": (0.005, 0.022), "skin_texture": (0.0, 0.03),
     "skin_jitter": (-0.04, 0.04), "skin_hue": (0.4, 0.62), "skin_chroma": (0.1, 0.16), "lip_contrast": (0.08, 0.22), "lip_hue": (-0.1, 0.4), "lip_chroma": (0.12, 0.22),
-    "nose_contrast": (0.1, 0.18), "ear_contrast": (-0.16, -0.06), "neck_contrast": (-0.22, -0.1), "brow_contrast": (0.14, 0.38), "eye_white": (0.12, 0.22),
-    "eye_dark": (0.2, 0.4), "eye_hue": (0, 6.28), "hair_contrast": (0.14, 0.48), "hair_hue": (0.3, 0.8), "hair_chroma": (0.02, 0.14), "hair_grey": (0, 1), "hair_soft": (0.01, 0.06),
+    "nose_contrast": (0.12, 0.18), "ear_contrast": (-0.18, -0.08), "neck_contrast": (-0.22, -0.1), "brow_contrast": (0.18, 0.38), "eye_white": (0.12, 0.22),
+    "eye_dark": (0.2, 0.4), "eye_hue": (0, 6.28), "hair_contrast": (0.18, 0.48), "hair_hue": (0.3, 0.8), "hair_chroma": (0.02, 0.14), "hair_grey": (0, 1), "hair_soft": (0.01, 0.06),
     "strands": (0.03, 0.1), "cloth_contrast": (-0.35, 0.3), "cloth_hue": (1.2, 5.6), "cloth_chroma": (0.05, 0.3), "hat_contrast": (-0.35, 0.3), "hat_hue": (0, 6.28), "hat_chroma": (0.1, 0.3),
-    "rim_contrast": (0.3, 0.5), "rim_hue": (0, 6.28), "metal_contrast": (-0.3, 0.2), "metal_hue": (0, 6.28), "metal_chroma": (0.16, 0.36),
+    "rim_contrast": (0.3, 0.5), "rim_hue": (0, 6.28), "metal_contrast": (-0.3, 0.2), "metal_hue": (0, 6.28), "metal_chroma": (0.2, 0.38),
     "back_contrast": (-0.35, 0.25), "back_hue": (1.2, 5.6), "back_chroma": (0.06, 0.24), "back_gradient": (-0.25, 0.25), "back_texture": (0.0, 0.08), "clutter": (0, 1)}
 Appearance = namedtuple("Appearance", APPEARANCE)
 

@@ -8,6 +8,7 @@ __all__ = ['predict_probabilities', 'predict_masks', 'score_faces']
 # %% ../nbs/lib/24_predict.ipynb #24-02
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -18,17 +19,25 @@ from .runs import InputError
 from .unet import Parser
 
 # %% ../nbs/lib/24_predict.ipynb #24-04
+def _look(parser, images, scale):
+    "Class probabilities with the face seen at `scale`, at the images' own size"
+    if scale == 1: return parser(images.contiguous(memory_format=torch.channels_last)).float().softmax(1)
+    size = [max(32, round(scale * side / 32) * 32) for side in images.shape[-2:]]
+    seen = F.interpolate(images.float(), size, mode="bicubic", antialias=True).clamp(0, 255)
+    return F.interpolate(_look(parser, seen, 1), images.shape[-2:], mode="bilinear", antialias=True)
+
 @torch.no_grad()
 def predict_probabilities(parser: Parser,
-                          images: Tensor,     # (B, 3, H, W), 0..255, on the parser's device
+                          images: Tensor,           # (B, 3, H, W), 0..255, on the parser's device
                           flip: bool | None = None, # average with the mirrored face; None: as the parser's spec says
-                         ) -> Tensor:         # (B, C, H, W), adding up to 1 over classes
+                         ) -> Tensor:               # (B, C, H, W), adding up to 1 over classes
     "Class probabilities of each pixel"
-    images = images.contiguous(memory_format=torch.channels_last)
-    probs = parser(images).float().softmax(1)
-    if not (parser.spec.flip_average if flip is None else flip): return probs
     order = torch.as_tensor(flip_order(parser.spec.classes), device=images.device)
-    return (probs + parser(images.flip(-1)).float().softmax(1).flip(-1)[:, order]) / 2
+    looks = []
+    for scale in parser.spec.scales:
+        looks.append(_look(parser, images, scale))
+        if parser.spec.flip_average if flip is None else flip: looks.append(_look(parser, images.flip(-1), scale).flip(-1)[:, order])
+    return sum(looks) / len(looks)
 
 def predict_masks(parser: Parser,
                   images: np.ndarray,    # (N, H, W, 3) uint8; H and W multiples of 32

@@ -17,7 +17,7 @@ from .labels import class_title
 from .metrics import counts_table, dice, iou
 from .predict import score_faces
 from .records import COUNTS, write_csv, write_table
-from .runs import InputError, fix_randomness, pick_device, start_run
+from .runs import InputError, Run, fix_randomness, pick_device
 from .train import TrainConfig, Trainer
 from .unet import build_parser, load_parser
 
@@ -26,7 +26,7 @@ RECIPES = {
     "paper": {"size": 256, "network": {"encoder": "resnet34", "encoder_weights": "imagenet"}, "training": {"objective": "linear"}},
     "strong": {
         "size": 128,
-        "network": {"encoder": "tu-tf_efficientnet_lite0", "encoder_weights": "offline", "coordinates": True, "flip_average": True},
+        "network": {"encoder": "tu-tf_efficientnet_lite0", "encoder_weights": "offline", "coordinates": True, "flip_average": True, "scales": [1.0, 1.25]},
         "training": {"objective": "single", "epochs": 36, "batch_size": 16, "lr": 2e-3, "encoder_lr": 0.5, "optimizer": "adamw", "weight_decay": 0.01,
                      "lr_schedule": "one_cycle", "warmup": 0.1, "precision": "auto", "repeat_rare": 0.3, "class_balance": 0.5, "prior_correction": 0.75, "loss": {"cross_entropy": 1.0},
                      "augment": {"flip": 0.5, "rotate": 15, "scale": 0.25, "aspect": 0.08, "shift": 0.08, "brightness": 0.3, "contrast": 0.3, "saturation": 0.45, "tint": 0.1}}},
@@ -55,7 +55,7 @@ def train_on_folders(folders: list,               # folders of faces: CelebAMask
     size, network = size or chosen["size"], {**chosen["network"], **(network or {})}
     try: config = TrainConfig(**{**chosen["training"], "seed": seed, **(training or {})})
     except TypeError as error: raise InputError(f"unknown training setting: {error}") from error
-    run = start_run(out, {"recipe": recipe, "size": size, "network": network, "training": config.__dict__, "valid_share": valid_share, "threads": threads, "seed": seed})
+    run = Run(out, {"recipe": recipe, "size": size, "network": network, "training": config.__dict__, "valid_share": valid_share, "threads": threads, "seed": seed})
     fix_randomness(seed, threads)
     parser = build_parser(**network, size=size)
     faces = build_face_set(run.folder / "faces", folders, size=size, split="seeded" if valid_share else "train", valid_share=valid_share, test_share=0.0, seed=seed, label_map=label_map)

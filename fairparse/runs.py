@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['InputError', 'check_types', 'package_folder', 'find_root', 'resolve', 'explain_write_errors', 'atomic_write',
            'write_json', 'read_json', 'hash_file', 'fix_randomness', 'pick_device', 'die_with_parent',
-           'keep_freed_memory', 'code_version', 'package_versions', 'Run', 'start_run']
+           'keep_freed_memory', 'code_version', 'package_versions', 'Run']
 
 # %% ../nbs/lib/00_runs.ipynb #00-02
 import contextlib
@@ -195,8 +195,3 @@ class Run:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)), "seconds": round(time.time() - self.started, 2), **self.notes})
         self._lock.close()
         return self.folder / "run.json"
-
-def start_run(folder: str | Path, parameters: dict, inputs: tuple = ()) -> Run:
-    "Take `folder` for a job; see `Run`"
-    die_with_parent()
-    return Run(folder, parameters, inputs)

@@ -74,7 +74,7 @@ def attribute_row(face: Face) -> dict: # column -> 1 or 0
     return {**{name: int(getattr(face, name)) for name in ATTRIBUTES}, "Smiling": int(face.emotion == "happy"), "Mouth_Slightly_Open": int(mouth_gap(face) > 0),
             **{tone.capitalize(): int(face.tone == tone) for tone in TONES}, **{f"Emotion_{e}": int(face.emotion == e) for e in EXPRESSIONS}}
 
-# %% ../nbs/lib/12_synthfaces.ipynb #12-12
+# %% ../nbs/lib/12_synthfaces.ipynb #12-13
 def _render(index, size, seed, world):
     "One face with its attributes"
     face = sample_parameters(seed, index, world)
@@ -103,7 +103,7 @@ def render_faces(count: int,                    # number of faces
     else: collect(map(render, indices))
     return images, masks, pd.DataFrame(rows, dtype="Int8")
 
-# %% ../nbs/lib/12_synthfaces.ipynb #12-14
+# %% ../nbs/lib/12_synthfaces.ipynb #12-15
 def build_synthetic_set(out: str | Path,            # the face set's folder
                         count: int,
                         size: int,                  # side in pixels, 32 or more

@@ -32,6 +32,7 @@ class ParserSpec:
     decoder_attention: str | None = None                      # None or "scse"
     coordinates: bool = False                                 # the decoder sees each position's x and y
     flip_average: bool = False                                # predictions are averaged with those of the mirrored face
+    scales: list = field(default_factory=lambda: [1.0])       # and over the face seen at these sizes, relative to `size`
     classes: list = field(default_factory=lambda: list(CLASSES))
     size: int = 256                                           # side of the training images, in pixels
     mean: list = field(default_factory=lambda: list(IMAGENET_MEAN))  # of channels scaled to 0..1
@@ -124,10 +125,11 @@ def input_statistics(encoder: str, encoder_weights: str) -> tuple: # mean, std o
     return tuple(known["mean"]), tuple(known["std"])
 
 def build_parser(encoder: str = "resnet34", encoder_weights: str = "imagenet", decoder_channels=(256, 128, 64, 32, 16),
-                 decoder_attention: str | None = None, classes: list = CLASSES, size: int = 256, coordinates: bool = False, flip_average: bool = False) -> Parser:
+                 decoder_attention: str | None = None, classes: list = CLASSES, size: int = 256, coordinates: bool = False,
+                 flip_average: bool = False, scales=(1.0,)) -> Parser:
     "A parser whose encoder starts from `encoder_weights` (table above); `InputError` if they cannot be had"
     mean, std = input_statistics(encoder, encoder_weights)
-    parser = Parser(ParserSpec(encoder, list(decoder_channels), decoder_attention, coordinates, flip_average, list(classes), size, list(mean), list(std)))
+    parser = Parser(ParserSpec(encoder, list(decoder_channels), decoder_attention, coordinates, flip_average, list(scales), list(classes), size, list(mean), list(std)))
     if encoder_weights == "none": return parser
     if encoder_weights == "offline": _load_encoder(parser, _offline_state(parser), "the offline extra")
     elif encoder_weights == "imagenet":

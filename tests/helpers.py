@@ -36,10 +36,10 @@ def make_faces(folder, count=12, size=32, index=None, seed=0, **options):
     return write_face_set(folder, images, masks, make_index(count, **options) if index is None else index, CLASSES, ["made up"])
 
 
-def make_parser(seed=0, size=32, **options):
+def make_parser(seed=0, size=32, decoder=DECODER, **options):
     "A tiny parser, always the same for the same seed"
     torch.manual_seed(seed)
-    return build_parser(ENCODER, "none", DECODER, size=size, **options)
+    return build_parser(ENCODER, "none", decoder, size=size, **options)
 
 
 def random_counts(*shape, seed=0, pixels=100):

@@ -1,0 +1,314 @@
+"Training: exact resume, strict settings, faults, several processes"
+import dataclasses
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+
+import accelerate
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import make_faces, make_index, make_parser, run_python
+
+from fairparse import train
+from fairparse.losses import LossConfig
+from fairparse.records import HISTORY, read_table
+from fairparse.runs import InputError
+from fairparse.train import TrainConfig, Trainer, class_weights, derive_seed, epoch_order, load_checkpoint, pick_precision, repeat_factors
+from fairparse.unet import load_parser
+
+FAST = {"epochs": 3, "batch_size": 4, "lr": 3e-3}
+EVERYTHING = {"accumulate": 2, "ema": 0.9, "lr_schedule": "one_cycle", "optimizer": "adamw", "weight_decay": 0.01, "encoder_lr": 0.5, "repeat_rare": 0.9, "class_balance": 0.5,
+              "loss": {"history": 0.5, "cross_entropy": 0.5}, "augment": {"rotate": 10, "brightness": 0.2}}
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    "Accelerate keeps its state for the life of a process: forget it between tests"
+    accelerate.state.AcceleratorState._reset_state(True)
+    accelerate.state.GradientState._reset_state()
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp("faces"), 18, train=12)
+
+
+def make_trainer(faces, folder, seed=0, parser=None, valid=None, tensorboard=False, **config):
+    valid = faces.rows("valid") if valid is None else valid
+    return Trainer(parser or make_parser(seed), faces, faces.rows("train"), valid, TrainConfig(**{**FAST, "seed": seed, **config}), folder, tensorboard=tensorboard, progress=False)
+
+
+def weights_of(folder, which="model"): return load_parser(folder, which).state_dict()
+
+
+def assert_same_training(first, second):
+    "Weights and history equal to the bit, but for the seconds"
+    for which in ("model", "best"):
+        a, b = weights_of(first, which), weights_of(second, which)
+        assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a), which
+    histories = [read_table(folder / "history.parquet", HISTORY).drop(columns="seconds") for folder in (first, second)]
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+
+
+class Killed(Exception): "Stands for the end of the process"
+
+
+def stop_at(monkeypatch, epoch, step, how):
+    "Call `how` in the middle of an epoch, once"
+    real, calls = train.train_step, []
+    def counting(trainer, *arguments):
+        calls.append(trainer.epoch)
+        if trainer.epoch == epoch and calls.count(epoch) == step: how()
+        return real(trainer, *arguments)
+    monkeypatch.setattr(train, "train_step", counting)
+
+
+def raise_killed(): raise Killed
+
+
+@pytest.mark.parametrize("config", [{}, EVERYTHING, {"loss": {"perturb": "drop", "history": 0.9}, "objective": "sigmoid_alt"}, {"precision": "bf16"}], ids=["plain", "everything", "drop", "bf16"])
+def test_resume_is_exact(faces, tmp_path, monkeypatch, config):
+    make_trainer(faces, tmp_path / "whole", **config).fit()
+    with monkeypatch.context() as patched:
+        stop_at(patched, epoch=2, step=2, how=raise_killed)
+        with pytest.raises(Killed): make_trainer(faces, tmp_path / "parts", **config).fit()
+    resumed = make_trainer(faces, tmp_path / "parts", **config)
+    load_checkpoint(resumed)
+    assert resumed.epoch == 2 and len(resumed.history) == 2
+    make_trainer(faces, tmp_path / "parts", **config).fit()
+    assert_same_training(tmp_path / "whole", tmp_path / "parts")
+
+
+KILLED = '''
+import os, signal, sys
+from pathlib import Path
+import pytest
+from fairparse.records import open_face_set
+from test_train import make_trainer, stop_at
+faces = open_face_set(sys.argv[1])
+stop_at(pytest.MonkeyPatch(), epoch=1, step=2, how=lambda: os.kill(os.getpid(), signal.SIGKILL))
+make_trainer(faces, Path(sys.argv[2])).fit()
+'''
+
+
+def test_resume_after_kill_9_is_exact(faces, tmp_path):
+    (tmp_path / "work.py").write_text(KILLED)
+    assert run_python(tmp_path / "work.py", faces.folder, tmp_path / "killed", check=False).returncode == -signal.SIGKILL
+    assert [p.name for p in (tmp_path / "killed" / "checkpoint").iterdir()] == ["state.pt"] and not (tmp_path / "killed" / "model.safetensors").exists()
+    make_trainer(faces, tmp_path / "killed").fit()
+    make_trainer(faces, tmp_path / "whole").fit()
+    assert_same_training(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_finished_training_is_not_repeated(faces, tmp_path, monkeypatch):
+    first = make_trainer(faces, tmp_path).fit()
+    monkeypatch.setattr(train, "train_step", None)
+    pd.testing.assert_frame_equal(make_trainer(faces, tmp_path).fit(), first)
+
+
+def test_another_training_in_the_same_folder_starts_again(faces, tmp_path, capsys):
+    make_trainer(faces, tmp_path, epochs=1).fit()
+    changed = {"configuration": lambda: make_trainer(faces, tmp_path, epochs=2),
+               "network": lambda: make_trainer(faces, tmp_path, epochs=1, parser=make_parser(coordinates=True)),
+               "first weights": lambda: make_trainer(faces, tmp_path, epochs=1, parser=make_parser(seed=9)),
+               "validation faces": lambda: make_trainer(faces, tmp_path, epochs=1, valid=faces.rows("test")),
+               "attributes": lambda: make_trainer(dataclasses.replace(faces, index=faces.index.assign(Hat=1)), tmp_path, epochs=1)}
+    for name, other in changed.items():
+        trainer = other()
+        load_checkpoint(trainer)
+        assert trainer.epoch == 0 and "starting again from the first epoch" in capsys.readouterr().out, name
+    same = make_trainer(faces, tmp_path, epochs=1)
+    load_checkpoint(same)
+    assert same.epoch == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None], ids=["empty", "text", "half"])
+def test_a_broken_checkpoint_is_named(faces, tmp_path, content):
+    make_trainer(faces, tmp_path, epochs=1).fit()
+    path = tmp_path / "checkpoint" / "state.pt"
+    path.write_bytes(path.read_bytes()[:5000] if content is None else content)
+    with pytest.raises(InputError, match="state.pt cannot be read.*delete it"): make_trainer(faces, tmp_path, epochs=1).fit()
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(faces, tmp_path, monkeypatch):
+    trainer = make_trainer(faces, tmp_path)
+    def poison():
+        with torch.no_grad(): next(trainer.plain.parameters()).fill_(math.nan)
+    with monkeypatch.context() as patched:
+        stop_at(patched, epoch=1, step=2, how=poison)
+        with pytest.raises(InputError, match="loss is nan in epoch 2, step 2 of 3.*checkpoint"): trainer.fit()
+    again = make_trainer(faces, tmp_path)
+    load_checkpoint(again)
+    assert again.epoch == 1 and all(v.isfinite().all() for v in again.plain.state_dict().values())
+    make_trainer(faces, tmp_path).fit()
+    make_trainer(faces, tmp_path / "whole").fit()
+    assert_same_training(tmp_path, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("lr", [1e30, 1e38])
+@pytest.mark.parametrize("batch_size", [4, 12], ids=["three steps", "one step"])
+def test_weights_that_explode_do_not_become_the_last_good_checkpoint(faces, tmp_path, lr, batch_size):
+    with pytest.raises(InputError, match="training stopped: .* in epoch 1, step"): make_trainer(faces, tmp_path, lr=lr, batch_size=batch_size).fit()
+    assert not (tmp_path / "checkpoint").exists() and not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_checkpoint(faces, tmp_path, monkeypatch):
+    make_trainer(faces, tmp_path, epochs=1).fit()
+    before = (tmp_path / "checkpoint" / "state.pt").read_bytes()
+    from pathlib import Path
+    def full(self, data): raise OSError(28, "No space left on device")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match="no space left"): make_trainer(faces, tmp_path, epochs=2).fit()
+    monkeypatch.undo()
+    assert (tmp_path / "checkpoint" / "state.pt").read_bytes() == before and len(list((tmp_path / "checkpoint").iterdir())) == 1
+
+
+def test_the_same_seed_gives_the_same_training_and_another_does_not(faces, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)): make_trainer(faces, tmp_path / name, seed=seed, epochs=2, augment={"rotate": 10}).fit()
+    assert_same_training(tmp_path / "a", tmp_path / "b")
+    assert any(not torch.equal(x, y) for x, y in zip(weights_of(tmp_path / "a").values(), weights_of(tmp_path / "c").values()))
+
+
+def test_all_objectives_of_a_seed_see_the_same_faces(faces, tmp_path, monkeypatch):
+    seen, real = {}, train.augment
+    for objective in ("single", "linear", "linear_alt"):
+        batches = seen[objective] = []
+        monkeypatch.setattr(train, "augment", lambda *a, batches=batches: batches.append(real(*a)) or batches[-1])
+        make_trainer(faces, tmp_path / objective, objective=objective, epochs=2).fit()
+    for other in ("linear", "linear_alt"):
+        for (a, b), (c, d) in zip(seen["single"], seen[other], strict=True): assert torch.equal(a, c) and torch.equal(b, d)
+
+
+def test_history_records_the_homotopy_and_the_network_learns(faces, tmp_path):
+    history = make_trainer(faces, tmp_path, epochs=5, lr=1e-2, objective="linear").fit()
+    assert history[["alpha", "beta", "gamma"]].to_numpy() == pytest.approx(np.array([[1 - 0.15 * e, 0.075 * e, 0.075 * e] for e in range(5)]))
+    assert np.isnan(history.robustness_loss[0]) and history.iloc[1:].notna().all(axis=None) and history.accuracy_loss.is_monotonic_decreasing
+    pd.testing.assert_frame_equal(read_table(tmp_path / "history.parquet", HISTORY), history)
+    assert (tmp_path / "best.safetensors").is_file() and history.valid_miou.between(0, 1).all()
+
+
+def test_accumulated_steps_are_one_large_step_without_batch_norm(faces, tmp_path):
+    "With the norms frozen, two halves accumulated move the weights by the mean of their gradients"
+    moved = {}
+    for accumulate in (1, 2):
+        trainer = make_trainer(faces, tmp_path / str(accumulate), accumulate=accumulate, objective="single", epochs=1)
+        updates = []
+        trainer.plain.register_forward_hook(lambda *_: updates.append(float(next(trainer.plain.parameters()).sum().detach())))
+        trainer.fit()
+        moved[accumulate] = len(set(updates[:trainer.steps]))
+        assert trainer.steps % accumulate == 0
+    assert moved == {1: 3, 2: 1}
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16", "auto"])
+def test_precisions_run_on_a_cpu(faces, tmp_path, precision):
+    history = make_trainer(faces, tmp_path, precision=precision, epochs=2).fit()
+    assert np.isfinite(history.loss).all() and all(v.dtype != torch.bfloat16 for v in weights_of(tmp_path).values())
+    assert pick_precision(precision, "cpu") in ("no", "bf16")
+
+
+def test_tensorboard_writes_event_files(faces, tmp_path):
+    make_trainer(faces, tmp_path, tensorboard=True, epochs=1).fit()
+    assert any(p.stat().st_size > 100 for p in tmp_path.rglob("events.out.tfevents*"))
+
+
+def test_tensorboard_that_is_not_there_is_said(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="tensorboard is not installed"): make_trainer(faces, tmp_path, tensorboard=True)
+
+
+def test_fewer_faces_than_a_batch_and_none_for_validation(faces, tmp_path):
+    trainer = make_trainer(faces, tmp_path, batch_size=100, valid=np.array([], int), epochs=2, accumulate=2)
+    history = trainer.fit()
+    assert trainer.steps == 2 and np.isnan(history.valid_miou).all() and not trainer.result.training
+    assert all(torch.equal(a, b) for a, b in zip(weights_of(tmp_path).values(), weights_of(tmp_path, "best").values()))
+
+
+def test_no_training_faces_unknown_groups_and_no_attributes_are_refused(faces, tmp_path):
+    with pytest.raises(InputError, match="no faces for training"): Trainer(make_parser(), faces, np.array([], int), faces.rows("valid"), TrainConfig(), tmp_path)
+    with pytest.raises(InputError, match=r"no attributes \['Beard'\]"): make_trainer(faces, tmp_path, groups=["Beard"])
+    bare = make_faces(tmp_path / "bare", 6, index=make_index(6, attributes=()))
+    with pytest.raises(InputError, match="no attributes.*single"): make_trainer(bare, tmp_path / "out")
+    make_trainer(bare, tmp_path / "out", objective="single", epochs=1).fit()
+
+
+def test_chosen_groups_are_those_of_the_fairness_term(faces, tmp_path):
+    assert (make_trainer(faces, tmp_path, groups=["Smiling"]).member[:, 0] == (faces.index.Smiling == 1)).all()
+    unknown = dataclasses.replace(faces, index=faces.index.assign(Hat=pd.array([None] * len(faces), "Int8")))
+    assert not make_trainer(unknown, tmp_path).member[:, 0].any()
+
+
+@pytest.mark.parametrize("name,value", [("epochs", "many"), ("epochs", 2.5), ("epochs", True), ("lr", "1e-4"), ("lr", None), ("groups", "Hat"), ("loss", ["noise_std"]), ("compile", 1),
+                                        ("objective", 3), ("seed", None), ("augment", "flip")])
+def test_settings_of_a_wrong_type_are_named(name, value):
+    kind = type(getattr(TrainConfig(), name)).__name__
+    with pytest.raises(InputError, match=f"{name} must be of type {kind}"): TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize("config", [{"epochs": 0}, {"batch_size": -1}, {"lr": float("nan")}, {"seed": -1}, {"ema": 1.5}, {"warmup": 2.0}, {"severity": 3.0}, {"optimizer": "sgd"},
+                                    {"lr_schedule": "cosine"}, {"precision": "int8"}, {"perturbation": "rain"}, {"objective": "doubel"}, {"loss": {"noise": 1.0}}, {"loss": {"noise_std": "much"}},
+                                    {"augment": {"rotat": 3}}, {"homotopy": {"ende": [1, 0, 0]}}, {"homotopy": {"end": [1, 1, 1]}}, {"loss": {"group_classes": "al"}}], ids=str)
+def test_wrong_settings_are_refused_at_once(config):
+    name = list(config.values())[0]
+    name = next(iter(name)) if isinstance(name, dict) else next(iter(config))
+    with pytest.raises(InputError, match=name): TrainConfig(**config)
+
+
+def test_an_int_may_stand_for_a_float(): assert TrainConfig(lr=1, ema=0, homotopy={"end": [1, 0, 0]}).resolve()[1] == LossConfig()
+
+
+@pytest.mark.parametrize("count,batch,multiple,shape", [(10, 4, 1, (2, 4)), (10, 4, 2, (2, 4)), (10, 3, 2, (2, 3)), (3, 8, 1, (1, 3)), (3, 8, 4, (4, 3)), (1, 1, 1, (1, 1))])
+def test_order_of_an_epoch(count, batch, multiple, shape):
+    rows = np.arange(100, 100 + count)
+    order = epoch_order(rows, None, 0, 0, batch, multiple)
+    assert order.shape == shape and set(order.ravel()) <= set(rows) and len(set(order.ravel())) == min(order.size, count)
+    if count > 3: assert (epoch_order(rows, None, 0, 1, batch, multiple) != order).any() and (epoch_order(rows, None, 1, 0, batch, multiple) != order).any()
+
+
+def test_rare_faces_come_more_often():
+    masks = np.zeros((100, 4, 4), np.uint8)
+    masks[:4, 0, 0] = 5
+    factors = repeat_factors(masks, 19, 0.16)
+    assert factors[:4] == pytest.approx([2] * 4) and (factors[4:] == 1).all()
+    drawn = np.concatenate([epoch_order(np.arange(100), factors, 0, e, 10).ravel() for e in range(200)])
+    assert (drawn < 4).mean() == pytest.approx(8 / 104, rel=0.1)
+
+
+def test_class_weights_favour_small_classes():
+    masks = np.array([[[1] * 8 + [0] * 7 + [2]]], np.uint8)
+    weights = class_weights(masks, 3, 0.5, (0.1, 10))
+    assert weights[2] / weights[1] == pytest.approx(8**0.5) and np.dot(weights, [7 / 16, 0.5, 1 / 16]) == pytest.approx(1)
+    assert class_weights(masks, 3, 0.0) == pytest.approx([1, 1, 1])
+
+
+def test_seeds_differ():
+    seeds = {derive_seed(a, b, c) for a in range(3) for b in range(10) for c in range(10)}
+    assert len(seeds) == 300 and all(0 <= s < 2**63 for s in seeds)
+
+
+PARALLEL = '''
+import json, sys
+from pathlib import Path
+from fairparse.records import open_face_set
+from test_train import make_trainer
+faces, out, config = open_face_set(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+trainer = make_trainer(faces, out, **config)
+assert trainer.world == 2
+trainer.fit()
+'''
+
+
+@pytest.mark.parametrize("config", [{"loss": {"noise_std": 0.0}, "lr_schedule": "one_cycle", "augment": {"flip": 0}}, {"loss": {"perturb": "drop", "cross_entropy": 0.5}, "ema": 0.9, "accumulate": 2, "batch_size": 5}], ids=["logits", "drop"])
+def test_two_processes_train_like_one(faces, tmp_path, config):
+    "Close, not equal: each process normalises its own half of the batch (BatchNorm)"
+    (tmp_path / "work.py").write_text(PARALLEL)
+    import torch.distributed.run
+    run_python(torch.distributed.run.__file__, "--standalone", "--nproc_per_node", "2", tmp_path / "work.py", faces.folder, tmp_path / "two", json.dumps(config))
+    two, one = read_table(tmp_path / "two" / "history.parquet", HISTORY), make_trainer(faces, tmp_path / "one", **config).fit()
+    assert two.drop(columns=["robustness_loss", "fairness_loss"]).notna().all(axis=None) and (two.lr == one.lr).all()
+    assert (two.accuracy_loss - one.accuracy_loss).abs().max() < 0.1 and (two.valid_miou - one.valid_miou).abs().max() < 0.15
+    assert all(v.isfinite().all() for v in weights_of(tmp_path / "two").values())
