@@ -120,9 +120,7 @@ def input_statistics(encoder: str, encoder_weights: str) -> tuple: # mean, std o
         import timm
         cfg = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))
         return (tuple(cfg.mean), tuple(cfg.std)) if cfg else (IMAGENET_MEAN, IMAGENET_STD)
-    try: known = smp.encoders.get_preprocessing_params(encoder)
-    except (KeyError, ValueError): return IMAGENET_MEAN, IMAGENET_STD
-    return tuple(known["mean"]), tuple(known["std"])
+    return IMAGENET_MEAN, IMAGENET_STD
 
 def build_parser(encoder: str = "resnet34", encoder_weights: str = "imagenet", decoder_channels=(256, 128, 64, 32, 16),
                  decoder_attention: str | None = None, classes: list = CLASSES, size: int = 256, coordinates: bool = False,

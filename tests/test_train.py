@@ -2,10 +2,7 @@
 import dataclasses
 import json
 import math
-import os
-import shutil
 import signal
-import sys
 
 import accelerate
 import numpy as np
