@@ -266,6 +266,7 @@ def train(data, out, recipe, size, epochs, seed, label_map, valid_share, threads
     "Train a parser on all faces of some folders"
     from fairparse.recipes import train_on_folders
     history = train_on_folders(data, out, recipe, valid_share, seed, threads, device, size, label_map=label_map, training={"epochs": epochs} if epochs else {})
+    if valid_share: print(f"held-out faces:\n{(Path(out) / 'scores.csv').read_text()}")
     print(f"{len(history)} epochs in {history.seconds.sum() / 60:.1f} minutes: {out}")
 
 @command(arg("parser", help="folder of a trained parser"), _faces, _map, arg("--out", metavar="DIR", help="write scores.csv and counts.parquet there"),

@@ -61,6 +61,10 @@ def train_on_folders(folders: list,               # folders of faces: CelebAMask
     faces = build_face_set(run.folder / "faces", folders, size=size, split="seeded" if valid_share else "train", valid_share=valid_share, test_share=0.0, seed=seed, label_map=label_map)
     trainer = Trainer(parser, faces, faces.rows("train"), faces.rows("valid"), config, run.folder, device=pick_device(device))
     history = trainer.fit()
+    if len(faces.rows("valid")):
+        table = score_table(score_faces(load_parser(run.folder, device=pick_device(device)), faces, faces.rows("valid")), faces.classes)
+        write_csv(table, run.folder / "scores.csv")
+        run.note(valid_miou=float(table.iou.iloc[-1]))
     run.note(faces=", ".join(faces.meta["sources"]), train=len(faces.rows("train")), valid=len(faces.rows("valid")), training_seconds=float(history.seconds.sum()))
     run.finish()
     return history

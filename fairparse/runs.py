@@ -67,15 +67,13 @@ _unwritable = {errno.ENOSPC: "no space left on the device; free some space or ch
                errno.ENOTDIR: "a part of the path is a file, not a folder; choose another output folder",
                errno.EEXIST: "a file is in the way of a folder; choose another output folder"}
 
-def _disk_is_full(path): return shutil.disk_usage(next(p for p in Path(path).absolute().parents if p.is_dir())).free < 2**20
-
 @contextlib.contextmanager
 def explain_write_errors(path: str | Path, # what is being written
                         ):
     "Turn the operating system's refusal to write `path` into an `InputError`"
     try: yield
     except OSError as error:
-        code = error.errno or (errno.ENOSPC if _disk_is_full(path) else None)  # numpy reports a full disk without a code
+        code = error.errno or (errno.ENOSPC if str(error).endswith(" written") else None)  # numpy: "9 requested and 3 written", without a code
         if code not in _unwritable: raise
         raise InputError(f"cannot write {path}: {_unwritable[code]}") from error
 

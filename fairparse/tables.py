@@ -14,7 +14,7 @@ import pandas as pd
 
 from .homotopy import find_objective
 from .labels import class_title
-from .metrics import bootstrap_scores, counts_array, dice, interval, iou
+from .metrics import bootstrap_scores, counts_array, dice, interval, iou, mean_present
 from .records import COUNTS, read_table
 from .runs import InputError, read_json
 
@@ -91,7 +91,7 @@ def table3(counts: dict, classes: list, data: str, resamples: int = 2000) -> pd.
     "Table III of paper 1: one row a class, in percent; columns `{objective}`, `_low`, `_high`, and `reported_{objective}` where the paper has them"
     columns = {"class_id": [*range(len(classes)), -1], "class": [*map(class_title, classes), "mean"]}
     for name, c in counts.items():
-        score = np.nanmean([iou(one, "none") for one in c], 0)
+        score = mean_present(np.stack([iou(one, "none") for one in c]), 0)
         low, high = interval(bootstrap_scores(c, iou, "none", resamples))
         mean_low, mean_high = interval(bootstrap_scores(c, iou, resamples=resamples))
         columns[name] = 100 * np.append(score, _mean_score(c, iou, "class"))

@@ -303,7 +303,7 @@ def load_checkpoint(trainer: Trainer):
     t, path = trainer, trainer.folder / "checkpoint" / "state.pt"
     if not path.is_file(): return
     try: state = torch.load(path, map_location=t.device, weights_only=True)
-    except Exception as error: raise InputError(f"checkpoint {path} cannot be read ({error}): delete it to start again") from error
+    except Exception as error: raise InputError(f"checkpoint {path} cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__}): delete it to start again") from error
     if state.get("identity") != t.identity:
         t.accelerator.print(f"{path} belongs to another configuration, network or other data: starting again from the first epoch")
         return

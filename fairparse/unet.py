@@ -87,7 +87,7 @@ def _read_state(path: Path) -> dict:
             from safetensors.torch import load_file
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error: raise InputError(f"encoder weights {path} cannot be read: {error}") from error
+    except Exception as error: raise InputError(f"weights {path} cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__}): download or write them again") from error
 
 def _load_encoder(parser: Parser, state: dict, source: str):
     "Copy `state` into the encoder, by name; every tensor of the encoder must be in it with its shape"

@@ -48,7 +48,7 @@ def random_counts(*shape, seed=0, pixels=100):
     return np.stack([tp, (pixels - tp) // 2, (pixels - tp + 1) // 2], -1)
 
 
-def run_python(path, *arguments, check=True, timeout=120, **environment):
+def run_python(path, *arguments, check=True, timeout=300, **environment):
     "Run the file `path` with this Python in a process of its own; the finished process, with its output as text"
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), **environment}
     done = subprocess.run([sys.executable, str(path), *map(str, arguments)], capture_output=True, text=True, timeout=timeout, env=env)

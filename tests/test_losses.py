@@ -278,36 +278,40 @@ def measure(images, target, member, parallel):
         out[name] = {"loss": total.detach(), "logits": logits.grad, "weights": [p.grad for p in net.parameters()]}
     return out
 
-def work(rank, folder, batch, bounds):
+def work(rank, folder, batches):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.set_num_threads(1)
-    torch.save(measure(*(x[bounds[rank]:bounds[rank + 1]] for x in batch), parallel=True), f"{folder}/{rank}.pt")
+    for cut, batch in batches.items():
+        torch.save(measure(*(x[:cut] if rank == 0 else x[cut:] for x in batch), parallel=True), f"{folder}/{cut}-{rank}.pt")
     dist.destroy_process_group()
 
-if __name__ == "__main__":
-    folder, cut = sys.argv[1], int(sys.argv[2])
+def make_batch(cut):
     torch.manual_seed(0)
     target = torch.randint(0, 4, (6, 8, 8))
     target[:cut][target[:cut] == 3] = 0                    # a class that the first process never sees
     member = torch.tensor([[1, 0], [1, 0], [1, 0], [1, 1], [0, 1], [0, 0]])   # the second group lies on one process
-    batch = (torch.randn(6, 3, 8, 8), target, member)
-    mp.spawn(work, (folder, batch, [0, cut, 6]), nprocs=2)
-    torch.save(measure(*batch, parallel=False), f"{folder}/one.pt")
+    return torch.randn(6, 3, 8, 8), target, member
+
+if __name__ == "__main__":
+    folder, batches = sys.argv[1], {cut: make_batch(cut) for cut in (3, 2)}
+    mp.spawn(work, (folder, batches), nprocs=2)
+    for cut, batch in batches.items(): torch.save(measure(*batch, parallel=False), f"{folder}/{cut}-one.pt")
 '''
 
 
-@pytest.fixture(scope="module", params=[3, 2], ids=["even", "uneven"])
-def processes(request, tmp_path_factory):
-    "Losses and gradients of the same batch on two processes and on one"
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    "Losses and gradients of the same batch on two processes (of 3 and 3, or of 2 and 4 faces) and on one"
     folder = tmp_path_factory.mktemp("processes")
     (folder / "work.py").write_text(PROCESSES)
-    run_python(folder / "work.py", folder, request.param)
-    return [torch.load(folder / f"{name}.pt") for name in ("0", "1", "one")]
+    run_python(folder / "work.py", folder)
+    return {cut: [torch.load(folder / f"{cut}-{name}.pt") for name in ("0", "1", "one")] for cut in (3, 2)}
 
 
+@pytest.mark.parametrize("cut", [3, 2], ids=["even", "uneven"])
 @pytest.mark.parametrize("name", ["dice", "robustness", "variance", "shortfall", "equal", "entropy", "drop", "history"])
-def test_two_processes_give_the_loss_and_gradients_of_one(processes, name):
-    first, second, one = (p[name] for p in processes)
+def test_two_processes_give_the_loss_and_gradients_of_one(processes, cut, name):
+    first, second, one = (p[name] for p in processes[cut])
     for half in (first, second): torch.testing.assert_close(half["loss"], one["loss"])
     # each process holds the gradient of the sum of both losses to its logits: distributed training halves it when it averages
     torch.testing.assert_close(torch.cat([first["logits"], second["logits"]]) / 2, one["logits"])
