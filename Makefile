@@ -1,4 +1,4 @@
-# make reproduce                       every table and figure from procedural faces, on any laptop
+# make reproduce                       parsers, Tables I and III and Figure 2 from procedural faces, on any laptop
 # make reproduce DATA=/path/to/faces   the same from a real CelebAMask-HQ folder, whole or partial
 # make test                            everything that must hold before a change is merged
 # PROFILE=ci|demo|sample|paper, CORES=n and OUT=folder are passed on; PYTHON names the interpreter that .venv is made from.
@@ -9,7 +9,7 @@ CORES ?=
 OUT ?=
 BIN := .venv/bin
 
-.PHONY: reproduce test install
+.PHONY: reproduce test publish bench install
 .DELETE_ON_ERROR:
 
 reproduce: .venv/.installed
@@ -20,12 +20,20 @@ test: .venv/.installed
 	$(BIN)/nbdev_test --path nbs/lib --n_workers 2
 	$(BIN)/python -m pytest -q -n 2 --dist loadscope tests
 
+# copy the small results of outputs/demo to outputs/published and refresh the README's table
+publish: .venv/.installed
+	$(BIN)/fairparse publish
+
+# what the three objectives cost in a training step
+bench: .venv/.installed
+	$(BIN)/python tests/bench_step.py
+
 install: .venv/.installed
 
 # the exact versions of requirements.lock, then this folder itself, so that `fairparse` runs the code in it
 .venv/.installed: requirements.lock settings.ini setup.py
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "fairparse needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1): install one and name it, as in: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || { \
+	  echo "fairparse needs Python 3.11 or 3.12, and $(PYTHON) is $$($(PYTHON) --version 2>&1): install one and name it, as in: make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .

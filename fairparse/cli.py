@@ -24,7 +24,7 @@ from pathlib import Path
 
 from .notebooks import (NotebookError, check_parameters, check_type, execute_notebook, find_notebook, job_environment,
                                  nearest, parse_literal, read_yaml)
-from .runs import InputError, atomic_write, die_with_parent, explain_write_errors, find_root, resolve
+from .runs import InputError, atomic_write, available_cores, die_with_parent, explain_write_errors, find_root, resolve
 
 # %% ../nbs/lib/95_cli.ipynb #95-04
 COMMANDS = {}
@@ -217,7 +217,7 @@ def print_results(out: Path):
          arg("--set", dest="settings", action="append", default=[], metavar="SECTION.NAME=VALUE", help="change one value of the profile; may be repeated"),
          arg("--dry-run", action="store_true", help="say what would run, and why"))
 def reproduce(profile, data, cores, out, stages, settings, dry_run):
-    "Run the papers' experiments: whatever is missing or out of date, in the right order"
+    "Run the experiments: whatever is missing or out of date, in the right order"
     import yaml
     profile, started, known = profile or ("sample" if data else "demo"), time.time(), workflow_stages()
     for stage in stages or []:
@@ -247,7 +247,7 @@ def reproduce(profile, data, cores, out, stages, settings, dry_run):
 # %% ../nbs/lib/95_cli.ipynb #95-21
 _faces = arg("--data", nargs="+", required=True, metavar="DIR", help="folders of faces: CelebAMask-HQ, or images/ and labels/")
 _map = arg("--label-map", metavar="FILE", help="JSON or CSV that maps another class list to the 19 classes")
-_common = (arg("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all cores)"), arg("--device", default="auto", help="auto, cpu or cuda"))
+_common = (arg("--threads", type=int, default=available_cores(), help="CPU threads (default: all cores)"), arg("--device", default="auto", help="auto, cpu or cuda"))
 
 @command(_faces, _map, arg("--out", required=True, metavar="DIR", help="the face set"), arg("--size", type=int, default=256, help="side in pixels"),
          arg("--split", default="auto", choices=("auto", "official", "seeded", "train"), help="official where the whole CelebAMask-HQ is there, else seeded"),

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from .facefiles import label_table, read_face, report_problems, scan_sources
 from .labels import CLASSES, colour_labels
 from .records import FaceSet, open_face_set, seal_face_set
-from .runs import InputError, die_with_parent, explain_write_errors, read_json, write_json
+from .runs import InputError, available_cores, die_with_parent, explain_write_errors, read_json, write_json
 
 # %% ../nbs/lib/11_faces.ipynb #11-05
 def read_mapping(path: str | Path) -> dict: # {id as text: position in CelebA, 0-based}
@@ -145,7 +145,7 @@ def _fill(folder, request, faces, size, table, workers, progress):
     "Decode `faces` into the arrays of `folder`, going on where an earlier call stopped"
     done, problems = _prepare(folder, request, len(faces), size), []
     tasks = [(folder, start, faces[start:start + CHUNK], size, table) for start in range(0, len(faces), CHUNK) if start not in done]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = available_cores()
     there = len(faces) - sum(len(task[2]) for task in tasks)
     with open(folder / "journal.txt", "a") as journal, tqdm(total=len(faces), initial=there, desc="faces", unit="face", disable=not progress) as bar, \
          contextlib.closing(_run_chunks(tasks, min(workers or cores, max(len(tasks), 1)))) as results:

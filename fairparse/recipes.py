@@ -37,7 +37,7 @@ def find_recipe(name: str) -> dict:
     if name not in RECIPES: raise InputError(f"recipe {name!r} is none of {list(RECIPES)}")
     return RECIPES[name]
 
-# %% ../nbs/lib/28_recipes.ipynb #28-06
+# %% ../nbs/lib/28_recipes.ipynb #28-08
 def train_on_folders(folders: list,               # folders of faces: CelebAMask-HQ, or images/ + labels/
                      out: str | Path,             # gets faces/ and the parser
                      recipe: str = "strong",
@@ -69,7 +69,7 @@ def train_on_folders(folders: list,               # folders of faces: CelebAMask
     run.finish()
     return history
 
-# %% ../nbs/lib/28_recipes.ipynb #28-08
+# %% ../nbs/lib/28_recipes.ipynb #28-10
 def score_table(counts: np.ndarray, classes: list) -> pd.DataFrame:
     "IoU and Dice in percent, a row a class and a last row for the means; images that show the class"
     truly = counts[..., 0] + counts[..., 2] > 0

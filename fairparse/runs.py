@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['InputError', 'check_types', 'package_folder', 'find_root', 'resolve', 'explain_write_errors', 'atomic_write',
-           'write_json', 'read_json', 'hash_file', 'fix_randomness', 'pick_device', 'die_with_parent',
-           'keep_freed_memory', 'code_version', 'package_versions', 'Run']
+           'write_json', 'read_json', 'hash_file', 'fix_randomness', 'available_cores', 'pick_device',
+           'die_with_parent', 'keep_freed_memory', 'code_version', 'package_versions', 'Run']
 
 # %% ../nbs/lib/00_runs.ipynb #00-02
 import contextlib
@@ -119,6 +119,10 @@ def fix_randomness(seed: int,         # the same seed and thread count give the 
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+
+def available_cores() -> int:
+    "CPU cores that this process may use, which in a container are fewer than the machine has"
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 def pick_device(name: str = "auto", # "auto", "cpu", "cuda", "cuda:1", "mps"
                ) -> str:

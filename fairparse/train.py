@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TrainConfig', 'pick_precision', 'derive_seed', 'repeat_factors', 'epoch_order', 'make_optimizer', 'class_weights',
            'undo_class_weights', 'Trainer', 'train_step', 'update_average', 'train_epoch', 'validate',
-           'training_identity', 'save_checkpoint', 'load_checkpoint', 'fit']
+           'training_identity', 'finished_parser', 'save_checkpoint', 'load_checkpoint', 'fit']
 
 # %% ../nbs/lib/23_train.ipynb #23-02
 import copy
@@ -72,7 +72,9 @@ class TrainConfig:
             if not getattr(self, name) >= 0: raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
         for name in ("warmup", "ema", "severity"):
             if not 0 <= getattr(self, name) <= 1: raise InputError(f"{name} must lie in 0..1, not {getattr(self, name)}")
-        self.resolve()
+        loss = self.resolve()[1]
+        if self.class_balance and not loss.cross_entropy: raise InputError("class_balance weighs the cross-entropy, which is off: set loss.cross_entropy above 0 too")
+        if self.prior_correction and not self.class_balance: raise InputError("prior_correction takes back what class_balance did, which is off: set class_balance above 0 too")
 
     def resolve(self) -> tuple: # Homotopy, LossConfig, AugmentConfig
         "The objective's schedule and loss with this configuration's changes; `InputError` for unknown names"
@@ -134,7 +136,7 @@ def class_weights(masks: np.ndarray,   # (N, H, W) uint8
                   cap: tuple = (0.5, 5.0), # limits, relative to the second class (skin)
                  ) -> list:            # (C,) weights whose mean over pixels is 1
     "Cross-entropy weights that give small classes a voice"
-    share = np.bincount(masks.ravel(), minlength=num_classes) / masks.size
+    share = sum(np.bincount(mask.ravel(), minlength=num_classes) for mask in masks) / masks.size
     weights = np.clip((share.clip(1e-9) / share[1].clip(1e-9)) ** -exponent, *cap)
     return (weights / (weights * share).sum()).tolist()
 
@@ -284,12 +286,19 @@ def training_identity(trainer: Trainer) -> str:
     for tensor in t.plain.state_dict().values(): digest.update(tensor.cpu().contiguous().numpy())
     return digest.hexdigest()
 
+def finished_parser(trainer: Trainer) -> Parser:
+    "The network as users get it: with the share `prior_correction` of the class weights undone"
+    if not trainer.config.prior_correction: return trainer.result
+    parser = copy.deepcopy(trainer.result)
+    undo_class_weights(parser, trainer.loss.class_weights, trainer.config.prior_correction)
+    return parser
+
 def save_checkpoint(trainer: Trainer, improved: bool):
     "Write the checkpoint, and the best weights if they improved"
     t = trainer
     if improved: t.best = t.history[-1]["valid_miou"]
     if not t.accelerator.is_main_process: return
-    if improved: save_parser(t.result, t.folder, "best")
+    if improved: save_parser(finished_parser(t), t.folder, "best")
     state = {"identity": t.identity, "config": asdict(t.config), "epoch": t.epoch, "best": t.best, "updates": t.updates,
              "history": t.history, "model": t.plain.state_dict(), "average": t.average.state_dict() if t.average is not None else None,
              "groups": t.loss.state_dict(), "optimizer": t.optimizer.state_dict(), "scheduler": t.scheduler.state_dict(),
@@ -331,10 +340,9 @@ def fit(trainer: Trainer) -> pd.DataFrame: # the history, see `records.HISTORY`
             t.accelerator.log({k: v for k, v in row.items() if not math.isnan(v)}, step=t.epoch)
             save_checkpoint(t, improved=row["valid_miou"] > t.best)
     history = pd.DataFrame(t.history)
-    if t.config.prior_correction: undo_class_weights(t.result, t.loss.class_weights, t.config.prior_correction)
     if t.accelerator.is_main_process:
-        save_parser(t.result, t.folder, "model")
-        if not len(t.valid_rows): save_parser(t.result, t.folder, "best")
+        save_parser(finished_parser(t), t.folder, "model")
+        if not len(t.valid_rows): save_parser(finished_parser(t), t.folder, "best")
         write_table(history, t.folder / "history.parquet", HISTORY)
     t.accelerator.end_training()
     return history

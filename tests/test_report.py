@@ -1,15 +1,18 @@
 "Publishing: what is copied, what the README gets, and what is refused"
+import numpy as np
 import pandas as pd
 import pytest
 
-from fairparse.report import TABLE1_COLUMNS, fill_block, markdown_table, publish
+from fairparse.report import fill_block, markdown_table, publish
+from fairparse.tables import table1
 from fairparse.runs import InputError, write_json
 
 
 def make_output(folder, sources):
     "An output folder with one table, one figure and sample predictions"
     for sub in ("tables", "figures", "10_faces", "20_parsers/linear/seed0"): (folder / sub).mkdir(parents=True)
-    pd.DataFrame([{column: 1.5 for column in TABLE1_COLUMNS}]).to_csv(folder / "tables" / "table1_objectives.csv", index=False)
+    counts = {"single": np.full((2, 4, 19, 3), (60, 20, 20)), "linear": np.full((2, 4, 19, 3), (80, 10, 10))}
+    table1(counts, "made-up counts", resamples=20).to_csv(folder / "tables" / "table1_objectives.csv", index=False)
     for picture in ("figures/figure2_schedules.png", "20_parsers/linear/seed0/predictions.png"): (folder / picture).write_bytes(b"png")
     write_json(folder / "10_faces" / "faces.json", {"sources": sources})
     return folder
@@ -22,7 +25,7 @@ def test_tables_pictures_and_readme(tmp_path):
     assert (tmp_path / "published" / "predictions.png").read_bytes() == b"png"
     assert (tmp_path / "published" / "tables" / "table1_objectives.csv").is_file()
     page = readme.read_text()
-    assert "old" not in page and "1.50" in page and page.startswith("a\n") and page.endswith("b\n")
+    assert "old" not in page and "| 80.00 | 80.00 to 80.00 | 20.00 | 20.00 to 20.00 | better |" in page and page.startswith("a\n") and page.endswith("b\n")
 
 
 def test_real_faces_are_not_published(tmp_path):
@@ -37,3 +40,9 @@ def test_missing_block_is_named():
 
 def test_markdown_leaves_missing_values_empty():
     assert markdown_table(pd.DataFrame({"a": [1.234], "b": [None]})).splitlines()[-1] == "| 1.23 |  |"
+
+
+def test_unfinished_output_is_named(tmp_path):
+    out = make_output(tmp_path / "demo", ["procedural faces, seed 0"])
+    (out / "20_parsers/linear/seed0/predictions.png").unlink()
+    with pytest.raises(InputError, match="predictions.png is missing"): publish(out, tmp_path / "published", tmp_path / "README.md")

@@ -135,3 +135,26 @@ def test_lock_names_what_settings_ask_for():
             wanted = Requirement(text)
             exact = str(locked[canonicalize_name(wanted.name)].specifier)
             assert exact.startswith("==") and wanted.specifier.contains(exact[2:]), text
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+
+
+def test_links_of_the_pages_lead_somewhere():
+    texts = [(page.parent, page.read_text(encoding="utf-8")) for page in PAGES]
+    index = json.loads((ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8"))
+    texts.append((ROOT / "nbs", "\n".join("".join(cell["source"]) for cell in index["cells"])))
+    links = [(folder, link) for folder, text in texts for link in re.findall(r"\]\(([^)#\s]+)", text) if not link.startswith(("http:", "https:"))]
+    assert len(links) > 20
+    assert not [link for folder, link in links if not (folder / link).exists()]
+
+
+def test_readme_shows_the_published_table():
+    block = re.search(r"<!-- table1 -->\n(.*?)<!-- /table1 -->", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    assert "Single Objective" in block and block.count("\n") >= 7
+
+
+def test_the_index_names_every_notebook():
+    index = (ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8")
+    notebooks = [path.stem for folder in ("lib", "paper") for path in (ROOT / "nbs" / folder).glob("*.ipynb")]
+    assert not [name for name in notebooks if f"{name}.ipynb" not in index]
