@@ -285,4 +285,4 @@ def publish(out):
 
 # %% ../nbs/lib/95_cli.ipynb #95-24
 #| eval: false
-if __name__ == "__main__": sys.exit(main())
+if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())  # `python -m fairparse.cli`, not the notebook
