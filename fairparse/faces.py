@@ -245,7 +245,7 @@ def show_faces(faces: FaceSet, rows, # positions
     rows = list(rows)
     if not rows: raise InputError("show_faces: no rows given")
     lines = -(-len(rows) // per_line)
-    figure, axes = plt.subplots(lines, min(per_line, len(rows)), figsize=(2.6 * min(per_line, len(rows)), 1.5 * lines), squeeze=False)
+    figure, axes = plt.subplots(lines, min(per_line, len(rows)), figsize=(2.6 * min(per_line, len(rows)), 1.5 * lines), dpi=80, squeeze=False)
     for ax in axes.flat: ax.axis("off")
     for ax, row in zip(axes.flat, rows):
         ax.imshow(np.concatenate([faces.images[row], colour_labels(faces.masks[row])], 1))

@@ -49,7 +49,7 @@ def predict_masks(parser: Parser,
     device = next(parser.parameters()).device
     masks = np.empty(images.shape[:3], np.uint8)
     for start in tqdm(range(0, len(images), batch_size), desc="parsing", disable=not progress):
-        batch = torch.from_numpy(np.ascontiguousarray(images[start:start + batch_size])).to(device).permute(0, 3, 1, 2)
+        batch = torch.from_numpy(np.array(images[start:start + batch_size])).to(device).permute(0, 3, 1, 2)
         masks[start:start + batch_size] = predict_probabilities(parser, batch, flip).argmax(1).byte().cpu().numpy()
     return masks
 

@@ -336,7 +336,7 @@ def fit(trainer: Trainer) -> pd.DataFrame: # the history, see `records.HISTORY`
             row = train_epoch(t, bar)
             t.history.append(row)
             t.epoch += 1
-            bar.set_postfix(loss=f"{row['loss']:.3f}", mIoU=f"{100 * row['valid_miou']:.1f}")
+            bar.set_postfix({"loss": f"{row['loss']:.3f}", **({"mIoU": f"{100 * row['valid_miou']:.1f}"} if len(t.valid_rows) else {})})
             t.accelerator.log({k: v for k, v in row.items() if not math.isnan(v)}, step=t.epoch)
             save_checkpoint(t, improved=row["valid_miou"] > t.best)
     history = pd.DataFrame(t.history)

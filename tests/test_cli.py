@@ -128,7 +128,8 @@ def wait_until(condition, seconds=30):
 def test_no_kernel_outlives_a_killed_run(tmp_path, signum):
     path = write_notebook(tmp_path / "20_toy.ipynb", PARAMETERS, "import os, time\nopen(out, 'w').write(str(os.getpid()))\ntime.sleep(600)")
     started = tmp_path / "pid"
-    process = subprocess.Popen([sys.executable, "-m", "fairparse.cli", "run", path, tmp_path / "log.ipynb", "-p", "out", started], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "fairparse.cli", "run", path, tmp_path / "log.ipynb", "-p", "out", started], cwd=ROOT, stderr=subprocess.DEVNULL,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a background shell would have it ignored
     assert wait_until(lambda: started.exists() and started.read_text())
     kernel = int(started.read_text())
     assert psutil.pid_exists(kernel)
