@@ -82,6 +82,7 @@ def table1(counts: dict,              # from `gather`
         if baseline in counts:
             row |= _percent("difference", np.mean(seeds) - np.mean([iou(one) for one in counts[baseline]]), samples[name] - samples[baseline])
             row["verdict"] = "baseline" if name == baseline else "better" if row["difference_low"] > 0 else "worse" if row["difference_high"] < 0 else "no difference beyond the interval"
+        else: row |= {"difference": np.nan, "difference_low": np.nan, "difference_high": np.nan, "verdict": f"{baseline} was not run"}
         row |= dict(zip(("reported_miou", "reported_dice"), REPORTED_TABLE1.get(name, (np.nan, np.nan))))
         rows.append({**row, "repetitions": len(c), "images": c.shape[1], "data": data})
     return pd.DataFrame(rows)
