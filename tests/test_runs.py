@@ -85,6 +85,14 @@ def test_devices():
     with pytest.raises(InputError, match="'abacus' is not available"): pick_device("abacus")
 
 
+@pytest.mark.parametrize("cuda, mps, expected", [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch, cuda, mps, expected):
+    import torch
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert pick_device("auto") == expected
+
+
 def test_a_folder_has_one_owner(tmp_path):
     run = Run(tmp_path / "job", {"seed": 1})
     with pytest.raises(InputError, match="another job is writing"): Run(tmp_path / "job", {})

@@ -188,8 +188,8 @@ def test_history_records_the_homotopy_and_the_network_learns(faces, tmp_path):
     assert (tmp_path / "best.safetensors").is_file() and history.valid_miou.between(0, 1).all()
 
 
-def test_accumulated_steps_are_one_large_step_without_batch_norm(faces, tmp_path):
-    "With the norms frozen, two halves accumulated move the weights by the mean of their gradients"
+def test_weights_move_only_at_the_last_of_accumulated_steps(faces, tmp_path):
+    "Steps see as many different weights as there were updates before them"
     moved = {}
     for accumulate in (1, 2):
         trainer = make_trainer(faces, tmp_path / str(accumulate), accumulate=accumulate, objective="single", epochs=1)
@@ -206,6 +206,12 @@ def test_precisions_run_on_a_cpu(faces, tmp_path, precision):
     history = make_trainer(faces, tmp_path, precision=precision, epochs=2).fit()
     assert np.isfinite(history.loss).all() and all(v.dtype != torch.bfloat16 for v in weights_of(tmp_path).values())
     assert pick_precision(precision, "cpu") in ("no", "bf16")
+
+
+@pytest.mark.parametrize("capabilities, expected", [({"amx_bf16": True}, "bf16"), ({"amx_bf16": False}, "no"), ({}, "no")])
+def test_automatic_precision_follows_the_units_of_the_cpu(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert pick_precision("auto", "cpu") == expected and pick_precision("bf16", "cpu") == "bf16" and pick_precision("no", "cpu") == "no"
 
 
 def test_tensorboard_writes_event_files(faces, tmp_path):
