@@ -1,5 +1,6 @@
 # make reproduce                       parsers, Tables I and III and Figure 2 from procedural faces, on any laptop
 # make reproduce DATA=/path/to/faces   the same from a real CelebAMask-HQ folder, whole or partial
+# make study                           does the method work? all objectives in a world with a planted unfairness, five seeds (about an hour)
 # make test                            everything that must hold before a change is merged
 # PROFILE=ci|demo|sample|paper, CORES=n and OUT=folder are passed on; PYTHON names the interpreter that .venv is made from.
 PYTHON ?= python3
@@ -9,11 +10,17 @@ CORES ?=
 OUT ?=
 BIN := .venv/bin
 
-.PHONY: reproduce test publish bench install
+.PHONY: reproduce study test publish bench install
 .DELETE_ON_ERROR:
 
 reproduce: .venv/.installed
 	$(BIN)/fairparse reproduce $(if $(PROFILE),--profile "$(PROFILE)") $(if $(DATA),--data "$(DATA)") $(if $(CORES),--cores $(CORES)) $(if $(OUT),--out "$(OUT)")
+
+# the controls first: the study compares itself with them
+study: .venv/.installed
+	$(BIN)/fairparse reproduce --profile study_even --stages train $(if $(CORES),--cores $(CORES))
+	$(BIN)/fairparse reproduce --profile study_plenty --stages train $(if $(CORES),--cores $(CORES))
+	$(BIN)/fairparse reproduce --profile study $(if $(CORES),--cores $(CORES))
 
 test: .venv/.installed
 	$(BIN)/python tests/check_export.py

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'LAYOUTS', 'arg', 'command', 'make_parser', 'main', 'run', 'workflow_stages', 'load_profile', 'check_data',
            'check_weights', 'list_folder', 'own_folder', 'run_group', 'snakemake_command', 'count_gpus',
-           'print_results', 'reproduce', 'prepare', 'train', 'score', 'publish']
+           'print_results', 'reproduce', 'sweep', 'prepare', 'train', 'score', 'audit', 'perturb', 'publish']
 
 # %% ../nbs/lib/95_cli.ipynb #95-02
 import argparse
@@ -50,7 +50,8 @@ def make_parser() -> argparse.ArgumentParser:
     debug.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (function, arguments) in COMMANDS.items():
-        sub = commands.add_parser(name, help=function.__doc__.splitlines()[0].replace("%", "%%"), description=function.__doc__, parents=[debug])
+        sub = commands.add_parser(name, help=function.__doc__.splitlines()[0].replace("%", "%%"), description=function.__doc__, parents=[debug],
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
         for names, options in arguments: sub.add_argument(*names, **options)
     return parser
 
@@ -92,6 +93,7 @@ def run(notebook, out, texts, parameters, threads, verbose, tied):
     print(f"{path.stem}: {time.time() - started:.0f} s, {out}")
 
 # %% ../nbs/lib/95_cli.ipynb #95-11
+_on_request = ("study",) # stages that run only where the profile has a section for them
 _profile_keys = {"data": "none", "beside": [], "objectives": [], "seeds": [], "cross_validation": False, "threads": {}, "resources": {}}
 
 def workflow_stages() -> dict: # stage -> notebook's name
@@ -173,7 +175,7 @@ def own_folder(out: Path):
         lock = open(out / ".fairparse.lock", "a")
     with lock:
         try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: raise InputError(f"another `fairparse reproduce` is working in {out}: wait for it, or choose another folder with --out") from None
+        except BlockingIOError: raise InputError(f"another `fairparse` run is working in {out}: wait for it, or choose another folder with --out") from None
         yield
 
 def run_group(argv: list, # a command
@@ -224,6 +226,8 @@ def reproduce(profile, data, cores, out, stages, settings, dry_run):
         if stage not in known: raise InputError(f"there is no stage {stage!r}{nearest(stage, known)}: there are {', '.join(known)}")
     if cores is not None and cores < 1: raise InputError(f"--cores is {cores}: it must be 1 or more")
     config = load_profile(profile, settings)
+    lacking = [stage for stage in _on_request if stage not in config]
+    if asked := set(lacking) & set(stages or []): raise InputError(f"profile {profile} has no section {sorted(asked)[0]!r}, which that stage needs: use a profile that has, such as --profile study")
     folder, extra = check_data(config, data)
     check_weights(config)
     if folder:
@@ -231,7 +235,7 @@ def reproduce(profile, data, cores, out, stages, settings, dry_run):
         for name in config["beside"]: print(f"beside it: {name} {'is added to training' if folder.parent / name in extra else 'was not found; going on without it'}")
     out = Path(out).expanduser().absolute() if out else find_root() / "outputs" / Path(profile).stem
     with own_folder(out):
-        record = {**config, "data_folder": str(folder or ""), "extra": [str(e) for e in extra], "stages": stages or list(known)}
+        record = {**config, "data_folder": str(folder or ""), "extra": [str(e) for e in extra], "stages": stages or [s for s in known if s not in lacking]}
         with atomic_write(out / "profile.yaml") as tmp: tmp.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
         left = any((out / ".snakemake" / "locks").glob("*")) # by a run that was killed: nobody else can be at work here
         if left and run_group(snakemake_command(out, "--unlock", "--cores", "1", "--quiet", "all")): raise InputError(f"cannot unlock {out}: see the message above, or delete {out}/.snakemake/locks")
@@ -245,6 +249,23 @@ def reproduce(profile, data, cores, out, stages, settings, dry_run):
             print(f"\ndone in {(time.time() - started) / 60:.1f} minutes: {out}")
 
 # %% ../nbs/lib/95_cli.ipynb #95-21
+@command(arg("notebook", help="a paper notebook's name, such as 20_train_parser, or a path"),
+         arg("-g", dest="grid", action="append", required=True, metavar="NAME=VALUES", help="values of one parameter, name=v1,v2 or name=0:5; may be repeated: every combination is run"),
+         arg("-p", dest="texts", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter for all points; may be repeated"),
+         arg("--out", metavar="DIR", help="results (default: outputs/sweeps/NOTEBOOK in the repository)"),
+         arg("--cores", type=int, help="CPU cores to use, which is how many points of one thread run at a time (default: all)"),
+         arg("--threads", type=int, help="threads of each point (default: the notebook's parameter `threads`, or 1)"),
+         arg("--dry-run", action="store_true", help="list the points that would run, and why"))
+def sweep(notebook, grid, texts, out, cores, threads, dry_run):
+    """Run one paper notebook over a grid of parameters and gather one table, results.csv
+
+    fairparse sweep 20_train_parser -g objective=single,linear -g seed=0:5
+    fairparse sweep 20_train_parser -g lr=1e-4,1e-3 -g 'end_weights=[0.4,0.3,0.3],[0.6,0.2,0.2]' -p epochs 10 --cores 4
+    fairparse sweep 80_table1_objectives -g resamples=200,2000 --out /tmp/resamples --dry-run"""
+    from fairparse.grid import run_sweep
+    return run_sweep(notebook, grid, dict(texts), out, cores, threads, dry_run)
+
+# %% ../nbs/lib/95_cli.ipynb #95-23
 _faces = arg("--data", nargs="+", required=True, metavar="DIR", help="folders of faces: CelebAMask-HQ, or images/ and labels/")
 _map = arg("--label-map", metavar="FILE", help="JSON or CSV that maps another class list to the 19 classes")
 _common = (arg("--threads", type=int, default=available_cores(), help="CPU threads (default: all cores)"), arg("--device", default="auto", help="auto, cpu or cuda"))
@@ -276,13 +297,47 @@ def score(parser, data, label_map, out, which, size, threads, device):
     from fairparse.recipes import score_folder
     print(score_folder(parser, data, out, which, size, label_map, threads, device).round(2).to_string(index=False))
 
-# %% ../nbs/lib/95_cli.ipynb #95-23
+# %% ../nbs/lib/95_cli.ipynb #95-25
+_split = arg("--split", default="test", choices=("train", "valid", "test", "all"), help="which faces of a face set (default: test)")
+_workers = arg("--threads", type=int, default=available_cores(), help="files that are read side by side (default: all cores)")
+
+@command(arg("--maps", nargs="+", required=True, metavar="NAME=DIR", help="label maps of each parser: {id}.png, or {setting}/{id}.png with none/ and such as blur_0.3/; the first is the baseline"),
+         arg("--truth", required=True, metavar="DIR", help="true label maps: {id}.png, a folder of faces, or a face set"),
+         arg("--attributes", metavar="FILE", help="CSV with an id column, CelebA's list, or a face set (default: the truth's own)"),
+         arg("--out", required=True, metavar="DIR", help="gets counts, tables and figures"),
+         arg("--label-map", nargs="+", default=[], metavar="NAME=FILE", help="JSON or CSV that maps another class list to the 19 classes; without NAME for all parsers"),
+         arg("--truth-map", metavar="FILE", help="the same for the truth"),
+         _split, arg("--size", type=int, help="side in pixels at which maps are compared (default: the truth's)"),
+         arg("--partial", action="store_true", help="compare the faces and settings that all parsers have"),
+         arg("--min-size", type=int, default=10, help="faces that a group needs to be compared (default: 10)"),
+         arg("--resamples", type=int, default=1000, help="of the bootstrap and the tests (default: 1000)"), _workers)
+def audit(maps, truth, attributes, out, label_map, truth_map, split, size, partial, min_size, resamples, threads):
+    """Fairness and robustness of any parser, from its label maps
+
+    fairparse audit --maps mine=maps/ --truth CelebAMask-HQ/ --out audit/
+    fairparse audit --maps bisenet=a/ mine=b/ --label-map bisenet=classes.csv --truth labels/ --attributes list_attr_celeba.txt --out audit/"""
+    from fairparse.audit import audit as audit_parsers, named_folders, named_label_maps
+    folders = named_folders(maps)
+    audit_parsers(folders, truth, out, attributes, named_label_maps(label_map, list(folders)), truth_map, split, size, partial, min_size, resamples, threads)
+    print(f"tables and figures: {out}")
+
+@command(arg("--data", required=True, metavar="DIR", help="images, a folder of faces, or a face set"),
+         arg("--out", required=True, metavar="DIR", help="gets {setting}/{id}.png; the same command goes on after an interruption"),
+         arg("--perturbations", nargs="+", metavar="NAME", default=["gaussian_noise", "blur", "occlusion", "salt_and_pepper", "brightness", "darkness"], help="names of nbs/lib/30_perturb (default: the paper's six)"),
+         arg("--severities", nargs="+", type=float, default=[0.1, 0.3, 0.5], metavar="S", help="0 to 1 (default: 0.1 0.3 0.5)"),
+         arg("--size", type=int, help="side in pixels (default: as they are)"), arg("--seed", type=int, default=0, help="of the damage"), _split, _workers)
+def perturb(data, out, perturbations, severities, size, seed, split, threads):
+    "Write damaged images for any parser to parse, for `audit`"
+    from fairparse.damaged_images import write_perturbed
+    print(f"{write_perturbed(data, out, perturbations, severities, seed, size, split, threads)} images written: {out}")
+
+# %% ../nbs/lib/95_cli.ipynb #95-27
 @command(arg("--out", default="outputs/demo", metavar="DIR", help="a finished output folder (default: outputs/demo)"))
 def publish(out):
     "Copy tables and figures to outputs/published and refresh the README"
     from fairparse.report import publish as publish_results
     for path in publish_results(resolve(out)): print(path)
 
-# %% ../nbs/lib/95_cli.ipynb #95-24
+# %% ../nbs/lib/95_cli.ipynb #95-28
 #| eval: false
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())  # `python -m fairparse.cli`, not the notebook

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'START', 'END', 'OBJECTIVES', 'schedule', 'constant', 'linear', 'sigmoid', 'piecewise', 'Homotopy',
-           'Objective', 'mean_weights', 'find_objective']
+           'Objective', 'mean_weights', 'find_objective', 'parser_title']
 
 # %% ../nbs/lib/22_homotopy.ipynb #22-02
 from dataclasses import dataclass, field
@@ -77,6 +77,7 @@ class Objective:
     title: str                                   # as it stands in tables
     homotopy: Homotopy
     loss: dict = field(default_factory=dict)     # values for `losses.LossConfig`
+    training: dict = field(default_factory=dict) # values for `train.TrainConfig`, for instance {"balance_groups": 0.2}
 
 def mean_weights(homotopy: Homotopy, epochs: int = 1001) -> tuple:
     "Mean of the weights over training"
@@ -93,9 +94,18 @@ OBJECTIVES = {
     "piecewise_alt": Objective("Multi-Objective (Piecewise, Alt. Fairness)", Homotopy("piecewise"), {"fairness": "shortfall"}),
     "constant_mean": Objective("Control: constant weights", Homotopy("constant", end=mean_weights(Homotopy("linear")))),
     "no_noise": Objective("Control: linear without noise", Homotopy("linear"), {"noise_std": 0.0}),
+    "linear_inputs": Objective("Extension: linear, noisy inputs", Homotopy("linear"), {"perturb": "inputs"}),
+    "linear_contrast": Objective("Extension: linear, low-contrast inputs", Homotopy("linear"), {"perturb": "inputs"}, {"perturbation": "contrast", "severity": 0.3}),
+    "linear_running": Objective("Extension: linear, running scaled variance", Homotopy("linear"), {"history": 0.9, "weighting": "equal", "fairness_scale": 40.0}),
+    "single_balanced": Objective("Extension: single, balanced sampling", Homotopy("constant", end=START), training={"balance_groups": 0.2}),
+    "single_augmented": Objective("Extension: single, augmented", Homotopy("constant", end=START), training={"augment": {"rotate": 8.0, "scale": 0.15, "shift": 0.05, "brightness": 0.4, "contrast": 0.5}}),
 }
 
 def find_objective(name: str) -> Objective:
     "The objective called `name`; `InputError` listing all if there is none"
     if name not in OBJECTIVES: raise InputError(f"objective {name!r} is none of {list(OBJECTIVES)}; add yours to OBJECTIVES in nbs/lib/22_homotopy.ipynb")
     return OBJECTIVES[name]
+
+def parser_title(name: str) -> str:
+    "An objective's title; any other parser (see `fairparse audit`) is called by its name"
+    return OBJECTIVES[name].title if name in OBJECTIVES else name

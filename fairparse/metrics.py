@@ -7,6 +7,9 @@ __all__ = ['REDUCTIONS', 'confusion', 'count_pixels', 'mean_present', 'iou', 'di
            'resample_weights', 'bootstrap_scores', 'interval']
 
 # %% ../nbs/lib/25_metrics.ipynb #25-02
+import functools
+import warnings
+
 import numpy as np
 import pandas as pd
 
@@ -87,12 +90,15 @@ def counts_array(table: pd.DataFrame, # rows of one parser, seed, perturbation a
     return table.id.to_numpy()[::c], table[["tp", "fp", "fn"]].to_numpy(np.int64).reshape(-1, c, 3)
 
 # %% ../nbs/lib/25_metrics.ipynb #25-13
+@functools.lru_cache(maxsize=4)
 def resample_weights(n: int,            # images
                      resamples: int = 1000,
                      seed: int = 0,
-                    ) -> np.ndarray:    # (R, n): how often each image was drawn
-    "Multiplicities of `n` images in bootstrap resamples"
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+                    ) -> np.ndarray:    # (R, n), read-only: how often each image was drawn
+    "Multiplicities of `n` images in bootstrap resamples; the last few are remembered, since every table asks for the same ones"
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    weights.flags.writeable = False
+    return weights
 
 def bootstrap_scores(counts: np.ndarray,    # (S, N, C, 3): S seeds on the same N images
                      score=iou,             # function of (..., images, classes, 3) counts, e.g. `iou`, `dice`
@@ -110,6 +116,8 @@ def bootstrap_scores(counts: np.ndarray,    # (S, N, C, 3): S seeds on the same 
     return mean_present(scores, 1) if s == 1 else np.einsum("rs,rs...->r...", drawn, scores)
 
 def interval(samples: np.ndarray, level: float = 0.95) -> tuple: # low, high
-    "Percentile interval over the first axis"
+    "Percentile interval over the first axis; NaN where every sample is missing"
     tail = 50 * (1 - level)
-    return tuple(np.nanpercentile(samples, [tail, 100 - tail], axis=0))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        return tuple(np.nanpercentile(samples, [tail, 100 - tail], axis=0))

@@ -189,9 +189,10 @@ def execute_notebook(notebook: Path,
     with explain_write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         for old in (out, running, failed): old.unlink(missing_ok=True)
+    def literal(path): return str(path).replace("{", "{{").replace("}", "}}")  # papermill fills parameters into paths
     streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if verbose else {}
     try:
-        done = papermill_run(str(notebook), str(running), parameters=parameters, kernel_name="python3", language="python", cwd=str(find_root()),
+        done = papermill_run(literal(notebook), literal(running), parameters=parameters, kernel_name="python3", language="python", cwd=str(find_root()),
                              progress_bar=sys.stderr.isatty() and not verbose,
                              config=Config(KernelManager=connection), **streams)
     except PapermillExecutionError as error:

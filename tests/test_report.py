@@ -11,7 +11,7 @@ from fairparse.runs import InputError, write_json
 def make_output(folder, sources):
     "An output folder with one table, one figure and sample predictions"
     for sub in ("tables", "figures", "10_faces", "20_parsers/linear/seed0"): (folder / sub).mkdir(parents=True)
-    counts = {"single": np.full((2, 4, 19, 3), (60, 20, 20)), "linear": np.full((2, 4, 19, 3), (80, 10, 10))}
+    counts = {"single": np.full((2, 40, 19, 3), (60, 20, 20)), "linear": np.full((2, 40, 19, 3), (80, 10, 10))}
     table1(counts, "made-up counts", resamples=20).to_csv(folder / "tables" / "table1_objectives.csv", index=False)
     for picture in ("figures/figure2_schedules.png", "20_parsers/linear/seed0/predictions.png"): (folder / picture).write_bytes(b"png")
     write_json(folder / "10_faces" / "faces.json", {"sources": sources})
@@ -25,7 +25,7 @@ def test_tables_pictures_and_readme(tmp_path):
     assert (tmp_path / "published" / "predictions.png").read_bytes() == b"png"
     assert (tmp_path / "published" / "tables" / "table1_objectives.csv").is_file()
     page = readme.read_text()
-    assert "old" not in page and "| 80.00 | 80.00 to 80.00 | 20.00 | 20.00 to 20.00 | better |" in page and page.startswith("a\n") and page.endswith("b\n")
+    assert "old" not in page and "| 80.00 | 80.00 to 80.00 | 20.00 | 20.00 to 20.00 | 0.05 | better |" in page and page.startswith("a\n") and page.endswith("b\n")
 
 
 def test_real_faces_are_not_published(tmp_path):

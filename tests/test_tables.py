@@ -41,7 +41,7 @@ def test_missing_seeds_folds_and_objectives_are_named(tmp_path):
     with pytest.raises(InputError, match="partly overlap"): gather(tmp_path, ["single"], [0, 1])
     save(tmp_path, "linear", 0, ["a", "c"])
     with pytest.raises(InputError, match="linear was tested on other faces"): gather(tmp_path, ["single", "linear"], [0])
-    with pytest.raises(InputError, match="'nothing' is none of"): gather(tmp_path, ["nothing"], [0])
+    with pytest.raises(InputError, match="no parser 'nothing': it has .'linear', 'single'"): gather(tmp_path, ["nothing"], [0])
 
 
 def test_only_clean_faces_are_read(tmp_path):
@@ -55,7 +55,7 @@ def test_data_is_described_by_the_run(tmp_path):
     with pytest.raises(InputError, match="run.json is missing"): describe_data(tmp_path, ["linear"], [3])
 
 
-def constant(*seed_scores, images=4):
+def constant(*seed_scores, images=40):
     "Counts of 19 classes whose IoU is a given percentage, for each seed"
     return np.stack([np.tile([score, 100 - score, 0], (images, 19, 1)) for score in seed_scores])
 
@@ -66,12 +66,20 @@ def test_table1_by_hand():
     assert table.loc["single", "dice_macro"] == pytest.approx(100 * (1.2 / 1.6 + 1.4 / 1.7) / 2) == table.loc["single", "dice_micro"]
     assert (table.loc["single", "miou_low"], table.loc["single", "miou_high"]) == pytest.approx((60, 70))
     assert table.loc["linear", ["difference", "difference_low", "difference_high"]].tolist() == pytest.approx([15, 15, 15])   # paired: the same seeds are drawn
-    assert table.verdict.tolist() == ["baseline", "better"] and (table.images == 4).all() and (table.repetitions == 2).all() and (table.data == "made up").all()
+    assert table.verdict.tolist() == ["baseline", "better"] and (table.images == 40).all() and (table.repetitions == 2).all() and (table.data == "made up").all()
     assert table.loc["linear", ["reported_miou", "reported_dice"]].tolist() == [74.21, 94.28]
 
 
-@pytest.mark.parametrize("score,verdict", [(50, "worse"), (60, "no difference beyond the interval"), (61, "better")])
+@pytest.mark.parametrize("score,verdict", [(50, "worse"), (60, "no difference shown"), (61, "better")])
 def test_verdicts(score, verdict): assert table1({"single": constant(60), "linear": constant(score)}, "", resamples=50).verdict[1] == verdict
+
+
+def test_a_difference_must_survive_the_seeds_and_the_number_of_questions():
+    counts = {"single": constant(60, 60, 60), "lucky": constant(59, 65, 60), "linear": constant(64, 65, 66)}
+    table = table1(counts, "", resamples=200).set_index("objective")
+    assert (table.p_images[["lucky", "linear"]] < 0.01).all() and table.p_seeds["lucky"] > 0.3 and table.verdict.tolist() == ["baseline", "no difference shown", "better"]
+    alone = table1({name: counts[name] for name in ("single", "linear")}, "", resamples=200).set_index("objective")
+    assert alone.p_adjusted["linear"] < table.p_adjusted["linear"] and np.isnan(table.p_adjusted["single"])
 
 
 def test_table1_without_baseline_and_with_a_control():
@@ -99,7 +107,8 @@ def test_table3_by_hand():
 
 
 def test_recorded_weights_meet_the_schedule(tmp_path):
-    from fairparse.figures import draw_predictions, draw_schedules, line_style, recorded_weights, schedule_table
+    from fairparse.figures import draw_schedules, recorded_weights, schedule_table
+    from fairparse.pictures import draw_predictions, line_style
     names = ["linear", "piecewise"]
     for name in names:
         rows = [dict.fromkeys(HISTORY.columns, 0.0) | {"epoch": e} | dict(zip(("alpha", "beta", "gamma"), find_objective(name).homotopy(e, 7))) for e in range(7)]

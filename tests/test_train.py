@@ -12,14 +12,15 @@ import torch
 from helpers import make_faces, make_index, make_parser, run_python
 
 from fairparse import train
+from fairparse.homotopy import OBJECTIVES
 from fairparse.losses import LossConfig
-from fairparse.records import HISTORY, read_table
+from fairparse.records import GRADIENTS, HISTORY, read_table
 from fairparse.runs import InputError
-from fairparse.train import TrainConfig, Trainer, class_weights, derive_seed, epoch_order, load_checkpoint, pick_precision, repeat_factors
+from fairparse.train import TrainConfig, Trainer, class_weights, load_checkpoint, pick_precision
 from fairparse.unet import load_parser
 
 FAST = {"epochs": 3, "batch_size": 4, "lr": 3e-3}
-EVERYTHING = {"accumulate": 2, "ema": 0.9, "lr_schedule": "one_cycle", "optimizer": "adamw", "weight_decay": 0.01, "encoder_lr": 0.5, "repeat_rare": 0.9, "class_balance": 0.5,
+EVERYTHING = {"accumulate": 2, "ema": 0.9, "lr_schedule": "one_cycle", "optimizer": "adamw", "weight_decay": 0.01, "encoder_lr": 0.5, "repeat_rare": 0.9, "balance_groups": 0.5, "class_balance": 0.5,
               "loss": {"history": 0.5, "cross_entropy": 0.5}, "augment": {"rotate": 10, "brightness": 0.2}}
 
 
@@ -34,9 +35,10 @@ def fresh_accelerator():
 def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp("faces"), 18, train=12)
 
 
-def make_trainer(faces, folder, seed=0, parser=None, valid=None, tensorboard=False, **config):
+def make_trainer(faces, folder, seed=0, parser=None, valid=None, tensorboard=False, measure_gradients=0, **config):
     valid = faces.rows("valid") if valid is None else valid
-    return Trainer(parser or make_parser(seed), faces, faces.rows("train"), valid, TrainConfig(**{**FAST, "seed": seed, **config}), folder, tensorboard=tensorboard, progress=False)
+    return Trainer(parser or make_parser(seed), faces, faces.rows("train"), valid, TrainConfig(**{**FAST, "seed": seed, **config}), folder, tensorboard=tensorboard, progress=False,
+                   measure_gradients=measure_gradients)
 
 
 def weights_of(folder, which="model"): return load_parser(folder, which).state_dict()
@@ -78,6 +80,41 @@ def test_resume_is_exact(faces, tmp_path, monkeypatch, config):
     assert resumed.epoch == 2 and len(resumed.history) == 2
     make_trainer(faces, tmp_path / "parts", **config).fit()
     assert_same_training(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize("config", [{}, {"loss": {"perturb": "inputs", "history": 0.9}}, {"objective": "single"}], ids=["plain", "inputs", "single"])
+def test_measuring_gradients_changes_nothing_and_survives_a_resume(faces, tmp_path, monkeypatch, config):
+    make_trainer(faces, tmp_path / "plain", **config).fit()
+    with monkeypatch.context() as patched:
+        stop_at(patched, epoch=2, step=1, how=raise_killed)
+        with pytest.raises(Killed): make_trainer(faces, tmp_path / "measured", measure_gradients=2, **config).fit()
+    make_trainer(faces, tmp_path / "measured", measure_gradients=2, **config).fit()
+    assert_same_training(tmp_path / "plain", tmp_path / "measured")
+    table = read_table(tmp_path / "measured" / "gradients.parquet", GRADIENTS)
+    assert not (tmp_path / "plain" / "gradients.parquet").exists() and all(batches == [0, 1] for (_, term), batches in table.groupby(["epoch", "term"]).batch.apply(list).items() if term != "fairness")
+    assert set(table.term) == {"accuracy", "robustness", "fairness"} and set(table.epoch) == {0, 1, 2} and (table.norm[table.term != "fairness"] > 0).all()
+    assert np.allclose(table.cosine[table.term == "accuracy"], 1) and table.cosine.between(-1.001, 1.001).all()
+
+
+def test_gradients_asked_for_later_are_measured(faces, tmp_path, capsys):
+    make_trainer(faces, tmp_path, epochs=1).fit()
+    make_trainer(faces, tmp_path, epochs=1, measure_gradients=1).fit()
+    assert "without measuring gradients" in capsys.readouterr().out and (tmp_path / "gradients.parquet").is_file()
+
+
+def test_an_objective_brings_its_own_training_settings():
+    assert TrainConfig(objective="single_balanced").balance_groups == 0.2 and TrainConfig(objective="single_balanced", balance_groups=0.4).balance_groups == 0.4
+    assert TrainConfig(objective="single").balance_groups == 0
+    assert TrainConfig(objective="single_augmented").resolve()[2].rotate == 8
+    for name in OBJECTIVES: TrainConfig(objective=name).resolve()
+
+
+def test_faces_of_rare_groups_come_more_often(faces, tmp_path):
+    trainer = make_trainer(faces, tmp_path, balance_groups=1.0)
+    member = trainer.member[trainer.train_rows] > 0
+    expected = np.where(member, np.sqrt(1 / member.mean(0).clip(1e-9)), 1).max(1)
+    assert np.allclose(trainer.factors, expected) and trainer.factors.max() > 1
+    assert trainer.order(0).shape == make_trainer(faces, tmp_path / "plain").order(0).shape
 
 
 KILLED = '''
@@ -264,33 +301,11 @@ def test_wrong_settings_are_refused_at_once(config):
 def test_an_int_may_stand_for_a_float(): assert TrainConfig(lr=1, ema=0, homotopy={"end": [1, 0, 0]}).resolve()[1] == LossConfig()
 
 
-@pytest.mark.parametrize("count,batch,multiple,shape", [(10, 4, 1, (2, 4)), (10, 4, 2, (2, 4)), (10, 3, 2, (2, 3)), (3, 8, 1, (1, 3)), (3, 8, 4, (4, 3)), (1, 1, 1, (1, 1))])
-def test_order_of_an_epoch(count, batch, multiple, shape):
-    rows = np.arange(100, 100 + count)
-    order = epoch_order(rows, None, 0, 0, batch, multiple)
-    assert order.shape == shape and set(order.ravel()) <= set(rows) and len(set(order.ravel())) == min(order.size, count)
-    if count > 3: assert (epoch_order(rows, None, 0, 1, batch, multiple) != order).any() and (epoch_order(rows, None, 1, 0, batch, multiple) != order).any()
-
-
-def test_rare_faces_come_more_often():
-    masks = np.zeros((100, 4, 4), np.uint8)
-    masks[:4, 0, 0] = 5
-    factors = repeat_factors(masks, 19, 0.16)
-    assert factors[:4] == pytest.approx([2] * 4) and (factors[4:] == 1).all()
-    drawn = np.concatenate([epoch_order(np.arange(100), factors, 0, e, 10).ravel() for e in range(200)])
-    assert (drawn < 4).mean() == pytest.approx(8 / 104, rel=0.1)
-
-
 def test_class_weights_favour_small_classes():
     masks = np.array([[[1] * 8 + [0] * 7 + [2]]], np.uint8)
     weights = class_weights(masks, 3, 0.5, (0.1, 10))
     assert weights[2] / weights[1] == pytest.approx(8**0.5) and np.dot(weights, [7 / 16, 0.5, 1 / 16]) == pytest.approx(1)
     assert class_weights(masks, 3, 0.0) == pytest.approx([1, 1, 1])
-
-
-def test_seeds_differ():
-    seeds = {derive_seed(a, b, c) for a in range(3) for b in range(10) for c in range(10)}
-    assert len(seeds) == 300 and all(0 <= s < 2**63 for s in seeds)
 
 
 PARALLEL = '''

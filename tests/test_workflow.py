@@ -111,7 +111,7 @@ def test_one_run_a_folder_and_nothing_left_after_a_kill(toy_root):
             assert any("snakemake" in n for n in names) and any("fairparse.cli run" in n for n in names) and any("ipykernel" in n for n in names)
             if signum == signal.SIGKILL:
                 done = reproduce(toy_root)
-                assert done.returncode == 2 and "another `fairparse reproduce` is working in" in done.stderr, done.stderr
+                assert done.returncode == 2 and "another `fairparse` run is working in" in done.stderr, done.stderr
         finally: os.kill(process.pid, signum)
         process.wait(30)
         assert wait_until(lambda: not alive(family), 10), [p.cmdline() for p in alive(family)]
