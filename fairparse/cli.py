@@ -4,27 +4,24 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'LAYOUTS', 'arg', 'command', 'make_parser', 'main', 'run', 'workflow_stages', 'load_profile', 'check_data',
-           'check_weights', 'list_folder', 'own_folder', 'run_group', 'snakemake_command', 'count_gpus',
-           'print_results', 'reproduce', 'sweep', 'prepare', 'train', 'score', 'audit', 'perturb', 'publish']
+           'check_weights', 'list_folder', 'snakemake_command', 'reproduce', 'sweep', 'prepare', 'train', 'score',
+           'audit', 'perturb', 'publish']
 
 # %% ../nbs/lib/95_cli.ipynb #95-02
 import argparse
-import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import os
 import re
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+from .engine import count_gpus, own_folder, print_results, run_group
 from .notebooks import (NotebookError, check_parameters, check_type, execute_notebook, find_notebook, job_environment,
                                  nearest, parse_literal, read_yaml)
-from .runs import InputError, atomic_write, available_cores, die_with_parent, explain_write_errors, find_root, resolve
+from .runs import InputError, atomic_write, available_cores, die_with_parent, find_root, resolve
 
 # %% ../nbs/lib/95_cli.ipynb #95-04
 COMMANDS = {}
@@ -167,50 +164,12 @@ def list_folder(folder: str | Path) -> str: # "" for no folder
     return f"{len(names)} files, {hashlib.sha256(chr(10).join(names).encode()).hexdigest()[:16]}"
 
 # %% ../nbs/lib/95_cli.ipynb #95-17
-@contextlib.contextmanager
-def own_folder(out: Path):
-    "Hold `out` for one workflow run; `InputError` if another holds it"
-    with explain_write_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        lock = open(out / ".fairparse.lock", "a")
-    with lock:
-        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: raise InputError(f"another `fairparse` run is working in {out}: wait for it, or choose another folder with --out") from None
-        yield
-
-def run_group(argv: list, # a command
-             ) -> int:    # its exit code
-    "Run a command in a process group of its own; when this process is interrupted or ended, so is the group"
-    child = subprocess.Popen(argv, cwd=find_root(), stdin=subprocess.DEVNULL, process_group=0, preexec_fn=die_with_parent)
-    try: return child.wait()
-    finally:
-        for signum, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
-            with contextlib.suppress(ProcessLookupError): os.killpg(child.pid, signum)
-            with contextlib.suppress(subprocess.TimeoutExpired): child.wait(patience)
-
 def snakemake_command(out: Path, *options: str) -> list:
     "The command line that runs the project's Snakefile in `out`"
     return [sys.executable, "-m", "snakemake", "--snakefile", str(find_root() / "nbs" / "workflow" / "Snakefile"), "--directory", str(out),
             "--configfile", str(out / "profile.yaml"), "--profile", "none", "--workflow-profile", "none", *options]
 
 # %% ../nbs/lib/95_cli.ipynb #95-18
-def count_gpus() -> int:
-    "GPUs that nvidia-smi lists, 0 without it"
-    if not shutil.which("nvidia-smi"): return 0
-    return subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout.count("GPU ")
-
-def print_results(out: Path):
-    "Print the tables of an output folder, with columns that say the same in every row below them, and the paths of its figures"
-    import pandas as pd
-    width = shutil.get_terminal_size((140, 24)).columns
-    for path in sorted((out / "tables").glob("*.csv")):
-        table = pd.read_csv(path)
-        same = [c for c in table if len(table) > 1 and table[c].nunique(dropna=False) == 1]
-        print(f"\n{path}\n{table.drop(columns=same).to_string(index=False, max_rows=30, line_width=width, max_colwidth=40, float_format='%.4g', na_rep='')}")
-        if same: print("in every row:", ", ".join(f"{c} = {str(table[c].iloc[0])[:60]}" for c in same))
-    for path in sorted((out / "figures").glob("*.png")): print(f"\n{path}")
-
-# %% ../nbs/lib/95_cli.ipynb #95-19
 @command(arg("--profile", help="what to run: ci, demo, sample, paper, or a .yaml file (default: sample with --data, demo without)"),
          arg("--data", metavar="DIR", help="folder of real faces, CelebAMask-HQ or images/ + labels/"),
          arg("--cores", type=int, help="CPU cores to use (default: all)"),
@@ -227,7 +186,7 @@ def reproduce(profile, data, cores, out, stages, settings, dry_run):
     if cores is not None and cores < 1: raise InputError(f"--cores is {cores}: it must be 1 or more")
     config = load_profile(profile, settings)
     lacking = [stage for stage in _on_request if stage not in config]
-    if asked := set(lacking) & set(stages or []): raise InputError(f"profile {profile} has no section {sorted(asked)[0]!r}, which that stage needs: use a profile that has, such as --profile study")
+    if asked := set(lacking) & set(stages or []): raise InputError(f"profile {profile} has no section {sorted(asked)[0]!r}, which that stage needs: use one that has, such as --profile study")
     folder, extra = check_data(config, data)
     check_weights(config)
     if folder:
@@ -248,7 +207,7 @@ def reproduce(profile, data, cores, out, stages, settings, dry_run):
             print_results(out)
             print(f"\ndone in {(time.time() - started) / 60:.1f} minutes: {out}")
 
-# %% ../nbs/lib/95_cli.ipynb #95-21
+# %% ../nbs/lib/95_cli.ipynb #95-20
 @command(arg("notebook", help="a paper notebook's name, such as 20_train_parser, or a path"),
          arg("-g", dest="grid", action="append", required=True, metavar="NAME=VALUES", help="values of one parameter, name=v1,v2 or name=0:5; may be repeated: every combination is run"),
          arg("-p", dest="texts", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter for all points; may be repeated"),
@@ -265,7 +224,7 @@ def sweep(notebook, grid, texts, out, cores, threads, dry_run):
     from fairparse.grid import run_sweep
     return run_sweep(notebook, grid, dict(texts), out, cores, threads, dry_run)
 
-# %% ../nbs/lib/95_cli.ipynb #95-23
+# %% ../nbs/lib/95_cli.ipynb #95-22
 _faces = arg("--data", nargs="+", required=True, metavar="DIR", help="folders of faces: CelebAMask-HQ, or images/ and labels/")
 _map = arg("--label-map", metavar="FILE", help="JSON or CSV that maps another class list to the 19 classes")
 _common = (arg("--threads", type=int, default=available_cores(), help="CPU threads (default: all cores)"), arg("--device", default="auto", help="auto, cpu or cuda"))
@@ -297,7 +256,7 @@ def score(parser, data, label_map, out, which, size, threads, device):
     from fairparse.recipes import score_folder
     print(score_folder(parser, data, out, which, size, label_map, threads, device).round(2).to_string(index=False))
 
-# %% ../nbs/lib/95_cli.ipynb #95-25
+# %% ../nbs/lib/95_cli.ipynb #95-24
 _split = arg("--split", default="test", choices=("train", "valid", "test", "all"), help="which faces of a face set (default: test)")
 _workers = arg("--threads", type=int, default=available_cores(), help="files that are read side by side (default: all cores)")
 
@@ -331,13 +290,13 @@ def perturb(data, out, perturbations, severities, size, seed, split, threads):
     from fairparse.damaged_images import write_perturbed
     print(f"{write_perturbed(data, out, perturbations, severities, seed, size, split, threads)} images written: {out}")
 
-# %% ../nbs/lib/95_cli.ipynb #95-27
+# %% ../nbs/lib/95_cli.ipynb #95-26
 @command(arg("--out", default="outputs/demo", metavar="DIR", help="a finished output folder (default: outputs/demo)"))
 def publish(out):
     "Copy tables and figures to outputs/published and refresh the README"
     from fairparse.report import publish as publish_results
     for path in publish_results(resolve(out)): print(path)
 
-# %% ../nbs/lib/95_cli.ipynb #95-28
+# %% ../nbs/lib/95_cli.ipynb #95-27
 #| eval: false
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())  # `python -m fairparse.cli`, not the notebook

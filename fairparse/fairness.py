@@ -14,7 +14,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from .comparisons import adjust, both_p_value, class_iou, hits_and_unions, image_p_value, miou_of, seed_p_value
+from .comparisons import adjust, class_iou, hits_and_unions, miou_of, paired_test
 from .groups import Groups, attribute_groups, keep_large
 from .metrics import interval, mean_present, resample_weights
 from .runs import InputError
@@ -81,10 +81,10 @@ def size_note(size: int, min_size: int = MIN_SIZE) -> str:
     "What a group's size forbids; empty if nothing"
     if size == 0: return "no face"
     if size == 1: return "one face: no interval"
-    return f"fewer than {min_size} faces: not in variance, gap and worst group" if size < min_size else ""
+    return f"fewer than {min_size} faces: too few to be compared" if size < min_size else ""
 
 def group_table(counts: np.ndarray, groups: Groups, min_size: int = MIN_SIZE, resamples: int = 1000) -> pd.DataFrame:
-    "A row a group, in percent: size, mIoU and macro Dice over the common classes with interval, mIoU over its present classes, note"
+    "A row a group, in percent: size, mIoU over the common classes with interval, macro Dice over them, mIoU over its present classes, note"
     classes, sizes = common_classes(counts, groups, min_size), groups.sizes
     low, high = np.full((2, len(groups)), np.nan)
     if (sizes > 1).any(): low[sizes > 1], high[sizes > 1] = interval(bootstrap_groups(counts, groups, classes, resamples)[:, sizes > 1])
@@ -129,9 +129,9 @@ def disparity_intervals(observed: np.ndarray, samples: np.ndarray, level: float 
     "Intervals of variance, gap, ratio and worst group"
     i, j = np.triu_indices(len(observed), 1)
     order = np.argsort(observed)
-    ranked, resampled = (np.maximum(x[..., order], 1e-6) for x in (observed, samples))
+    ranked, resampled = observed[order], samples[:, order]
     over_pairs = lambda f: largest_interval(f(ranked)[j] - f(ranked)[i], f(resampled)[:, j] - f(resampled)[:, i], level)
-    (gap_low, gap_high), (log_low, log_high) = over_pairs(lambda x: x), over_pairs(np.log)
+    (gap_low, gap_high), (log_low, log_high) = over_pairs(lambda x: x), over_pairs(lambda x: np.log(np.maximum(x, 1e-6)))
     low, high = largest_interval(-observed, -samples, level)
     variance, variances = 1e4 * np.nanvar(observed), 1e4 * np.nanvar(samples, -1)
     return {"variance": (basic_interval(variance, variances, level, 0.0)[0], interval(variances, level)[1]), "gap": (100 * max(gap_low, 0), 100 * min(gap_high, 1)),
@@ -218,11 +218,10 @@ def comparison_table(counts: dict, groups: Groups, baseline: str | None = None, 
         low, high = interval(bootstrap_groups(counts[name], large, classes, resamples) - first_samples)
         for g, group in enumerate(large.names):
             member = large.membership[g]
-            p = image_p_value(counts[baseline][:, member], counts[name][:, member], classes, resamples), seed_p_value(differences[:, g])
             rows.append({"parser": name, "group": group, "size": int(member.sum()), "difference": 100 * differences[:, g].mean(), "low": 100 * low[g], "high": 100 * high[g],
-                         "p_images": p[0], "p_seeds": p[1], "p": both_p_value(*p), "seeds": len(differences)})
-    table = pd.DataFrame(rows)
-    return table.assign(p_adjusted=adjust(table.p), baseline=baseline) if rows else table
+                         **paired_test(counts[baseline][:, member], counts[name][:, member], classes, resamples), "seeds": len(differences)})
+    table = pd.DataFrame(rows, columns=["parser", "group", "size", "difference", "low", "high", "p_images", "p_seeds", "p", "seeds"])
+    return table.assign(p_adjusted=adjust(table.p), baseline=baseline)
 
 # %% ../nbs/lib/26_fairness.ipynb #26-23
 def intersect(groups: Groups,           # for instance from `attribute_groups(..., negative=True)`
@@ -230,8 +229,11 @@ def intersect(groups: Groups,           # for instance from `attribute_groups(..
               min_size: int = MIN_SIZE) -> Groups:
     "The groups, and all their intersections of up to `order` groups that have `min_size` faces; `InputError` if nothing is left"
     if order not in (2, 3): raise InputError(f"order must be 2 or 3, not {order}")
-    sets = [c for k in range(1, order + 1) for c in itertools.combinations(range(len(groups)), k)]
-    combined = keep_large([" & ".join(groups.names[i] for i in c) for c in sets], np.stack([groups.membership[list(c)].all(0) for c in sets]), min_size)
+    sets = {}
+    for chosen in (list(c) for k in range(1, order + 1) for c in itertools.combinations(range(len(groups)), k)):
+        names, member = [groups.names[i] for i in chosen], groups.membership[chosen].all(0)
+        if not any(f"not {name}" in names for name in names): sets.setdefault(member.tobytes(), (" & ".join(names), member))
+    combined = keep_large([name for name, _ in sets.values()], np.stack([member for _, member in sets.values()]), min_size)
     if not len(combined): raise InputError(f"no combination of {groups.names} has {min_size} faces or more: lower min_size, or bring more faces")
     return combined
 

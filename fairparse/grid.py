@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['split_values', 'expand_range', 'parse_grid', 'write_value', 'in_cells', 'point_name', 'grid_points', 'plan_sweep',
-           'flatten', 'read_point', 'explain_failure', 'gather', 'print_table', 'run_sweep']
+           'flatten', 'read_point', 'explain_failure', 'gather', 'run_sweep']
 
 # %% ../nbs/lib/96_grid.ipynb #96-02
 import hashlib
 import itertools
 import json
 import re
-import shutil
 import sys
 from collections import Counter
 from pathlib import Path
 
+from .engine import count_gpus, own_folder, print_table, run_group
 from .notebooks import check_parameters, code_fingerprint, find_notebook, parse_literal, read_parameters
 from .runs import InputError, find_root, read_json, write_json
 
@@ -159,20 +159,10 @@ def gather(out: Path, plan: dict) -> dict: # failed point -> why
     write_csv(pd.DataFrame(rows, columns=list(columns), dtype=object), out / "results.csv")
     return failed
 
-def print_table(path: Path, keep: tuple = ()):
-    "Print a CSV file; columns that say the same in every row stand below it, unless in `keep`"
-    import pandas as pd
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    same = [c for c in table if c not in keep and len(table) > 1 and table[c].nunique(dropna=False) == 1]
-    print(f"\n{path}")
-    if len(table): print(table.drop(columns=same).to_string(index=False, max_rows=60, line_width=shutil.get_terminal_size((140, 24)).columns, max_colwidth=40, float_format="%.4g", na_rep=""))
-    if same: print("in every row:", ", ".join(f"{c} = {str(table[c].iloc[0])[:60]}" for c in same))
-
 # %% ../nbs/lib/96_grid.ipynb #96-18
 def run_sweep(notebook: str, grid: list, texts: dict = {}, out: str | None = None, cores: int | None = None, threads: int | None = None,
               dry_run: bool = False) -> int: # exit code: 1 if a point failed
     "Run `notebook` over a grid and gather `results.csv`; see `fairparse sweep --help`"
-    from fairparse.cli import count_gpus, own_folder, run_group
     for name, number in (("cores", cores), ("threads", threads)):
         if number is not None and number < 1: raise InputError(f"--{name} is {number}: it must be 1 or more")
     path, root = find_notebook(notebook), find_root()

@@ -140,7 +140,7 @@ def draw_intersections(table: pd.DataFrame, # from `fairness.intersection_table`
     for ax in axes.flat: _label_groups(ax, names, rows_too=ax in axes[:, 0], columns_too=ax in axes[-1])
     bar = fig.colorbar(picture, ax=axes, location="right", shrink=0.7, aspect=30, pad=0.02)
     bar.set_label("difference from all faces (points of mIoU)", fontsize=8); bar.outline.set_visible(False); bar.ax.tick_params(labelsize=8)
-    add_foot(fig, [], f"Upper number: difference from all faces in points of mIoU over {table.classes.iloc[0]} common classes; lower: number of faces. Frame: p < {level:g} (permutation test, adjusted for all cells). Grey: too few faces, or none possible.")
+    add_foot(fig, [], f"Upper number: difference from all faces in points of mIoU over {table.classes.iloc[0]} common classes; lower: number of faces. Frame: p < {level:g} (permutation test against all other faces, adjusted for all cells). Grey: too few faces, or none possible.")
     return fig
 
 def _label_groups(ax, names, rows_too, columns_too):

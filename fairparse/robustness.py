@@ -51,6 +51,11 @@ def severity_table(counts: dict,                # setting -> parser -> counts, f
     return pd.DataFrame(rows).assign(repetitions=len(first), images=first.shape[1])
 
 # %% ../nbs/lib/32_robustness.ipynb #32-08
+def _percent_of(errors, reference):
+    "Ratio in percent of values observed and resampled; all NaN unless the reference is clearly above 0"
+    if reference[0] <= 0 or (reference <= 0).mean() > 0.025: return np.full(errors.shape, np.nan)
+    return 100 * np.divide(errors, reference, out=np.full(errors.shape, np.nan), where=reference > 0)
+
 def corruption_errors(counts: dict, baseline: str | None = None, resamples: int = 1000) -> pd.DataFrame:
     "A row a parser and perturbation, and one called \"mean\": CE and relative CE in percent of the baseline's, with intervals; `InputError` without clean counts"
     if ("none", 0.0) not in counts: raise InputError("the relative corruption error needs the clean setting: add (\"none\", 0.0)")
@@ -60,11 +65,11 @@ def corruption_errors(counts: dict, baseline: str | None = None, resamples: int 
     clean, names = errors["none", 0.0], list(dict.fromkeys(name for name, _ in counts if name != "none"))
     def summed(parser, name, less): return sum(errors[s][parser] - less for s in errors if s[0] == name)
     for parser in clean:
-        ce = {name: 100 * summed(parser, name, 0) / summed(baseline, name, 0) for name in names}
-        relative = {name: 100 * summed(parser, name, clean[parser]) / summed(baseline, name, clean[baseline]) for name in names}
+        ce = {name: _percent_of(summed(parser, name, 0), summed(baseline, name, 0)) for name in names}
+        relative = {name: _percent_of(summed(parser, name, clean[parser]), summed(baseline, name, clean[baseline])) for name in names}
         for kinds in (ce, relative): kinds["mean"] = np.mean([kinds[n] for n in names], 0)
         for name in [*names, "mean"]:
             row = {"parser": parser, "perturbation": name}
-            for kind, values in (("ce", ce[name]), ("relative_ce", relative[name])): row |= dict(zip((kind, f"{kind}_low", f"{kind}_high"), (values[0], *interval(values[1:]))))
+            for kind, values in (("ce", ce[name]), ("relative_ce", relative[name])): row |= dict(zip((kind, f"{kind}_low", f"{kind}_high"), (values[0], *(interval(values[1:]) if values[0] == values[0] else (np.nan, np.nan)))))
             rows.append({**row, "levels": sum(s[0] == name for s in errors) if name != "mean" else len(errors) - 1})
     return pd.DataFrame(rows).assign(baseline=baseline)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .comparisons import adjust, both_p_value, image_p_value, seed_p_value
+from .comparisons import adjust, paired_test
 from .homotopy import parser_title
 from .labels import class_title
 from .metrics import bootstrap_scores, counts_array, dice, interval, iou, mean_present
@@ -93,13 +93,13 @@ def table1(counts: dict,              # from `gather`
             row |= _percent(column, _mean_score(c, dice, reduction), bootstrap_scores(c, dice, reduction, resamples))
         if baseline in counts:
             change = np.array(seeds) - [iou(one) for one in counts[baseline]]
-            p = (np.nan, np.nan) if name == baseline else (image_p_value(counts[baseline], c, tosses=resamples), seed_p_value(change))
-            row |= {**_percent("difference", change.mean(), samples[name] - samples[baseline]), "p_images": p[0], "p_seeds": p[1], "p_adjusted": both_p_value(*p)}
-        else: row |= dict.fromkeys(("difference", "difference_low", "difference_high", "p_images", "p_seeds", "p_adjusted"), np.nan)
+            row |= _percent("difference", change.mean(), samples[name] - samples[baseline])
+            row |= dict.fromkeys(("p_images", "p_seeds", "p"), np.nan) if name == baseline else paired_test(counts[baseline], c, tosses=resamples)
+        else: row |= dict.fromkeys(("difference", "difference_low", "difference_high", "p_images", "p_seeds", "p"), np.nan)
         row |= {"verdict": "", **dict(zip(("reported_miou", "reported_dice"), REPORTED_TABLE1.get(name, (np.nan, np.nan))))}
         rows.append({**row, "repetitions": len(c), "images": c.shape[1], "data": data})
     table = pd.DataFrame(rows)
-    table["p_adjusted"] = adjust(table.p_adjusted)
+    table.insert(table.columns.get_loc("p") + 1, "p_adjusted", adjust(table.p))
     table["verdict"] = [verdict(*row) if baseline in counts else f"{baseline} was not run" for row in zip(table.difference, table.p_adjusted)]
     return table.assign(verdict=table.verdict.mask(table.objective == baseline, "baseline"))
 

@@ -38,6 +38,12 @@ TOY_NOTEBOOKS = {
     "80_table3_class_iou": ('out = ""\nparsers = ""\nobjectives = []\nseeds = []', "from fairparse import toy_tables\ntoy_tables.write(out, 'class,iou\\nskin,1\\n')"),
     "85_figure2_schedules": ('out = ""\nparsers = ""\nschedules = ["single"]\nseed = 0\nepochs = 3', "from fairparse import toy_tables\ntoy_tables.write(out, 'picture')"),
 }
+# stages that the toy only plans: signatures without content
+for name, parameters in {"30_sweep": ["parser", "faces", "objective", "seed", "fold", "threads"], "80_fairness_gaps": ["parsers", "faces", "objectives", "seeds"], "80_corruption_error": ["sweep", "objectives", "seeds"],
+                         "85_figure3_predictions": ["sweep", "faces", "objectives", "seed"], "85_figure4_fairness": ["parsers", "faces", "objectives", "seeds"],
+                         "85_figure5_robustness": ["sweep", "objectives", "seeds", "perturbations"], "85_intersections": ["parsers", "faces", "objectives", "seeds"],
+                         "86_does_it_work": ["planted", "objectives", "seeds"]}.items():
+    TOY_NOTEBOOKS[name] = "\n".join(["out = ''", *(f"{p} = {dict(objectives=[], seeds=[], perturbations=['blur'], seed=0, fold=-1, threads=1).get(p, '')!r}" for p in parameters)]), "raise NotImplementedError"
 TOY_MODULES = {
     "toy_files": "import json\nfrom pathlib import Path\ndef write(path, text):\n    Path(path).parent.mkdir(parents=True, exist_ok=True)\n    Path(path).write_text(text)\n",
     "toy_faces": "from .toy_files import write, json\ndef make(out, record): write(f'{out}/run.json', json.dumps(record))\n",
@@ -64,7 +70,7 @@ def toy_root(tmp_path):
     (root / "nbs" / "workflow" / "profiles" / "toy.yaml").write_text(TOY_PROFILE)
     (root / "nbs" / "workflow" / "profiles" / "real.yaml").write_text(TOY_PROFILE + "data: required\nbeside: [more]\n")
     (root / "fairparse").mkdir()
-    for name in ("__init__", "runs", "notebooks", "cli"): shutil.copy(ROOT / "fairparse" / f"{name}.py", root / "fairparse")
+    for name in ("__init__", "runs", "notebooks", "engine", "cli"): shutil.copy(ROOT / "fairparse" / f"{name}.py", root / "fairparse")
     for name, code in TOY_MODULES.items(): (root / "fairparse" / f"{name}.py").write_text(code)
     for name, cells in TOY_NOTEBOOKS.items(): write_notebook(root / "nbs" / "paper" / f"{name}.ipynb", *cells)
     return root

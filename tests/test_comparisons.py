@@ -6,7 +6,7 @@ import pytest
 from helpers import random_counts
 from scipy import stats
 
-from fairparse.comparisons import adjust, both_p_value, class_iou, hits_and_unions, image_p_value, miou_of, seed_p_value
+from fairparse.comparisons import adjust, class_iou, combined_p_value, hits_and_unions, miou_of, paired_test, seed_p_value
 from fairparse.metrics import bootstrap_scores, interval, iou
 from fairparse.runs import InputError
 
@@ -35,6 +35,9 @@ def exchanged(first, second, coins):
         right = [x if e else y for x, y, e in zip(a, b, coins)]
         differences.append(slow_miou(right, range(a.shape[1])) - slow_miou(left, range(a.shape[1])))
     return sum(differences) / len(differences)
+
+
+def image_p_value(*arguments, **options): return paired_test(*arguments, **options)["p_images"]
 
 
 def test_sums_and_scores_equal_the_metrics():
@@ -107,7 +110,37 @@ def test_a_lucky_training_is_not_a_better_method():
         over_images.append(image_p_value(first, second, tosses=199))
         over_seeds.append(seed_p_value([iou(b) - iou(a) for a, b in zip(first, second)]))
     assert np.mean(np.array(over_images) < 0.05) > 0.4
-    assert np.sum([both_p_value(*p) < 0.05 for p in zip(over_images, over_seeds)]) <= stats.binom.ppf(0.9995, 60, 0.07)
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_equal_methods_are_seldom_called_different(seeds):
+    "Chance of images and of trainings, of about the same size: images alone would be wrong far too often, all three tests are not"
+    rng, wrong, alone = np.random.default_rng(6), [], []
+    for _ in range(150):
+        hard, luck = rng.normal(0.8, 0.05, 40), rng.normal(0, 0.012, (2, seeds))
+        parsers = [np.concatenate([made_up(rng, np.clip(hard + rng.normal(0, 0.06, 40) + l, 0, 1)[:, None], 40) for l in one]) for one in luck]
+        found = paired_test(*parsers, tosses=199)
+        wrong.append(found["p"] < 0.05); alone.append(found["p_images"] < 0.05)
+    assert sum(wrong) <= stats.binom.ppf(0.9995, len(wrong), 0.05), f"{np.mean(wrong):.3f}"
+    assert sum(alone) > sum(wrong)
+
+
+def test_the_combined_test_adds_both_variances():
+    d, error = np.array([0.5, 1.0, 0.6, 0.9]), 0.2
+    seeds = d.var(ddof=1) / 4
+    freedom = (error**2 + seeds) ** 2 / (seeds**2 / 3)
+    assert combined_p_value(d, error) == pytest.approx(2 * stats.t.sf(d.mean() / np.sqrt(error**2 + seeds), freedom))
+    assert combined_p_value(d, 0.0) == pytest.approx(seed_p_value(d)) and combined_p_value([0.4, 0.4], 0.2) == pytest.approx(2 * stats.norm.sf(2))
+    assert np.isnan(combined_p_value([0.4], 0.2)) and combined_p_value([0.0, 0.0], 0.0) == 1
+
+
+def test_a_claim_must_survive_every_test():
+    rng = np.random.default_rng(7)
+    first, second = (np.concatenate([made_up(rng, skill) for _ in range(3)]) for skill in (0.8, 0.82))
+    found = paired_test(first, second)
+    assert found["p"] >= max(found["p_images"], found["p_seeds"])
+    alone = paired_test(first[:1], second[:1])
+    assert np.isnan(alone["p_seeds"]) and alone["p"] == alone["p_images"]
 
 
 @pytest.mark.parametrize("n", [2, 3, 5])
@@ -120,13 +153,11 @@ def test_seed_p_value_is_the_t_test(n):
 def test_seeds_that_cannot_be_asked():
     assert np.isnan(seed_p_value([0.3])) and np.isnan(seed_p_value([]))
     assert seed_p_value([0.0, 0.0]) == 1 and seed_p_value([0.2, 0.2, 0.2]) == 0
-    assert both_p_value(0.03, np.nan) == 0.03 and both_p_value(0.03, 0.2) == both_p_value(0.2, 0.03) == 0.2
-    assert np.isnan(both_p_value(np.nan, 0.2))
 
 
 def test_parsers_of_different_shape_and_single_images():
     with pytest.raises(InputError, match="differ in shape"): image_p_value(random_counts(2, 5, 3), random_counts(1, 5, 3))
-    assert np.isnan(image_p_value(random_counts(1, 1, 3), random_counts(1, 1, 3)))
+    assert np.isnan(list(paired_test(random_counts(1, 1, 3), random_counts(1, 1, 3)).values())).all()
 
 
 def test_adjusted_p_values_equal_the_procedure():

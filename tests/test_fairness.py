@@ -1,7 +1,7 @@
 "Fairness: equal to fairlearn and to plain loops; intervals that cover, p-values that keep their promise; stated results at the edges"
+import functools
 import itertools
 import time
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -67,7 +67,7 @@ def test_scores_and_disparities_equal_fairlearn(seed):
     true, side = torch.randint(0, 5, (24, 8, 8), generator=generator), np.repeat([0, 1, 2], [5, 8, 11])
     wrong = torch.rand(true.shape, generator=generator) < torch.tensor([0.2, 0.4, 0.3])[side][:, None, None]
     pred = torch.where(wrong, torch.randint(0, 5, true.shape, generator=generator), true)
-    pred[true == 4], true[:13][true[:13] == 4] = 3, 3          # class 4 is missed by the parser, and the first two groups lack it
+    pred[pred == 4], true[:13][true[:13] == 4] = 3, 3          # the parser never finds class 4, and the first two groups lack it
     counts, groups = count_pixels(pred, true, 5)[None], blocks([5, 8, 11])
     classes = common_classes(counts, groups, min_size=2)
     assert np.flatnonzero(classes).tolist() == [0, 1, 2, 3]
@@ -159,7 +159,10 @@ def test_intersections_equal_a_loop(case, order):
     counts, values, groups = case
     table = intersection_table({"single": counts}, groups, order, min_size=4, resamples=30).set_index("group")
     literals = {n: set(members_of(values, NAMES.index(n.removeprefix("not ")), int(not n.startswith("not ")))) for n in groups.names}
-    sets = {" & ".join(c): sorted(set.intersection(*(literals[n] for n in c))) for k in range(1, order + 1) for c in itertools.combinations(groups.names, k)}
+    sets = {}
+    for c in (c for k in range(1, order + 1) for c in itertools.combinations(groups.names, k) if not any(f"not {n}" in c for n in c)):
+        faces = sorted(set.intersection(*(literals[n] for n in c)))
+        if faces not in sets.values(): sets[" & ".join(c)] = faces
     kept = {title: faces for title, faces in sets.items() if len(faces) >= 4}
     combined = intersect(groups, order, 4)
     assert list(table.index) == list(kept) == combined.names and combined.dropped == {t: len(f) for t, f in sets.items() if len(f) < 4}
@@ -220,7 +223,8 @@ def test_intervals_of_a_group_cover_its_true_score():
     assert (np.mean(covered, 0) < 1).all()                                      # nor are they uselessly wide
 
 
-def coverage(skills, faces, sims=150, overlapping=False):
+@functools.cache
+def coverage(skills, faces, sims=100, overlapping=False):
     "Share of simulated test sets in which each kind of interval contains the truth; mean error of the variance and of the corrected one"
     rng, truth = np.random.default_rng(len(skills)), disparities(np.array(skills), 0)
     hits, errors = {}, []
@@ -229,7 +233,7 @@ def coverage(skills, faces, sims=150, overlapping=False):
             groups = Groups([f"g{k}" for k in range(len(skills))], rng.random((len(skills), faces)) < 0.3)
             counts = made_up(rng, np.full(faces, skills[0]))
         else: groups, counts = blocks([faces] * len(skills)), made_up(rng, np.repeat(skills, faces))
-        observed, samples = group_scores(counts, groups)[0], bootstrap_groups(counts, groups, None, 300, seed=i)
+        observed, samples = group_scores(counts, groups)[0], bootstrap_groups(counts, groups, None, 240, seed=i)
         ours, resampled, found = disparity_intervals(observed, samples), disparities(samples, 0), disparities(observed, 0)
         for kind in ("variance", "gap", "ratio", "worst"):
             for method, (low, high) in (("ours", ours[kind]), ("percentile", interval(resampled[kind])), ("basic", basic_interval(found[kind], resampled[kind], lowest=0.0))):
@@ -240,25 +244,23 @@ def coverage(skills, faces, sims=150, overlapping=False):
 
 KINDS = ("variance", "gap", "ratio", "worst")
 
-@pytest.mark.parametrize("skills,faces", [([0.8] * 2, 40), ([0.794, 0.806], 40), ([0.78, 0.82], 40), ([0.8] * 5, 40), (list(np.linspace(0.785, 0.815, 5)), 40),
-                                          ([0.8] * 12, 25), (list(np.linspace(0.78, 0.82, 12)), 25), ([0.7] + [0.8] * 11, 25)])
+@pytest.mark.parametrize("skills,faces", [((0.8,) * 2, 40), ((0.794, 0.806), 40), ((0.78, 0.82), 40), ((0.8,) * 5, 40),
+                                          ((0.8,) * 12, 25), (tuple(np.linspace(0.78, 0.82, 12)), 25), ((0.7,) + (0.8,) * 11, 25)])
 def test_intervals_of_disparities_cover(skills, faces):
     covered, (bias, corrected) = coverage(skills, faces)
-    print(len(skills), faces, min(skills), {f"{m} {k}": float(c) for (m, k), c in covered.items()}, bias, corrected)
     for kind in KINDS: assert covered["ours", kind] >= 0.88, f"{kind}: {covered['ours', kind]:.3f}"
     assert bias > 0 and abs(corrected) < bias
 
 
 def test_intervals_of_disparities_between_overlapping_groups_cover():
-    covered, (bias, corrected) = coverage([0.8] * 20, 120, overlapping=True)
-    print({f"{m} {k}": float(c) for (m, k), c in covered.items()}, bias, corrected)
+    covered, (bias, corrected) = coverage((0.8,) * 20, 120, overlapping=True)
     for kind in KINDS: assert covered["ours", kind] >= 0.88
     assert abs(corrected) < bias
 
 
 def test_the_usual_intervals_of_disparities_do_not_cover():
     "The reason for ours: percentile intervals never contain a variance of 0, basic ones miss gaps of many equal groups and small variances of few"
-    equal, small = coverage([0.8] * 12, 25)[0], coverage([0.794, 0.806], 40)[0]
+    equal, small = coverage((0.8,) * 12, 25)[0], coverage((0.794, 0.806), 40)[0]
     assert equal["percentile", "variance"] == 0 and equal["percentile", "gap"] == 0 and equal["percentile", "worst"] < 0.3
     assert equal["basic", "gap"] < 0.75 and equal["basic", "worst"] < 0.85
     assert small["basic", "variance"] < 0.8 and small["basic", "gap"] < 0.85
@@ -307,10 +309,10 @@ def test_empty_and_one_face_groups_have_a_stated_result():
     counts = random_counts(2, 40, 3, seed=3)
     membership = np.stack([np.arange(40) < 20, np.arange(40) >= 20, np.zeros(40, bool), np.arange(40) == 3, np.arange(40) < 4])
     table = group_table(counts, Groups(["a", "b", "none", "one", "few"], membership), resamples=200).set_index("group")
-    assert table.note.tolist() == ["", "", "no face", "one face: no interval", "fewer than 10 faces: not in variance, gap and worst group"]
+    assert table.note.tolist() == ["", "", "no face", "one face: no interval", "fewer than 10 faces: too few to be compared"]
     numbers = table[["miou", "miou_low", "miou_high", "dice_macro", "miou_present"]]
     assert numbers.loc["none"].isna().all() and numbers.loc["one"].isna().tolist() == [False, True, True, False, False]
-    assert numbers.loc[["a", "b", "few"]].notna().all(None)
+    assert numbers.loc[["a", "b", "few"]].notna().all(axis=None)
     alone = group_table(counts, Groups(["one"], membership[3:4]), min_size=1, resamples=20).iloc[0]
     assert alone.miou == pytest.approx(table.miou["one"]) and np.isnan(alone.miou_low)
 
@@ -346,7 +348,7 @@ def test_gaps_of_groups_too_small_to_ask():
     values = np.zeros((40, 4), np.int8)
     values[:20, 0], values[0, 2], values[:4, 3] = 1, 1, 1
     table = gap_table({"p": random_counts(1, 40, 3)}, values, ["half", "nobody", "one", "few"], resamples=100).set_index("attribute")
-    assert table.note.tolist() == ["", "with: no face", "with: one face: no interval", "with: fewer than 10 faces: not in variance, gap and worst group"]
+    assert table.note.tolist() == ["", "with: no face", "with: one face: no interval", "with: fewer than 10 faces: too few to be compared"]
     assert table.p.notna().tolist() == [True, False, False, False] and table.gap.notna().tolist() == [True, False, True, True]
     assert table.gap_low.notna().tolist() == [True, False, False, True] and table.p_adjusted["half"] == table.p["half"]
 
@@ -407,7 +409,7 @@ def test_one_seed_and_two():
     rng, groups = np.random.default_rng(2), blocks([30, 30])
     first, second = made_up(rng, np.full(60, 0.8), 2), made_up(rng, np.full(60, 0.84), 2)
     one = comparison_table({"p": first[:1], "q": second[:1]}, groups, resamples=200)
-    assert one.p_seeds.isna().all() and (one.p == one.p_images).all() and one[["low", "high", "p_adjusted"]].notna().all(None) and (one.seeds == 1).all()
+    assert one.p_seeds.isna().all() and (one.p == one.p_images).all() and one[["low", "high", "p_adjusted"]].notna().all(axis=None) and (one.seeds == 1).all()
     two = comparison_table({"p": first, "q": second}, groups, resamples=200)
     assert two.p_seeds.notna().all() and (two.p >= two.p_images).all() and (two.seeds == 2).all()
 
@@ -415,7 +417,7 @@ def test_one_seed_and_two():
 def test_identical_parsers():
     counts, groups = random_counts(2, 40, 3), blocks([20, 20])
     same = comparison_table({"p": counts, "q": counts.copy()}, groups, resamples=100)
-    assert (same[["difference", "low", "high"]] == 0).all(None) and (same[["p", "p_images", "p_seeds", "p_adjusted"]] == 1).all(None)
+    assert (same[["difference", "low", "high"]] == 0).all(axis=None) and (same[["p", "p_images", "p_seeds", "p_adjusted"]] == 1).all(axis=None)
     row = disparity_table({"p": counts, "q": counts.copy()}, groups, resamples=100).iloc[1]
     assert (row[[c for c in row.index if "_difference" in c]] == 0).all()
     assert comparison_table({"p": counts}, groups).empty
@@ -427,8 +429,8 @@ def test_resamples_that_miss_a_group_do_not_spread():
     assert 0.05 < np.isnan(samples[:, 0]).mean() < 0.25 and not np.isnan(samples[:, 1:]).any()
     table = disparity_table({"p": counts, "q": random_counts(1, 60, 3, seed=6)}, groups, min_size=2, resamples=500)
     gaps = [c for c in table if "difference_" in c]
-    assert table.drop(columns=gaps).notna().all(None) and table.loc[1, gaps].notna().all()
-    assert group_table(counts, groups, 2, 500)[["miou_low", "miou_high"]].notna().all(None)
+    assert table.drop(columns=gaps).notna().all(axis=None) and table.loc[1, gaps].notna().all()
+    assert group_table(counts, groups, 2, 500)[["miou_low", "miou_high"]].notna().all(axis=None)
 
 
 def test_scores_of_zero_and_of_one():
@@ -453,9 +455,9 @@ def test_intersections_that_repeat_or_contradict():
     values[:, 1] = values[:, 0]                                                       # two attributes that are the same
     groups = attribute_groups(values, NAMES, negative=True)
     combined = intersect(groups, 3, 5)
-    assert len(set(combined.names)) == len(combined) and combined.dropped["Male & not Male"] == 0 and combined.dropped["Male & not Young"] == 0
-    table = intersection_table({"p": counts}, groups, 3, 5, resamples=100).set_index("group")
-    assert (table.loc["Male"] == table.loc["Male & Young"]).all()
+    assert "Male" in combined.names and "Male & Young" not in combined.names          # the same faces are asked about once
+    assert "Male & not Male" not in {*combined.names, *combined.dropped} and combined.dropped["Male & not Young"] == 0
+    assert not any((combined.membership[i] == combined.membership[j]).all() for i in range(len(combined)) for j in range(i))
     with pytest.raises(InputError, match="order must be 2 or 3"): intersect(groups, 4)
     with pytest.raises(InputError, match="no combination"): intersect(groups, 2, 100)
 
@@ -487,5 +489,4 @@ def test_a_thousand_resamples_of_three_thousand_images_are_quick():
         assert bootstrap_groups(counts, groups, resamples=1000).shape == (1000, 80)
         seconds.append(time.perf_counter() - start)
         if seconds[-1] <= 5: break
-    print("seconds", seconds)
     assert min(seconds) <= 5

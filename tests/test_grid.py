@@ -229,9 +229,9 @@ def test_bad_input_stops_before_anything_is_written(root):
 def test_what_the_engine_is_asked_for(root, monkeypatch, capsys):
     monkeypatch.chdir(root)
     asked, out = [], root / "outputs" / "sweeps" / "20_facts"
-    monkeypatch.setattr(cli, "run_group", lambda argv: asked.append([str(a) for a in argv]) or code)
+    monkeypatch.setattr(grid, "run_group", lambda argv: asked.append([str(a) for a in argv]) or code)
     for gpus, code in ((0, 0), (2, 0), (0, 1)):
-        monkeypatch.setattr(cli, "count_gpus", lambda: gpus)
+        monkeypatch.setattr(grid, "count_gpus", lambda: gpus)
         assert grid.run_sweep("20_facts", ["seed=0:101"], {}, cores=3, dry_run=True) == code
         assert ("gpu=2" in asked[-1]) == (gpus > 0) and "--dry-run" in asked[-1] and asked[-1][asked[-1].index("--cores") + 1] == "3"
         assert json.loads((out / "sweep.json").read_text())["gpu"] == (gpus > 0)

@@ -13,7 +13,12 @@ from test_cli import celeba, wait_until
 from fairparse.notebooks import notebook_sources
 
 
-def reproduce(root, *options): return fairparse("reproduce", "--profile", "toy", "--cores", 2, *options, cwd=root)
+BASE = ("prepare", "train", "table1", "table3", "figure2")  # the toy has content for these
+
+
+def reproduce(root, *options):
+    stages = () if "--stages" in options else ("--stages", *BASE)
+    return fairparse("reproduce", "--profile", "toy", "--cores", 2, *options, *stages, cwd=root)
 
 
 def planned(root, *options):
@@ -21,9 +26,21 @@ def planned(root, *options):
     done = reproduce(root, "--dry-run", *options)
     assert done.returncode == 0, done.stderr
     text = done.stdout + done.stderr
-    jobs = {rule: int(count) for rule, count in re.findall(r"^(prepare|train|table1|table3|figure2) +(\d+)$", text, re.MULTILINE)}
+    jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE) if rule not in ("all", "total")}
     assert jobs or "Nothing to be done" in text, text
     return jobs
+
+
+def test_each_result_asks_for_what_it_needs(toy_root):
+    train, sweep = {"prepare": 1, "train": 2}, {"prepare": 1, "train": 2, "sweep": 2}
+    for stage in ("gaps", "figure4", "intersections"): assert planned(toy_root, "--stages", stage) == {**train, stage: 1}
+    for stage in ("corruption_error", "figure3", "figure5"): assert planned(toy_root, "--stages", stage) == {**sweep, stage: 1}
+    refused = reproduce(toy_root, "--stages", "study")
+    assert refused.returncode == 2 and "no section 'study'" in refused.stderr
+    whole = fairparse("reproduce", "--profile", "toy", "--dry-run", cwd=toy_root)
+    assert whole.returncode == 0 and "figure5" in whole.stdout + whole.stderr and "study" not in whole.stdout + whole.stderr
+    edit(toy_root / "nbs" / "workflow" / "profiles" / "toy.yaml", "seeds: [0, 1]", "seeds: [0, 1]\nstudy: {}")
+    assert planned(toy_root, "--stages", "study") == {**sweep, "study": 1}
 
 
 def edit(path, old, new):
@@ -157,5 +174,5 @@ def test_what_the_workflow_sets_itself_is_refused_in_a_profile(toy_root):
 def test_profiles_of_the_repository_fit_its_notebooks():
     from fairparse import cli
     names = sorted(p.stem for p in (ROOT / "nbs" / "workflow" / "profiles").glob("*.yaml"))
-    assert names == ["ci", "demo", "paper", "sample"]
+    assert names == ["ci", "demo", "paper", "sample", "study", "study_even", "study_plenty"]
     for name in names: assert cli.load_profile(name)["objectives"][0] == "single"
