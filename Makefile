@@ -1,8 +1,8 @@
-# make reproduce                       parsers, Tables I and III and Figure 2 from procedural faces, on any laptop
+# make reproduce                       parsers, tables and Figures 2 to 5 from procedural faces, on any laptop
 # make reproduce DATA=/path/to/faces   the same from a real CelebAMask-HQ folder, whole or partial
-# make study                           does the method work? all objectives in a world with a planted unfairness, five seeds (about an hour)
+# make study                           does the method work? all objectives in a world with a planted unfairness, five seeds (an hour or two on two cores)
 # make test                            everything that must hold before a change is merged
-# PROFILE=ci|demo|sample|paper, CORES=n and OUT=folder are passed on; PYTHON names the interpreter that .venv is made from.
+# PROFILE=ci|demo|sample|paper, CORES=n and OUT=folder are passed on to reproduce (CORES to study too); PYTHON names the interpreter that .venv is made from.
 PYTHON ?= python3
 PROFILE ?=
 DATA ?=
@@ -27,9 +27,10 @@ test: .venv/.installed
 	$(BIN)/nbdev_test --path nbs/lib --n_workers 2
 	$(BIN)/python -m pytest -q -n 2 --dist loadscope tests
 
-# copy the small results of outputs/demo to outputs/published and refresh the README's table
+# copy the small results of the demo, and of the study if it was made, to outputs/published and refresh the README's tables
 publish: .venv/.installed
 	$(BIN)/fairparse publish
+	test ! -f outputs/study/study/run.json || $(BIN)/fairparse publish --out outputs/study
 
 # what the three objectives cost in a training step
 bench: .venv/.installed

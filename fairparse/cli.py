@@ -170,7 +170,7 @@ def snakemake_command(out: Path, *options: str) -> list:
             "--configfile", str(out / "profile.yaml"), "--profile", "none", "--workflow-profile", "none", *options]
 
 # %% ../nbs/lib/95_cli.ipynb #95-18
-@command(arg("--profile", help="what to run: ci, demo, sample, paper, or a .yaml file (default: sample with --data, demo without)"),
+@command(arg("--profile", help="what to run: ci, demo, sample, paper, study, or a .yaml file (default: sample with --data, demo without)"),
          arg("--data", metavar="DIR", help="folder of real faces, CelebAMask-HQ or images/ + labels/"),
          arg("--cores", type=int, help="CPU cores to use (default: all)"),
          arg("--out", metavar="DIR", help="results (default: outputs/PROFILE in the repository)"),
@@ -198,7 +198,7 @@ def reproduce(profile, data, cores, out, stages, settings, dry_run):
         with atomic_write(out / "profile.yaml") as tmp: tmp.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
         left = any((out / ".snakemake" / "locks").glob("*")) # by a run that was killed: nobody else can be at work here
         if left and run_group(snakemake_command(out, "--unlock", "--cores", "1", "--quiet", "all")): raise InputError(f"cannot unlock {out}: see the message above, or delete {out}/.snakemake/locks")
-        options = ["--cores", str(cores or "all"), "--rerun-incomplete", "--retries", "0", *(["--dry-run"] if dry_run else ["--quiet", "rules", "host"])]
+        options = ["--cores", str(cores or "all"), "--rerun-incomplete", "--keep-going", "--retries", "0", *(["--dry-run"] if dry_run else ["--quiet", "rules", "host"])]
         if gpus := count_gpus(): options += ["--resources", f"gpu={gpus}"]
         if run_group(snakemake_command(out, *options)):
             print(f"error: stopped before the end; what is done stays in {out}, and the same command goes on from there", file=sys.stderr)
@@ -262,7 +262,7 @@ _workers = arg("--threads", type=int, default=available_cores(), help="files tha
 
 @command(arg("--maps", nargs="+", required=True, metavar="NAME=DIR", help="label maps of each parser: {id}.png, or {setting}/{id}.png with none/ and such as blur_0.3/; the first is the baseline"),
          arg("--truth", required=True, metavar="DIR", help="true label maps: {id}.png, a folder of faces, or a face set"),
-         arg("--attributes", metavar="FILE", help="CSV with an id column, CelebA's list, or a face set (default: the truth's own)"),
+         arg("--attributes", metavar="FILE", help="CSV with an id column, CelebAMask-HQ-attribute-anno.txt, or a face set (default: the truth's own)"),
          arg("--out", required=True, metavar="DIR", help="gets counts, tables and figures"),
          arg("--label-map", nargs="+", default=[], metavar="NAME=FILE", help="JSON or CSV that maps another class list to the 19 classes; without NAME for all parsers"),
          arg("--truth-map", metavar="FILE", help="the same for the truth"),
@@ -274,7 +274,7 @@ def audit(maps, truth, attributes, out, label_map, truth_map, split, size, parti
     """Fairness and robustness of any parser, from its label maps
 
     fairparse audit --maps mine=maps/ --truth CelebAMask-HQ/ --out audit/
-    fairparse audit --maps bisenet=a/ mine=b/ --label-map bisenet=classes.csv --truth labels/ --attributes list_attr_celeba.txt --out audit/"""
+    fairparse audit --maps bisenet=a/ mine=b/ --label-map bisenet=classes.csv --truth labels/ --attributes CelebAMask-HQ-attribute-anno.txt --out audit/"""
     from fairparse.audit import audit as audit_parsers, named_folders, named_label_maps
     folders = named_folders(maps)
     audit_parsers(folders, truth, out, attributes, named_label_maps(label_map, list(folders)), truth_map, split, size, partial, min_size, resamples, threads)

@@ -19,7 +19,7 @@ TERMS = ("accuracy", "robustness", "fairness")
 def measure_terms(trainer,        # a `train.Trainer` between two epochs
                   batches: int,   # how many batches to measure on
                  ) -> list:       # of rows for `records.GRADIENTS`, without the epoch: batch, term, value, norm, cosine, groups
-    "Gradient norm of each term and its cosine with accuracy's, on the first batches of the coming epoch"
+    "Gradient norm of each term and its cosine with accuracy's, on the first batches of the coming epoch, without augmentation"
     t, rows = trainer, []
     net, loss = copy.deepcopy(t.plain).train(), copy.deepcopy(t.loss)
     parameters = [p for p in net.parameters() if p.requires_grad]
@@ -34,9 +34,10 @@ def measure_terms(trainer,        # a `train.Trainer` between two epochs
         reference = None
         for term in TERMS:
             value = getattr(parts, term)
-            if not value.requires_grad: continue  # no attributes, or no group large enough in this batch
+            if not value.requires_grad: continue  # a face set without attributes has no fairness term
             gradient = torch.cat([(torch.zeros_like(p) if g is None else g).flatten().double() for p, g in
                                   zip(parameters, torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True))])
+            if not gradient.any(): continue       # no two groups large enough in this batch
             reference = gradient if reference is None else reference
             rows.append({"batch": number, "term": term, "value": value.item(), "norm": gradient.norm().item(),
                          "cosine": torch.nn.functional.cosine_similarity(gradient, reference, dim=0).item(), "groups": counted})

@@ -45,9 +45,10 @@ def add_foot(fig, handles: list, note: str, ncols: int = 2, fontsize: float = 8,
 def loss_panels(parsers: list, baseline: str) -> dict: # title -> parsers
     "Panels of Figure 4: parsers by the fairness loss they were trained with, the baseline in each"
     alternative = [p for p in parsers if p in OBJECTIVES and OBJECTIVES[p].loss.get("fairness") == "shortfall"]
-    variance = [p for p in parsers if p not in alternative and p != baseline]
-    panels = {"Fairness loss: variance": variance, "Fairness loss: shortfall (alternative)": alternative}
-    if not alternative: return {"": [baseline, *variance]}
+    variance = [p for p in parsers if p in OBJECTIVES and p not in alternative and OBJECTIVES[p].homotopy.end[2] > 0 and p != baseline]
+    without = [p for p in parsers if p not in alternative and p not in variance and p != baseline]
+    panels = {"Fairness loss: variance": variance, "Fairness loss: shortfall (alternative)": alternative, "No fairness loss, or not known": without}
+    if not alternative: return {"": [baseline, *(p for p in parsers if p != baseline)]}
     return {title: [baseline, *others] for title, others in panels.items() if others}
 
 # %% ../nbs/lib/86_group_figures.ipynb #86-10
@@ -140,7 +141,7 @@ def draw_intersections(table: pd.DataFrame, # from `fairness.intersection_table`
     for ax in axes.flat: _label_groups(ax, names, rows_too=ax in axes[:, 0], columns_too=ax in axes[-1])
     bar = fig.colorbar(picture, ax=axes, location="right", shrink=0.7, aspect=30, pad=0.02)
     bar.set_label("difference from all faces (points of mIoU)", fontsize=8); bar.outline.set_visible(False); bar.ax.tick_params(labelsize=8)
-    add_foot(fig, [], f"Upper number: difference from all faces in points of mIoU over {table.classes.iloc[0]} common classes; lower: number of faces. Frame: p < {level:g} (permutation test against all other faces, adjusted for all cells). Grey: too few faces, or none possible.")
+    add_foot(fig, [], f"Upper number: difference from all faces in points of mIoU over {table.classes.iloc[0]} common classes; lower: number of faces. Frame: p < {level:g} (permutation test against all other faces, adjusted for all cells). Grey: too few faces, none possible, or the very faces of one of the two groups.")
     return fig
 
 def _label_groups(ax, names, rows_too, columns_too):

@@ -28,7 +28,7 @@ def attributes_of(faces: str | Path,         # folder of the face set
     there = [c for c in index if c not in INDEX.columns]
     names, missing = list(names or there), [i for i in ids if i not in index.index]
     unknown = [n for n in names if n not in there]
-    if not there: raise InputError(f"{path} has no attributes: faces without attributes form no groups")
+    if not there: raise InputError(f"{path} has no attributes, and faces without attributes form no groups: add some, or leave gaps, figure4 and intersections out with --stages")
     if unknown: raise InputError(f"{path} has no attributes {unknown}: it has {there}")
     if missing: raise InputError(f"{path} lacks {len(missing)} of the {len(ids)} counted faces ({missing[:3]}): name the face set that the parsers were tested on")
     return index.loc[list(ids), names].fillna(-1).to_numpy(np.int8), names

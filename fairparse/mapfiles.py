@@ -7,6 +7,7 @@ __all__ = ['CLEAN', 'read_map', 'list_maps', 'find_settings', 'Truth', 'open_tru
 
 # %% ../nbs/lib/32_mapfiles.ipynb #32-02
 import math
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,12 +50,16 @@ def list_maps(folder: Path) -> dict: # id -> path
     return found
 
 # %% ../nbs/lib/32_mapfiles.ipynb #32-06
+def _is_setting(name):
+    try: return bool(parse_setting(name))
+    except InputError: return False
+
 def find_settings(folder: str | Path) -> dict: # (perturbation, severity) -> id -> path, clean maps first
     "Label maps of a parser, directly in `folder` or in folders named by setting; `InputError` if they are not one or the other, or the clean ones are missing"
     folder = Path(folder)
     if not folder.is_dir(): raise InputError(f"{folder} is not a folder: give the folder of a parser's label maps, as in --maps mine=DIR")
     inside, flat = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), _holds_maps(folder)
-    if flat and (folder / "none").is_dir(): raise InputError(f"{folder} holds label maps and a folder none/: put the clean maps into none/, or take the folders away")
+    if flat and (lost := [p.name for p in inside if _is_setting(p.name)]): raise InputError(f"{folder} holds label maps and the settings {', '.join(lost)}: put the clean maps into none/, or take the folders away")
     if flat or not inside: return {CLEAN: list_maps(folder)}
     settings = {}
     for sub in inside:
@@ -129,20 +134,27 @@ def open_truth(folder: str | Path,       # a face set, a folder of faces, or a f
     return _open_faces(folder, table, size)
 
 # %% ../nbs/lib/32_mapfiles.ipynb #32-11
+def _numbers_celeba(path):
+    "Whether an attribute list is that of CelebA, whose pictures have six digits, not of CelebAMask-HQ"
+    with open(path, encoding="utf-8", errors="replace") as file: lines = [line.split() for line, _ in zip(file, range(4))]
+    return any(words and re.fullmatch(r"\d{6}(\.\w+)?", words[0]) and len(words) > 1 for words in lines)
+
 def face_attributes(truth: Truth, path: str | Path | None = None, # CSV with an `id` column, CelebA's text file, or a face set; None: the truth's own
                    ) -> pd.DataFrame:                              # a row a face of the truth: 1, 0, missing
     "Attributes of the faces; `InputError` if there are none, or none of them belongs to a face"
     if path is None:
-        if truth.attributes is None: raise InputError(f"{truth.folder} has no attributes: name a file with --attributes (a CSV with an id column, or CelebA's list), or a face set")
+        if truth.attributes is None: raise InputError(f"{truth.folder} has no attributes: name a file with --attributes (a CSV with an id column, or CelebAMask-HQ-attribute-anno.txt), or a face set")
         return truth.attributes.astype("Int8")
     path, ids, keys = Path(path), truth.ids, truth.stems
     if (path / "faces.json").is_file():
         faces = open_face_set(path, verify=False)
         table, keys = faces.index.set_index("id")[faces.attributes], ids
     elif path.is_file():
+        if path.suffix.lower() != ".csv" and _numbers_celeba(path) and not all(len(key) == 6 for key in keys):
+            raise InputError(f"{path} numbers the pictures of CelebA (000001.jpg, …), but the faces are called {keys[0]!r}: other people would get these attributes; for CelebAMask-HQ give its own CelebAMask-HQ-attribute-anno.txt")
         if path.suffix.lower() != ".csv": keys = [str(int(key)) if key.isdecimal() else key for key in keys] # CelebA's lists count without leading zeros
         table = read_attributes(path, keys)
-    else: raise InputError(f"{path} is neither an attribute file nor a face set: give a CSV with an id column, CelebA's list of attributes, or a folder with faces.json")
+    else: raise InputError(f"{path} is neither an attribute file nor a face set: give a CSV with an id column, CelebAMask-HQ-attribute-anno.txt, or a folder with faces.json")
     if not table.index.isin(keys).any(): raise InputError(f"{path} has no row for any of the {len(ids)} faces, the first of which is {keys[0]!r}: write the ids like the maps' names")
     if not len(table.columns): raise InputError(f"{path} has no attributes: add a column for each, with 1, 0, or nothing for unknown")
     return table.reindex(keys).set_axis(ids).astype("Int8")

@@ -84,6 +84,7 @@ def study_for_readers(changes: pd.DataFrame) -> pd.DataFrame:
 def publish_study(out: Path, published: Path, readme: Path) -> list: # files written
     "Copy the study's tables, figures and notebook, and refresh the README"
     folder = out / "study"
+    if not (folder / "run.json").is_file(): raise InputError(f"{folder} is not finished: run `make study` first")
     written = copy_results([*sorted(folder.glob("*.csv")), *sorted(folder.glob("*.png"))], folder, published / "study")
     written.append(clean_notebook(folder / "86_does_it_work.ipynb", published / "study" / "86_does_it_work.ipynb"))
     text = markdown_table(study_for_readers(pd.read_csv(folder / "changes.csv")))

@@ -24,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import time
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +34,13 @@ class InputError(ValueError):
     "Something the user gave is wrong; the message names the file or value and says what to do"
 
 def check_types(record):
-    "`InputError` if a field of the dataclass `record` is not of its default's type; an int may stand for a float"
+    "`InputError` if a field of the dataclass `record` is not of its default's type (for a default of None: of the type named beside it, or None); an int may stand for a float"
     for field in dataclasses.fields(record):
         default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
         value, kind = getattr(record, field.name), type(default)
+        if default is None:
+            if value is None: continue
+            kind = next(iter(typing.get_args(field.type)))
         fits = isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
         if not fits: raise InputError(f"{field.name} must be of type {kind.__name__} (like {default!r}), not {value!r}")
 

@@ -15,7 +15,7 @@ import io
 import json
 import math
 import time
-from dataclasses import MISSING, asdict, dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -53,13 +53,13 @@ class TrainConfig:
     warmup: float = 0.3                    # share of a one-cycle schedule in which the rate rises
     ema: float = 0.0                       # decay of an average of the weights, which is then the result; 0: none
     repeat_rare: float = 0.0               # classes of a smaller share of the faces come more often, see `22_sampling`; 0: every face once an epoch
-    balance_groups: float = 0.0            # the same for groups: faces of groups below this share come more often
+    balance_groups: float | None = None    # the same for groups: faces of groups below this share come more often; None: as the objective says (0)
     class_balance: float = 0.0             # exponent of inverse class frequency in the cross-entropy's weights
     prior_correction: float = 0.0          # share of those weights that is taken back after training, see `undo_class_weights`
     precision: str = "no"                  # "no", "fp16", "bf16" or "auto", see `pick_precision`
     groups: list = field(default_factory=list)      # attributes of the fairness term; empty: all of the face set
-    perturbation: str = "gaussian_noise"   # for loss.perturb "inputs" and "drop"
-    severity: float = 0.1
+    perturbation: str | None = None        # for loss.perturb "inputs" and "drop"; None: as the objective says ("gaussian_noise")
+    severity: float | None = None          # None: as the objective says (0.1)
     homotopy: dict = field(default_factory=dict)    # e.g. {"end": [0.5, 0.25, 0.25]}
     loss: dict = field(default_factory=dict)        # e.g. {"noise_std": 0.5}
     augment: dict = field(default_factory=dict)     # e.g. {"rotate": 15}
@@ -67,9 +67,10 @@ class TrainConfig:
 
     def __post_init__(self):
         check_types(self)
-        for name, value in find_objective(self.objective).training.items():
-            default = self.__dataclass_fields__[name]
-            if getattr(self, name) == ({} if default.default is MISSING else default.default): setattr(self, name, value)  # nothing else was asked for
+        own = find_objective(self.objective).training
+        for name, fallback in (("perturbation", "gaussian_noise"), ("severity", 0.1), ("balance_groups", 0.0)):
+            if getattr(self, name) is None: setattr(self, name, own.get(name, fallback))
+        self.augment = {**own.get("augment", {}), **self.augment}
         for name, allowed in (("perturbation", tuple(PERTURBATIONS)), ("optimizer", ("adam", "adamw")), ("lr_schedule", ("constant", "one_cycle")), ("precision", ("no", "fp16", "bf16", "auto"))):
             if getattr(self, name) not in allowed: raise InputError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
         for name in ("epochs", "batch_size", "accumulate", "lr"):
@@ -150,6 +151,7 @@ class Trainer:
         if not self.member.shape[1] and max(self.homotopy.start[2], self.homotopy.end[2]) > 0:
             raise InputError(f"{faces.folder} has no attributes, but objective {config.objective!r} needs groups for its fairness term: add attributes, or use \"single\"")
         rare = [repeat_factors(classes_present(faces.masks[train_rows], len(faces.classes)), config.repeat_rare)] if config.repeat_rare else []
+        if config.balance_groups and not self.member.shape[1]: raise InputError(f"{faces.folder} has no attributes, but balance_groups needs groups: add attributes, or set it to 0")
         if config.balance_groups: rare.append(repeat_factors(self.member[train_rows] > 0, config.balance_groups))
         self.factors = np.max(rare, 0) if rare else None
         if config.class_balance: loss_config.class_weights = class_weights(faces.masks[train_rows], len(faces.classes), config.class_balance)
@@ -320,7 +322,7 @@ def fit(trainer: Trainer) -> pd.DataFrame: # the history, see `records.HISTORY`
     with tqdm(total=t.steps * t.config.epochs, initial=t.steps * t.epoch, desc=f"{t.config.objective} seed {t.config.seed}", unit="step",
               mininterval=5, disable=not t.progress or not t.accelerator.is_main_process) as bar:
         while t.epoch < t.config.epochs:
-            t.gradients += [{"epoch": t.epoch, **row} for row in measure_terms(t, t.measured)]
+            if t.measured: t.gradients += [{"epoch": t.epoch, **row} for row in measure_terms(t, t.measured)]
             row = train_epoch(t, bar)
             t.history.append(row)
             t.epoch += 1

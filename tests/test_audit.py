@@ -356,7 +356,7 @@ def break_maps(world, what):
     ("value", "face 7.png holds the label 23: known labels are 0-18; mend it, or map"), ("colours", r"face 7.png holds the colour \(9, 8, 7\).*grey or palette image of label values"),
     ("shape", "face 7.png is 32x16, but its truth is 16x16.*without cropping"), ("two files", "two files for the id 'face 7': remove one"),
     ("missing", r"good lacks the none maps of 4 of 24 faces \(face 1, face 2, face 3, …; a map that is there: .*png\): add them, or .*--partial"),
-    ("no clean maps", "good has blur_0.1, but no none/"), ("both", "holds label maps and a folder none/"), ("no setting", "results is not the folder of a setting"),
+    ("no clean maps", "good has blur_0.1, but no none/"), ("both", "holds label maps and the settings none"), ("no setting", "results is not the folder of a setting"),
     ("severity", "blur_nan: a severity is a number"), ("twice", "second folder of the setting blur_0.1"), ("empty setting", "blur_0.1 holds no label maps"),
     ("no truth", "truth holds no true label maps"), ("empty truth", "truth holds no true label maps"), ("truth value", "truth/face 7.png holds the label 30"),
     ("no attributes", "attributes.csv is neither an attribute file nor a face set"), ("nobody", "no row for any of the 24 faces.*write the ids like the maps' names"),
@@ -487,3 +487,17 @@ def test_true_maps_shifted_by_a_few_pixels(tmp_path, real_data, capsys):
     assert scores.exact == 100 and 40 < scores.four < scores.one < 95
     assert scores.images_with_class == len(truth.ids) and "(0 without attributes), 40 attributes" in capsys.readouterr().out
     assert (tmp_path / "out/figures/figure4_fairness.png").stat().st_size > 20000
+
+
+def test_attributes_of_other_peoples_pictures_are_refused(tmp_path):
+    "CelebA's list counts other pictures than CelebAMask-HQ: 000002.jpg there is another person than 2.png here"
+    for i in range(3): save(tmp_path / f"truth/{i}.png", np.zeros((SIDE, SIDE), np.uint8))
+    (tmp_path / "list_attr_celeba.txt").write_text("3\nMale Young\n" + "".join(f"{i:06d}.jpg  1 -1\n" for i in range(1, 4)))
+    truth = open_truth(tmp_path / "truth")
+    with pytest.raises(InputError, match="numbers the pictures of CelebA.*CelebAMask-HQ-attribute-anno.txt"): face_attributes(truth, tmp_path / "list_attr_celeba.txt")
+    (tmp_path / "anno.txt").write_text("3\nMale Young\n" + "".join(f"{i}.jpg  1 -1\n" for i in range(3)))
+    assert face_attributes(truth, tmp_path / "anno.txt").Male.tolist() == [1, 1, 1]
+
+
+def test_a_parser_named_like_a_column_is_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be called 'images'"): audit({"images": tmp_path}, tmp_path, tmp_path / "out")

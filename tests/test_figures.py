@@ -127,7 +127,7 @@ def test_attributes_that_are_not_there_are_named(study, tmp_path):
     with pytest.raises(InputError, match=r"no attributes \['Goatee'\]"): attributes_of(study / "faces", ["001"], ["Goatee"])
     with pytest.raises(InputError, match="index.parquet is missing"): attributes_of(tmp_path, ["001"])
     write_table(pd.DataFrame({"id": ["a"], "split": "test", "fold": None, "source": "x"}), tmp_path / "index.parquet", INDEX)
-    with pytest.raises(InputError, match="has no attributes: faces without"): attributes_of(tmp_path, ["a"])
+    with pytest.raises(InputError, match="has no attributes, and faces without"): attributes_of(tmp_path, ["a"])
 
 
 def test_demographic_groups_have_negatives_where_both_sides_are_large():

@@ -103,10 +103,18 @@ def test_gradients_asked_for_later_are_measured(faces, tmp_path, capsys):
 
 
 def test_an_objective_brings_its_own_training_settings():
-    assert TrainConfig(objective="single_balanced").balance_groups == 0.2 and TrainConfig(objective="single_balanced", balance_groups=0.4).balance_groups == 0.4
+    assert TrainConfig(objective="single_balanced").balance_groups == 0.2 and TrainConfig(objective="single_balanced", balance_groups=0.0).balance_groups == 0
+    contrast = TrainConfig(objective="linear_contrast", severity=0.1)
+    assert (contrast.perturbation, contrast.severity) == ("contrast", 0.1) and TrainConfig().severity == 0.1 and TrainConfig(perturbation="blur").perturbation == "blur"
+    assert TrainConfig(objective="single_augmented", augment={"flip": 0.5}).augment["flip"] == 0.5
     assert TrainConfig(objective="single").balance_groups == 0
     assert TrainConfig(objective="single_augmented").resolve()[2].rotate == 8
     for name in OBJECTIVES: TrainConfig(objective=name).resolve()
+
+
+def test_balanced_sampling_needs_groups(tmp_path):
+    faces = make_faces(tmp_path / "faces", 6, attributes=())
+    with pytest.raises(InputError, match="no attributes, but balance_groups"): make_trainer(faces, tmp_path / "parser", objective="single_balanced")
 
 
 def test_faces_of_rare_groups_come_more_often(faces, tmp_path):
