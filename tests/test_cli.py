@@ -218,7 +218,8 @@ def test_good_settings(toy_root, monkeypatch):
     monkeypatch.chdir(toy_root)
     profile = cli.load_profile("toy", ["train.epochs=3", "seeds=[5]", "figure2.epochs=9", "threads.train=2", "cross_validation=true"])
     assert (profile["train"]["epochs"], profile["seeds"], profile["figure2"], profile["threads"], profile["cross_validation"]) == (3, [5], {"epochs": 9}, {"train": 2}, True)
-    assert cli.workflow_stages() == {"prepare": "10_prepare", "train": "20_train_parser", "table1": "80_table1_objectives", "table3": "80_table3_class_iou", "figure2": "85_figure2_schedules"}
+    stages = cli.workflow_stages()
+    assert list(stages)[:3] == ["prepare", "train", "table1"] and stages["sweep"] == "30_sweep" and stages["study"] == "86_does_it_work" and len(stages) == len(set(stages.values()))
     with pytest.raises(InputError, match="did you mean 'toy'"): cli.load_profile("toyy")
     (toy_root / "own.yaml").write_text("seed: [0]\n")
     with pytest.raises(InputError, match="did you mean 'seeds'"): cli.load_profile("own.yaml")
