@@ -57,12 +57,16 @@ class Draws:
         for row, generator in zip(drawn, self.generators): row.normal_(generator=generator)
         return drawn
 
-    def uniform(self, *shape: int) -> Tensor: # (B, *shape), in (0, 1), in steps of 1/65536
-        "Uniform numbers of 16 bits, four of them from each draw"
+    def bits(self, *shape: int) -> Tensor:    # (B, *shape) int16
+        "Uniform whole numbers in -32768..32767, four of them from each draw"
         count = math.prod(shape)
-        bits = torch.empty(len(self.generators), (count + 3) // 4, dtype=torch.int64, device=self.device)
-        for row, generator in zip(bits, self.generators): row.random_(-2**63, None, generator=generator)
-        return bits.view(torch.int16)[:, :count].reshape(-1, *shape).float().add_(32768.5).div_(65536)
+        drawn = torch.empty(len(self.generators), (count + 3) // 4, dtype=torch.int64, device=self.device)
+        for row, generator in zip(drawn, self.generators): row.random_(-2**63, None, generator=generator)
+        return drawn.view(torch.int16)[:, :count].reshape(-1, *shape)
+
+    def uniform(self, *shape: int) -> Tensor: # (B, *shape), in (0, 1), in steps of 1/65536
+        "Uniform numbers of 16 bits"
+        return self.bits(*shape).float().add_(32768.5).div_(65536)
 
 # %% ../nbs/lib/30_perturb.ipynb #30-07
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -133,9 +137,9 @@ def gaussian_noise(images, value, draws):
 
 @perturbation("share of values lost, each channel by itself", lambda s: s)
 def salt_and_pepper(images, value, draws):
-    "Half of the lost values become far too small, half far too large: clipping makes them 0 and 255"
-    lost = F.hardshrink(draws.uniform(*images.shape[1:]).sub_(0.5), (1 - value) / 2) # 0 where the value survives
-    return images.add_(lost, alpha=1e9)
+    "Half of the lost values become 0, half 255"
+    bits, half = draws.bits(*images.shape[1:]), max(1, round(32768 * value)) # of the 65536 values that bits can have
+    return images.masked_fill_(bits < half - 32768, 0).masked_fill_(bits >= 32768 - half, 255)
 
 # %% ../nbs/lib/30_perturb.ipynb #30-12
 def _sum_of_shifts(images, weights, offsets):
