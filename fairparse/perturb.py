@@ -137,9 +137,9 @@ def gaussian_noise(images, value, draws):
 
 @perturbation("share of values lost, each channel by itself", lambda s: s)
 def salt_and_pepper(images, value, draws):
-    "Half of the lost values become 0, half 255"
-    bits, half = draws.bits(*images.shape[1:]), max(1, round(32768 * value)) # of the 65536 values that bits can have
-    return images.masked_fill_(bits < half - 32768, 0).masked_fill_(bits >= 32768 - half, 255)
+    "Half of the lost values become far too small, half far too large: clipping makes them 0 and 255"
+    lost = F.hardshrink(draws.bits(*images.shape[1:]).float().add_(0.5), 32768 * (1 - value)) # 0 where the value survives
+    return images.add_(lost, alpha=1e6)
 
 # %% ../nbs/lib/30_perturb.ipynb #30-12
 def _sum_of_shifts(images, weights, offsets):

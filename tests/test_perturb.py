@@ -74,13 +74,14 @@ def test_agrees_with_imagecorruptions_at_its_constants(name, level, faces, their
 
 
 def test_speed_beside_imagecorruptions(theirs):
-    "Wall time of 64 images of 256 px; theirs are timed on 16 of them, times four. Measured on two cores: 1.9 to 5.2 times as fast in the median, so 5 is a goal, not a promise"
+    "Wall time of 64 images of 256 px; theirs are timed on 16 of them, times four. Measured on two idle cores: 4.3 to 4.8 times as fast in the median (the goal is 5), half of that where memory has to be fetched anew"
     cores = len(os.sched_getaffinity(0))
     if os.getloadavg()[0] > 0.5 * cores: pytest.skip(f"the load is {os.getloadavg()[0]:.1f} on {cores} cores: timings would be those of other programs")
     keep_freed_memory()  # as training does
     faces = np.tile(render_faces(16, 256, seed=1)[0], (4, 1, 1, 1))
     batch, threads = as_batch(faces), torch.get_num_threads()
     def seconds(function):
+        function()  # memory is there: a sweep calls the same perturbation again and again
         start = time.perf_counter()
         function()
         return time.perf_counter() - start
@@ -95,7 +96,7 @@ def test_speed_beside_imagecorruptions(theirs):
             print(f"{name:16} ours {one / 64e-3:6.2f} ms, theirs {two / 64e-3:6.2f} ms an image: {ratios[name]:5.1f} times as fast")
     finally: torch.set_num_threads(threads)
     print(f"median {statistics.median(ratios.values()):.1f}")
-    assert statistics.median(ratios.values()) > 1, ratios
+    assert statistics.median(ratios.values()) > 2, ratios
 
 
 # what every perturbation keeps to
