@@ -282,13 +282,14 @@ def audit(maps, truth, attributes, out, label_map, truth_map, split, size, parti
 
 @command(arg("--data", required=True, metavar="DIR", help="images, a folder of faces, or a face set"),
          arg("--out", required=True, metavar="DIR", help="gets {setting}/{id}.png; the same command goes on after an interruption"),
-         arg("--perturbations", nargs="+", metavar="NAME", default=["gaussian_noise", "blur", "occlusion", "salt_and_pepper", "brightness", "darkness"], help="names of nbs/lib/30_perturb (default: the paper's six)"),
+         arg("--perturbations", nargs="+", metavar="NAME", help="names of nbs/lib/30_perturb (default: the paper's six)"),
          arg("--severities", nargs="+", type=float, default=[0.1, 0.3, 0.5], metavar="S", help="0 to 1 (default: 0.1 0.3 0.5)"),
          arg("--size", type=int, help="side in pixels (default: as they are)"), arg("--seed", type=int, default=0, help="of the damage"), _split, _workers)
 def perturb(data, out, perturbations, severities, size, seed, split, threads):
     "Write damaged images for any parser to parse, for `audit`"
     from fairparse.damaged_images import write_perturbed
-    print(f"{write_perturbed(data, out, perturbations, severities, seed, size, split, threads)} images written: {out}")
+    from fairparse.perturb import PAPER
+    print(f"{write_perturbed(data, out, perturbations or PAPER, severities, seed, size, split, threads)} images written: {out}")
 
 # %% ../nbs/lib/95_cli.ipynb #95-26
 @command(arg("--out", default="outputs/demo", metavar="DIR", help="a finished output folder (default: outputs/demo)"))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PERTURBATION_COLOURS', 'read_examples', 'image_score', 'example_scores', 'veil_errors', 'setting_title',
-           'draw_examples', 'severity_lines', 'spread_apart', 'draw_severities']
+           'draw_examples', 'severity_lines', 'spread_apart', 'recoloured', 'draw_severities']
 
 # %% ../nbs/lib/87_damage_figures.ipynb #87-02
 from pathlib import Path
@@ -118,14 +118,17 @@ def spread_apart(positions: np.ndarray, # (K,)
     out[order] = moved
     return out
 
+def recoloured(style: dict, colour: str) -> dict:
+    "A parser's plot options in another colour; hollow markers stay hollow"
+    return {**style, "color": colour, "markerfacecolor": "white" if style["markerfacecolor"] == "white" else colour}
+
 def _draw_scores(ax, table, perturbations, parsers, styles, colours):
     "The upper panel: all lines, the baseline's interval as a band, names at the right end"
     ends = []
     for name in perturbations:
         for parser in parsers[::-1]:                              # the baseline on top
             own = severity_lines(table[table.parser == parser], name)
-            style = {**styles[parser], "color": colours[name], "markerfacecolor": "white" if styles[parser]["markerfacecolor"] == "white" else colours[name]}
-            ax.plot(own.severity, own.miou, ms=4, lw=1.2, label=f"{name}, {parser}", **style)
+            ax.plot(own.severity, own.miou, ms=4, lw=1.2, label=f"{name}, {parser}", **recoloured(styles[parser], colours[name]))
             if parser == parsers[0]:
                 ax.fill_between(own.severity, own.miou_low, own.miou_high, color=colours[name], alpha=0.13, lw=0)
                 ends.append((own.severity.iloc[-1], own.miou.iloc[-1]))
@@ -144,9 +147,8 @@ def _draw_differences(ax, table, name, parsers, styles, colour, step):
     for k, parser in enumerate(parsers):
         own = severity_lines(table[table.parser == parser], name)
         x = own.severity + (k - (len(parsers) - 1) / 2) * step
-        style = {**styles[parser], "color": colour, "markerfacecolor": "white" if styles[parser]["markerfacecolor"] == "white" else colour}
         ax.vlines(x, own.difference_low, own.difference_high, color=colour, lw=0.9)
-        ax.plot(x, own.difference, ms=3, mew=0.8, lw=0.7, label=parser, **style)
+        ax.plot(x, own.difference, ms=3, mew=0.8, lw=0.7, label=parser, **recoloured(styles[parser], colour))
     ax.set_title(name.replace("_", " "), fontsize=8.5, color=colour)
     ax.set_xticks(sorted(table.severity.unique())); ax.tick_params(labelsize=7)
 
@@ -178,7 +180,7 @@ def draw_severities(table: pd.DataFrame,             # from `robustness.severity
         below.tick_params(labelleft=k % columns == 0)
         if k // columns == (len(perturbations) - 1) // columns or k + columns >= len(perturbations): below.set_xlabel("severity", fontsize=8)
         if k % columns == 0: below.set_ylabel("difference (points)", fontsize=8)
-    handles = [Line2D([], [], label=parser_title(p), ms=4, lw=1.2, **{**styles[p], "color": "#222222", "markerfacecolor": "white" if styles[p]["markerfacecolor"] == "white" else "#222222"}) for p in parsers]
+    handles = [Line2D([], [], label=parser_title(p), ms=4, lw=1.2, **recoloured(styles[p], "#222222")) for p in parsers]
     notes = [f"Above: mIoU of each parser; shaded, the 95 % interval of {parser_title(parsers[0])}."]
     if others: notes.append(f"Below: difference from {parser_title(parsers[0])} on the same damaged pictures, in points of mIoU, with 95 % intervals over {drawn_from(table)}.")
     add_foot(fig, handles, " ".join(notes), handlelength=3.4)

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from . import perturb as perturb_module
 from .metrics import count_pixels, counts_table
 from .perturb import image_seeds, perturb
-from .predict import predict_probabilities
+from .predict import check_scorable, predict_probabilities
 from .records import COUNTS, FaceSet, setting_name, write_arrays, write_table
-from .runs import InputError, hash_file, read_json, write_json
+from .runs import hash_file, read_json, write_json
 from .unet import Parser
 
 # %% ../nbs/lib/31_sweep.ipynb #31-05
@@ -67,8 +67,7 @@ def sweep_parser(parser: Parser, weights: str | Path, # the parser and the file 
                  seed: int = 0, batch_size: int = 32, progress: bool = True) -> list: # of the settings made now
     "Count all settings that are missing in the folder; `InputError` if there are no faces or classes differ"
     folder = Path(folder)
-    if not len(rows): raise InputError(f"no faces of {faces.folder} to score")
-    if list(parser.spec.classes) != list(faces.classes): raise InputError(f"the parser knows other classes than {faces.folder}: {parser.spec.classes} and {faces.classes}")
+    check_scorable(parser, faces, rows)
     open_sweep(folder, _identity(weights, faces, rows, seed))
     paths = {setting: folder / "settings" / f"{setting_name(*setting)}.parquet" for setting in settings}
     missing = [setting for setting, path in paths.items() if not path.is_file()]
