@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['TrainConfig', 'pick_precision', 'make_optimizer', 'class_weights', 'undo_class_weights', 'Trainer', 'train_step',
-           'update_average', 'train_epoch', 'validate', 'training_identity', 'finished_parser', 'save_checkpoint',
-           'load_checkpoint', 'fit']
+           'train_epoch', 'validate', 'training_identity', 'finished_parser', 'save_checkpoint', 'load_checkpoint',
+           'fit']
 
 # %% ../nbs/lib/23_train.ipynb #23-02
 import copy
 import hashlib
 import importlib.util
-import io
 import json
 import math
 import time
@@ -25,6 +24,7 @@ from accelerate import Accelerator, DataLoaderConfiguration
 from tqdm import tqdm
 
 from .augment import AugmentConfig, augment
+from .checkpoints import move_average, read_checkpoint, write_checkpoint
 from .gradients import measure_terms
 from .homotopy import Homotopy, find_objective
 from .labels import flip_order
@@ -32,7 +32,7 @@ from .losses import LossConfig, MultiObjectiveLoss
 from .metrics import confusion, iou
 from .perturb import PERTURBATIONS, perturb
 from .records import GRADIENTS, HISTORY, FaceSet, write_table
-from .runs import InputError, atomic_write, check_types, keep_freed_memory
+from .runs import InputError, check_types, keep_freed_memory
 from .sampling import classes_present, derive_seed, epoch_order, repeat_factors
 from .unet import Parser, save_parser
 
@@ -215,20 +215,12 @@ def train_step(trainer: Trainer,
         t.optimizer.step()
         t.scheduler.step()
         t.optimizer.zero_grad()
-        if t.average is not None and t.accelerator.sync_gradients: update_average(t)
+        if t.average is not None and t.accelerator.sync_gradients:
+            t.updates += 1
+            move_average(t.average, t.plain, config.ema, t.updates)
     return values
 
 # %% ../nbs/lib/23_train.ipynb #23-16
-@torch.no_grad()
-def update_average(trainer: Trainer):
-    "Move the averaged weights towards the present ones"
-    trainer.updates += 1
-    decay = min(trainer.config.ema, (1 + trainer.updates) / (10 + trainer.updates))
-    for mean, now in zip(trainer.average.state_dict().values(), trainer.plain.state_dict().values()):
-        if mean.is_floating_point(): mean.lerp_(now, 1 - decay)
-        else: mean.copy_(now)
-
-# %% ../nbs/lib/23_train.ipynb #23-18
 def train_epoch(trainer: Trainer, bar) -> dict: # a row of the history
     "Train one epoch and validate; `InputError` naming epoch and step if the loss is not finite"
     t, start = trainer, time.time()
@@ -263,7 +255,7 @@ def validate(trainer: Trainer) -> float:
     tp = matrix.diagonal()
     return float(iou(np.stack([tp, matrix.sum(0) - tp, matrix.sum(1) - tp], -1)[None]))
 
-# %% ../nbs/lib/23_train.ipynb #23-20
+# %% ../nbs/lib/23_train.ipynb #23-18
 def training_identity(trainer: Trainer) -> str:
     "SHA-256 over all that decides a training's result, taken before its first step"
     t = trainer
@@ -289,19 +281,13 @@ def save_checkpoint(trainer: Trainer, improved: bool):
              "history": t.history, "gradients": t.gradients, "model": t.plain.state_dict(), "average": t.average.state_dict() if t.average is not None else None,
              "groups": t.loss.state_dict(), "optimizer": t.optimizer.state_dict(), "scheduler": t.scheduler.state_dict(),
              "scaler": t.accelerator.scaler.state_dict() if t.accelerator.scaler is not None else None}
-    packed = io.BytesIO()
-    torch.save(state, packed)  # in memory first: only then a full disk is an OSError
-    with atomic_write(t.folder / "checkpoint" / "state.pt") as tmp: tmp.write_bytes(packed.getbuffer())
+    write_checkpoint(t.folder / "checkpoint" / "state.pt", state)
 
 def load_checkpoint(trainer: Trainer):
     "Go on from the checkpoint in the trainer's folder, if it is of the same training; `InputError` if it is damaged"
     t, path = trainer, trainer.folder / "checkpoint" / "state.pt"
-    if not path.is_file(): return
-    try: state = torch.load(path, map_location=t.device, weights_only=True)
-    except Exception as error: raise InputError(f"checkpoint {path} cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__}): delete it to start again") from error
-    if state.get("identity") != t.identity:
-        t.accelerator.print(f"{path} belongs to another configuration, network or other data: starting again from the first epoch")
-        return
+    state = read_checkpoint(path, t.identity, t.device, t.accelerator.print)
+    if state is None: return
     if t.measured and state["epoch"] and not state["gradients"]:
         t.accelerator.print(f"{path} was made without measuring gradients: starting again from the first epoch")
         return
@@ -314,7 +300,7 @@ def load_checkpoint(trainer: Trainer):
     t.epoch, t.best, t.updates, t.history, t.gradients = (state[k] for k in ("epoch", "best", "updates", "history", "gradients"))
     t.accelerator.print(f"resumed after epoch {t.epoch} of {t.config.epochs}")
 
-# %% ../nbs/lib/23_train.ipynb #23-22
+# %% ../nbs/lib/23_train.ipynb #23-20
 def fit(trainer: Trainer) -> pd.DataFrame: # the history, see `records.HISTORY`
     "Train to the last epoch, with a checkpoint after each; write `model` (last) and `best` weights and the history"
     t = trainer
