@@ -43,6 +43,19 @@ def test_each_result_asks_for_what_it_needs(toy_root):
     assert planned(toy_root, "--stages", "study") == {**sweep, "study": 1}
 
 
+def test_generators_are_trained_where_the_profile_asks_for_them(toy_root):
+    profile = toy_root / "nbs" / "workflow" / "profiles" / "toy.yaml"
+    assert "gan" not in planned(toy_root)
+    refused = reproduce(toy_root, "--stages", "table2")
+    assert refused.returncode == 2 and "no section 'gan', which stage 'table2' needs" in refused.stderr
+    edit(profile, "seeds: [0, 1]", "seeds: [0, 1]\ngan: {}\nscore: {perceptual: lpips_alex}")
+    painted = {"prepare": 1, "train": 2, "gan": 4, "score": 2}  # own and shared, for each seed; the objective's maps and the true ones
+    for stage in ("table2", "table4", "figure6"): assert planned(toy_root, "--stages", stage) == {**painted, stage: 1}
+    assert planned(toy_root, "--stages", "score", "--set", "shared_seeds=[0,1,2]") == {**painted, "gan": 5}
+    done = reproduce(toy_root, "--dry-run", "--set", "shared_seeds=[1,2]")
+    assert done.returncode != 0 and "must begin with the seeds" in done.stdout + done.stderr
+
+
 def edit(path, old, new):
     text = path.read_text()
     assert old in text
