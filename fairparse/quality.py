@@ -103,6 +103,7 @@ def kernel_label(label: str) -> str:
     if not label.startswith(("fid", "fd")): raise InputError(f"label {label!r} starts neither with \"fid\" nor with \"fd\"")
     return label.replace("fid", "kid", 1) if label.startswith("fid") else label.replace("fd", "kd", 1)
 
+# %% ../nbs/lib/70_quality.ipynb #70-17
 def distances(generated: np.ndarray,               # (N, D) features
               real_test: np.ndarray,               # (N, D), row by row of the same ids
               real_train: np.ndarray | None,       # (M, D); None leaves that reference out
@@ -134,12 +135,13 @@ def miou_of_counts(metric: str, counts: np.ndarray, halves: np.ndarray) -> Measu
     "Dataset-level mIoU (reduction \"class\" of `metrics.iou`)"
     return Measurement(metric, float(iou(counts)), np.array([float(iou(counts[half])) for half in halves]), len(counts), "paired")
 
-# %% ../nbs/lib/70_quality.ipynb #70-19
+# %% ../nbs/lib/70_quality.ipynb #70-20
 def metric_note(metric: str, n: int) -> str:
     "What a reader must know about this metric on `n` pictures; empty if nothing"
     notes = []
     if metric.startswith(("fd128_", "kd128_")): notes.append("stand-in features: no FID or KID, compare only with the same classifier")
-    if metric.startswith("fid2048_") and n < 2048: notes.append("fewer than 2,048 images: biased upwards, compare only at equal n")
+    if metric.startswith(("fd2048_", "kd2048_")): notes.append("not the weights of FID and KID: compare only with the same file")
+    if metric.startswith(("fid2048_", "fd2048_")) and n < 2048: notes.append("fewer than 2,048 images: biased upwards, compare only at equal n")
     if metric.startswith("fd128_"): notes.append("biased upwards, compare only at equal n")
     return "; ".join(notes)
 

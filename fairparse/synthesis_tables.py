@@ -126,7 +126,7 @@ def _described(values, halves, maps):
 def check_comparable(values: pd.DataFrame, # QUALITY rows of several maps
                      halves: pd.DataFrame, # REPLICATES rows of the same
                      where: str = ""):
-    "`InputError` if the maps of a model were measured with other metrics, settings, repetitions or numbers of images; \"truth\" may have fewer settings"
+    "`InputError` if the maps of a model were measured with other metrics, settings, repetitions or numbers of images; \"truth\" may have fewer settings and more repetitions"
     for model, own in values.groupby("model", sort=False):
         parts, names = halves[halves.model == model], sorted(own.maps.unique(), key=lambda name: name == "truth")
         first = _described(own, parts, names[0])
@@ -134,7 +134,8 @@ def check_comparable(values: pd.DataFrame, # QUALITY rows of several maps
         for name in names[1:]:
             other = _described(own, parts, name)
             for what in first:
-                if other[what] != first[what] and not (what == "settings" and name == "truth"):
+                more = what == "settings" or what.startswith("repetitions") and other[what][:len(first[what])] == first[what]
+                if other[what] != first[what] and not (name == "truth" and more):
                     raise InputError(f"{where}{name} and {names[0]} of {model} cannot be compared: their {what} are {other[what]} and {first[what]}; score both in the same way")
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-15
@@ -185,7 +186,8 @@ def compare(measurements: Measurements, model: str, maps: str,
            ) -> dict:                 # see `estimate`
     "Paired difference from the baseline's maps with the same model and setting"
     own, base = (measurements.repetitions(model, name, setting, metric) for name in (maps, baseline))
-    return estimate(own[0] - base[0], own[1] - base[1])
+    both = min(len(own[0]), len(base[0])) # the true maps may have more
+    return estimate(own[0][:both] - base[0][:both], own[1][:both] - base[1][:both])
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-21
 _NUMBERS = ("", "_low", "_high", "_difference", "_difference_low", "_difference_high", "_p")

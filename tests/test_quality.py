@@ -220,7 +220,7 @@ def test_intervals_over_repetitions_cover():
 
 
 @pytest.mark.parametrize("metric, n, words, without", [("fid2048_inception_test", 187, "fewer than 2,048", "stand-in"), ("fid2048_inception_train", 2048, "", "fewer"), ("kid2048_inception_test", 187, "", "fewer"),
-                                                       ("fd128_classifier_test", 187, "no FID", "2,048"), ("fd128_classifier_test", 187, "biased upwards", "2,048"), ("kd128_classifier_test", 9999, "stand-in", "biased"), ("lpips_alex", 9, "", "images")])
+                                                       ("fd128_classifier_test", 187, "no FID", "2,048"), ("fd128_classifier_test", 187, "biased upwards", "2,048"), ("kd128_classifier_test", 9999, "stand-in", "biased"), ("fd2048_otherweights_test", 9, "not the weights of FID", "stand-in"), ("lpips_alex", 9, "", "images")])
 def test_notes_warn_in_the_table_itself(metric, n, words, without):
     note = metric_note(metric, n)
     assert words in note and without not in note and (words or not note)
