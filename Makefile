@@ -32,9 +32,11 @@ publish: .venv/.installed
 	$(BIN)/fairparse publish
 	test ! -f outputs/study/study/run.json || $(BIN)/fairparse publish --out outputs/study
 
-# what the three objectives cost in a training step
+# what the three objectives cost in a training step, and how quickly generators train
 bench: .venv/.installed
 	$(BIN)/python tests/bench_step.py
+	$(BIN)/python tests/bench_gan.py --precision no
+	$(BIN)/python tests/bench_gan.py
 
 install: .venv/.installed
 

@@ -65,6 +65,7 @@ def test_training_writes_a_pair_that_loads_and_learns(tmp_path):
     record = train_standin(tmp_path, count=64, held_out=8, epochs=2, seed=1, say=said.append)
     assert len(said) == 2 and record["training"]["seed"] == 1
     assert float(said[1].split()[-1]) < float(said[0].split()[-1])
+    assert train_standin(tmp_path, count=64, held_out=8, epochs=2, seed=1, say=said.append)["sha256"] == record["sha256"], "the same seed gives the same file"
     net = load_standin(folder=tmp_path)
     assert net.attributes == record["attributes"] and not any(p.requires_grad for p in net.parameters())
     weights = tmp_path / "face_attributes.safetensors"
