@@ -28,6 +28,17 @@ def test_tables_pictures_and_readme(tmp_path):
     assert "old" not in page and "| 80.00 | 80.00 to 80.00 | 20.00 | 20.00 to 20.00 | 0.05 | better |" in page and page.startswith("a\n") and page.endswith("b\n")
 
 
+def test_paintings_reach_the_readme(tmp_path):
+    out, readme = make_output(tmp_path / "demo", ["procedural faces, seed 0"]), tmp_path / "README.md"
+    ends = {"": 2.0, "_low": 1.0, "_high": 3.0, "_difference": -0.5, "_verdict": "better"}
+    row = {"generator": "one GAN for all", "title": "Linear", "follow_share": 61.2, "reported_fid": 99.93, "reported_lpips": 0.4269, "repetitions": 2}
+    pd.DataFrame([row | {f"{metric}{end}": value for metric in ("fd128_classifier_test", "kd128_classifier_test", "stlpips_alex") for end, value in ends.items()}]).to_csv(out / "tables" / "table4_synthesis.csv", index=False)
+    readme.write_text("<!-- table1 -->\n<!-- /table1 -->\n<!-- table4 -->\nold\n<!-- /table4 -->\n")
+    publish(out, tmp_path / "published", readme)
+    page = readme.read_text()
+    assert "fd128_classifier_test" in page and "| one GAN for all | Linear | 2 (1 to 3) | -0.50 | better |" in page and "| 61 |" in page and "old" not in page
+
+
 def test_real_faces_are_not_published(tmp_path):
     out = make_output(tmp_path / "sample", ["CelebAMask-HQ"])
     with pytest.raises(InputError, match="CelebAMask-HQ.*procedural"): publish(out, tmp_path / "published", tmp_path / "README.md")
