@@ -42,7 +42,7 @@ class GanConfig:
     lr: float = 1e-4                    # of Adam, for both networks
     beta1: float = 0.5                  # Adam's first decay rate: GANs need a short memory
     decay_from: float = 0.5             # after this share of the epochs the rate falls linearly to 0; 1: never
-    l1: float = 10.0                    # weight (lambda) of the L1 loss
+    l1: float = 100.0                   # weight (lambda) of the L1 loss
     features: float = 10.0              # weight of feature matching; 0: the face-parsing paper's loss
     perceptual: float = 0.0             # weight of the VGG-19 loss, whose weights must be at hand
     perceptual_weights: str = "download" # or the path of torchvision's vgg19 state dict
