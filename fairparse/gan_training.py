@@ -35,7 +35,7 @@ from .train import pick_precision
 @dataclass
 class GanConfig:
     "All that decides a GAN's training, beside the data and the generator"
-    seed: int = 0                       # first weights, order of the faces, mirroring
+    seed: int = 0                       # first weights of the discriminators, order of the faces, mirroring
     epochs: int = 200
     batch_size: int = 8                 # faces in a step, on all processes together
     accumulate: int = 1                 # steps whose gradients are added up before the weights move
@@ -56,6 +56,7 @@ class GanConfig:
 
     def __post_init__(self):
         check_types(self)
+        if not self.lr <= 1 or not self.beta1 < 1: raise InputError(f"lr must be at most 1 and beta1 below 1, not {self.lr} and {self.beta1}")
         if self.precision not in (allowed := ("no", "fp16", "bf16", "auto")): raise InputError(f"precision must be one of {allowed}, not {self.precision!r}")
         for name in ("epochs", "batch_size", "accumulate", "lr", "scales", "discriminator_channels", "discriminator_layers"):
             if not getattr(self, name) > 0: raise InputError(f"{name} must be positive, not {getattr(self, name)}")
@@ -65,7 +66,7 @@ class GanConfig:
             if not 0 <= getattr(self, name) <= 1: raise InputError(f"{name} must lie in 0..1, not {getattr(self, name)}")
 
 def learning_rate(config: GanConfig, epoch: int) -> float:
-    "The rate in an epoch, counted from 0: constant, then falling linearly, as in Pix2PixHD"
+    "The rate in an epoch, counted from 0: constant, then falling linearly towards 0, as for pix2pix"
     start = round(config.decay_from * config.epochs)
     return config.lr * (1.0 if epoch < start else (config.epochs - epoch) / (config.epochs - start + 1))
 
@@ -74,8 +75,8 @@ def learning_rate(config: GanConfig, epoch: int) -> float:
 def explain_memory(batch_size: int, size: int, channels: int):
     "Turn PyTorch's report that memory ran out into an `InputError` that names what to lower"
     try: yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and "alloc" not in str(error).lower(): raise
+    except (MemoryError, RuntimeError) as error: # torch.OutOfMemoryError is a RuntimeError
+        if isinstance(error, RuntimeError) and not any(sign in str(error).lower() for sign in ("alloc", "out of memory")): raise
         raise InputError(f"out of memory with batch_size={batch_size}, images of {size} pixels and channels={channels}: lower batch_size first (and raise accumulate by the same factor), "
                          "then use precision=bf16, fewer channels or smaller images") from error
 
@@ -90,11 +91,12 @@ class GanTrainer:
                  folder: str | Path,          # gets checkpoint/, generator, history.parquet, samples/
                  device: str = "cpu",
                  data_hash: str = "",         # names the images' content, see `FaceSet.meta["sha256"]`
+                 names: list | None = None,   # N names of the maps, for messages
                  shown: tuple | None = None,  # maps and images whose pictures are drawn during training; None: the first four
                  sample_every: int = 0,       # epochs between two of those drawings; 0: none
                  progress: bool = True):
         keep_freed_memory()
-        check_labels(maps, len(generator.spec.classes))
+        check_labels(maps, len(generator.spec.classes), names)
         if len(maps) != len(rows) or not len(rows): raise InputError(f"{len(maps)} label maps for {len(rows)} faces: a GAN needs one map for each of its faces, and one face at least")
         if maps.shape[1:] != images.shape[1:3]: raise InputError(f"label maps of {maps.shape[1:]} and images of {images.shape[1:3]} pixels differ in size: use maps of the same face set")
         self.maps, self.images, self.rows, self.config, self.folder, self.progress, self.sample_every = maps, images, np.asarray(rows), config, Path(folder), progress, sample_every
@@ -102,15 +104,19 @@ class GanTrainer:
         self.accelerator = Accelerator(mixed_precision=pick_precision(config.precision, device), gradient_accumulation_steps=config.accumulate, cpu=device == "cpu",
                                        dataloader_config=DataLoaderConfiguration(split_batches=True))
         self.device, self.world = self.accelerator.device, self.accelerator.num_processes
+        if self.device.type == "cpu" and self.accelerator.mixed_precision == "fp16": raise InputError("precision fp16 needs a GPU: use \"bf16\", \"auto\" or \"no\" on a CPU")
         if config.batch_size % self.world: raise InputError(f"batch_size {config.batch_size} cannot be shared by {self.world} processes: use a multiple of {self.world}")
         self.order = torch.as_tensor(flip_order(generator.spec.classes), device=self.device)
         self.plain = generator.to(self.device, memory_format=torch.channels_last)
+        smallest = generator.spec.size / 2 ** (config.scales - 1 + config.discriminator_layers)
+        if smallest < 1: raise InputError(f"{config.scales} discriminators with {config.discriminator_layers} layers shrink images of {generator.spec.size} pixels to nothing: use fewer scales or discriminator_layers")
+        torch.manual_seed(derive_seed(config.seed, 0))
         self.judge = MultiScaleDiscriminator(len(generator.spec.classes), config.scales, config.discriminator_channels, config.discriminator_layers).to(self.device, memory_format=torch.channels_last)
         self.perceptual = PerceptualLoss(config.perceptual_weights).to(self.device) if config.perceptual else None
         self.identity = training_identity(self, data_hash)
-        adam = lambda network: torch.optim.Adam(network.parameters(), lr=config.lr, betas=(config.beta1, 0.999), fused=True)
-        self.generator, self.discriminator, self.optimizer, self.judge_optimizer = self.accelerator.prepare(
-            torch.compile(generator) if config.compile else generator, self.judge, adam(generator), adam(self.judge))
+        # one optimiser for both: they move together, and a loss scaler (fp16) serves one optimiser
+        optimizer = torch.optim.Adam([*generator.parameters(), *self.judge.parameters()], lr=config.lr, betas=(config.beta1, 0.999), fused=True)
+        self.generator, self.discriminator, self.optimizer = self.accelerator.prepare(torch.compile(generator) if config.compile else generator, self.judge, optimizer)
         self.average = copy.deepcopy(self.plain).eval() if config.ema else None
         self.epoch, self.updates, self.history = 0, 0, []
 
@@ -168,9 +174,8 @@ def gan_step(trainer: GanTrainer,
         t.judge.requires_grad_(True)
 
         # update
-        for optimizer in (t.optimizer, t.judge_optimizer):
-            optimizer.step()
-            optimizer.zero_grad()
+        t.optimizer.step()
+        t.optimizer.zero_grad()
         if t.average is not None and t.accelerator.sync_gradients:
             t.updates += 1
             move_average(t.average, t.plain, config.ema, t.updates)
@@ -181,18 +186,19 @@ def gan_step(trainer: GanTrainer,
 _parts = ("generator", "adversarial", "features", "l1", "perceptual", "discriminator", "on_real", "on_fake")
 
 def gan_epoch(trainer: GanTrainer, bar) -> dict: # a row of the history
-    "All steps of an epoch; FloatingPointError if a loss is not finite"
+    "All steps of an epoch; `InputError` if a loss or a weight is not finite"
     t, config, started = trainer, trainer.config, time.time()
     rate = learning_rate(config, t.epoch)
-    for optimizer in (t.optimizer, t.judge_optimizer):
-        for group in optimizer.param_groups: group["lr"] = rate
+    for group in t.optimizer.param_groups: group["lr"] = rate
     t.generator.train()
     order, total = t.batches(), 0
     for step, positions in enumerate(order):
         total = total + gan_step(t, positions, derive_seed(config.seed, t.epoch, step, t.accelerator.process_index))
         bar.update()
     means = dict(zip(_parts, t.accelerator.reduce(total / len(order), "mean").tolist()))
-    if not all(map(np.isfinite, means.values())): raise FloatingPointError(f"epoch {t.epoch}: a loss is not finite ({means}): lower lr, or use precision bf16 in place of fp16")
+    finite = all(map(np.isfinite, means.values())) and all(v.isfinite().all() for network in (t.plain, t.judge) for v in network.state_dict().values())
+    if not finite: raise InputError(f"training stopped: a loss or a weight is not finite in epoch {t.epoch + 1}. The last good checkpoint is kept in {t.folder / 'checkpoint'}; "
+                                    "lower lr, or use precision \"bf16\" instead of \"fp16\", and start again")
     return {"epoch": t.epoch, **means, "lr": rate, "seconds": time.time() - started}
 
 # %% ../nbs/lib/41_gan_training.ipynb #41-15
@@ -202,6 +208,7 @@ def paint(generator: Generator,
           batch_size: int = 32,
          ) -> np.ndarray:          # (N, H, W, 3) uint8
     "Faces for label maps, batch by batch"
+    check_labels(maps, len(generator.spec.classes))
     device, faces = next(generator.parameters()).device, []
     for start in range(0, len(maps), batch_size):
         batch = torch.from_numpy(np.array(maps[start:start + batch_size])).to(device)
@@ -240,7 +247,7 @@ def save_gan(trainer: GanTrainer):
     scaler = t.accelerator.scaler
     write_checkpoint(t.folder / "checkpoint" / "state.pt", {
         "identity": t.identity, "epoch": t.epoch, "updates": t.updates, "history": t.history, "generator": t.plain.state_dict(), "discriminator": t.judge.state_dict(),
-        "average": t.average.state_dict() if t.average is not None else None, "optimizers": [t.optimizer.state_dict(), t.judge_optimizer.state_dict()],
+        "average": t.average.state_dict() if t.average is not None else None, "optimizer": t.optimizer.state_dict(),
         "scaler": scaler.state_dict() if scaler is not None else None})
 
 def load_gan(trainer: GanTrainer):
@@ -251,7 +258,7 @@ def load_gan(trainer: GanTrainer):
     t.plain.load_state_dict(state["generator"])
     t.judge.load_state_dict(state["discriminator"])
     if t.average is not None: t.average.load_state_dict(state["average"])
-    for optimizer, saved in zip((t.optimizer, t.judge_optimizer), state["optimizers"]): optimizer.load_state_dict(saved)
+    t.optimizer.load_state_dict(state["optimizer"])
     if state["scaler"] is not None: t.accelerator.scaler.load_state_dict(state["scaler"])
     t.epoch, t.updates, t.history = (state[k] for k in ("epoch", "updates", "history"))
     t.accelerator.print(f"resumed after epoch {t.epoch} of {t.config.epochs}")

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from . import perturb as perturb_module
 from .features import Extractor, Perceptual
 from .gan_training import to_bytes
 from .metrics import count_pixels
 from .pix2pixhd import Generator, check_labels
-from .predict import predict_probabilities
+from .predict import check_scorable, predict_probabilities
 from .quality import Measurement, distances, mean_of_faces, miou_of_counts
 from .records import FaceSet, read_arrays, write_arrays
 from .runs import InputError, hash_file
@@ -42,8 +43,10 @@ def score_paintings(generator: Generator,
                     measures: Measures, batch_size: int = 32) -> dict: # features (N, D), perceptual (N,), followed and floor (N, C, 3) counts
     "Paint and measure, a batch at a time; `InputError` if maps and faces do not fit"
     classes, device = len(faces.classes), next(generator.parameters()).device
-    check_labels(maps, classes, faces.index.id.iloc[rows].tolist())
+    check_scorable(measures.judge, faces, rows)
+    if list(generator.spec.classes) != list(faces.classes): raise InputError(f"the generator paints other classes than {faces.folder} has: {generator.spec.classes} and {faces.classes}")
     if maps.shape != (len(rows), faces.size, faces.size): raise InputError(f"{maps.shape} label maps do not belong to {len(rows)} faces of {faces.size} pixels")
+    check_labels(maps, classes, faces.index.id.iloc[rows].tolist())
     others, found = np.roll(maps, -1, 0), {name: [] for name in PER_FACE}
     def send(array): return torch.from_numpy(np.ascontiguousarray(array)).to(device)
     for start in range(0, len(rows), batch_size):
@@ -58,16 +61,17 @@ def score_paintings(generator: Generator,
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 # %% ../nbs/lib/71_scoring.ipynb #71-06
-def scoring_key(files: list,               # of the networks' weights
+def scoring_key(files: list,               # of the networks: weights and descriptions
                 faces: FaceSet, rows: np.ndarray, extractor: Extractor, perceptual: Perceptual, *more) -> str: # more: seeds, settings
     "SHA-256 over all that decides a scored set"
-    own = [*map(hash_file, files), faces.meta["sha256"], hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest(), extractor.conventions(), perceptual.conventions(), *more]
+    own = [*map(hash_file, [*files, perturb_module.__file__]), faces.meta["sha256"], hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest(), extractor.conventions(), perceptual.conventions(), *more]
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
-def scored_set(path: Path, key: str, make) -> dict: # make: () -> arrays
+def scored_set(path: Path, key: str, make,              # () -> arrays
+               names: tuple = (*PER_FACE, "counts")) -> dict: # of the arrays
     "The arrays at `path` if they are those of `key`; otherwise make and write them"
     if path.is_file():
-        kept = read_arrays(path, *PER_FACE, "counts", "key")
+        kept = read_arrays(path, *names, "key")
         if str(kept.pop("key")) == key: return kept
         print(f"{path} was made with other networks, faces or settings: making it again")
     arrays = make()

@@ -48,8 +48,8 @@ def assert_same_training(first, second):
     "Weights, discriminators, optimisers and history equal to the bit, but for the seconds"
     a, b = (torch.load(folder / "checkpoint" / "state.pt", weights_only=True) for folder in (first, second))
     for part in ("generator", "discriminator", *(["average"] if a["average"] else [])): assert a[part].keys() == b[part].keys() and all(torch.equal(a[part][k], b[part][k]) for k in a[part]), part
-    for x, y in zip(a["optimizers"], b["optimizers"], strict=True):
-        assert x["param_groups"] == y["param_groups"] and all(torch.equal(x["state"][k][n], y["state"][k][n]) for k in x["state"] for n in x["state"][k])
+    x, y = a["optimizer"], b["optimizer"]
+    assert x["param_groups"] == y["param_groups"] and x["state"] and all(torch.equal(x["state"][k][n], y["state"][k][n]) for k in x["state"] for n in x["state"][k])
     assert all(torch.equal(x, y) for x, y in zip(weights_of(first).values(), weights_of(second).values(), strict=True))
     pd.testing.assert_frame_equal(*(read_table(folder / "history.parquet", GAN_HISTORY).drop(columns="seconds") for folder in (first, second)), check_exact=True)
 
@@ -78,9 +78,7 @@ def held(faces, tmp_path, monkeypatch):
     def make(**config):
         accelerate.state.GradientState._reset_state()
         trainer = make_trainer(faces, tmp_path, **config)
-        for optimizer in (trainer.optimizer, trainer.judge_optimizer):
-            optimizer.step = lambda *_: None
-            optimizer.zero_grad = lambda *_: None
+        trainer.optimizer.step = trainer.optimizer.zero_grad = lambda *_: None
         return trainer
     return make
 
@@ -141,7 +139,6 @@ def test_accumulated_steps_add_up_to_one_large_step(held):
     assert_same_gradients(gradients_of(whole), gradients_of(parts))
 
 
-@pytest.mark.xfail(strict=True, reason="torch 2.15 on a CPU: the backward pass of instance_norm is wrong for one picture whose gradient is in channels_last order")
 def test_a_batch_of_one_face_has_the_gradients_of_the_function(held):
     trainer = held(batch_size=1, flip=0.0)
     _, of_judge, of_generator = textbook(trainer, np.array([3]), 0)
@@ -201,7 +198,7 @@ def test_the_rate_is_constant_and_then_falls_linearly(faces, tmp_path):
     assert [learning_rate(GanConfig(epochs=3, lr=1.0, decay_from=0.0), e) for e in range(3)] == pytest.approx([0.75, 0.5, 0.25])
     trainer = make_trainer(faces, tmp_path, epochs=3, decay_from=0.3, lr=0.01)
     assert trainer.fit().lr.tolist() == pytest.approx([0.01, 0.01 * 2 / 3, 0.01 / 3])
-    assert all(group["lr"] == pytest.approx(0.01 / 3) for optimizer in (trainer.optimizer, trainer.judge_optimizer) for group in optimizer.param_groups)
+    assert all(group["lr"] == pytest.approx(0.01 / 3) for group in trainer.optimizer.param_groups)
 
 
 def test_the_average_is_the_result(faces, tmp_path):
@@ -259,7 +256,6 @@ def test_colours_become_bytes_by_rounding():
     assert torch.equal(to_bytes(every.float() / 127.5 - 1), every.byte()) and to_bytes(torch.tensor([-3.0, 3.0, -0.004, 0.004])).tolist() == [0, 255, 127, 128]
 
 
-@pytest.mark.xfail(strict=True, raises=(IndexError, RuntimeError), reason="paint does not check its labels: an IndexError on a CPU, a dead CUDA context on a GPU")
 def test_maps_with_unknown_labels_are_not_painted(faces):
     maps = np.array(faces.masks[:2])
     maps[1, 0, 0] = 19
@@ -343,7 +339,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(faces, tmp_pat
         with torch.no_grad(): next(getattr(trainer, network).parameters()).fill_(math.nan)
     with monkeypatch.context() as patched:
         stop_at(patched, epoch=1, step=2, how=poison)
-        with pytest.raises(FloatingPointError, match="epoch 1: a loss is not finite"): trainer.fit()
+        with pytest.raises(InputError, match="not finite in epoch 2. The last good checkpoint is kept in .*checkpoint"): trainer.fit()
     assert not (tmp_path / "generator.safetensors").exists()
     again = make_trainer(faces, tmp_path)
     load_gan(again)
@@ -353,9 +349,10 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(faces, tmp_pat
     assert_same_training(tmp_path, tmp_path / "whole")
 
 
-@pytest.mark.xfail(strict=True, reason="losses are looked at before the last update of an epoch, weights never: broken weights reach the checkpoint and the saved generator")
 def test_weights_that_break_in_the_last_step_do_not_become_the_checkpoint(faces, tmp_path):
-    with pytest.raises((FloatingPointError, InputError)): make_trainer(faces, tmp_path, lr=1e38, batch_size=12, epochs=1).fit()
+    trainer = make_trainer(faces, tmp_path, batch_size=12, epochs=1)
+    trainer.config.lr = 1e38
+    with pytest.raises(InputError, match="not finite in epoch 1"): trainer.fit()
     assert not (tmp_path / "checkpoint").exists() and not (tmp_path / "generator.safetensors").exists()
 
 
