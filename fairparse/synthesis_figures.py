@@ -109,7 +109,7 @@ def _draw_metric(ax, table, metric, settings, parsers, styles):
         ax.hlines(y, own[f"{metric}_low"], own[f"{metric}_high"], color=style["color"], lw=1)
         ax.plot(own[metric], y, ls="", ms=4.5, mew=0.9, label=parser, **style)
         for word, marker in (("better", "<"), ("worse", ">")):
-            told = (own[f"{metric}_verdict"] == word).to_numpy()
+            told = own[f"{metric}_verdict"].str.startswith(word).to_numpy()
             ends = own[[f"{metric}_high", metric]].max(axis=1)[told] + 0.035 * reach
             ax.plot(ends, y[told], ls="", marker=marker, ms=4, color=style["color"], label=f"{parser} {word}")
     for border in range(1, len(settings)): ax.axhline(border - 0.5, color="#cccccc", lw=0.6)

@@ -212,6 +212,7 @@ def _judge(table, metrics, baseline):
     for metric in metrics:
         sign, adjusted = 1 if metric.startswith("miou") else -1, adjust(table[f"{metric}_p"])
         words = [word(*row, sign) for row in zip(table.maps, table[f"{metric}_difference"], adjusted)]
+        words = [f"{w} (one training)" if w in ("better", "worse") and over == "images" else w for w, over in zip(words, table.tested_over)]
         place = table.columns.get_loc(f"{metric}_p") + 1
         table.insert(place, f"{metric}_p_adjusted", adjusted)
         table.insert(place + 1, f"{metric}_verdict", words)
@@ -269,7 +270,7 @@ def layout_table2(table: pd.DataFrame,    # from `table2`, of one model
     marks = {"better": "▼", "worse": "▲"}
     def cell(row):
         if reported: return "" if np.isnan(row.reported_fid) else f"{row.reported_fid:.2f} / {row.reported_lpips:.3f}"
-        return " / ".join(f"{row[m]:.4g}" + marks.get(row[f"{m}_verdict"], "") for m in (frechet, perceptual))
+        return " / ".join(f"{row[m]:.4g}" + marks.get(row[f"{m}_verdict"].split()[0], "") for m in (frechet, perceptual))
     columns = [("clean" if p == "none" else f"{p.replace('_', ' ')} {s:g}") for p, s in zip(table.perturbation, table.severity)]
     wide = table.assign(cell=table.apply(cell, axis=1), column=columns).pivot(index="title", columns="column", values="cell")
     wide = wide.loc[table.title.unique(), list(dict.fromkeys(columns))].rename_axis(index=None, columns="FID / LPIPS" if reported else f"{frechet} / {perceptual}")
