@@ -40,8 +40,11 @@ def one_hot(maps: Tensor,      # (B, H, W) uint8 or int64 labels on the device
 
 # %% ../nbs/lib/40_pix2pixhd.ipynb #40-07
 class InstanceNorm(nn.InstanceNorm2d):
-    "Instance normalisation whose gradients are right on every device"
-    def forward(self, x): return super().forward(x) if x.is_cuda else F.group_norm(x, self.num_features, eps=self.eps)
+    "Instance normalisation whose gradients are right for a single face too"
+    def forward(self, x):
+        y = super().forward(x)
+        if len(x) == 1 and y.requires_grad: y.register_hook(lambda gradient: None if gradient is None else gradient.contiguous())
+        return y
 
 def _conv(inputs, outputs, kernel, stride=1):
     "Reflection-padded convolution, instance norm, ReLU"
