@@ -48,7 +48,7 @@ def table4_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     def around(name): return [f"{value:.3g} ({low:.3g} to {high:.3g})" for value, low, high in zip(table[name], table[f"{name}_low"], table[f"{name}_high"])]
     return pd.DataFrame({"generator": table.generator, "label maps": table.title, frechet: around(frechet), "difference": table[f"{frechet}_difference"].map("{:+.2f}".format, na_action="ignore"), "verdict": table[f"{frechet}_verdict"],
                          kernel: around(kernel), perceptual: around(perceptual), "follows its maps, %": table.follow_share.map("{:.0f}".format, na_action="ignore"),
-                         "paper: FID": table.reported_fid, "paper: LPIPS": table.reported_lpips, "repetitions": table.repetitions})
+                         "paper: FID": table.reported_fid, "paper: LPIPS": table.reported_lpips.map("{:.4f}".format, na_action="ignore"), "repetitions": table.repetitions})
 
 def copy_results(sources: list, folder: Path, target: Path) -> list: # files written
     "Copy files that lie below `folder` to the same places below `target`; `InputError` if one is missing"
