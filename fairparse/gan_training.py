@@ -82,7 +82,7 @@ def explain_memory(batch_size: int, size: int, channels: int):
 
 # %% ../nbs/lib/41_gan_training.ipynb #41-09
 class GanTrainer:
-    "Networks, data and optimisers of one GAN; `fit` runs it, resuming from `folder` where it left off"
+    "Networks, data and optimiser of one GAN; `fit` runs it, resuming from `folder` where it left off"
     def __init__(self, generator: Generator,
                  maps: np.ndarray,            # (N, H, W) uint8 label maps, the input
                  images: np.ndarray,          # (M, H, W, 3) uint8, may be a memory map

@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from .homotopy import parser_title
+from .notebooks import read_yaml
 from .runs import InputError, atomic_write, find_root, read_json, write_json
 from .synthesis_tables import find_metric
 
@@ -75,8 +76,12 @@ def publish(out: str | Path,                 # a finished output folder, e.g. ou
     sources = [*sorted((out / "tables").glob("*.csv")), *sorted((out / "figures").glob("*.csv")), *sorted((out / "figures").glob("*.png"))]
     written = copy_results(sources, out, published)
     written += copy_results([out / "20_parsers" / "linear" / "seed0" / "predictions.png"], out / "20_parsers" / "linear" / "seed0", published)
-    for name, for_readers in (("table1_objectives", table1_for_readers), ("table4_synthesis", table4_for_readers)):
-        if (out / "tables" / f"{name}.csv").is_file(): written.append(refresh(readme, name.split("_")[0], markdown_table(for_readers(pd.read_csv(out / "tables" / f"{name}.csv")))))
+    tables = {"table1_objectives": table1_for_readers}
+    if "gan" in read_yaml(out / "profile.yaml"): tables["table4_synthesis"] = table4_for_readers
+    for name, for_readers in tables.items():
+        path = out / "tables" / f"{name}.csv"
+        if not path.is_file(): raise InputError(f"{path} is missing: finish the run with `fairparse reproduce` first")
+        written.append(refresh(readme, name.split("_")[0], markdown_table(for_readers(pd.read_csv(path)))))
     return written
 
 # %% ../nbs/lib/90_report.ipynb #90-10

@@ -108,6 +108,6 @@ def count_maps(maps: np.ndarray,            # (N, H, W) uint8
 def save_examples(parser: Parser, faces: FaceSet, rows: np.ndarray, settings: list, path: str | Path, seed: int = 0):
     "Write perturbed images, predicted maps and true masks of the faces at `rows`, see `records.read_arrays`"
     images = [perturb_uint8(faces.images[rows], faces.index.id.iloc[rows], *setting, seed, next(parser.parameters()).device) for setting in settings]
-    maps = [make_maps(parser, faces, rows, *setting, seed) for setting in settings]
+    maps = [predict_probabilities(parser, batch).argmax(1).to(torch.uint8).cpu().numpy() for batch in images]
     write_arrays(path, images=np.stack([b.permute(0, 2, 3, 1).cpu().numpy() for b in images]), maps=np.stack(maps), truth=np.array(faces.masks[rows]),
                  settings=np.array([setting_name(*setting) for setting in settings]), ids=faces.index.id.iloc[rows].to_numpy(str))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import make_faces, run_python
+from helpers import make_faces, run_python, train_until_killed
 from PIL import Image
 
 from fairparse import gan_training
@@ -279,21 +279,8 @@ def test_resume_is_exact(faces, tmp_path, monkeypatch, config):
     assert_same_training(tmp_path / "whole", tmp_path / "parts")
 
 
-KILLED = '''
-import os, signal, sys
-from pathlib import Path
-import pytest
-from fairparse.records import open_face_set
-from test_gan_training import make_trainer, stop_at
-faces = open_face_set(sys.argv[1])
-stop_at(pytest.MonkeyPatch(), epoch=1, step=2, how=lambda: os.kill(os.getpid(), signal.SIGKILL))
-make_trainer(faces, Path(sys.argv[2])).fit()
-'''
-
-
 def test_resume_after_kill_9_is_exact(faces, tmp_path):
-    (tmp_path / "work.py").write_text(KILLED)
-    assert run_python(tmp_path / "work.py", faces.folder, tmp_path / "killed", check=False).returncode == -signal.SIGKILL
+    assert train_until_killed(__name__, faces, tmp_path / "killed").returncode == -signal.SIGKILL
     assert [p.name for p in (tmp_path / "killed" / "checkpoint").iterdir()] == ["state.pt"] and not (tmp_path / "killed" / "generator.safetensors").exists()
     make_trainer(faces, tmp_path / "killed").fit()
     make_trainer(faces, tmp_path / "whole").fit()

@@ -15,6 +15,7 @@ def make_output(folder, sources):
     table1(counts, "made-up counts", resamples=20).to_csv(folder / "tables" / "table1_objectives.csv", index=False)
     for picture in ("figures/figure2_schedules.png", "20_parsers/linear/seed0/predictions.png"): (folder / picture).write_bytes(b"png")
     write_json(folder / "10_faces" / "faces.json", {"sources": sources})
+    (folder / "profile.yaml").write_text("objectives: [single, linear]\n")
     return folder
 
 
@@ -33,6 +34,7 @@ def test_paintings_reach_the_readme(tmp_path):
     ends = {"": 2.0, "_low": 1.0, "_high": 3.0, "_difference": -0.5, "_verdict": "better"}
     row = {"generator": "one GAN for all", "title": "Linear", "follow_share": 61.2, "reported_fid": 99.93, "reported_lpips": 0.4269, "repetitions": 2}
     pd.DataFrame([row | {f"{metric}{end}": value for metric in ("fd128_classifier_test", "kd128_classifier_test", "stlpips_alex") for end, value in ends.items()}]).to_csv(out / "tables" / "table4_synthesis.csv", index=False)
+    (out / "profile.yaml").write_text("gan: {}\n")
     readme.write_text("<!-- table1 -->\n<!-- /table1 -->\n<!-- table4 -->\nold\n<!-- /table4 -->\n")
     publish(out, tmp_path / "published", readme)
     page = readme.read_text()
@@ -57,3 +59,12 @@ def test_unfinished_output_is_named(tmp_path):
     out = make_output(tmp_path / "demo", ["procedural faces, seed 0"])
     (out / "20_parsers/linear/seed0/predictions.png").unlink()
     with pytest.raises(InputError, match="predictions.png is missing"): publish(out, tmp_path / "published", tmp_path / "README.md")
+
+
+@pytest.mark.parametrize("name", ["table1_objectives", "table4_synthesis"])
+def test_a_missing_table_is_named(tmp_path, name):
+    out, readme = make_output(tmp_path / "demo", ["procedural faces, seed 0"]), tmp_path / "README.md"
+    (out / "profile.yaml").write_text("gan: {}\n")
+    (out / "tables" / f"{name}.csv").unlink(missing_ok=True)
+    readme.write_text("<!-- table1 -->\n<!-- /table1 -->\n<!-- table4 -->\n<!-- /table4 -->\n")
+    with pytest.raises(InputError, match=f"{name}.csv is missing"): publish(out, tmp_path / "published", readme)

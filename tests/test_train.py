@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import make_faces, make_index, make_parser, run_python
+from helpers import make_faces, make_index, make_parser, run_python, train_until_killed
 
 from fairparse import train
 from fairparse.homotopy import OBJECTIVES
@@ -125,21 +125,8 @@ def test_faces_of_rare_groups_come_more_often(faces, tmp_path):
     assert trainer.order(0).shape == make_trainer(faces, tmp_path / "plain").order(0).shape
 
 
-KILLED = '''
-import os, signal, sys
-from pathlib import Path
-import pytest
-from fairparse.records import open_face_set
-from test_train import make_trainer, stop_at
-faces = open_face_set(sys.argv[1])
-stop_at(pytest.MonkeyPatch(), epoch=1, step=2, how=lambda: os.kill(os.getpid(), signal.SIGKILL))
-make_trainer(faces, Path(sys.argv[2])).fit()
-'''
-
-
 def test_resume_after_kill_9_is_exact(faces, tmp_path):
-    (tmp_path / "work.py").write_text(KILLED)
-    assert run_python(tmp_path / "work.py", faces.folder, tmp_path / "killed", check=False).returncode == -signal.SIGKILL
+    assert train_until_killed(__name__, faces, tmp_path / "killed").returncode == -signal.SIGKILL
     assert [p.name for p in (tmp_path / "killed" / "checkpoint").iterdir()] == ["state.pt"] and not (tmp_path / "killed" / "model.safetensors").exists()
     make_trainer(faces, tmp_path / "killed").fit()
     make_trainer(faces, tmp_path / "whole").fit()
