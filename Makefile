@@ -1,4 +1,4 @@
-# make reproduce                       parsers, generators, tables and Figures 2 to 6 from procedural faces, on any laptop
+# make reproduce                       parsers, generators, tables and figures from procedural faces, on any laptop
 # make reproduce DATA=/path/to/faces   the same from a real CelebAMask-HQ folder, whole or partial
 # make study                           does the method work? all objectives in a world with a planted unfairness, five seeds (an hour or two on two cores)
 # make test                            everything that must hold before a change is merged

@@ -25,7 +25,7 @@ setup(
     license="Apache-2.0",
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["fairparse", "fairparse.*"]),
-    package_data={"fairparse": ["assets/*"]},
+    package_data={"fairparse": ["assets/**/*"]},
     install_requires=words("requirements"),
     extras_require={"offline": words("offline_requirements"), "dev": words("dev_requirements")},
     entry_points={"console_scripts": words("console_scripts")},

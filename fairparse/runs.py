@@ -165,7 +165,7 @@ def code_version() -> dict:
             commit = answer.stdout.strip() or None
     return {"version": importlib.metadata.version("fairparse"), "commit": commit, "sources_sha256": digest}
 
-def package_versions(names=("torch", "torchvision", "segmentation-models-pytorch", "timm", "accelerate", "diffusers", "torch-fidelity", "lpips", "numpy", "pandas", "pyarrow", "pillow")) -> dict:
+def package_versions(names=("torch", "torchvision", "segmentation-models-pytorch", "timm", "accelerate", "diffusers", "transformers", "torch-fidelity", "lpips", "numpy", "pandas", "pyarrow", "pillow")) -> dict:
     "Installed version of each package, or None"
     def version(name):
         try: return importlib.metadata.version(name)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIZE', 'FEATURES', 'SEED', 'FREQUENT', 'NAME', 'AttributeNet', 'attribute_loss', 'attribute_accuracy',
-           'draw_training_faces', 'fit_classifier', 'train_standin', 'load_standin']
+           'frequent_world', 'draw_training_faces', 'fit_classifier', 'train_standin', 'load_standin']
 
 # %% ../nbs/lib/69_standin.ipynb #69-02
 import time
@@ -66,11 +66,15 @@ SEED = 690128  # used nowhere else
 FREQUENT = {"Male": 0.5, "Young": 0.5, "Eyeglasses": 0.4, "Wearing_Hat": 0.3, "Wearing_Earrings": 0.4, "Wearing_Necklace": 0.4,
             "Bald": 0.25, "Bangs": 0.4, "Eyes_Closed": 0.3, "Face_Mask": 0.15}
 
+def frequent_world():
+    "A world where every attribute and expression is frequent"
+    from fairparse.synthfaces import EMOTIONS, World
+    return World(attributes=FREQUENT, emotions=dict.fromkeys(EMOTIONS, 1 / len(EMOTIONS)))
+
 def draw_training_faces(count: int, start: int = 0, seed: int = SEED, workers: int | None = None) -> tuple: # images (N, 3, 64, 64) uint8 tensor, values (N, A) int8, names
-    "Procedural faces of a world where every attribute and expression is frequent"
-    from fairparse.synthfaces import EMOTIONS, World, render_faces
-    world = World(attributes=FREQUENT, emotions=dict.fromkeys(EMOTIONS, 1 / len(EMOTIONS)))
-    images, _, table = render_faces(count, SIZE, seed, world, start=start, workers=workers)
+    "Procedural faces of `frequent_world`"
+    from fairparse.synthfaces import render_faces
+    images, _, table = render_faces(count, SIZE, seed, frequent_world(), start=start, workers=workers)
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), table.to_numpy(np.int8), list(table)
 
 def fit_classifier(net: AttributeNet, images: Tensor, values: np.ndarray, epochs: int, # images (N, 3, 64, 64) uint8, values (N, A)

@@ -20,16 +20,17 @@ from .labels import colour_labels
 from .pictures import use_style
 from .records import read_arrays
 from .runs import InputError
-from .synthesis_tables import OWN, SHARED, find_metric, maps_title
+from .synthesis_tables import CONTROLNET, OWN, SHARED, find_metric, maps_title
 
 # %% ../nbs/lib/89_synthesis_figures.ipynb #89-05
-_GENERATED = {OWN: "own", SHARED: "shared"} # generator -> name of its array in examples.npz
+_GENERATED = {OWN: "own", SHARED: "shared", CONTROLNET: "controlnet"} # generator -> name of its array in examples.npz
 
 def _pick(path, setting, faces, kinds):
     "Arrays of the first `faces` examples in one setting"
     arrays = read_arrays(path, "ids", "settings", "real", "truth", "maps", *kinds)
     there = list(map(str, arrays["settings"]))
-    if setting not in there: raise InputError(f"{path} has no examples of {setting!r}: it has {there}")
+    painted = min(len(arrays[kind]) for kind in kinds) # a ControlNet paints the clean maps only, which come first
+    if setting not in there[:painted]: raise InputError(f"{path} has no examples of {setting!r} by this generator: it has {there[:painted]}")
     if not 1 <= faces <= len(arrays["ids"]): raise InputError(f"{path} has {len(arrays['ids'])} faces: {faces} cannot be shown")
     return {key: a[there.index(setting), :faces] if key in ("maps", *kinds) else a[:faces] for key, a in arrays.items() if key != "settings"}
 
@@ -37,7 +38,7 @@ def read_synthesis_examples(score: str | Path,  # folder with {maps}/examples.np
                             maps: list,         # objectives, in the order of columns
                             setting: str = "none", # damage of the face that the parsers saw, for instance "blur_0.3"
                             faces: int = 2,     # how many, from the first
-                            model: str = OWN,   # generator: "pix2pixhd_own" or "pix2pixhd_shared"
+                            model: str = OWN,   # generator: "pix2pixhd_own", "pix2pixhd_shared" or "controlnet"
                            ) -> dict:           # setting, model; ids (F,); real (F, H, W, 3); truth (F, H, W); maps and images: name -> (F, H, W) and (F, H, W, 3); "truth" among images with the shared generator
     "Examples of all `maps`; `InputError` if a setting or face is missing or the parsers saw other faces"
     if model not in _GENERATED: raise InputError(f"generator {model!r} has no examples: choose one of {list(_GENERATED)}")
@@ -70,17 +71,18 @@ def _columns(examples, f, veil):
     for name, maps in examples["maps"].items():
         yield parser_title(name).replace("Multi-Objective", "Multi-Obj."), veil_errors(maps[f], truth, veil), examples["images"][name][f], f"mIoU {100 * image_score(maps[f], truth)[0]:.1f} %"
 
-def _synthesis_note(examples, veil):
+def _synthesis_note(examples, veil, base):
     "The small print"
-    generator = "by a GAN that was trained on the maps of the same parser" if examples["model"] == OWN else "by one GAN for all, trained on true maps"
+    generator = {OWN: "by a GAN that was trained on the maps of the same parser", SHARED: "by one GAN for all, trained on true maps", CONTROLNET: "by a diffusion model with a ControlNet that was trained on the maps of the same parser, all from the same noise" + (f" ({base})" if base else "")}[examples["model"]]
     saw = "" if examples["setting"] == "none" else f" The parsers saw the real face under {setting_title(examples['setting'])}, not as shown."
     return (f"Upper rows: maps; lower rows: the real face, and faces drawn from the map above {generator}.{saw} mIoU: of this map, over the classes in it."
             + (" Pale: pixels of another class than in the truth." if veil else "") + " The first test faces, not chosen; a few faces prove nothing about the crowd.")
 
 def draw_synthesis(examples: dict,    # from `read_synthesis_examples`
                    veil: float = 0.6, # 0..1: how far wrong pixels of a map are whitened; 0: not at all
+                   base: str = "",    # base model of the ControlNets, for the small print
                   ):
-    "Figure 6 of paper 1: the truth, then each objective's map above the face drawn from it; returns the matplotlib figure"
+    "Figures 6 and 7 of paper 1: the truth, then each objective's map above the face drawn from it; returns the matplotlib figure"
     import matplotlib.pyplot as plt
     use_style()
     faces, columns = len(examples["ids"]), len(list(_columns(examples, 0, veil)))
@@ -93,7 +95,7 @@ def draw_synthesis(examples: dict,    # from `read_synthesis_examples`
                 ax.imshow(picture, interpolation="nearest"); ax.set(xticks=[], yticks=[]); ax.grid(False); ax.spines[:].set_visible(False)
             lines = [part for half in title.replace(" (", "\n(").split("\n") for part in textwrap.wrap(half, int(side / 0.055))] if f == 0 else []
             axes[2 * f, k].set_title("\n".join([*lines, small]), fontsize=7, va="bottom", pad=2.5)
-    add_foot(fig, [], _synthesis_note(examples, veil))
+    add_foot(fig, [], _synthesis_note(examples, veil, base))
     return fig
 
 # %% ../nbs/lib/89_synthesis_figures.ipynb #89-11

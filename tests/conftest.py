@@ -42,11 +42,12 @@ TOY_NOTEBOOKS = {
 for name, parameters in {"30_sweep": ["parser", "faces", "objective", "seed", "fold", "threads"], "80_fairness_gaps": ["parsers", "faces", "objectives", "seeds"], "80_corruption_error": ["sweep", "objectives", "seeds"],
                          "85_figure3_predictions": ["sweep", "faces", "objectives", "seed"], "85_figure4_fairness": ["parsers", "faces", "objectives", "seeds"],
                          "85_figure5_robustness": ["sweep", "objectives", "seeds", "perturbations"], "85_intersections": ["parsers", "faces", "objectives", "seeds"],
-                         "40_train_pix2pixhd": ["maps", "faces", "seed", "fold", "threads"], "70_score": ["maps", "faces", "parsers", "gans", "seeds", "parser_seeds", "folds", "judge", "perceptual", "perturbations", "severities", "threads"],
-                         "80_table4_synthesis": ["score", "objectives"],
+                         "40_train_pix2pixhd": ["maps", "faces", "seed", "fold", "threads"], "50_train_controlnet": ["maps", "faces", "judge", "seed", "fold", "threads", "base"],
+                         "70_score": ["maps", "faces", "parsers", "gans", "controlnets", "generators", "seeds", "parser_seeds", "folds", "judge", "perceptual", "perturbations", "severities", "threads"],
+                         **dict.fromkeys(["80_table4_synthesis", "85_figure7_controlnet"], ["score", "objectives"]),
                          **dict.fromkeys(["80_table2_perturbed_synthesis", "85_figure6_gan"], ["score", "objectives", "perturbations", "severity"]),
                          "86_does_it_work": ["planted", "objectives", "seeds"]}.items():
-    TOY_NOTEBOOKS[name] = "\n".join(["out = ''", *(f"{p} = {dict(objectives=[], seeds=[], parser_seeds=[], folds=[], judge='single', perceptual='lpips_alex', severities=[0.3], severity=0.3, perturbations=['blur'], seed=0, fold=-1, threads=1).get(p, '')!r}" for p in parameters)]), "raise NotImplementedError"
+    TOY_NOTEBOOKS[name] = "\n".join(["out = ''", *(f"{p} = {dict(objectives=[], seeds=[], parser_seeds=[], folds=[], generators=[], base='standin', judge='single', perceptual='lpips_alex', severities=[0.3], severity=0.3, perturbations=['blur'], seed=0, fold=-1, threads=1).get(p, '')!r}" for p in parameters)]), "raise NotImplementedError"
 TOY_MODULES = {
     "toy_files": "import json\nfrom pathlib import Path\ndef write(path, text):\n    Path(path).parent.mkdir(parents=True, exist_ok=True)\n    Path(path).write_text(text)\n",
     "toy_faces": "from .toy_files import write, json\ndef make(out, record): write(f'{out}/run.json', json.dumps(record))\n",

@@ -8,9 +8,10 @@ from helpers import ROOT, make_faces, make_parser
 from torch import nn
 
 from fairparse.features import Perceptual, extract_features, load_extractor, load_perceptual, perceptual_distance
-from fairparse.gan_training import paint
+from fairparse.gan_training import paint, to_bytes
 from fairparse.metrics import count_pixels, iou
 from fairparse.notebooks import execute_notebook, job_environment
+from fairparse.painters import Painter
 from fairparse.pix2pixhd import Generator, GeneratorSpec, load_generator, save_generator
 from fairparse.predict import predict_masks
 from fairparse.quality import half_samples
@@ -34,6 +35,9 @@ def make_generator(seed=0, **options):
     return Generator(GeneratorSpec(**{"channels": 4, "downsamplings": 1, "blocks": 1, "size": 32, **options})).eval()
 
 
+def painter_of(generator): return Painter(lambda maps, index: to_bytes(generator(maps)), generator.spec.classes, "cpu")
+
+
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp("faces"), 24, train=9, valid=3)
 
@@ -47,7 +51,7 @@ def measures(): return Measures(load_extractor("classifier"), Perceptual("differ
 def test_one_pass_is_the_separate_steps(faces, measures):
     rows, generator = np.array([20, 3, 12, 13, 7]), make_generator()
     maps = make_maps(make_parser(1).eval(), faces, rows)
-    scored = score_paintings(generator, maps, faces, rows, measures, batch_size=5)
+    scored = score_paintings(painter_of(generator), maps, faces, rows, measures, batch_size=5)
     painted = paint(generator, maps)
     again = torch.from_numpy(predict_masks(measures.judge, painted))
     assert set(scored) == set(PER_FACE) and all(len(array) == 5 for array in scored.values())
@@ -61,14 +65,14 @@ def test_one_pass_is_the_separate_steps(faces, measures):
 def test_scores_do_not_depend_on_the_batch(faces, measures, batch_size):
     rows = faces.rows("test")
     maps, generator = make_maps(None, faces, rows), make_generator()
-    first, second = (score_paintings(generator, maps, faces, rows, measures, b) for b in (4, batch_size))
+    first, second = (score_paintings(painter_of(generator), maps, faces, rows, measures, b) for b in (4, batch_size))
     assert np.allclose(first["features"], second["features"], atol=0.02) and np.allclose(first["perceptual"], second["perceptual"], atol=1e-3)
     for name in ("followed", "floor"): assert np.abs(first[name] - second[name]).sum() <= 0.002 * first[name].sum()  # a colour may be rounded otherwise
 
 
 def test_the_floor_of_faces_that_share_one_map_is_what_is_followed(faces, measures):
     rows = faces.rows("test")
-    scored = score_paintings(make_generator(), np.repeat(faces.masks[:1], len(rows), 0), faces, rows, measures)
+    scored = score_paintings(painter_of(make_generator()), np.repeat(faces.masks[:1], len(rows), 0), faces, rows, measures)
     assert (scored["floor"] == scored["followed"]).all()
 
 
@@ -76,9 +80,9 @@ def test_maps_that_do_not_fit_are_refused(faces, measures):
     rows = faces.rows("test")
     maps = make_maps(None, faces, rows)
     for wrong in (maps[:-1], maps[:, :16], maps[:, :, :16]):
-        with pytest.raises(InputError, match="do not belong to 12 faces of 32 pixels"): score_paintings(make_generator(), wrong, faces, rows, measures)
+        with pytest.raises(InputError, match="do not belong to 12 faces of 32 pixels"): score_paintings(painter_of(make_generator()), wrong, faces, rows, measures)
     maps[2, 1, 3] = 19
-    with pytest.raises(InputError, match=f"label map {faces.index.id[rows[2]]} holds the label 19 at row 1, column 3"): score_paintings(make_generator(), maps, faces, rows, measures)
+    with pytest.raises(InputError, match=f"label map {faces.index.id[rows[2]]} holds the label 19 at row 1, column 3"): score_paintings(painter_of(make_generator()), maps, faces, rows, measures)
 
 
 @pytest.mark.parametrize("who", ["generator", "judge"])
@@ -86,7 +90,7 @@ def test_networks_of_other_classes_are_refused(faces, measures, who):
     rows, other = faces.rows("test")[:2], faces.classes[::-1]
     generator = make_generator(classes=other if who == "generator" else faces.classes)
     judge = make_parser(5, classes=tuple(other)).eval() if who == "judge" else measures.judge
-    with pytest.raises(InputError, match="other classes"): score_paintings(generator, make_maps(None, faces, rows), faces, rows, Measures(measures.extractor, measures.perceptual, judge))
+    with pytest.raises(InputError, match="other classes"): score_paintings(painter_of(generator), make_maps(None, faces, rows), faces, rows, Measures(measures.extractor, measures.perceptual, judge))
 
 
 # ---- kept on disk
@@ -153,7 +157,7 @@ def test_faces_that_overlap_in_part_are_refused(ids):
 def test_all_metrics_of_a_repetition(faces, measures):
     rows = faces.rows("test")
     truth = torch.from_numpy(np.array(faces.masks[rows]))
-    scored = score_paintings(make_generator(), make_maps(None, faces, rows), faces, rows, measures) | {"counts": count_pixels(truth, truth, 19), "real": count_pixels(torch.from_numpy(make_maps(measures.judge, faces, rows)), truth, 19)}
+    scored = score_paintings(painter_of(make_generator()), make_maps(None, faces, rows), faces, rows, measures) | {"counts": count_pixels(truth, truth, 19), "real": count_pixels(torch.from_numpy(make_maps(measures.judge, faces, rows)), truth, 19)}
     real, train = (extract_features(measures.extractor, faces.images, rows=r) for r in (rows, faces.rows("train")))
     found = {m.metric: m for m in measure(scored, real, train, half_samples(faces.index.id.iloc[rows], 8), "fd128_classifier", "difference")}
     assert list(found) == ["fd128_classifier_test", "kd128_classifier_test", "fd128_classifier_train", "kd128_classifier_train", "difference", "miou_maps", "miou_followed", "miou_floor", "miou_ceiling"]

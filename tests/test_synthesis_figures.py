@@ -12,7 +12,7 @@ from fairparse.notebooks import read_cells
 from fairparse.records import write_arrays, write_figure
 from fairparse.runs import InputError
 from fairparse.synthesis_figures import draw_quality, draw_synthesis, read_synthesis_examples, synthesis_example_table
-from fairparse.synthesis_tables import OWN, SHARED, table2
+from fairparse.synthesis_tables import CONTROLNET, OWN, SHARED, table2
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -60,10 +60,17 @@ def test_the_shared_generator_brings_the_true_map(score):
 
 @pytest.mark.parametrize("arguments,message", [
     ((["single"], "blur_0.5", 1), "no examples of 'blur_0.5': it has .'none', 'blur_0.3'"), ((["single"], "none", 4), "has 3 faces: 4 cannot"), ((["single"], "none", 0), "0 cannot"),
-    ((["truth"], "none", 1), "no parser's maps"), (([], "none", 1), "no parser's maps"), ((["single"], "none", 1, "controlnet"), "'controlnet' has no examples: choose one of"),
+    ((["truth"], "none", 1), "no parser's maps"), (([], "none", 1), "no parser's maps"), ((["single"], "none", 1, "diffusion"), "'diffusion' has no examples: choose one of"),
     ((["nobody"], "none", 1), "nobody/examples.npz is missing")])
 def test_wrong_requests_are_named(score, arguments, message):
     with pytest.raises(InputError, match=message): read_synthesis_examples(score[0], *arguments)
+
+
+def test_a_controlnet_paints_clean_maps_only(tmp_path):
+    arrays = save_examples(tmp_path, "linear")
+    write_arrays(tmp_path / "linear" / "examples.npz", **arrays, controlnet=arrays["own"][:1])
+    assert (read_synthesis_examples(tmp_path, ["linear"], "none", 2, CONTROLNET)["images"]["linear"] == arrays["own"][0, :2]).all()
+    with pytest.raises(InputError, match="no examples of 'blur_0.3' by this generator: it has .'none'"): read_synthesis_examples(tmp_path, ["linear"], "blur_0.3", 2, CONTROLNET)
 
 
 def test_other_faces_are_refused(score):

@@ -9,7 +9,7 @@ import pytest
 
 from fairparse.records import QUALITY, REPLICATES, write_arrays, write_json, write_table
 from fairparse.runs import InputError
-from fairparse.synthesis_tables import (METRIC_KINDS, OWN, REPORTED_TABLE2, REPORTED_TABLE4, SHARED, TABLE2_PERTURBATIONS, Measurements, compare, describe_scores, estimate, find_metric,
+from fairparse.synthesis_tables import (METRIC_KINDS, OWN, REPORTED_TABLE2, REPORTED_TABLE4, SHARED, TABLE2_PERTURBATIONS, Measurements, compare, describe_base, describe_scores, estimate, find_metric,
                                         follow_share, layout_table2, maps_title, read_quality, real_references, reported_note, seed_spread, table2, table4)
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -356,3 +356,9 @@ def test_every_kind_has_a_column(five):
 def test_no_torch_is_needed():
     code = "import sys, fairparse.synthesis_tables, fairparse.synthesis_figures; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_the_base_of_controlnets_is_named_and_bases_are_not_mixed(tmp_path):
+    for name, more in (("single", {"controlnet_base": "standin"}), ("linear", {"controlnet_base": "standin"}), ("sigmoid", {}), ("piecewise", {"controlnet_base": "someone/else"})): write_json(tmp_path / name / "run.json", {"faces": "drawn", **more})
+    assert describe_base(tmp_path, ["single", "linear", "sigmoid"]) == "a tiny stand-in base" and describe_base(tmp_path, ["sigmoid"]) == "" and describe_base(tmp_path, ["piecewise"]) == "someone/else"
+    with pytest.raises(InputError, match="cannot be compared"): describe_base(tmp_path, ["single", "piecewise"])
