@@ -56,7 +56,7 @@ def _explain(what, source):
     except InputError: raise
     except Exception as error:
         reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
-        remedy = "check that all its files are there and whole" if Path(source).exists() else "check the name and the connection, or give a local folder or .safetensors file"
+        remedy = "check that the file is whole and holds such a model; its configuration comes from the hub, or without a connection from a folder that the parameter config (base_config, controlnet_config) names" if Path(source).is_file() else "check that all its files are there and whole" if Path(source).exists() else "check the name and the connection, or give a local folder or .safetensors file"
         raise InputError(f"{what} {source} cannot be loaded ({reason}): {remedy}") from error
 
 def _hush():
@@ -65,6 +65,12 @@ def _hush():
     import transformers.utils.logging
     diffusers.utils.logging.set_verbosity_error()
     for package in (diffusers, transformers): package.utils.logging.disable_progress_bar()
+
+def _check_whole(model, name, missing=()):
+    "The model; `ValueError` if some of its weights were not in the file: they would be random, or without content"
+    missing = sorted({*missing, *(key for key, value in model.state_dict().items() if value.is_meta)})
+    if missing: raise ValueError(f"its {name} lacks {len(missing)} weights, such as {missing[0]}")
+    return model
 
 def _kind(what, source):
     "\"folder\", \"file\" or \"hub\"; `InputError` for anything else"
@@ -83,7 +89,10 @@ def _load_parts(source, classes):
     if folder.is_dir():
         if not (folder / "model_index.json").is_file(): raise InputError(f"base model {source} is not a diffusers model: it has no model_index.json; give the folder that holds it beside unet/, vae/, text_encoder/, tokenizer/ and scheduler/")
         if missing := [part for part in _parts if not (folder / part).is_dir()]: raise InputError(f"base model {source} lacks {', '.join(missing)}: a latent diffusion model in diffusers' layout has {', '.join(_parts)}")
-    def load(part): return classes[part].from_pretrained(source, subfolder=part, **({"use_safetensors": True, "torch_dtype": torch.float32} if part in ("text_encoder", "vae", "unet") else {}))
+    def load(part):
+        if part not in ("text_encoder", "vae", "unet"): return classes[part].from_pretrained(source, subfolder=part)
+        model, info = classes[part].from_pretrained(source, subfolder=part, use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True)
+        return _check_whole(model, part, info["missing_keys"])
     return {part: load(part) for part in _parts}
 
 def load_base(source: str,          # "standin", a folder in diffusers' layout, a .safetensors file, or a name on the hub
@@ -94,11 +103,11 @@ def load_base(source: str,          # "standin", a folder in diffusers' layout, 
     from transformers import CLIPTextModel, CLIPTokenizer
     source = str(source)
     _hush()
-    path = package_folder() / "assets" / "tiny_diffusion" if source == STANDIN else source
+    path = package_folder() / "assets" / "tiny_diffusion" if source == STANDIN else os.path.expanduser(source)
     with _explain("base model", path):
         if _kind("base model", path) == "file":
             pipeline = StableDiffusionPipeline.from_single_file(str(path), torch_dtype=torch.float32, safety_checker=None, **({"config": str(config), "local_files_only": True} if config else {}))
-            parts = {part: getattr(pipeline, part) for part in _parts} | {"scheduler": DDPMScheduler.from_config(pipeline.scheduler.config)}
+            parts = {part: _check_whole(getattr(pipeline, part), part) if part in ("text_encoder", "vae", "unet") else getattr(pipeline, part) for part in _parts} | {"scheduler": DDPMScheduler.from_config(pipeline.scheduler.config)}
         else: parts = _load_parts(path, dict(tokenizer=CLIPTokenizer, text_encoder=CLIPTextModel, vae=AutoencoderKL, unet=UNet2DConditionModel, scheduler=DDPMScheduler))
     for part in ("text_encoder", "vae", "unet"): parts[part] = parts[part].requires_grad_(False).eval().to(device)
     base = Base(source, **parts)
@@ -125,7 +134,7 @@ def load_controlnet(source: str, # "fresh", "standin", a folder, a .safetensors 
                    ) -> nn.Module:    # diffusers' ControlNetModel, in float32, on the base's device
     "Load a ControlNet for `base`; `InputError` if it is not there or belongs to another base"
     from diffusers import ControlNetModel
-    source = str(package_folder() / "assets" / "tiny_controlnet" if source == STANDIN else source)
+    source = str(package_folder() / "assets" / "tiny_controlnet") if source == STANDIN else os.path.expanduser(source)
     _hush()
     if source == "fresh":
         with torch.random.fork_rng(devices=[]):
@@ -137,6 +146,7 @@ def load_controlnet(source: str, # "fresh", "standin", a folder, a .safetensors 
         if kind == "folder" and not (Path(source) / "config.json").is_file(): raise InputError(f"ControlNet {source} is not a folder of a ControlNet: it has no config.json")
         if kind == "file": controlnet = ControlNetModel.from_single_file(source, torch_dtype=torch.float32, **({"config": str(config), "local_files_only": True} if config else {}))
         else: controlnet = ControlNetModel.from_pretrained(source, use_safetensors=True, torch_dtype=torch.float32)
+        _check_whole(controlnet, "ControlNet")
     check_fits(controlnet, base, source)
     return controlnet.requires_grad_(True).to(base.unet.device)
 
@@ -151,7 +161,9 @@ def pick_palette(palette: str | list,         # a name of `PALETTES`, or a list 
     if isinstance(palette, str):
         if palette not in PALETTES: raise InputError(f"there is no palette {palette!r}: choose one of {list(PALETTES)}, or give {len(classes)} colours [red, green, blue]")
         colours = PALETTES[palette]
-    else: colours = np.array(palette)
+    else:
+        try: colours = np.array(palette)
+        except ValueError as error: raise InputError(f"a palette needs {len(classes)} colours of three numbers, one for each class: some of these have more or fewer") from error
     if colours.shape != (len(classes), 3): raise InputError(f"a palette needs {len(classes)} colours of three numbers, one for each class: this one has the shape {colours.shape}")
     if not np.issubdtype(colours.dtype, np.integer) or colours.min() < 0 or colours.max() > 255: raise InputError("a palette's numbers must be whole, from 0 to 255")
     owners = {}

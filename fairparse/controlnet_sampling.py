@@ -46,8 +46,8 @@ class SamplingConfig:
         if self.sampler not in SAMPLERS: raise InputError(f"there is no sampler {self.sampler!r}: choose one of {list(SAMPLERS)}")
         if self.precision not in (allowed := ("no", "fp16", "bf16", "auto")): raise InputError(f"precision must be one of {allowed}, not {self.precision!r}")
         if not 1 <= self.steps <= 1000: raise InputError(f"steps must lie in 1..1000, not {self.steps}")
-        if self.guidance < 1: raise InputError(f"guidance must be 1 (none) or more, not {self.guidance}")
-        if self.strength < 0 or self.seed < 0: raise InputError(f"strength and seed must not be negative, not {self.strength} and {self.seed}")
+        if not self.guidance >= 1: raise InputError(f"guidance must be 1 (none) or more, not {self.guidance}")
+        if not self.strength >= 0 or self.seed < 0: raise InputError(f"strength and seed must not be negative, not {self.strength} and {self.seed}")
 
 def noise_seed(id: str, seed: int) -> int:
     "Seed of the noise of a face"

@@ -8,6 +8,7 @@ __all__ = ['SD15_UNET', 'SD15_TEXT', 'CARDS', 'build_meta', 'saved_bytes', 'trai
 # %% ../nbs/lib/55_diffusion_memory.ipynb #55-02
 import functools
 import itertools
+from unittest import mock
 
 import pandas as pd
 import torch
@@ -27,6 +28,13 @@ def build_meta(unet: dict = SD15_UNET) -> tuple: # U-Net and ControlNet on the m
         net = UNet2DConditionModel(**unet)
         return net.requires_grad_(False), ControlNetModel.from_unet(net, load_weights_from_unet=False)
 
+class _FusedAttention(torch.autograd.Function):
+    "What fused attention keeps: its inputs, its output and a number for each row, never the matrix of weights (as the meta device would)"
+    @staticmethod
+    def forward(ctx, query, key, value):
+        ctx.save_for_backward(query, key, value, out := torch.empty_like(query), query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return out
+
 def saved_bytes(unet, controlnet, batch_size: int, side: int, text: tuple) -> int: # side of a latent; tokens and width of a text
     "Bytes that autograd keeps for the backward pass, weights not counted"
     dtype = unet.dtype
@@ -38,7 +46,8 @@ def saved_bytes(unet, controlnet, batch_size: int, side: int, text: tuple) -> in
     latent = torch.empty(batch_size, unet.config.in_channels, side, side, device="meta", dtype=dtype)
     words, times = torch.empty(batch_size, *text, device="meta", dtype=dtype), torch.empty(batch_size, dtype=torch.long, device="meta")
     colours = torch.empty(batch_size, 3, 8 * side, 8 * side, device="meta", dtype=dtype)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+    fused = mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", lambda query, key, value, *_, **__: _FusedAttention.apply(query, key, value))
+    with fused, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         added, middle = controlnet(latent, times, words, colours, return_dict=False)
         unet(latent, times, words, down_block_additional_residuals=added, mid_block_additional_residual=middle).sample.sum()
     return sum(size for _, size in seen.values())

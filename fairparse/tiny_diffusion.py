@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIZE', 'TOKENS', 'SEED', 'NOISE', 'NAME', 'build_tokenizer', 'build_tiny', 'draw_leaves', 'run_steps',
-           'fit_autoencoder', 'reconstruction', 'encode_faces', 'fit_denoiser', 'train_tiny_diffusion',
-           'train_tiny_controlnet']
+           'fit_autoencoder', 'reconstruction', 'sharpen_decoder', 'encode_faces', 'fit_denoiser',
+           'train_tiny_diffusion', 'train_tiny_controlnet']
 
 # %% ../nbs/lib/56_tiny_diffusion.ipynb #56-02
 import hashlib
@@ -131,6 +131,25 @@ def reconstruction(vae, images: Tensor) -> float: # (N, 3, H, W) uint8; dB
     return float(-10 * torch.log10(((again.clamp(-1, 1) - _to_units(images)) / 2).square().mean()))
 
 # %% ../nbs/lib/56_tiny_diffusion.ipynb #56-14
+def sharpen_decoder(vae, images: Tensor, steps: int, path: Path, seed: int = SEED, batch_size: int = 16, rate: float = 5e-4, l1: float = 30.0, features: float = 10.0, say=print): # (N, 3, H, W) uint8
+    "Train the decoder in place against a discriminator; the encoder is not changed"
+    from fairparse.pix2pixhd import MultiScaleDiscriminator, adversarial_loss, feature_loss
+    torch.manual_seed(derive_seed(seed, 1))
+    judge, nothing = MultiScaleDiscriminator(0, scales=2, channels=24, layers=2), torch.empty(batch_size, 0, SIZE, SIZE)
+    def step(number):
+        batch = _to_units(images[torch.randint(len(images), (batch_size,))])
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad(): latent = vae.encode(batch).latent_dist.sample()
+            again = vae.decode(latent).sample
+            on_real, on_fake = judge(nothing, batch), judge(nothing, again.detach())
+            judge.requires_grad_(False) # what the decoder is told leaves the discriminator alone
+            judged = judge(nothing, again)
+            judge.requires_grad_(True)
+        told = adversarial_loss(judged, True) + features * feature_loss(judged, on_real) + l1 * F.l1_loss(again.float(), batch)
+        return told + (adversarial_loss(on_real, True) + adversarial_loss(on_fake, False)) / 2
+    run_steps(step, {"decoder": vae.decoder, "after": vae.post_quant_conv, "judge": judge}, steps, rate, path, f"decoder {steps} {batch_size} {rate} {l1} {features} {seed} {tuple(images.shape)}", seed, say=say)
+
+# %% ../nbs/lib/56_tiny_diffusion.ipynb #56-16
 @torch.no_grad()
 def encode_faces(vae, images: Tensor) -> Tensor: # (N, 2 C, h, w): mean and logarithm of the variance, unscaled
     "Latent distributions of pictures"
@@ -155,19 +174,19 @@ def fit_denoiser(parts: dict, images: Tensor, prompts: list, steps: int, path: P
         return F.mse_loss(told.float(), noise)
     parts |= run_steps(step, {"unet": unet, "text_encoder": text}, steps, rate, path, f"unet {steps} {batch_size} {rate} {seed} {tuple(latents.shape)}", seed, decay=0.999, say=say)
 
-# %% ../nbs/lib/56_tiny_diffusion.ipynb #56-16
+# %% ../nbs/lib/56_tiny_diffusion.ipynb #56-18
 NAME = "tiny_diffusion"
 
 def train_tiny_diffusion(folder: str | Path | None = None, # where the model goes, in diffusers' layout; None: the package's own `assets`
                          work: str | Path = "outputs/tiny_diffusion", # where checkpoints go
                          count: int = 12000,               # training faces
                          held_out: int = 500,              # further faces, to measure the autoencoder on
-                         vae_steps: int = 4000, unet_steps: int = 6000, seed: int = SEED, threads: int = 2, workers: int | None = None, say=print) -> dict: # the record that is written beside the model
+                         vae_steps: int = 4000, decoder_steps: int = 2000, unet_steps: int = 6000, seed: int = SEED, threads: int = 2, workers: int | None = None, say=print) -> dict: # the record that is written beside the model
     "Draw pictures, train autoencoder and denoiser, measure, write the model; `InputError` for impossible numbers"
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     from fairparse.standin import FREQUENT, draw_training_faces
-    if min(count, held_out, vae_steps, unet_steps) < 1: raise InputError(f"count {count}, held_out {held_out}, vae_steps {vae_steps}, unet_steps {unet_steps}: each must be 1 or more")
+    if min(count, held_out, vae_steps, decoder_steps, unet_steps) < 1: raise InputError(f"count {count}, held_out {held_out}, vae_steps {vae_steps}, decoder_steps {decoder_steps}, unet_steps {unet_steps}: each must be 1 or more")
     import pandas as pd
     started, work = time.time(), Path(work)
     images, values, names = draw_training_faces(count + held_out, 0, seed, workers)
@@ -175,7 +194,9 @@ def train_tiny_diffusion(folder: str | Path | None = None, # where the model goe
     leaves = torch.from_numpy(draw_leaves(count, seed)).permute(0, 3, 1, 2).contiguous()
     fix_randomness(seed, threads)
     parts = build_tiny(seed)
-    fit_autoencoder(parts["vae"], torch.cat([images[:count], leaves]), vae_steps, work / "vae.pt", seed, say=say)
+    pictures = torch.cat([images[:count], leaves])
+    fit_autoencoder(parts["vae"], pictures, vae_steps, work / "vae.pt", seed, say=say)
+    sharpen_decoder(parts["vae"], pictures, decoder_steps, work / "decoder.pt", seed, say=say)
     say(f"autoencoder: {reconstruction(parts['vae'], images[count:]):.1f} dB on held-out faces")
     fit_denoiser(parts, images[:count], prompts, unet_steps, work / "unet.pt", seed, say=say)
     folder = Path(folder) if folder else package_folder() / "assets" / NAME
@@ -184,12 +205,12 @@ def train_tiny_diffusion(folder: str | Path | None = None, # where the model goe
     record = {"what": "a small Stable Diffusion trained on procedural faces, the stand-in for a base model", "size": SIZE, "licence": "Apache-2.0",
               "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items() if isinstance(part, nn.Module)},
               "held_out_psnr_db": round(reconstruction(parts["vae"].float(), images[count:]), 2),
-              "training": {"faces": count, "leaves": count, "vae_steps": vae_steps, "unet_steps": unet_steps, "seed": seed, "probabilities": FREQUENT, "seconds_of_the_last_run": round(time.time() - started)},
+              "training": {"faces": count, "leaves": count, "vae_steps": vae_steps, "decoder_steps": decoder_steps, "unet_steps": unet_steps, "seed": seed, "probabilities": FREQUENT, "seconds_of_the_last_run": round(time.time() - started)},
               "regenerate": "python -c \"from fairparse.tiny_diffusion import train_tiny_diffusion; train_tiny_diffusion()\""}
     write_json(folder / "record.json", record)
     return record
 
-# %% ../nbs/lib/56_tiny_diffusion.ipynb #56-18
+# %% ../nbs/lib/56_tiny_diffusion.ipynb #56-20
 def train_tiny_controlnet(folder: str | Path | None = None, # None: the package's own `assets`
                           work: str | Path = "outputs/tiny_controlnet", # where checkpoints and latents go
                           count: int = 12000,               # training faces
