@@ -152,7 +152,8 @@ def check_data(profile: dict, data: str | None) -> tuple: # (folder or None, fol
 
 def check_weights(profile: dict, stages: list | None = None): # the stages asked for; None: all
     "`InputError` if a profile asks for weights of the `offline` extra that are not installed, or for a diffusion model that is not there"
-    for name in ("base", "controlnet"):
+    drawn = "controlnet" in profile and (not stages or {*stages} & {"controlnet", "score", "table2", "table4", "figure6", "figure7"})
+    for name in ("base", "controlnet") if drawn else ():
         source = str((profile.get("controlnet") or {}).get(name, "standin"))
         if source not in ("standin", "fresh") and not resolve(source).exists() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
             raise InputError(f"controlnet.{name} is {source!r}: there is no such folder or file, and it is no name on the hub (owner/name)")

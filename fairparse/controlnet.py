@@ -46,8 +46,8 @@ class Base:
         if size < self.factor or size % self.factor: raise InputError(f"pictures of {size} pixels cannot be painted with {self.name}: the side must be a multiple of {self.factor}; use {max(round(size / self.factor), 1) * self.factor}, for instance with the parameter `size`")
 
     def fingerprint(self) -> str:
-        "SHA-256 of the U-Net's weights, which tells base models apart"
-        return hash_weights({name: value.float() for name, value in self.unet.state_dict().items()})
+        "SHA-256 over all weights, which tells base models apart, in whatever precision they are kept"
+        return hash_weights({f"{part}.{name}": value.float() for part in ("text_encoder", "vae", "unet") for name, value in getattr(self, part).state_dict().items()})
 
 @contextlib.contextmanager
 def _explain(what, source):
@@ -110,6 +110,7 @@ def load_base(source: str,          # "standin", a folder in diffusers' layout, 
             parts = {part: _check_whole(getattr(pipeline, part), part) if part in ("text_encoder", "vae", "unet") else getattr(pipeline, part) for part in _parts} | {"scheduler": DDPMScheduler.from_config(pipeline.scheduler.config)}
         else: parts = _load_parts(path, dict(tokenizer=CLIPTokenizer, text_encoder=CLIPTextModel, vae=AutoencoderKL, unet=UNet2DConditionModel, scheduler=DDPMScheduler))
     for part in ("text_encoder", "vae", "unet"): parts[part] = parts[part].requires_grad_(False).eval().to(device)
+    if str(device) != "cpu": parts["vae"].enable_slicing() # a face at a time: in float32 each takes nearly a gigabyte at 512 pixels
     base = Base(source, **parts)
     for what, ours, theirs in (("latent channels", base.unet.config.in_channels, base.vae.config.latent_channels), ("text features", base.unet.config.cross_attention_dim, base.text_encoder.config.hidden_size)):
         if ours != theirs: raise InputError(f"base model {source} does not fit together: its U-Net expects {ours} {what}, the other part has {theirs}; take all parts from one text-to-image model (an inpainting model is none)")
@@ -148,11 +149,13 @@ def load_controlnet(source: str, # "fresh", "standin", a folder, a .safetensors 
         else: controlnet = ControlNetModel.from_pretrained(source, use_safetensors=True, torch_dtype=torch.float32)
         _check_whole(controlnet, "ControlNet")
     check_fits(controlnet, base, source)
+    if kind == "folder" and (Path(source) / "controlnet.json").is_file() and read_purpose(source).base_sha256 != base.fingerprint():
+        raise InputError(f"ControlNet {source} was trained for other weights than those of {base.name}: load the base that it was trained for ({read_purpose(source).base}), or start from \"fresh\"")
     return controlnet.requires_grad_(True).to(base.unet.device)
 
 # %% ../nbs/lib/50_controlnet.ipynb #50-13
-_ade20k = [[120, 120, 120], [150, 5, 61], [180, 120, 120], [6, 230, 230], [80, 50, 50], [4, 200, 3], [120, 120, 80], [140, 140, 140], [204, 5, 255], [230, 230, 230],
-           [4, 250, 7], [224, 5, 255], [235, 255, 7], [120, 120, 70], [8, 255, 51], [255, 6, 82], [143, 255, 140], [204, 255, 4], [255, 51, 7]] # wall, person, building, sky, floor, tree, ceiling, road, bed, window pane, grass, cabinet, sidewalk, earth, door, table, mountain, plant, curtain
+_ade20k = [[120, 120, 120], [150, 5, 61], [7, 255, 255], [0, 0, 255], [235, 255, 7], [4, 250, 7], [235, 12, 255], [230, 230, 230], [255, 102, 0], [143, 255, 140],
+           [0, 255, 133], [0, 102, 200], [112, 9, 255], [255, 9, 92], [160, 150, 20], [255, 0, 0], [80, 50, 50], [153, 255, 0], [0, 173, 255]] # wall and person, then always the colour farthest from those before it
 PALETTES = {"face": PALETTE, "ade20k": np.array(_ade20k, np.uint8)}
 
 def pick_palette(palette: str | list,         # a name of `PALETTES`, or a list of colours
@@ -191,7 +194,7 @@ def encode_prompts(base: Base, prompts: list, # P sentences
 class Purpose:
     "What a saved ControlNet was trained for"
     base: str           # as given to `load_base`
-    base_sha256: str    # of the U-Net's weights
+    base_sha256: str    # see `Base.fingerprint`
     palette: list       # colour of each class
     classes: list
     prompt: str         # see `prompts.face_prompts`
@@ -220,5 +223,4 @@ def load_saved(folder: str | Path, device: str = "cpu") -> tuple: # base, Contro
     "A ControlNet of this project with its base; `InputError` if the base has changed since"
     purpose = read_purpose(folder)
     base = load_base(purpose.base, purpose.base_config, device)
-    if base.fingerprint() != purpose.base_sha256: raise InputError(f"the ControlNet in {folder} was trained for other weights than those of {purpose.base} now: bring the old ones back, or train it again")
     return base, load_controlnet(str(folder), base).requires_grad_(False).eval(), purpose

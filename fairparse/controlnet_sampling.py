@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
 from .controlnet import Base, colour_condition, encode_prompts, load_saved
 from .controlnet_training import check_precision
 from .labels import colour_labels
-from .latent_cache import resize_images
+from .latent_cache import resize_images, resize_maps
 from .prompts import FIXED, face_prompts
 from .runs import InputError, atomic_write, check_types
 from .sampling import derive_seed
@@ -39,7 +38,7 @@ class SamplingConfig:
     strength: float = 1.0     # of the ControlNet
     seed: int = 0             # of the noise, together with a face's id
     negative: str = ""        # prompt that guidance leads away from
-    precision: str = "no"     # "no", "fp16", "bf16" or "auto": of U-Net and ControlNet
+    precision: str = "no"     # in which `load_painter` loads U-Net and ControlNet: "no", "fp16", "bf16" or "auto"
 
     def __post_init__(self):
         check_types(self)
@@ -84,12 +83,11 @@ class ControlNetPainter:
         "Paint a batch"
         own, size = self.sampling, self.size or maps.shape[-1]
         self.base.check_size(size)
-        maps_there = maps if size == maps.shape[-1] else F.interpolate(maps[:, None].float(), (size, size), mode="nearest-exact")[:, 0].long()
         prompts = face_prompts(index, self.prompt)
         different = list(dict.fromkeys(prompts))
         words = encode_prompts(self.base, [*different, own.negative]).to(self.base.unet.dtype)
         latents = self.pipeline(prompt_embeds=words[[different.index(p) for p in prompts]], negative_prompt_embeds=words[-1:].expand(len(prompts), -1, -1),
-                                image=colour_condition(maps_there, self.palette).to(self.base.unet.dtype), num_inference_steps=own.steps, guidance_scale=own.guidance,
+                                image=colour_condition(resize_maps(maps, size), self.palette).to(self.base.unet.dtype), num_inference_steps=own.steps, guidance_scale=own.guidance,
                                 controlnet_conditioning_scale=float(own.strength), generator=[torch.Generator().manual_seed(noise_seed(id, own.seed)) for id in index["id"]], output_type="latent").images
         painted = self.base.vae.decode(latents.float() / self.base.vae.config.scaling_factor).sample
         return ((resize_images(painted.clamp(-1, 1), maps.shape[-1]) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

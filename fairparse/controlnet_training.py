@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -28,6 +28,7 @@ from .checkpoints import move_average, read_checkpoint, write_checkpoint
 from .controlnet import Base, colour_condition
 from .features import hash_weights
 from .labels import flip_order
+from .latent_cache import resize_maps
 from .records import DIFFUSION_HISTORY, write_table
 from .runs import InputError, check_types, keep_freed_memory
 from .sampling import derive_seed, epoch_order
@@ -85,9 +86,11 @@ def make_optimizer(controlnet: nn.Module, config: ControlNetConfig, device: torc
 # %% ../nbs/lib/53_controlnet_training.ipynb #53-06
 def check_precision(precision: str, device: str) -> str: # as accelerate names it
     "The precision of a training on a device; `InputError` if the device does not have it"
-    picked = pick_precision(precision, device)
-    if picked == "fp16" and not device.startswith("cuda"): raise InputError(f"precision fp16 needs a CUDA device, not {device}: use \"bf16\", \"auto\" or \"no\"")
-    if picked == "bf16" and device.startswith("cuda") and not torch.cuda.is_bf16_supported(): raise InputError(f"this device ({torch.cuda.get_device_name()}) cannot compute in bf16: use \"fp16\", \"auto\" or \"no\"")
+    cuda = device.startswith("cuda")
+    native = cuda and torch.cuda.is_bf16_supported(including_emulation=False) # older cards compute bf16 by emulation, slowly
+    picked = ("bf16" if native else "fp16") if cuda and precision == "auto" else pick_precision(precision, device)
+    if picked == "fp16" and not cuda: raise InputError(f"precision fp16 needs a CUDA device, not {device}: use \"bf16\", \"auto\" or \"no\"")
+    if picked == "bf16" and cuda and not native: raise InputError(f"this device ({torch.cuda.get_device_name()}) cannot compute in bf16: use \"fp16\", \"auto\" or \"no\"")
     return picked
 
 @dataclass
@@ -96,7 +99,7 @@ class Pairs:
     latents: np.ndarray     # (2, M, 2 C, h, w) from `cache_latents`, over all faces of a set
     embeddings: np.ndarray  # (P + 1, T, D) from `cache_prompts`; the last is of the empty prompt
     prompt: np.ndarray      # (N,) which embedding belongs to each pair
-    maps: np.ndarray        # (N, H, W) uint8 label maps, at the size of the pictures
+    maps: np.ndarray        # (N, H, W) uint8 label maps, of any size: they are brought to that of the pictures
     rows: np.ndarray        # (N,) which latent belongs to each pair
 
     def __post_init__(self):
@@ -118,7 +121,8 @@ class ControlNetTrainer:
         self.base, self.pairs, self.config, self.folder, self.validate, self.validate_every, self.progress = base, pairs, config, Path(folder), validate, validate_every, progress
         precision = check_precision(config.precision, device)
         if (top := int(pairs.maps.max())) >= len(classes): raise InputError(f"the label maps hold the label {top}, but there are {len(classes)} classes: use maps of the same face set")
-        self.accelerator = Accelerator(mixed_precision=precision, gradient_accumulation_steps=config.accumulate, cpu=device == "cpu", dataloader_config=DataLoaderConfiguration(split_batches=True))
+        if device.startswith("cuda:"): torch.cuda.set_device(device) # accelerate takes the current one
+        self.accelerator = Accelerator(mixed_precision=precision, gradient_accumulation_steps=config.accumulate, cpu=device == "cpu")
         self.device, self.world = self.accelerator.device, self.accelerator.num_processes
         if config.batch_size % self.world: raise InputError(f"batch_size {config.batch_size} cannot be shared by {self.world} processes: use a multiple of {self.world}")
         dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32)
@@ -149,6 +153,7 @@ class ControlNetTrainer:
         "Latent distributions (B, 2 C, h, w), embeddings (B, T, D) and label maps (B, H, W) on the device"
         def send(array): return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
         moments, words, maps = send(pairs.latents[mirrored.astype(int), pairs.rows[positions]]).float(), send(pairs.embeddings[pairs.prompt[positions]]).float(), send(pairs.maps[positions]).long()
+        maps = resize_maps(maps, moments.shape[-1] * self.base.factor)
         return moments, words, torch.where(send(mirrored)[:, None, None], self.order[maps.flip(-1)], maps)
 
     def fit(self) -> pd.DataFrame:
@@ -231,7 +236,7 @@ def held_out_loss(trainer: ControlNetTrainer, controlnet: nn.Module, pairs: Pair
 def training_identity(trainer: ControlNetTrainer, data_hash: str) -> str:
     "SHA-256 over all that decides a training's result, taken before its first step"
     t = trainer
-    digest = hashlib.sha256(json.dumps([asdict(t.config), data_hash, t.base_sha256, hash_weights(t.base.vae.state_dict()), hash_weights(t.plain.state_dict()), t.palette.tolist()], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([asdict(t.config), data_hash, t.pairs.latents.shape, t.base_sha256, hash_weights(t.plain.state_dict()), t.palette.tolist()], sort_keys=True).encode())
     for array in (t.pairs.rows, t.pairs.maps, t.pairs.prompt, t.pairs.embeddings): digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
 
@@ -261,10 +266,11 @@ def _record(t, losses, started, rate):
     loss = float(t.accelerator.reduce(torch.stack(losses).mean(), "mean"))
     if not np.isfinite(loss) or not all(v.isfinite().all() for v in t.plain.state_dict().values()):
         raise InputError(f"training stopped: a loss or a weight is not finite before step {t.step}. The last good checkpoint is kept in {t.folder / 'checkpoint'}; lower lr, or use precision \"bf16\" instead of \"fp16\", and start again")
+    seconds = time.time() - started
     due = t.step == t.steps or (t.validate_every and t.step % t.validate_every < len(losses))
     held_out = float(t.validate(t.result.eval(), t.step)) if t.validate and due and t.accelerator.is_main_process else float("nan")
     t.plain.train()
-    t.history.append({"step": t.step, "loss": loss, "valid_loss": held_out, "lr": rate, "seconds": time.time() - started})
+    t.history.append({"step": t.step, "loss": loss, "valid_loss": held_out, "lr": rate, "seconds": seconds})
     save_training(t)
 
 def fit(trainer: ControlNetTrainer) -> pd.DataFrame: # the history, see `records.DIFFUSION_HISTORY`

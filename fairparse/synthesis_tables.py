@@ -6,7 +6,7 @@
 __all__ = ['REPORTED_TABLE2', 'REPORTED_TABLE4', 'TABLE2_PERTURBATIONS', 'OWN', 'SHARED', 'CONTROLNET', 'MODEL_TITLES',
            'METRIC_KINDS', 'FOLLOWING', 'maps_title', 'find_metric', 'Measurements', 'check_comparable', 'read_quality',
            'describe_scores', 'describe_base', 'estimate', 'compare', 'reported_note', 'table2', 'layout_table2',
-           'follow_share', 'real_references', 'table4', 'seed_spread']
+           'share_followed', 'follow_share', 'real_references', 'table4', 'seed_spread']
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-03
 import re
@@ -165,9 +165,9 @@ def describe_scores(folder: str | Path, maps: list) -> str:
 
 def describe_base(folder: str | Path, maps: list) -> str: # "" if no ControlNet was scored
     "The base model of the ControlNets, for captions; `InputError` if there are several"
-    bases = sorted({record["controlnet_base"] for name in maps if "controlnet_base" in (record := read_json(Path(folder) / name / "run.json"))})
-    if len(bases) > 1: raise InputError(f"{folder} has ControlNets on the bases {bases}, which cannot be compared: score those of one base")
-    return "a tiny stand-in base" if bases == ["standin"] else "".join(bases)
+    found = {(record["controlnet_base"], record.get("controlnet_prompt", "")) for name in maps if "controlnet_base" in (record := read_json(Path(folder) / name / "run.json"))}
+    if len(found) > 1: raise InputError(f"{folder} has ControlNets on several bases or with several prompts, which cannot be compared: {sorted(found)}; score those of one")
+    return "".join(("a tiny stand-in base" if base == "standin" else base) + (", told the true attributes" if prompt.startswith("attributes") else "") for base, prompt in found)
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-17
 def estimate(values: np.ndarray, # (S,) one value a repetition
@@ -285,15 +285,19 @@ def layout_table2(table: pd.DataFrame,    # from `table2`, of one model
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-28
 FOLLOWING = ["miou_maps", "miou_followed", "miou_floor", "miou_ceiling"]
 
+def share_followed(followed, floor, ceiling) -> np.ndarray:
+    "The way from floor to ceiling, 0 to 1; NaN where the ceiling is not above the floor"
+    followed, floor, ceiling = map(np.asarray, (followed, floor, ceiling))
+    return np.divide(followed - floor, ceiling - floor, out=np.full(np.shape(followed), np.nan), where=ceiling > floor)
+
 def follow_share(measurements: Measurements, model: str, maps: str, setting: str = "none") -> dict: # follow_share, _low, _high in percent
     "How far the generated faces follow their maps, from floor (0) to ceiling (100); NaN if it was not measured or the ceiling is not above the floor"
     names = [(model, maps, setting, f"miou_{which}") for which in ("followed", "floor", "ceiling")]
     columns = ("follow_share", "follow_share_low", "follow_share_high")
     if not all(measurements.has(*name) for name in names): return dict.fromkeys(columns, np.nan)
     values, halves = zip(*(measurements.repetitions(*name) for name in names))
-    def share(followed, floor, ceiling): return np.divide(followed - floor, ceiling - floor, out=np.full(np.shape(followed), np.nan), where=ceiling > floor)
     complete = len({h.shape for h in halves}) == 1
-    found = estimate(share(*values), share(*halves) if complete else np.empty((len(values[0]), 0)))
+    found = estimate(share_followed(*values), share_followed(*halves) if complete else np.empty((len(values[0]), 0)))
     return dict(zip(columns, (100 * found[key] for key in ("value", "low", "high"))))
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-30

@@ -26,7 +26,7 @@ from .sampling import derive_seed
 
 # %% ../nbs/lib/56_tiny_diffusion.ipynb #56-04
 SIZE, TOKENS, SEED = 64, 24, 540064 # pixels; length of a prompt; a seed used nowhere else
-NOISE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1}
+NOISE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "skip_prk_steps": True}
 
 def build_tokenizer():
     "CLIP's tokenizer with a vocabulary of its own: each word of `prompts.prompt_words` is one token, other words are spelt"
@@ -202,6 +202,7 @@ def train_tiny_diffusion(folder: str | Path | None = None, # where the model goe
     folder = Path(folder) if folder else package_folder() / "assets" / NAME
     pipeline = StableDiffusionPipeline(**parts, scheduler=DDIMScheduler(**NOISE), safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
+    write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": "DDIMScheduler", **NOISE}) # as for the real model: what is not said here each sampler chooses for itself
     record = {"what": "a small Stable Diffusion trained on procedural faces, the stand-in for a base model", "size": SIZE, "licence": "Apache-2.0",
               "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items() if isinstance(part, nn.Module)},
               "held_out_psnr_db": round(reconstruction(parts["vae"].float(), images[count:]), 2),

@@ -291,7 +291,22 @@ def test_a_base_whose_weights_have_changed_is_refused(saved):
     weights = load_file(path)
     weights["conv_in.bias"][0] += 1e-6
     save_file(weights, path, {"format": "pt"})
-    with pytest.raises(InputError, match="was trained for other weights than those of .*base now: bring the old ones back, or train it again"): load_saved(out)
+    with pytest.raises(InputError, match="was trained for other weights than those of .*base: load the base that it was trained for"): load_saved(out)
+
+
+@pytest.mark.parametrize("part", ["vae", "text_encoder"])
+def test_a_base_with_another_part_is_refused(saved, part):
+    folder, _, out = saved
+    path = next((folder / part).glob("*.safetensors"))
+    save_file({name: value * 1.3 for name, value in load_file(path).items()}, path, {"format": "pt"})
+    with pytest.raises(InputError, match="was trained for other weights"): load_saved(out)
+
+
+def test_a_saved_controlnet_is_not_trained_further_on_another_base(tmp_path):
+    base = micro_base()
+    save_controlnet(load_controlnet("fresh", base), tmp_path / "net", purpose_of(base, "micro"))
+    load_controlnet(tmp_path / "net", base)
+    with pytest.raises(InputError, match="ControlNet .*net was trained for other weights than those of .*: load the base that it was trained for .micro., or start from"): load_controlnet(tmp_path / "net", micro_base(seed=1))
 
 
 def test_an_unfinished_or_foreign_folder_is_refused(saved, tmp_path):
@@ -325,11 +340,15 @@ def test_the_fingerprint_tells_weights_apart_and_not_precisions():
 def test_no_two_classes_share_a_colour(name):
     colours = pick_palette(name)
     assert colours.shape == (NUM_CLASSES, 3) and colours.dtype == np.uint8 and len({tuple(c) for c in colours.tolist()}) == NUM_CLASSES
+    apart = np.linalg.norm(colours[:, None].astype(float) - colours, axis=-1)[~np.eye(NUM_CLASSES, dtype=bool)]
+    assert apart.min() > 50  # not nearly the same either
 
 
 def test_the_ade20k_colours_are_those_of_the_pretrained_controlnet():
-    "As published with ADE20K's 150 classes: wall, person, building, sky"
-    assert pick_palette("ade20k")[:4].tolist() == [[120, 120, 120], [150, 5, 61], [180, 120, 120], [6, 230, 230]]
+    "Colours from the list published with ADE20K's 150 classes; the first two are wall and person"
+    published = {(120, 120, 120), (150, 5, 61), (7, 255, 255), (0, 0, 255), (235, 255, 7), (4, 250, 7), (235, 12, 255), (230, 230, 230), (255, 102, 0), (143, 255, 140), (0, 255, 133), (0, 102, 200), (112, 9, 255), (255, 9, 92),
+                 (160, 150, 20), (255, 0, 0), (80, 50, 50), (153, 255, 0), (0, 173, 255), (180, 120, 120), (6, 230, 230), (4, 200, 3), (120, 120, 80), (140, 140, 140), (204, 5, 255)}
+    assert {tuple(c) for c in pick_palette("ade20k").tolist()} <= published and pick_palette("ade20k")[:2].tolist() == [[120, 120, 120], [150, 5, 61]]
 
 
 @pytest.mark.parametrize("palette, said", [("ade", r"there is no palette 'ade': choose one of \['face', 'ade20k'\], or give 19 colours"), ([[i, i, i] for i in range(18)], r"needs 19 colours .* this one has the shape \(18, 3\)"),

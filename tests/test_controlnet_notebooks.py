@@ -74,7 +74,7 @@ def test_a_finished_training_is_not_repeated_and_one_with_more_steps_starts_agai
 
 
 @pytest.mark.parametrize("values,message", [
-    ({"training": {"learning_rate": 1}}, "unknown settings"), ({"size": 30}, "multiple of 4"), ({"palette": [[0, 0, 0]] * 19}, "share the colour"), ({"prompt": "attributes"}, None),
+    ({"training": {"learning_rate": 1}}, "unknown settings"), ({"size": 30}, "multiple of 4"), ({"colours": [[0, 0, 0]] * 19}, "share the colour"), ({"prompt": "attributes"}, None),
     ({"fold": 1}, "was trained with fold -1, not 1"), ({"base": "nowhere"}, "neither a folder"), ({"precision": "fp16"}, "needs a CUDA device"), ({"controlnet": "nobody"}, "neither a folder")])
 def test_wrong_parameters_are_named(tree, tmp_path, values, message):
     from fairparse.notebooks import NotebookError
@@ -84,6 +84,13 @@ def test_wrong_parameters_are_named(tree, tmp_path, values, message):
         return
     with pytest.raises((NotebookError, InputError), match=message): run()
     assert not (tmp_path / "a" / "b" / "run.json").exists()
+
+
+def test_own_colours_pass_the_strict_command():
+    from fairparse.notebooks import check_parameters
+    colours = [[i, 2 * i, 255 - i] for i in range(19)]
+    path = ROOT / "nbs" / "paper" / "50_train_controlnet.ipynb"
+    assert check_parameters(path, {"colours": colours})["colours"] == colours == check_parameters(path, {}, {"colours": json.dumps(colours)})["colours"]
 
 
 # ---- scores, Table IV and Figure 7
@@ -149,3 +156,18 @@ def test_the_shipped_autoencoder_is_as_good_as_its_record_says():
     record = read_json(ROOT / "fairparse" / "assets" / "tiny_diffusion" / "record.json")
     images = draw_training_faces(64, record["training"]["faces"], SEED)[0]  # held-out ones
     assert reconstruction(load_base("standin").vae, images) == pytest.approx(record["held_out_psnr_db"], abs=0.5)
+
+
+def test_the_sampler_of_the_standin_starts_where_that_of_stable_diffusion_does():
+    from diffusers import PNDMScheduler, UniPCMultistepScheduler
+    scheduler = load_base("standin").scheduler
+    for kind, first in ((UniPCMultistepScheduler, 999), (PNDMScheduler, None)):
+        own = kind.from_config(scheduler.config)
+        own.set_timesteps(20)
+        assert first in (None, int(own.timesteps[0])) and len(own.timesteps) <= 21
+
+
+def test_the_published_controlnets_follow_their_maps():
+    table = pd.read_csv(ROOT / "outputs" / "published" / "tables" / "table4_synthesis.csv")
+    rows = table[table.model == "controlnet"]
+    assert rows.maps.tolist() == ["single", "linear"] and (rows.follow_share >= 50).all()

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from fairparse.diffusion_memory import CARDS, build_meta, memory_recipes, saved_bytes, training_memory
+from fairparse.diffusion_memory import CARDS, IDLE, build_meta, memory_recipes, saved_bytes, training_memory
 from fairparse.runs import InputError
 
 UNET = {"sample_size": 8, "block_out_channels": (8, 16), "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), "layers_per_block": 1, "attention_head_dim": 2, "norm_num_groups": 4, "cross_attention_dim": 16}
@@ -50,7 +50,7 @@ def test_weights_gradients_and_moments_by_hand():
     unet, controlnet = (sum(p.numel() for p in net.parameters()) for net in build_meta(UNET))
     for bits, moments in ((32, 8), (8, 2)):
         memory = training_memory(1, 64, adam_bits=bits, unet=UNET, text=TEXT)
-        assert {k: round(v * 1e9) for k, v in memory.items() if k not in ("activations", "total")} == {"unet": 2 * unet, "controlnet": 6 * controlnet, "gradients": 4 * controlnet, "optimiser": moments * controlnet}
+        assert {k: round(v * 1e9) for k, v in memory.items() if k not in ("activations", "total", "idle")} == {"unet": 2 * unet, "controlnet": 6 * controlnet, "gradients": 4 * controlnet, "optimiser": moments * controlnet}
         assert memory["total"] == pytest.approx(sum(v for k, v in memory.items() if k != "total"))
 
 
@@ -64,7 +64,16 @@ def test_recipes_name_a_card_with_a_fifth_to_spare():
     assert rows[1, True, "adamw8bit"] < rows[1, True, "adamw"] < rows[4, True, "adamw"] < rows[4, False, "adamw"]
     kept = recipes.set_index(["batch_size", "checkpointing", "optimizer"]).activations
     assert kept[4, True, "adamw"] < 0.4 * kept[4, False, "adamw"] and kept[4, False, "adamw"] == pytest.approx(4 * kept[1, False, "adamw"], rel=0.01)
-    assert rows[1, True, "adamw"] == pytest.approx((2 * 859520964 + (6 + 4 + 8) * 361279120) / 1e9, rel=0.1) # nearly all of it are weights
+    assert rows[1, True, "adamw"] == pytest.approx((2 * 859520964 + (6 + 4 + 8) * 361279120) / 1e9 + recipes.idle[0], rel=0.1) # nearly all of it are weights
+
+
+def test_the_idle_parts_are_those_of_stable_diffusion():
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextConfig, CLIPTextModel
+    with torch.device("meta"):
+        vae = AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, block_out_channels=(128, 256, 512, 512), layers_per_block=2)
+        text = CLIPTextModel(CLIPTextConfig(vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, max_position_embeddings=77))
+    assert sum(p.numel() for net in (vae, text) for p in net.parameters()) == IDLE and training_memory(1, 64, unet=UNET, text=TEXT)["idle"] == 4 * IDLE / 1e9
 
 
 @pytest.mark.parametrize("size", [100, 8, 500])

@@ -59,7 +59,7 @@ def test_the_shared_generator_brings_the_true_map(score):
 
 
 @pytest.mark.parametrize("arguments,message", [
-    ((["single"], "blur_0.5", 1), "no examples of 'blur_0.5': it has .'none', 'blur_0.3'"), ((["single"], "none", 4), "has 3 faces: 4 cannot"), ((["single"], "none", 0), "0 cannot"),
+    ((["single"], "blur_0.5", 1), "no examples of 'blur_0.5' by this generator: it has .'none', 'blur_0.3'"), ((["single"], "none", 4), "has 3 faces: 4 cannot"), ((["single"], "none", 0), "0 cannot"),
     ((["truth"], "none", 1), "no parser's maps"), (([], "none", 1), "no parser's maps"), ((["single"], "none", 1, "diffusion"), "'diffusion' has no examples: choose one of"),
     ((["nobody"], "none", 1), "nobody/examples.npz is missing")])
 def test_wrong_requests_are_named(score, arguments, message):

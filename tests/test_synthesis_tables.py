@@ -304,7 +304,7 @@ def test_a_higher_miou_is_better():
 def test_controlnet_rows_come_when_they_are_there():
     parts = [measure(n, models=(OWN, SHARED, "controlnet") if n in ("single", "linear") else (OWN, SHARED)) for n in NAMES]
     table = table4(gathered(*parts), "").set_index(["model", "maps"])
-    assert table.loc["controlnet"].index.tolist() == ["single", "linear"] and table.reported_fid["controlnet", "linear"] == 257.18 and table.generator["controlnet", "single"] == "ControlNet"
+    assert table.loc["controlnet"].index.tolist() == ["single", "linear"] and table.reported_fid["controlnet", "linear"] == 257.18 and table.generator["controlnet", "single"] == "a ControlNet for each parser"
     only = table4(gathered(*parts), "", models=["controlnet"])
     assert len(only) == 2
     with pytest.raises(InputError, match="'diffusion' was not scored: there are"): table4(gathered(*parts), "", models=["diffusion"])
@@ -359,6 +359,8 @@ def test_no_torch_is_needed():
 
 
 def test_the_base_of_controlnets_is_named_and_bases_are_not_mixed(tmp_path):
+    write_json(tmp_path / "told" / "run.json", {"controlnet_base": "a/b", "controlnet_prompt": "attributes"})
+    assert describe_base(tmp_path, ["told"]) == "a/b, told the true attributes"
     for name, more in (("single", {"controlnet_base": "standin"}), ("linear", {"controlnet_base": "standin"}), ("sigmoid", {}), ("piecewise", {"controlnet_base": "someone/else"})): write_json(tmp_path / name / "run.json", {"faces": "drawn", **more})
     assert describe_base(tmp_path, ["single", "linear", "sigmoid"]) == "a tiny stand-in base" and describe_base(tmp_path, ["sigmoid"]) == "" and describe_base(tmp_path, ["piecewise"]) == "someone/else"
     with pytest.raises(InputError, match="cannot be compared"): describe_base(tmp_path, ["single", "piecewise"])
