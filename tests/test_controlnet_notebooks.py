@@ -131,12 +131,12 @@ def test_table_4_and_figure_7(scored):
     run_notebook("80_table4_synthesis", scored / "t4.ipynb", out=str(scored / "tables" / "table4_synthesis.csv"), score=str(scored / "score"), objectives=["single", "linear"])
     table = pd.read_csv(scored / "tables" / "table4_synthesis.csv")
     rows = table[table.model == "controlnet"]
-    assert rows.maps.tolist() == ["single", "linear"] and set(rows.generator) == {"a ControlNet for each parser (a tiny stand-in base)"}
+    assert rows.maps.tolist() == ["single", "linear"] and set(rows.generator) == {"a ControlNet for each parser (stand-in base)"}
     assert rows.reported_fid.tolist() == [261.01, 257.18] and rows.reported_lpips.tolist() == [0.7867, 0.7848] and rows.fd128_classifier_test.notna().all()
     run_notebook("85_figure7_controlnet", scored / "f7.ipynb", out=str(scored / "figures" / "figure7_controlnet.png"), score=str(scored / "score"), faces_shown=2)
     assert min(Image.open(scored / "figures" / "figure7_controlnet.png").size) > 200
     shown = pd.read_csv(scored / "figures" / "figure7_controlnet.csv")
-    assert len(shown) == 4 and set(shown.model) == {"controlnet"} and set(shown.base) == {"a tiny stand-in base"}
+    assert len(shown) == 4 and set(shown.model) == {"controlnet"} and set(shown.base) == {"stand-in base"}
 
 
 # ---- what is shipped
