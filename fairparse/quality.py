@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['feature_statistics', 'frechet_distance', 'kid_subset_size', 'kernel_distance', 'half_samples', 'Measurement',
-           'kernel_label', 'distances', 'mean_of_faces', 'miou_of_counts', 'metric_note', 'summarise']
+           'kernel_label', 'distances', 'mean_of_faces', 'miou_of_counts', 'share_followed', 'metric_note', 'summarise']
 
 # %% ../nbs/lib/70_quality.ipynb #70-02
 from dataclasses import dataclass
@@ -136,6 +136,12 @@ def miou_of_counts(metric: str, counts: np.ndarray, halves: np.ndarray) -> Measu
     return Measurement(metric, float(iou(counts)), np.array([float(iou(counts[half])) for half in halves]), len(counts), "paired")
 
 # %% ../nbs/lib/70_quality.ipynb #70-20
+def share_followed(followed, floor, ceiling) -> np.ndarray:
+    "The way from floor to ceiling, 0 to 1; NaN where the ceiling is not above the floor"
+    followed, floor, ceiling = map(np.asarray, (followed, floor, ceiling))
+    return np.divide(followed - floor, ceiling - floor, out=np.full(np.shape(followed), np.nan), where=ceiling > floor)
+
+# %% ../nbs/lib/70_quality.ipynb #70-23
 def metric_note(metric: str, n: int) -> str:
     "What a reader must know about this metric on `n` pictures; empty if nothing"
     notes = []

@@ -6,7 +6,7 @@
 __all__ = ['REPORTED_TABLE2', 'REPORTED_TABLE4', 'TABLE2_PERTURBATIONS', 'OWN', 'SHARED', 'CONTROLNET', 'MODEL_TITLES',
            'METRIC_KINDS', 'FOLLOWING', 'maps_title', 'find_metric', 'Measurements', 'check_comparable', 'read_quality',
            'describe_scores', 'describe_base', 'estimate', 'compare', 'reported_note', 'table2', 'layout_table2',
-           'share_followed', 'follow_share', 'real_references', 'table4', 'seed_spread']
+           'follow_share', 'real_references', 'table4', 'seed_spread']
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-03
 import re
@@ -19,6 +19,7 @@ from scipy import stats
 
 from .comparisons import adjust, combined_p_value, seed_p_value
 from .homotopy import parser_title
+from .quality import share_followed
 from .records import QUALITY, REPLICATES, read_arrays, read_table, setting_name
 from .runs import InputError, read_json
 from .tables import verdict
@@ -284,11 +285,6 @@ def layout_table2(table: pd.DataFrame,    # from `table2`, of one model
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-28
 FOLLOWING = ["miou_maps", "miou_followed", "miou_floor", "miou_ceiling"]
-
-def share_followed(followed, floor, ceiling) -> np.ndarray:
-    "The way from floor to ceiling, 0 to 1; NaN where the ceiling is not above the floor"
-    followed, floor, ceiling = map(np.asarray, (followed, floor, ceiling))
-    return np.divide(followed - floor, ceiling - floor, out=np.full(np.shape(followed), np.nan), where=ceiling > floor)
 
 def follow_share(measurements: Measurements, model: str, maps: str, setting: str = "none") -> dict: # follow_share, _low, _high in percent
     "How far the generated faces follow their maps, from floor (0) to ceiling (100); NaN if it was not measured or the ceiling is not above the floor"

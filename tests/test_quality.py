@@ -6,7 +6,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from fairparse.metrics import iou
-from fairparse.quality import Measurement, distances, feature_statistics, frechet_distance, half_samples, kernel_distance, kernel_label, kid_subset_size, mean_of_faces, metric_note, miou_of_counts, summarise
+from fairparse.quality import Measurement, distances, feature_statistics, frechet_distance, half_samples, kernel_distance, kernel_label, kid_subset_size, mean_of_faces, metric_note, miou_of_counts, summarise, share_followed
 from fairparse.records import QUALITY, REPLICATES, read_table, write_table
 from fairparse.runs import InputError
 
@@ -231,3 +231,8 @@ def test_repetitions_must_measure_the_same():
     with pytest.raises(InputError, match="same metrics"): summarise(PICTURE, [made(0.1), made(0.1, n=49)])
     with pytest.raises(InputError, match="same metrics"): summarise(PICTURE, [made(0.1), made(0.1) + made(0.2, metric="lpips_vgg")])
     with pytest.raises(InputError, match="same metrics"): summarise(PICTURE, [])
+
+
+def test_the_share_of_the_way_from_floor_to_ceiling():
+    assert share_followed(0.5, 0.25, 0.75) == 0.5 and share_followed(0.8, 0.2, 0.7) == pytest.approx(1.2) and share_followed(0.1, 0.2, 0.7) == pytest.approx(-0.2)
+    assert np.isnan(share_followed([0.3, 0.3], [0.2, 0.4], [0.2, 0.3])).all()
