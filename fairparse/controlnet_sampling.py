@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .controlnet import Base, colour_condition, encode_prompts, load_saved
 from .controlnet_training import check_precision
 from .labels import colour_labels
-from .latent_cache import resize_images, resize_maps
+from .latent_cache import decode_images, resize_maps
 from .prompts import FIXED, face_prompts
 from .runs import InputError, atomic_write, check_types
 from .sampling import derive_seed
@@ -89,8 +89,7 @@ class ControlNetPainter:
         latents = self.pipeline(prompt_embeds=words[[different.index(p) for p in prompts]], negative_prompt_embeds=words[-1:].expand(len(prompts), -1, -1),
                                 image=colour_condition(resize_maps(maps, size), self.palette).to(self.base.unet.dtype), num_inference_steps=own.steps, guidance_scale=own.guidance,
                                 controlnet_conditioning_scale=float(own.strength), generator=[torch.Generator().manual_seed(noise_seed(id, own.seed)) for id in index["id"]], output_type="latent").images
-        painted = self.base.vae.decode(latents.float() / self.base.vae.config.scaling_factor).sample
-        return ((resize_images(painted.clamp(-1, 1), maps.shape[-1]) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return decode_images(self.base, latents.float() / self.base.vae.config.scaling_factor, maps.shape[-1])
 
 def draw_sheet(painter: ControlNetPainter, maps: np.ndarray, images: np.ndarray, index: pd.DataFrame, path: str | Path): # N maps (H, W), faces (H, W, 3) and rows of their index
     "Write a picture with a row a face: map, painting, real face"

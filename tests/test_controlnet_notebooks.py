@@ -51,7 +51,7 @@ def test_a_training_leaves_a_controlnet_with_its_record(tree):
     folder = tree / "controlnets" / "linear" / "seed0"
     record, history, purpose = read_json(folder / "run.json"), read_table(folder / "history.parquet", DIFFUSION_HISTORY), read_purpose(folder)
     assert history.step.tolist() == [1, 2, 3] and np.isfinite(history.valid_loss.iloc[-1]) and history.valid_loss.iloc[:-1].isna().all()
-    assert record["train"] == 8 and record["valid"] == 3 and 0 < record["miou_ceiling"] < 1 and {"miou_followed", "miou_floor", "follow_share", "images_per_second"} <= set(record)
+    assert record["train"] == 8 and record["valid"] == 3 and 0 < record["miou_ceiling"] < 1 and {"miou_followed", "miou_floor", "miou_autoencoder", "follow_share", "images_per_second"} <= set(record)
     assert (purpose.base, purpose.size, purpose.prompt) == ("standin", 32, "a photo of a face") and purpose.base_sha256 == load_base("standin").fingerprint()
     assert Image.open(folder / "samples" / "step_000003.png").size == (96, 96)
     assert len(list((tree / "controlnets" / "cache").glob("latents_*.npy"))) == 1  # shared by both trainings
