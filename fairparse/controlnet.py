@@ -24,7 +24,8 @@ from .runs import InputError, explain_write_errors, package_folder, read_json, w
 
 # %% ../nbs/lib/50_controlnet.ipynb #50-05
 STANDIN = "standin"
-_parts = ("tokenizer", "text_encoder", "vae", "unet", "scheduler")
+_networks = ("text_encoder", "vae", "unet")
+_parts = ("tokenizer", *_networks, "scheduler")
 
 @dataclass
 class Base:
@@ -47,7 +48,7 @@ class Base:
 
     def fingerprint(self) -> str:
         "SHA-256 over all weights, which tells base models apart, in whatever precision they are kept"
-        return hash_weights({f"{part}.{name}": value.float() for part in ("text_encoder", "vae", "unet") for name, value in getattr(self, part).state_dict().items()})
+        return hash_weights({f"{part}.{name}": value.float() for part in _networks for name, value in getattr(self, part).state_dict().items()})
 
 @contextlib.contextmanager
 def _explain(what, source):
@@ -90,7 +91,7 @@ def _load_parts(source, classes):
         if not (folder / "model_index.json").is_file(): raise InputError(f"base model {source} is not a diffusers model: it has no model_index.json; give the folder that holds it beside unet/, vae/, text_encoder/, tokenizer/ and scheduler/")
         if missing := [part for part in _parts if not (folder / part).is_dir()]: raise InputError(f"base model {source} lacks {', '.join(missing)}: a latent diffusion model in diffusers' layout has {', '.join(_parts)}")
     def load(part):
-        if part not in ("text_encoder", "vae", "unet"): return classes[part].from_pretrained(source, subfolder=part)
+        if part not in _networks: return classes[part].from_pretrained(source, subfolder=part)
         model, info = classes[part].from_pretrained(source, subfolder=part, use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True)
         return _check_whole(model, part, info["missing_keys"])
     return {part: load(part) for part in _parts}
@@ -107,9 +108,9 @@ def load_base(source: str,          # "standin", a folder in diffusers' layout, 
     with _explain("base model", path):
         if _kind("base model", path) == "file":
             pipeline = StableDiffusionPipeline.from_single_file(str(path), torch_dtype=torch.float32, safety_checker=None, **({"config": str(config), "local_files_only": True} if config else {}))
-            parts = {part: _check_whole(getattr(pipeline, part), part) if part in ("text_encoder", "vae", "unet") else getattr(pipeline, part) for part in _parts} | {"scheduler": DDPMScheduler.from_config(pipeline.scheduler.config)}
+            parts = {part: _check_whole(getattr(pipeline, part), part) if part in _networks else getattr(pipeline, part) for part in _parts} | {"scheduler": DDPMScheduler.from_config(pipeline.scheduler.config)}
         else: parts = _load_parts(path, dict(tokenizer=CLIPTokenizer, text_encoder=CLIPTextModel, vae=AutoencoderKL, unet=UNet2DConditionModel, scheduler=DDPMScheduler))
-    for part in ("text_encoder", "vae", "unet"): parts[part] = parts[part].requires_grad_(False).eval().to(device)
+    for part in _networks: parts[part] = parts[part].requires_grad_(False).eval().to(device)
     if str(device) != "cpu": parts["vae"].enable_slicing() # a face at a time: in float32 each takes nearly a gigabyte at 512 pixels
     base = Base(source, **parts)
     for what, ours, theirs in (("latent channels", base.unet.config.in_channels, base.vae.config.latent_channels), ("text features", base.unet.config.cross_attention_dim, base.text_encoder.config.hidden_size)):
@@ -149,8 +150,8 @@ def load_controlnet(source: str, # "fresh", "standin", a folder, a .safetensors 
         else: controlnet = ControlNetModel.from_pretrained(source, use_safetensors=True, torch_dtype=torch.float32)
         _check_whole(controlnet, "ControlNet")
     check_fits(controlnet, base, source)
-    if kind == "folder" and (Path(source) / "controlnet.json").is_file() and read_purpose(source).base_sha256 != base.fingerprint():
-        raise InputError(f"ControlNet {source} was trained for other weights than those of {base.name}: load the base that it was trained for ({read_purpose(source).base}), or start from \"fresh\"")
+    if kind == "folder" and (Path(source) / "controlnet.json").is_file() and (purpose := read_purpose(source)).base_sha256 != base.fingerprint():
+        raise InputError(f"ControlNet {source} was trained for other weights than those of {base.name}: load the base that it was trained for ({purpose.base}), or start from \"fresh\"")
     return controlnet.requires_grad_(True).to(base.unet.device)
 
 # %% ../nbs/lib/50_controlnet.ipynb #50-13
@@ -183,11 +184,10 @@ def colour_condition(maps: Tensor,    # (B, H, W) labels, int64
 
 # %% ../nbs/lib/50_controlnet.ipynb #50-16
 @torch.no_grad()
-def encode_prompts(base: Base, prompts: list, # P sentences
-                   batch_size: int = 64) -> Tensor: # (P, T, D) float32, on the base's device
+def encode_prompts(base: Base, prompts: list) -> Tensor: # P sentences -> (P, T, D) float32, on the base's device
     "The text encoder's output for each prompt, cut at the length that the model knows"
     tokens = base.tokenizer(prompts, padding="max_length", truncation=True, max_length=base.tokenizer.model_max_length, return_tensors="pt").input_ids
-    return torch.cat([base.text_encoder(batch.to(base.text_encoder.device)).last_hidden_state for batch in tokens.split(batch_size)])
+    return base.text_encoder(tokens.to(base.text_encoder.device)).last_hidden_state
 
 # %% ../nbs/lib/50_controlnet.ipynb #50-19
 @dataclass

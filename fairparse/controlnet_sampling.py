@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .controlnet import Base, colour_condition, encode_prompts, load_saved
-from .controlnet_training import check_precision
+from .controlnet_training import STORED, check_precision
 from .labels import colour_labels
 from .latent_cache import decode_images, resize_maps
 from .prompts import FIXED, face_prompts
@@ -101,5 +101,5 @@ def load_painter(folder: str | Path,           # of a trained ControlNet
     "The painter of a ControlNet that `controlnet.save_controlnet` wrote; `InputError` if it is missing, unfinished, or its base has changed"
     precision = check_precision(sampling.precision, device)
     base, controlnet, purpose = load_saved(folder, device)
-    base.unet.to({"fp16": torch.float16, "bf16": torch.bfloat16}.get(precision, torch.float32))
+    base.unet.to(STORED[precision])
     return ControlNetPainter(base, controlnet, purpose.palette, purpose.prompt, purpose.size, sampling)

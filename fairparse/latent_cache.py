@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .controlnet import Base, encode_prompts
 from .features import hash_weights
+from .gan_training import to_bytes
 from .runs import InputError, atomic_write, explain_write_errors, hash_file, read_json, write_json
 
 # %% ../nbs/lib/52_latent_cache.ipynb #52-04
@@ -60,9 +61,10 @@ def cached(folder: str | Path,   # of caches
             record = read_json(path.with_suffix(".json"))
             if not path.is_file() or record.get("key") != key or hash_file(path) != record.get("sha256"): raise InputError(f"the cache {path} is missing, or its content does not match its checksum: delete {path.with_suffix('.json')} to compute it again")
         else:
-            check_space(folder, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+            check_space(folder, size)
             with atomic_write(path) as tmp:
-                reserve(tmp, int(np.prod(shape)) * np.dtype(dtype).itemsize)
+                reserve(tmp, size)
                 array = np.lib.format.open_memmap(tmp, mode="w+", dtype=dtype, shape=shape)
                 fill(array)
                 array.flush()
@@ -90,8 +92,7 @@ def encode_images(base: Base, images: np.ndarray, # (B, H, W, 3) uint8
 def decode_images(base: Base, latents: Tensor, # (B, C, h, w), unscaled, on the base's device
                   size: int) -> Tensor:        # (B, 3, size, size) uint8
     "The autoencoder's pictures of latents"
-    pictures = resize_images(base.vae.decode(latents.float()).sample.clamp(-1, 1), size)
-    return ((pictures + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return to_bytes(resize_images(base.vae.decode(latents.float()).sample.clamp(-1, 1), size))
 
 def cache_latents(base: Base, images: np.ndarray, # (N, H, W, 3) uint8, may be a memory map
                   data_hash: str,                 # names the images' content, see `FaceSet.meta["sha256"]`

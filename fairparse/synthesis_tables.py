@@ -168,7 +168,9 @@ def describe_base(folder: str | Path, maps: list) -> str: # "" if no ControlNet 
     "The base model of the ControlNets, for captions; `InputError` if there are several"
     found = {(record["controlnet_base"], record.get("controlnet_prompt", "")) for name in maps if "controlnet_base" in (record := read_json(Path(folder) / name / "run.json"))}
     if len(found) > 1: raise InputError(f"{folder} has ControlNets on several bases or with several prompts, which cannot be compared: {sorted(found)}; score those of one")
-    return "".join(("stand-in base" if base == "standin" else base) + (", told the true attributes" if prompt.startswith("attributes") else "") for base, prompt in found)
+    if not found: return ""
+    base, prompt = found.pop()
+    return ("stand-in base" if base == "standin" else base) + (", told the true attributes" if prompt.startswith("attributes") else "")
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-17
 def estimate(values: np.ndarray, # (S,) one value a repetition

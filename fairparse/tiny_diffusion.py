@@ -8,6 +8,7 @@ __all__ = ['SIZE', 'TOKENS', 'SEED', 'NOISE', 'NAME', 'build_tokenizer', 'build_
            'train_tiny_diffusion', 'train_tiny_controlnet']
 
 # %% ../nbs/lib/56_tiny_diffusion.ipynb #56-02
+import copy
 import hashlib
 import json
 import math
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -80,7 +82,6 @@ def run_steps(step,             # (number) -> loss
               steps: int, rate: float, path: Path, identity: str, # highest learning rate; the checkpoint's file; what the training is
               seed: int, decay: float = 0.0, every: int = 500, say=print) -> dict: # name -> averaged network, or the network itself with decay 0
     "AdamW with a warm-up and a cosine to zero, with a checkpoint `every` so many steps"
-    import copy
     parameters = [p for net in networks.values() for p in net.parameters()]
     optimizer = torch.optim.AdamW(parameters, rate, weight_decay=0.01, fused=True)
     averages = copy.deepcopy(networks) if decay else networks
@@ -187,7 +188,6 @@ def train_tiny_diffusion(folder: str | Path | None = None, # where the model goe
 
     from fairparse.standin import FREQUENT, draw_training_faces
     if min(count, held_out, vae_steps, decoder_steps, unet_steps) < 1: raise InputError(f"count {count}, held_out {held_out}, vae_steps {vae_steps}, decoder_steps {decoder_steps}, unet_steps {unet_steps}: each must be 1 or more")
-    import pandas as pd
     started, work = time.time(), Path(work)
     images, values, names = draw_training_faces(count + held_out, 0, seed, workers)
     prompts = face_prompts(pd.DataFrame(values[:count], columns=names), "attributes")
@@ -218,8 +218,6 @@ def train_tiny_controlnet(folder: str | Path | None = None, # None: the package'
                           held_out: int = 200,              # further faces, for the loss
                           epochs: int = 3, batch_size: int = 16, seed: int = SEED, threads: int = 1, workers: int | None = None) -> dict: # the record that is written beside the weights
     "Draw faces with their maps, train, write the ControlNet in half precision; `InputError` for impossible numbers"
-    import pandas as pd
-
     from fairparse.controlnet import Purpose, load_base, load_controlnet, pick_palette, save_controlnet
     from fairparse.controlnet_training import ControlNetConfig, ControlNetTrainer, Pairs, held_out_loss
     from fairparse.labels import CLASSES
