@@ -54,6 +54,7 @@ class Face:
     tone: str          # of `TONES`, from light to dark
     emotion: str       # of `EXPRESSIONS`
     difficulty: float  # 0..1: how much worse the picture is made
+    spread: float      # how far the tones lie apart, as a multiple of `LUMINANCE`'s distances from their middle
     Male: bool
     Young: bool
     Eyeglasses: bool
@@ -102,7 +103,8 @@ class Canvas:
         self.clutter = rng.random((5, 8)).tolist()
         self.light = self.a.light * (math.cos(self.a.light_angle) * self.x + math.sin(self.a.light_angle) * self.y)
         self.relief = self.light + self.a.skin_texture * (self.fine + self.coarse)
-        self.skin = LUMINANCE[face.tone] + self.a.skin_jitter
+        middle = LUMINANCE["tone_3"]
+        self.skin = middle + face.spread * (LUMINANCE[face.tone] - middle) + self.a.skin_jitter
 
     def around(self, side, x, y, angle=0.0):
         "Coordinates around a point of the face, moved and squeezed by the head's yaw; for `side` 1 or -1, x grows outwards"

@@ -40,12 +40,14 @@ class World:
     attributes: dict = field(default_factory=dict)                          # attribute -> probability; the others as in `PROBABILITIES`
     emotions: dict = field(default_factory=lambda: dict(EMOTIONS))          # emotion -> share; shares add up to 1
     difficulty: dict = field(default_factory=dict)                          # tone -> level 0..1; the others 0
+    spread: float = 1.0                                                     # how far the tones lie apart: 0 (all alike) to 2
 
     def __post_init__(self):
         for what, given, known in (("tone", self.tones, TONES), ("attribute", self.attributes, ATTRIBUTES),
                                    ("emotion", self.emotions, EMOTIONS), ("difficulty of", self.difficulty, TONES)): _check_values(what, given, known)
         for what, shares in (("tones", self.tones), ("emotions", self.emotions)):
             if abs(sum(shares.values()) - 1) > 1e-6: raise InputError(f"the shares of {what} add up to {sum(shares.values()):g}: they must add up to 1")
+        if isinstance(self.spread, bool) or not isinstance(self.spread, (int, float)) or not 0 <= self.spread <= 2: raise InputError(f"spread is {self.spread!r}: give a number from 0 to 2")
         object.__setattr__(self, "attributes", {**PROBABILITIES, **self.attributes})
 
 # %% ../nbs/lib/12_synthfaces.ipynb #12-08
@@ -65,7 +67,7 @@ def sample_parameters(seed: int,             # 0 or more
         return kind(*random_stream(seed, index, aspect).uniform(low, high).tolist())
     draw = random_stream(seed, index, "attributes").random(2 + len(ATTRIBUTES))
     tone = _pick(world.tones, TONES, draw[0])
-    return Face(seed, index, tone, _pick(world.emotions, list(EXPRESSIONS), draw[1]), float(world.difficulty.get(tone, 0)),
+    return Face(seed, index, tone, _pick(world.emotions, list(EXPRESSIONS), draw[1]), float(world.difficulty.get(tone, 0)), float(world.spread),
                 **{name: bool(d < world.attributes[name]) for name, d in zip(ATTRIBUTES, draw[2:])},
                 geometry=numbers(Geometry, GEOMETRY, "geometry"), appearance=numbers(Appearance, APPEARANCE, "appearance"))
 
