@@ -40,11 +40,12 @@ bench: .venv/.installed
 
 install: .venv/.installed
 
-# the exact versions of requirements.lock, then this folder itself, so that `fairparse` runs the code in it
+# the exact versions of requirements.lock, then this folder itself, so that `fairparse` runs the code in it; of gan-face-generate
+# only the weights are read, and what its own code would need (wandb with its media extras, an older Pillow) stays away
 .venv/.installed: requirements.lock settings.ini setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || { \
 	  echo "fairparse needs Python 3.11 or 3.12, and $(PYTHON) is $$($(PYTHON) --version 2>&1): install one and name it, as in: make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e .
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e . gan-face-generate==1.1.1
 	@touch $@

@@ -23,18 +23,23 @@ def face_ids(group: str, count: int) -> list:
     "Names of the faces of a group"
     return [f"{''.join(c if c.isalnum() else '_' for c in group)}-{i:05d}" for i in range(count)]
 
-def write_images(folder: str | Path, groups: dict) -> dict: # groups: name -> (ids, images (n, H, W, 3) uint8); id -> file, relative to the folder
-    "Write `images/{group}/{id}.png`; pictures that are there already and equal are left alone, others of the folder removed"
+def _shows(path, image):
+    "Whether the file at `path` is this picture"
     from PIL import Image
-    folder, files = Path(folder), {}
+    try:
+        with Image.open(path) as there: return np.array_equal(np.asarray(there), image)
+    except (OSError, SyntaxError): return False # missing or damaged
+
+def write_images(folder: str | Path, groups: dict) -> dict: # groups: name -> (ids, images (n, H, W, 3) uint8); id -> file, relative to the folder
+    "Write `images/{group}/{id}.png`; pictures that are there already and equal are left alone, others of the folder removed; `InputError` if two faces have one name"
+    from PIL import Image
+    folder, files, names = Path(folder), {}, [name for ids, _ in groups.values() for name in ids]
+    if len(set(names)) < len(names): raise InputError(f"names of faces appear twice, such as {next(n for n in names if names.count(n) > 1)!r}: groups {list(groups)} must differ in more than punctuation")
     for group, (ids, images) in groups.items():
         place = f"images/{''.join(c if c.isalnum() else '_' for c in group)}"
         for name, image in zip(ids, images):
             files[name] = f"{place}/{name}.png"
-            path = folder / files[name]
-            if path.is_file():
-                with Image.open(path) as there:
-                    if np.array_equal(np.asarray(there), image): continue
+            if _shows(path := folder / files[name], image): continue
             with atomic_write(path) as tmp: Image.fromarray(image).save(tmp)
     wanted = {folder / file for file in files.values()}
     for path in (folder / "images").glob("*/*.png"):
@@ -71,7 +76,7 @@ def write_balanced_set(folder: str | Path,
 def _rows(table: pd.DataFrame) -> str:
     "A table in Markdown"
     lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + "---|" * len(table.columns)]
-    return "\n".join(lines + ["| " + " | ".join(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row) + " |" for row in table.itertuples(index=False)])
+    return "\n".join(lines + ["| " + " | ".join(f"{v:.3g}" if isinstance(v, float) else str(v).replace("|", "\\|") for v in row) + " |" for row in table.itertuples(index=False)])
 
 def write_datasheet(folder: str | Path,
                     table: pd.DataFrame,   # from `write_balanced_set`
@@ -97,7 +102,7 @@ A group label is a classifier's guess of how the people who labelled its trainin
 ## Composition
 {_rows(groups.reset_index().round(3))}
 
-`second_classifier_agrees`: a classifier that was trained on other pictures and had no part in the choice of the faces.
+`second_classifier_agrees`: the share of faces that a second classifier, which had no part in their choice, calls the same; the table of errors below says what it learnt from.
 
 {_rows(answers[["question", "group", "label", "faces"]])}
 

@@ -42,15 +42,16 @@ class Grid:
     anchors: int = 20   # faces around which regions lie
 
 def candidate_rules(group: str, facts: LatentFacts, grid: Grid) -> list[Rule]:
-    "Every rule with every setting of the grid for one group"
+    "Every rule with every setting of the grid for one group; `InputError` without vectors in z"
+    if "z" not in facts.vectors: raise InputError(f"there are vectors of {list(facts.vectors)} only: the raw rule and regions need space \"z\" too")
     plain = {space: facts.directions[group, space] for space in facts.vectors}
     rules = [Rule("unguided", group), Rule("raw", group, plain["z"].norm, plain["z"])]
     for space, direction in plain.items():
         ways = {"shift": direction, "fix": direction}
         if facts.others.get(space): ways["conditional"] = conditional(direction, facts.others[space])
         for name, way in ways.items():
-            width, precision = facts.width(way)
-            rules += [Rule(name, group, alpha * width, way, space, facts.generator, precision=precision) for alpha in grid.alphas]
+            (width, precision), centre = facts.width(way), 0.0 if space == "z" else float(facts.vectors[space].mean(0) @ way.unit)
+            rules += [Rule(name, group, alpha * width, way, space, facts.generator, precision=precision, centre=centre) for alpha in grid.alphas]
     rules += [Rule("screen", group, p, generator=facts.generator, model=facts.model) for p in grid.thresholds]
     mine = facts.vectors["z"][facts.labels == group][:grid.anchors]
     return rules + [Rule("region", group, r, anchors=mine) for r in grid.radii if len(mine)]
@@ -82,6 +83,7 @@ def prove(chosen: list,             # (rule, reached) of one group
     for rule, reached in chosen:
         kept = []
         rows.append(try_rule(rule, generator, first, second, painted, seed, purpose="fresh", keep=kept))
+        if not kept: continue # nothing was painted
         kept, who = np.concatenate(kept), {"target": rule.target, "rule": rule.name, "space": rule.space, "alpha": rule.alpha, "reached": reached}
         if len(kept) < 20 or len(there) < 40: continue # too few to say anything: the yields show how many there were
         alike.append(who | diversity(features(kept), there, seed=seed))
@@ -96,10 +98,10 @@ def labeller_says(classifier, images: np.ndarray) -> np.ndarray: # (N,) names
 def choose_rule(fresh: pd.DataFrame,    # yields of one group on fresh draws
                 alike: pd.DataFrame,    # their diversity, with `reached`
                ) -> int:                # position of the rule in `fresh`
-    "Position of the rule to collect with; `InputError` if no rule gave a single face"
-    if not fresh.accepted.sum(): raise InputError(f"no rule painted a face of {sorted(set(fresh.target))}: draw more unguided faces, or allow larger steps")
+    "Position of the rule to collect with; `InputError` if no rule of guidance gave a single face"
     table = fresh.reset_index(drop=True)
-    if len(alike): table = table.merge(alike[["rule", "space", "alpha", "reached", "within"]], on=["rule", "space", "alpha"], how="left")
-    table = table.assign(**{name: table[name].fillna(False).astype(bool) if name in table else False for name in ("reached", "within")}, share=table.both / table.painted.clip(lower=1))
-    table = table[(table.rule != "unguided") | (table.reached & table.within)] # a common group may need no guidance
+    if len(alike): table = table.merge(alike[["rule", "space", "reached", "within"]], on=["rule", "space"], how="left", validate="one_to_one")
+    table = table.assign(**{name: table[name].eq(True) if name in table else False for name in ("reached", "within")}, share=table.both / table.painted.clip(lower=1))
+    table = table[(table.accepted > 0) & ((table.rule != "unguided") | (table.reached & table.within))] # a common group may need no guidance
+    if not len(table): raise InputError(f"no rule painted a face of {sorted(set(fresh.target))}: draw more unguided faces, or allow larger steps")
     return int(table.sort_values(["reached", "within", "share"]).index[-1])

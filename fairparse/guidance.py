@@ -31,6 +31,7 @@ class Rule:
     model: "LatentModel | None" = None      # to screen by
     anchors: np.ndarray | None = None       # (A, D) vectors of accepted faces, for "region"
     precision: float = 1.0           # of the prior along the direction (n' S^-1 n): 1 in z
+    centre: float = 0.0              # mean of the prior's coordinate along the direction, from which "fix" counts: 0 in z
 
     def __post_init__(self):
         needs = {"raw": "direction", "shift": "direction", "conditional": "direction", "fix": "direction", "screen": "model", "region": "anchors"}
@@ -54,7 +55,7 @@ class Rule:
         if self.name == "raw": return x + self.direction.theta.astype(np.float32), all_of_them
         unit = self.direction.unit.astype(np.float32)
         if self.name in ("shift", "conditional"): return x + np.float32(self.alpha) * unit, all_of_them
-        return x + (np.float32(self.alpha) - x @ unit)[:, None] * unit, all_of_them
+        return x + (np.float32(self.centre + self.alpha) - x @ unit)[:, None] * unit, all_of_them
 
     def distance(self, painted_share: float = 1.0) -> float: # share of the vectors that were painted
         "Divergence from the prior in nats; NaN for a region, which has none"
@@ -103,11 +104,13 @@ def try_rule(rule: Rule, generator, classifier, second, # classifiers: `classes`
              purpose: str = "calibration",
              keep: list | None = None) -> dict: # pictures of accepted faces are appended here; a row of `records.YIELDS`
     "Paint faces by a rule and count the wanted ones; fewer than `painted` if `most` vectors did not give them"
+    if painted < 1 or most < 1: raise InputError(f"painted {painted}, most {most}: each must be 1 or more")
     row = {"target": rule.target, "rule": rule.name, "space": rule.space, "alpha": float(rule.alpha), "purpose": purpose, "proposed": 0, "painted": 0, "accepted": 0, "confirmed": 0, "both": 0}
     while row["painted"] < painted and row["proposed"] < most:
-        latents, chosen = rule(random_latents(seed, row["proposed"], 500, generator.z_dim))
+        count = min(500, most - row["proposed"])
+        latents, chosen = rule(random_latents(seed, row["proposed"], count, generator.z_dim))
         last = np.flatnonzero(chosen)[:painted - row["painted"]]
-        row["proposed"] += 500 if row["painted"] + len(last) < painted else int(last[-1]) + 1
+        row["proposed"] += count if row["painted"] + len(last) < painted else int(last[-1]) + 1
         if not len(last): continue
         images = generator.paint(latents[last], rule.space)
         says = [np.array(judge.classes)[judge.predict(images).argmax(1)] == rule.target for judge in (classifier, second)]
@@ -128,9 +131,10 @@ def choose_alpha(yields: pd.DataFrame,   # of one target and rule, from calibrat
                  goal: float = 0.9,      # wanted yield
                  furthest: float = 8.0,  # bound on the distance from the prior, in nats; rows without a distance are not bound
                 ) -> tuple:              # the row that is chosen (Series), whether its interval lies above the goal
-    "The nearest to the prior whose yield's interval lies above the goal; if there is none, the one of highest yield"
+    "The nearest to the prior (of regions: the widest) whose yield's interval lies above the goal; if there is none, the one of highest yield"
     table = add_shares(yields[(yields.painted > 0) & ~(yields.distance > furthest)])
     if not len(table): raise InputError(f"no setting of {sorted(set(yields.rule))} stays within {furthest} nats of the prior: allow more, or try smaller steps")
+    table = table.assign(step=table.alpha.where(table.distance.notna(), -table.alpha)).sort_values(["distance", "step"]).drop(columns="step")
     good = table[table.yield_low >= goal]
-    if len(good): return good.sort_values(["distance", "alpha"]).iloc[0], True
-    return table.sort_values("yield").iloc[-1], False
+    if len(good): return good.iloc[0], True
+    return table.sort_values("yield", ascending=False, kind="stable").iloc[0], False

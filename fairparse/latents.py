@@ -62,7 +62,10 @@ class LatentStore:
         "Packed arrays of some rows of `table`, in their order"
         out = None
         for block, part in rows.assign(at=np.arange(len(rows))).groupby("block"):
-            array = np.load(_shard(self.folder, block, what), mmap_mode="r")
+            path = _shard(self.folder, block, what)
+            try: array = np.load(path, mmap_mode="r")
+            except (OSError, ValueError, EOFError) as error: raise InputError(f"{path} is not readable ({error}): delete {_shard(self.folder, block, '.parquet')} and sample again") from error
+            if part.row.max() >= len(array): raise InputError(f"{path} holds {len(array)} rows, its table names row {part.row.max()}: delete {_shard(self.folder, block, '.parquet')} and sample again")
             if out is None: out = np.empty((len(rows), *array.shape[1:]), array.dtype)
             out[part["at"].to_numpy()] = array[part.row.to_numpy()]
         return np.empty((0, 0), np.float32) if out is None else out
@@ -106,16 +109,21 @@ def sample_latents(out: str | Path,           # the store's folder; one that was
                    want: int | None = None,   # stop once so many of the target are kept
                    batch_size: int = 100,     # faces painted at a time
                    identity: str = "",        # anything else that makes the draws what they are, such as the classifier's hash
+                   restart: bool = False,     # delete other draws that the folder holds, instead of refusing
                    say=print) -> LatentStore:
     "Draw, paint, classify, store; `InputError` if the folder holds other draws"
     out, classes = Path(out), list(classifier.classes)
     if draws < 1 or per_group < 1: raise InputError(f"draws {draws}, per_group {per_group}: each must be 1 or more")
+    if want is not None and not (target and 0 < want <= per_group): raise InputError(f"want {want} of target {target!r} with per_group {per_group}: name the target, and keep as many as you want")
     if target and target not in classes: raise InputError(f"target {target!r} is none of the classifier's classes {classes}")
     meta = {"classes": classes, "generator": generator.name, "generator_sha256": generator.sha256, "psi": generator.psi, "seed": seed, "rule": name, "target": target,
             "alpha": alpha, "space": space, "per_group": per_group, "identity": identity}
     if (out / "store.json").is_file() and (there := read_json(out / "store.json")) != meta:
         differs = sorted(key for key in {*there, *meta} if there.get(key) != meta.get(key))
-        raise InputError(f"{out} holds draws that differ in {differs}: delete it, or choose another folder")
+        if not restart: raise InputError(f"{out} holds draws that differ in {differs}: delete it, or choose another folder")
+        say(f"the draws in {out.name} differ in {differs}: starting again")
+        (out / "store.json").unlink() # first: without it the rest is no store
+        for path in [path for path in out.iterdir() if path.name[:5].isdigit()]: path.unlink()
     write_json(out / "store.json", meta)
     store, total = open_latents(out), -(-draws // BLOCK)
     left = {label: per_group if label == (target or label) else 0 for label in classes}

@@ -91,7 +91,7 @@ class _Reader:
         if kind is list: return target.extend(items)
         keys = items[::2] if kind is dict else items
         for key in keys:
-            if type(key) not in (str, int): self.refuse(f"{shown(key)} is a key or member of a {kind.__name__}, which only text and integers may be here")
+            if type(key) is not str and not (type(key) is int and abs(key) < 2**31): self.refuse(f"{shown(key)} is a key or member of a {kind.__name__}, which only text and small integers may be here")
         target.update(zip(keys, items[1::2], strict=True) if kind is dict else keys)
 
     def integer(self):
@@ -222,6 +222,8 @@ def _set(reader, items=()) -> list: # of modules' names; nothing here asks a set
     reader.file.spend(len(items))
     return list(items)
 
+def _no_bytes(reader) -> memoryview: return memoryview(b"") # how protocol 2 writes none
+
 def _encode(reader, text, encoding) -> memoryview: # how protocol 2 writes bytes
     if type(text) is not str or encoding != "latin1": reader.refuse("it encodes text as something else than latin1")
     reader.file.copied += len(text)
@@ -284,7 +286,7 @@ def _nothing(reader, *arguments): reader.refuse("it calls a class that is only n
 
 CONSTRUCTORS = {("torch_utils.persistence", "_reconstruct_persistent_obj"): _module,
                 ("dnnlib.util", "EasyDict"): _empty_dict, ("dnnlib", "EasyDict"): _empty_dict, ("collections", "OrderedDict"): _empty_dict,
-                ("builtins", "set"): _set, ("__builtin__", "set"): _set, ("_codecs", "encode"): _encode,
+                ("builtins", "set"): _set, ("__builtin__", "set"): _set, ("_codecs", "encode"): _encode, ("__builtin__", "bytes"): _no_bytes,
                 ("torch._utils", "_rebuild_tensor"): _tensor, ("torch._utils", "_rebuild_tensor_v2"): _tensor, ("torch._utils", "_rebuild_parameter"): _parameter,
                 ("torch.storage", "_load_from_bytes"): _load_storage, ("numpy", "dtype"): DType, ("numpy", "ndarray"): _nothing,
                 **{(f"numpy.{core}.{module}", name): make for core in ("core", "_core")
@@ -296,4 +298,6 @@ def read_pickle(path: str | Path # of a file by the official tools
     file = PickleFile(Path(path))
     if not file.path.is_file(): raise InputError(f"{path} is missing: give a network pickle (.pkl)")
     if file.path.stat().st_size > MAX_BYTES: file.refuse(f"it has more than {MAX_BYTES} bytes, ten times as many as official pickles")
-    return _Reader(file, memoryview(file.path.read_bytes()), CONSTRUCTORS).load()
+    try: content = file.path.read_bytes()
+    except OSError as error: raise InputError(f"{path} cannot be read ({error.strerror}): check its permissions and its disk") from error
+    return _Reader(file, memoryview(content), CONSTRUCTORS).load()

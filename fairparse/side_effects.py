@@ -36,7 +36,9 @@ def diversity(guided: np.ndarray,   # (N, D) features of guided faces
         null_kid.append(kernel_distance(unguided[halves[1]], unguided[halves[0]], size))
         spreads.append(spread(guided[mine]))
         null_spreads.append(spread(unguided[halves[1]]))
-    (kid_low, kid_high), (low, high) = np.quantile(null_kid, (0.025, 0.975)), np.quantile(null_spreads, (0.025, 0.975))
+    both, middle = 1 / len(guided) + 1 / len(unguided), np.mean(null_spreads)
+    kid_low, kid_high = np.quantile(null_kid, (0.025, 0.975)) * both / (2 / size)
+    low, high = middle + (np.quantile(null_spreads, (0.025, 0.975)) - middle) * np.sqrt(both / (1 / size - 1 / len(unguided)))
     return {"guided": len(guided), "unguided": len(unguided), "subset": size, "kid": float(np.mean(kid)), "kid_unguided_low": float(kid_low), "kid_unguided_high": float(kid_high),
             "spread": float(np.mean(spreads)), "spread_unguided_low": float(low), "spread_unguided_high": float(high),
             "within": bool(np.mean(kid) <= kid_high and low <= np.mean(spreads) <= high), "spread_within": bool(low <= np.mean(spreads) <= high)}

@@ -91,7 +91,7 @@ class StyleGANTraining:
     "Settings of a training"
     generator: dict = field(default_factory=lambda: {"z_dim": 64, "w_dim": 64, "channels": [128, 96, 64, 32], "mapping_layers": 4})
     discriminator_channels: list = field(default_factory=lambda: [128, 96, 64, 32])
-    steps: int = 12000
+    steps: int = 9000
     batch_size: int = 32
     lr: float = 0.0025           # Adam, betas 0 and 0.99
     r1: float = 0.1              # gamma
@@ -102,7 +102,7 @@ class StyleGANTraining:
     def __post_init__(self):
         check_types(self)
         if min(self.steps, self.batch_size, self.r1_every, self.every) < 1: raise InputError(f"steps {self.steps}, batch_size {self.batch_size}, r1_every {self.r1_every}, every {self.every}: each must be 1 or more")
-        GeneratorConfig(**self.generator)
+        if len(self.discriminator_channels) != len(GeneratorConfig(**self.generator).channels): raise InputError(f"discriminator_channels {self.discriminator_channels} and the generator's channels name different numbers of sizes: give one for each")
 
 class StyleGANTrainer:
     "Both networks, their optimisers and one visible step"

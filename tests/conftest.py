@@ -46,8 +46,13 @@ for name, parameters in {"30_sweep": ["parser", "faces", "objective", "seed", "f
                          "70_score": ["maps", "faces", "parsers", "gans", "controlnets", "generators", "seeds", "parser_seeds", "folds", "judge", "perceptual", "perturbations", "severities", "threads"],
                          **dict.fromkeys(["80_table4_synthesis", "85_figure7_controlnet"], ["score", "objectives"]),
                          **dict.fromkeys(["80_table2_perturbed_synthesis", "85_figure6_gan"], ["score", "objectives", "perturbations", "severity"]),
+                         "60_train_classifier": ["source", "check", "maps", "task", "weights", "seed", "threads"], "61_sample_latents": ["classifier", "generator", "psi", "threads"],
+                         "62_guide": ["latents", "classifier", "second", "labellers", "generator", "psi", "threads"], "63_label": ["guided", "classifier", "second", "labellers", "threads"],
+                         "65_audit_parser": ["parsers", "faces", "balanced", "latents", "classifier", "threads"], "80_balance_loop": ["audit"],
+                         "80_balance_table1_classifier": ["classifiers", "names"], "80_balance_table2_unguided": ["latents", "classifier"], "80_balance_table3_guided": ["guided"],
+                         "85_balance_figure5_unguided": ["latents", "table"], "85_balance_figure6_guided": ["guided", "table"],
                          "86_does_it_work": ["planted", "objectives", "seeds"]}.items():
-    TOY_NOTEBOOKS[name] = "\n".join(["out = ''", *(f"{p} = {dict(objectives=[], seeds=[], parser_seeds=[], folds=[], generators=[], base='standin', judge='single', perceptual='lpips_alex', severities=[0.3], severity=0.3, perturbations=['blur'], seed=0, fold=-1, threads=1).get(p, '')!r}" for p in parameters)]), "raise NotImplementedError"
+    TOY_NOTEBOOKS[name] = "\n".join(["out = ''", *(f"{p} = {dict(objectives=[], seeds=[], labellers=[], names=[], psi=1.0, parser_seeds=[], folds=[], generators=[], base='standin', judge='single', perceptual='lpips_alex', severities=[0.3], severity=0.3, perturbations=['blur'], seed=0, fold=-1, threads=1).get(p, '')!r}" for p in parameters)]), "raise NotImplementedError"
 TOY_MODULES = {
     "toy_files": "import json\nfrom pathlib import Path\ndef write(path, text):\n    Path(path).parent.mkdir(parents=True, exist_ok=True)\n    Path(path).write_text(text)\n",
     "toy_faces": "from .toy_files import write, json\ndef make(out, record): write(f'{out}/run.json', json.dumps(record))\n",

@@ -60,6 +60,11 @@ def test_wrong_settings_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))): ClassifierConfig(**wrong)
 
 
+def test_small_pictures_are_not_resampled_unless_asked():
+    assert (ClassifierConfig(size=32).turn, ClassifierConfig(size=32).zoom) == (0, 0) and (ClassifierConfig(size=48).turn, ClassifierConfig(size=48).zoom) == (8, 0.08)
+    assert ClassifierConfig(size=32, turn=5.0).turn == 5
+
+
 def test_class_weights_have_mean_one_over_the_faces():
     counts = np.array([900, 90, 10])
     for balance in ("none", "loss", "effective", "sampling"): assert np.isclose((class_weights(counts, balance) * counts).sum(), 1000)
@@ -415,8 +420,10 @@ def test_calibration_error_by_hand():
 
 def test_balanced_training_is_taken_back(tmp_path):
     "Trained with equal weights for all classes, the network gives the rare class too much; calibrated probabilities do not"
-    faces = make_faces((400, 40), noise=140.0)
-    classifier = train_classifier(faces, ClassifierConfig(**FAST, balance="loss"), tmp_path, say=quiet)
+    faces = make_faces((300, 30), noise=40.0)
+    rng = np.random.default_rng(0)
+    faces.images[:] = np.where(rng.random(len(faces))[:, None, None, None] < 0.4, make_faces((165, 165), seed=1).images[rng.permutation(330)], faces.images) # 40 % show the bar of any class
+    classifier = train_classifier(faces, ClassifierConfig(**{**FAST, "epochs": 3}, balance="loss"), tmp_path, say=quiet)
     valid = faces.rows("valid")
     raw, honest = softmax(classifier.logits(faces.images[valid]), 1), classifier.predict(faces.images[valid])
     truth = np.bincount(faces.labels[valid]) / len(valid)
@@ -462,7 +469,7 @@ SHARES = np.array([0.6, 0.12, 0.06, 0.1, 0.12])
 
 def test_corrected_shares_are_exact_when_nothing_is_left_to_chance():
     table = corrected_shares(np.round(RATES.T @ SHARES * 1e6).astype(int), np.round(RATES * 1e6).astype(int), resamples=20)
-    assert np.allclose(table.corrected, SHARES, atol=1e-4) and np.isclose(table.corrected.sum(), 1) and np.abs(table.share - SHARES).max() > 0.1
+    assert np.allclose(table.corrected, SHARES, atol=1e-4) and np.isclose(table.corrected.sum(), 1) and np.abs(table.share - SHARES).max() > 0.09
 
 
 def test_corrected_shares_cover_the_truth_about_as_often_as_they_say():
@@ -490,8 +497,8 @@ def test_impossible_counts(counts, confusion, match):
 
 def test_procedural_masks_are_told_apart(tmp_path):
     from fairparse.synthfaces import World
-    faces = open_labelled("procedural", "mask", 32, count=150, world=World(attributes={"Face_Mask": 0.5}))
-    classifier = train_classifier(faces, ClassifierConfig(size=32, epochs=4, batch_size=16, lr=3e-3, turn=0.0, zoom=0.0), tmp_path, say=quiet)
+    faces = open_labelled("procedural", "mask", 32, count=100, world=World(attributes={"Face_Mask": 0.5}))
+    classifier = train_classifier(faces, ClassifierConfig(size=32, epochs=4, batch_size=16, lr=3e-3), tmp_path, say=quiet)
     assert evaluate_classifier(classifier, faces).scores.set_index("split").accuracy["test"] > 0.9
 
 

@@ -16,7 +16,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from test_stylegan import SMALL, VARIANTS, draw, make, reference
+from test_stylegan import VARIANTS, draw, make, reference
 from torch import nn
 
 from fairparse.runs import InputError
@@ -179,13 +179,13 @@ def test_layers_without_noise_get_noise_of_no_strength(tmp_path):
 def test_values_beside_the_weights(tmp_path, protocol):
     "Arrays and scalars of numpy, on the GPU or not: what augmentation pipes and forks carry along"
     values = {"f": np.float64(0.25), "i": np.int32(-7), "b": np.bool_(True), "array": np.arange(6, dtype=np.float32).reshape(2, 3), "fortran": np.asfortranarray(np.arange(6).reshape(2, 3)),
-              "set": {"a"}, "ordered": collections.OrderedDict(x=1), "list": [1, (2.5, None)], "long": 2**40, "text": "ü" * 300, "many": tuple(range(300))}
+              "set": {"a"}, "ordered": collections.OrderedDict(x=1), "none": np.zeros((0, 3)), "list": [1, (2.5, None)], "long": 2**40, "text": "ü" * 300, "many": tuple(range(300))}
     path = tmp_path / "a.pkl"
     path.write_bytes(pickle.dumps(values, protocol))
     got = read_pickle(path)
     assert (got["f"], got["i"], got["b"], got["long"], got["text"], got["many"]) == (0.25, -7, True, 2**40, "ü" * 300, tuple(range(300)))
     assert list(got["set"]) == ["a"] and got["ordered"] == {"x": 1} and got["list"] == [1, (2.5, None)]
-    for name in ("array", "fortran"): assert type(got[name]) is Array and np.array_equal(got[name].values, values[name])
+    for name in ("array", "fortran", "none"): assert type(got[name]) is Array and np.array_equal(got[name].values, values[name])
 
 
 def test_weights_that_were_on_a_gpu(tmp_path):
@@ -394,10 +394,10 @@ COSTLY = {
     "LONG4": whole(b"\x8b\xff\xff\xff\x7f"), "far memo": whole(b"Nr\xff\xff\xff\xff"), "frame": whole(b"\x95" + struct.pack("<Q", 2**63)),
     "billion laughs": laughs(60), "billion laughs as a key": laughs(60, b"}" + b"h\x3cNs"), "billion laughs in a set": laughs(60, b"\x8f(h\x3c\x90"), "billion laughs called": laughs(60, b"h\x3ch\x3cR"),
     "billion laughs as a storage": laughs(60, called("torch.storage", "_load_from_bytes", b"h\x3c")), "billion laughs as networks": whole(b"N\x94" + b"".join(b"(" + b"h%c" % i * 10 + b"t\x94" for i in range(60)) + b"}" + text("G_ema") + b"h\x3cs"),
-    "deep tuples": whole(b"N" + b"\x85" * 400_000), "deep lists": whole(b"]" * 300_000 + b"a" * 299_999), "many instructions": whole(b"N" * (MAX_STEPS + 1)), "many dicts": whole(b"}" * (2 * MAX_STEPS)),
+    "deep tuples": whole(b"N" + b"\x85" * 400_000), "deep dicts": whole(b"}" + (text("a") + b"}") * 150_000 + b"s" * 150_000), "one hash": whole(b"}(" + b"".join(b"\x8a\x0e" + (i * (2**61 - 1)).to_bytes(14, "little") + b"N" for i in range(100_000)) + b"u"), "deep lists": whole(b"]" * 300_000 + b"a" * 299_999), "many instructions": whole(b"N" * (MAX_STEPS + 1)), "many dicts": whole(b"}" * (2 * MAX_STEPS)),
     "copied sets": whole(b"](" + b"N" * 100_000 + b"e\x94" + b"0cbuiltins\nset\n\x94" + b"h\x01h\x00\x85R" * 20_000), "copied bytes": whole(text("a" * 1_000_000) + b"\x94" + (found("_codecs", "encode") + b"h\x00" + text("latin1") + b"\x86R") * 2_000),
     "terabyte storage": tensor(storage(2**40)), "giant array": whole(array((2**40,))), "stretched tensor": tensor(storage(), 0, (2**40,), (0,)),
-    "layer in itself": self_containing(), "shared layers": shared_layers(7, 100), "deep layers": deep_layers(5_000),
+    "layer in itself": self_containing(), "shared layers": shared_layers(7, 100), "deep layers": deep_layers(20_000),
 }
 
 
@@ -418,7 +418,7 @@ def quieten(root):
 
 
 SAYS = {"billion laughs as a key": "a tuple is a key", "billion laughs in a set": "a tuple is a key", "copied sets": "instructions", "many dicts": "instructions", "many instructions": "instructions", "copied bytes": "more bytes than it has",
-        "layer in itself": "occurs twice", "shared layers": "occurs twice", "deep layers": "deep in each other", "terabyte storage": "truncated", "giant array": "shape", "stretched": "more room than the file", "empty": "is empty",
+        "one hash": "small integers", "layer in itself": "occurs twice", "shared layers": "occurs twice", "deep layers": "deep in each other", "terabyte storage": "truncated", "giant array": "shape", "stretched": "more room than the file", "empty": "is empty",
         "wide_mapping": "ask for at least", "many_channels": "ask for at least", "silent giant": "at most 1024", "LONG4": "LONG4", "BINBYTES8": "truncated", "BINUNICODE8": "truncated", "BYTEARRAY8": "truncated"}
 SCRIPT = """
 import resource, sys, time
