@@ -24,14 +24,16 @@ class LatentFacts:
     vectors: dict      # space -> (N, D) vectors of the kept unguided faces
     labels: np.ndarray # (N,) their groups
     directions: dict   # (group, space) -> Direction
-    others: dict       # space -> directions of attributes that conditional directions leave alone
+    others: list       # directions of attributes in z that conditional directions leave alone
     model: LatentModel # to screen by
 
-    def width(self, direction: Direction) -> tuple: # standard deviation of the vectors along the unit normal, and the precision n' S^-1 n of their Gaussian
-        "How widely unguided vectors spread along a direction"
-        if direction.space == "z": return 1.0, 1.0
+    def step(self, direction: Direction) -> tuple: # direction of the step, width of the vectors along it, precision n' S^-1 n of their Gaussian
+        "Where to step so that the regression's score rises most for each nat that is left from the prior: along the normal in z, along the covariance times the normal in another space"
+        if direction.space == "z": return direction, 1.0, 1.0
         covariance = np.cov(self.vectors[direction.space].T)
-        return float(np.sqrt(direction.unit @ covariance @ direction.unit)), float(direction.unit @ np.linalg.pinv(covariance) @ direction.unit)
+        way = covariance @ direction.theta
+        unit = way / np.linalg.norm(way)
+        return replace(direction, theta=way), float(np.sqrt(unit @ covariance @ unit)), float(direction.theta @ way / (way @ way))
 
 @dataclass
 class Grid:
@@ -104,4 +106,5 @@ def choose_rule(fresh: pd.DataFrame,    # yields of one group on fresh draws
     table = table.assign(**{name: table[name].eq(True) if name in table else False for name in ("reached", "within")}, share=table.both / table.painted.clip(lower=1))
     table = table[(table.accepted > 0) & ((table.rule != "unguided") | (table.reached & table.within))] # a common group may need no guidance
     if not len(table): raise InputError(f"no rule painted a face of {sorted(set(fresh.target))}: draw more unguided faces, or allow larger steps")
-    return int(table.sort_values(["reached", "within", "share"]).index[-1])
+    table = table.assign(both_kept=table.reached & table.within)
+    return int(table.sort_values(["both_kept", "reached", "share"]).index[-1])

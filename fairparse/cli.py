@@ -91,7 +91,7 @@ def run(notebook, out, texts, parameters, threads, verbose, tied):
 
 # %% ../nbs/lib/95_cli.ipynb #95-11
 ON_REQUEST = {"study": "study", **dict.fromkeys(("gan", "score", "table2", "table4", "figure6"), "gan"), **dict.fromkeys(("controlnet", "figure7"), "controlnet"),
-              **dict.fromkeys(("classifier", "latents", "guide", "label", "balance_table1", "balance_table2", "balance_table3", "balance_figure5", "balance_figure6"), "latents")} # stage -> section without which a profile does not run it
+              **dict.fromkeys(("classifier", "latents", "guide", "label", "balance_table1", "balance_table2", "balance_table3", "balance_figure5", "balance_figure6", "audit_parser", "balance_loop"), "latents")} # stage -> section without which a profile does not run it
 _profile_keys = {"data": "none", "beside": [], "objectives": [], "seeds": [], "shared_seeds": [], "controlnet_maps": [], "classifiers": {}, "cross_validation": False, "threads": {}, "resources": {}}
 
 def workflow_stages() -> dict: # stage -> notebook's name

@@ -36,7 +36,7 @@ class Rule:
     def __post_init__(self):
         needs = {"raw": "direction", "shift": "direction", "conditional": "direction", "fix": "direction", "screen": "model", "region": "anchors"}
         if self.name not in RULES: raise InputError(f"rule {self.name!r} is not known: use one of {RULES}")
-        if self.name in needs and getattr(self, needs[self.name]) is None: raise InputError(f"rule {self.name!r} needs a {needs[self.name]}")
+        if self.name in needs and getattr(self, needs[self.name]) is None: raise InputError(f"rule {self.name!r} needs its {needs[self.name]}")
         if self.name == "screen" and self.target not in self.model.classes: raise InputError(f"the latent model knows no {self.target!r}: it knows {self.model.classes}")
         if self.name == "region" and (self.space != "z" or not 0 < self.alpha <= 1 or not len(self.anchors)): raise InputError(f"rule \"region\" needs space \"z\", a radius in (0, 1] and at least one anchor, not {self.space!r}, {self.alpha} and {len(self.anchors)}")
         if self.direction is not None and self.direction.space != self.space: raise InputError(f"the direction lies in space {self.direction.space!r}, the rule in {self.space!r}: give both the same")
@@ -80,27 +80,26 @@ class LatentModel:
         x = (np.asarray(latents) - self.shift) / self.scale
         for weight, bias in zip(self.weights[:-1], self.biases[:-1]): x = np.maximum(x @ weight + bias, 0)
         x = x @ self.weights[-1] + self.biases[-1]
-        if len(self.classes) == 2: x = np.concatenate([-x / 2, x / 2], 1)  # scikit-learn has one output for two classes
         x = np.exp(x - x.max(1, keepdims=True))
         return x / x.sum(1, keepdims=True)
 
-def fit_latent_model(latents: np.ndarray,   # (N, D)
-                     labels: np.ndarray,    # (N,) a name each
-                     space: str, hidden: tuple = (128,), penalty: float = 1e-3, seed: int = 0) -> LatentModel:
-    "Fit the network, with a tenth of the faces to stop by; `InputError` for a group with fewer than 10 faces"
-    from sklearn.neural_network import MLPClassifier
-    counts = pd.Series(labels).value_counts()
-    if len(counts) < 2 or counts.min() < 10: raise InputError(f"faces a group: {counts.to_dict()}: two groups and 10 faces of each are needed; draw more")
-    shift, scale = latents.mean(0), latents.std(0) + 1e-6
-    net = MLPClassifier(hidden, alpha=penalty, early_stopping=True, n_iter_no_change=8, max_iter=200, learning_rate_init=2e-3, batch_size=200, random_state=seed)
-    net.fit(((latents - shift) / scale).astype(np.float32), labels)
-    return LatentModel([str(c) for c in net.classes_], space, net.coefs_, net.intercepts_, shift, scale)
+def fit_latent_model(latents: np.ndarray,       # (N, D)
+                     probabilities: np.ndarray, # (N, C) of the classifier
+                     classes: list, space: str, hidden: tuple = (256, 128), penalty: float = 1e-3, floor: float = 1e-3, seed: int = 0) -> LatentModel: # floor: smaller probabilities count as this
+    "Fit the network, with a tenth of the faces to stop by; `InputError` for fewer than 50 faces, or shapes that do not fit"
+    from sklearn.neural_network import MLPRegressor
+    probabilities = np.asarray(probabilities)
+    if len(latents) < 50 or probabilities.shape != (len(latents), len(classes)) or len(classes) < 2: raise InputError(f"{len(latents)} vectors, probabilities {probabilities.shape} of {len(classes)} classes: give 50 faces or more, and a column for each of at least two classes")
+    shift, scale, aims = latents.mean(0), latents.std(0) + 1e-6, np.log(probabilities.clip(floor))
+    net = MLPRegressor(hidden_layer_sizes=hidden, alpha=penalty, early_stopping=True, n_iter_no_change=8, max_iter=120, learning_rate_init=2e-3, batch_size=min(200, len(latents) // 2), random_state=seed)
+    net.fit(((latents - shift) / scale).astype(np.float32), aims - aims.mean(1, keepdims=True))
+    return LatentModel([str(c) for c in classes], space, net.coefs_, net.intercepts_, shift, scale)
 
 # %% ../nbs/lib/62_guidance.ipynb #62-10
 def try_rule(rule: Rule, generator, classifier, second, # classifiers: `classes`, `predict`
              painted: int,        # faces to paint
              seed: int,           # of the draws
-             most: int = 200_000, # vectors to propose at most
+             most: int = 500_000, # vectors to propose at most
              purpose: str = "calibration",
              keep: list | None = None) -> dict: # pictures of accepted faces are appended here; a row of `records.YIELDS`
     "Paint faces by a rule and count the wanted ones; fewer than `painted` if `most` vectors did not give them"

@@ -118,12 +118,13 @@ def sample_latents(out: str | Path,           # the store's folder; one that was
     if target and target not in classes: raise InputError(f"target {target!r} is none of the classifier's classes {classes}")
     meta = {"classes": classes, "generator": generator.name, "generator_sha256": generator.sha256, "psi": generator.psi, "seed": seed, "rule": name, "target": target,
             "alpha": alpha, "space": space, "per_group": per_group, "identity": identity}
-    if (out / "store.json").is_file() and (there := read_json(out / "store.json")) != meta:
+    shards = [path for path in out.glob("[0-9]*") if path.name[:5].isdigit()]
+    there = read_json(out / "store.json") if (out / "store.json").is_file() else {} if shards else meta
+    if there != meta:
         differs = sorted(key for key in {*there, *meta} if there.get(key) != meta.get(key))
         if not restart: raise InputError(f"{out} holds draws that differ in {differs}: delete it, or choose another folder")
         say(f"the draws in {out.name} differ in {differs}: starting again")
-        (out / "store.json").unlink() # first: without it the rest is no store
-        for path in [path for path in out.iterdir() if path.name[:5].isdigit()]: path.unlink()
+        for path in shards: path.unlink() # before store.json changes: if this is interrupted, the rest is still known to be other draws
     write_json(out / "store.json", meta)
     store, total = open_latents(out), -(-draws // BLOCK)
     left = {label: per_group if label == (target or label) else 0 for label in classes}

@@ -113,12 +113,13 @@ def level_table(counts: dict,       # arm -> (S, N, C, 3), all over the same fac
     return pd.DataFrame(rows)
 
 # %% ../nbs/lib/65_loop_tables.ipynb #65-16
-def _test(differences, samples): # (S,) one a seed; (R,) their mean in resamples of images
+def _test(differences, samples): # (S,) one a seed; (R,) their mean in resamples of images, NaN where one misses a group
     "p-values of a quantity that is no mIoU; NaN where a test cannot be made"
-    error = samples.std()
-    over_images = 2 * stats.norm.sf(abs(differences.mean()) / error) if error > 1e-12 else float(abs(differences.mean()) < 1e-12)
-    over_seeds = seed_p_value(differences)
-    return {"p_images": float(over_images), "p_seeds": over_seeds, "p": float(np.nanmax([over_images, over_seeds, combined_p_value(differences, error)]))}
+    there = samples[~np.isnan(samples)]
+    error = there.std() if len(there) > 1 else np.nan
+    over_images = float(2 * stats.norm.sf(abs(differences.mean()) / error)) if not error <= 1e-12 else float(abs(differences.mean()) < 1e-12)
+    found = [over_images, seed_p_value(differences), combined_p_value(differences, error)]
+    return {"p_images": over_images, "p_seeds": found[1], "p": max((p for p in found if not np.isnan(p)), default=np.nan)}
 
 def said(quantity: str, difference: float, p_adjusted: float) -> str:
     "A change in words: \"better\" or \"worse\" for scores, \"smaller\" or \"larger\" for inequality"

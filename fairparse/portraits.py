@@ -103,8 +103,8 @@ class Canvas:
         self.clutter = rng.random((5, 8)).tolist()
         self.light = self.a.light * (math.cos(self.a.light_angle) * self.x + math.sin(self.a.light_angle) * self.y)
         self.relief = self.light + self.a.skin_texture * (self.fine + self.coarse)
-        middle = LUMINANCE["tone_3"]
-        self.skin = middle + face.spread * (LUMINANCE[face.tone] - middle) + self.a.skin_jitter
+        normal, middle = LUMINANCE[face.tone], LUMINANCE["tone_3"]
+        self.skin = normal + (face.spread - 1) * (normal - middle) + self.a.skin_jitter
 
     def around(self, side, x, y, angle=0.0):
         "Coordinates around a point of the face, moved and squeezed by the head's yaw; for `side` 1 or -1, x grows outwards"

@@ -180,6 +180,7 @@ def train_arm(folder: str | Path, faces: FaceSet, length: int, network: dict, co
     history = Trainer(parser, faces, repeat_rows(len(faces), length, config.seed), np.empty(0, int), config, folder, device=device, progress=False).fit()
     return load_parser(folder, device=device), history
 
+# %% ../nbs/lib/65_retraining.ipynb #65-21
 def retrain(out: str | Path,      # gets faces/{arm} and parsers/{arm}/seed{seed}, with counts.parquet
             base: Part,           # with label maps
             added: dict,          # arm -> Part of the added faces, all equally many; without label maps where the base parser is to say

@@ -48,7 +48,7 @@ for name, parameters in {"30_sweep": ["parser", "faces", "objective", "seed", "f
                          **dict.fromkeys(["80_table2_perturbed_synthesis", "85_figure6_gan"], ["score", "objectives", "perturbations", "severity"]),
                          "60_train_classifier": ["source", "check", "maps", "task", "weights", "seed", "threads"], "61_sample_latents": ["classifier", "generator", "psi", "threads"],
                          "62_guide": ["latents", "classifier", "second", "labellers", "generator", "psi", "threads"], "63_label": ["guided", "classifier", "second", "labellers", "threads"],
-                         "65_audit_parser": ["parsers", "faces", "balanced", "latents", "classifier", "threads"], "80_balance_loop": ["audit"],
+                         "65_audit_parser": ["parsers", "faces", "balanced", "unguided", "classifier", "threads"], "80_balance_loop": ["loop"],
                          "80_balance_table1_classifier": ["classifiers", "names"], "80_balance_table2_unguided": ["latents", "classifier"], "80_balance_table3_guided": ["guided"],
                          "85_balance_figure5_unguided": ["latents", "table"], "85_balance_figure6_guided": ["guided", "table"],
                          "86_does_it_work": ["planted", "objectives", "seeds"]}.items():

@@ -20,7 +20,7 @@ from fairparse.homotopy import OBJECTIVES, parser_title
 from fairparse.labels import CLASSES
 from fairparse.metrics import counts_table
 from fairparse.notebooks import read_cells
-from fairparse.pictures import STYLES
+from fairparse.pictures import STYLES, tile_faces
 from fairparse.records import COUNTS, INDEX, setting_name, write_arrays, write_json, write_table
 from fairparse.runs import InputError
 
@@ -404,3 +404,18 @@ def test_notebooks_of_one_objective(study, tmp_path):
     run_notebook("85_figure5_robustness", **{**places(study, "sweep"), **alone, "out": str(tmp_path / "5.png"), "perturbations": ["blur"], "severities": [0.5]})
     run_notebook("80_fairness_gaps", **{**places(study, "parsers", "faces"), **alone, "out": str(tmp_path / "fairness_gaps.csv"), "min_size": 5})
     for name in ("4.png", "5.png"): check_picture(tmp_path / name)
+
+
+@pytest.mark.parametrize("count, columns, enlarge, gap", [(1, 1, 1, 1), (5, 3, 1, 1), (6, 3, 2, 0), (7, 10, 3, 2), (4, 1, 2, 1), (9, 4, 1, 5)])
+def test_tiled_faces_lie_in_rows_with_white_between(count, columns, enlarge, gap):
+    h, w = 4, 6
+    images = np.random.default_rng(0).integers(0, 255, (count, h, w, 3), np.uint8)                             # never white
+    sheet, rows = tile_faces(images, columns, enlarge, gap), -(-count // columns)
+    assert sheet.shape == (enlarge * (rows * (h + gap) - gap), enlarge * (columns * (w + gap) - gap), 3) and sheet.dtype == np.uint8
+    small = sheet[::enlarge, ::enlarge].copy()
+    assert np.array_equal(small.repeat(enlarge, 0).repeat(enlarge, 1), sheet)
+    for i, image in enumerate(images):
+        place = small[i // columns * (h + gap):][:h, i % columns * (w + gap):][:, :w]
+        assert np.array_equal(place, image)
+        place[:] = 255
+    assert (small == 255).all()                                                                                # gaps and places left over

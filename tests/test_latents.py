@@ -209,6 +209,43 @@ def test_other_draws_are_refused_and_nothing_is_lost(tmp_path, change, word):
     assert {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()} == before
 
 
+def test_other_draws_can_be_replaced(tmp_path):
+    sample(tmp_path / "s", 3000)
+    (tmp_path / "s" / "rule.json").write_text("mine")
+    said = []
+    sample_latents(tmp_path / "s", Colours(), Bands(), 2000, seed=9, restart=True, say=said.append)
+    same(open_latents(tmp_path / "s"), sample(tmp_path / "t", 2000, seed=9))
+    assert said[0] == "the draws in s differ in ['seed']: starting again" and (tmp_path / "s" / "rule.json").read_text() == "mine" and not list((tmp_path / "s").glob("00002*"))
+    generator = Colours()
+    sample(tmp_path / "s", 2000, seed=9, restart=True, generator=generator)
+    assert generator.painted == 0                                                                              # the same draws are kept
+
+
+@pytest.mark.parametrize("after", [0, 1, 4, 8])
+def test_killed_while_other_draws_are_deleted(tmp_path, monkeypatch, after):
+    "What is left of the old draws is never taken for new ones"
+    sample(tmp_path / "s", 3000)
+    from pathlib import Path
+    deleted, unlink = [], Path.unlink
+    def die(path, **options):
+        if path.parent == tmp_path / "s" and not path.name.startswith("."):
+            if len(deleted) == after: raise Stop
+            deleted.append(path)
+        unlink(path, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", die)
+        with pytest.raises(Stop): sample(tmp_path / "s", 2000, seed=9, restart=True)
+    with pytest.raises(InputError, match="differ in"): sample(tmp_path / "s", 2000, seed=9)
+    same(sample(tmp_path / "s", 2000, seed=9, restart=True), sample(tmp_path / "t", 2000, seed=9))
+
+
+def test_shards_of_unknown_draws_are_refused(tmp_path):
+    sample(tmp_path / "s", 1000)
+    (tmp_path / "s" / "store.json").unlink()
+    with pytest.raises(InputError, match="holds draws that differ in .*'seed'"): sample(tmp_path / "s", 1000)
+    same(sample(tmp_path / "s", 1000, restart=True), sample(tmp_path / "t", 1000))
+
+
 @pytest.mark.parametrize("options, words", [({"draws": 0}, "draws 0"), ({"per_group": 0}, "per_group 0"), ({"target": "purple"}, "'purple' is none of"), ({"want": 5}, "name the target"),
                                             ({"want": 50, "target": "low", "per_group": 10}, "want 50"), ({"want": 0, "target": "low"}, "want 0")])
 def test_impossible_requests_write_nothing(tmp_path, options, words):

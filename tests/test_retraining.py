@@ -337,6 +337,13 @@ def test_two_seeds_that_disagree_prove_nothing():
     found = change_table(counts, VALUES, NAMES, "rare", [("self_balanced", "base")], resamples=200).set_index("quantity")
     assert set(found.verdict) == {"no difference shown"} and found.p_seeds["shortfall"] > 0.3
 
+def test_a_group_that_resamples_miss_proves_nothing():
+    "A rare group of two faces, one training: some resamples have neither face"
+    few = np.flatnonzero(GROUPS == "common").tolist() + np.flatnonzero(GROUPS == "rare")[:2].tolist()
+    counts = {arm: made_up(0.8, 0.7, 1, seed=seed)[:, few] for arm, seed in (("base", 0), ("self_balanced", 1))}
+    found = change_table(counts, VALUES[few], NAMES, "rare", [("self_balanced", "base")], min_size=2, resamples=200).set_index("quantity")
+    assert set(found.verdict) == {"no difference shown"} and found.p["shortfall"] == found.p_images["shortfall"] > 0.05 and found.p_seeds.isna().all()
+
 def test_equal_arms_are_rarely_called_different():
     "Twenty pairs of equal arms with luck of seeds: at most two show a difference in the shortfall before adjustment"
     p = [change_table({"base": made_up(0.8, 0.7, 5, 0.01, i), "more_skewed": made_up(0.8, 0.7, 5, 0.01, 100 + i)}, VALUES, NAMES, "rare", [("more_skewed", "base")], resamples=100).set_index("quantity").p["shortfall"] for i in range(20)]

@@ -223,3 +223,33 @@ def test_face_set_without_folds(tmp_path):
     faces = build_synthetic_set(tmp_path, 10, 32)
     assert faces.index.fold.isna().all()
     with pytest.raises(InputError, match="no fold"): faces.rows("test", fold=0)
+
+# How far tones lie apart
+
+def test_spread_moves_tones_away_from_the_middle_one():
+    "At 0 all tones are one; the middle one never moves; at 1 faces are as they always were"
+    from fairparse.portraits import LUMINANCE, Canvas
+    face = sample_parameters(3, 5)
+    assert face.spread == World().spread == 1.0 and sample_parameters(3, 5, World(spread=1.75)) == replace(face, spread=1.75)
+    for spread in (0.0, 0.5, 1.0, 1.75, 2.0):
+        skin = {tone: Canvas(replace(face, tone=tone, spread=spread), 32).skin - face.appearance.skin_jitter for tone in TONES}
+        assert skin["tone_3"] == pytest.approx(LUMINANCE["tone_3"])
+        for tone in TONES: assert skin[tone] - skin["tone_3"] == pytest.approx(spread * (LUMINANCE[tone] - LUMINANCE["tone_3"]))
+
+def test_spread_changes_pictures_of_other_tones_and_no_masks():
+    faces = [sample_parameters(1, i) for i in range(6)]
+    brightness = {}
+    for spread in (0.0, 1.0, 2.0):
+        for tone in TONES:
+            drawn = [render_face(replace(face, tone=tone, spread=spread), 48) for face in faces]
+            brightness[tone, spread] = np.mean([image[mask == CLASSES.index("skin")].mean() for image, mask in drawn])
+            assert all(np.array_equal(mask, render_face(face, 48)[1]) for face, (_, mask) in zip(faces, drawn))
+    middle = brightness["tone_3", 1.0]
+    assert all(brightness[tone, 0.0] == middle for tone in TONES) and all(brightness["tone_3", s] == middle for s in (0.0, 2.0))
+    for s in (1.0, 2.0): assert all(brightness[a, s] > brightness[b, s] + 5 * s for a, b in zip(TONES, TONES[1:]))
+    gap = {s: brightness["tone_1", s] - brightness["tone_5", s] for s in (1.0, 2.0)}
+    assert gap[2.0] == pytest.approx(2 * gap[1.0], rel=0.15)
+
+@pytest.mark.parametrize("wrong", [-0.01, 2.01, True, "1", None, float("nan")])
+def test_impossible_spread(wrong):
+    with pytest.raises(InputError, match="give a number from 0 to 2"): World(spread=wrong)
