@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LABELS', 'MEASURES', 'ACTIONS', 'ANNOTATIONS', 'model_labels', 'queue', 'append_line', 'replay', 'Journal',
-           'read_annotations', 'labels_of', 'Agreement', 'wilson', 'kappa_interval', 'agreement', 'merge_labels']
+           'read_annotations', 'labels_of', 'Agreement', 'kappa_interval', 'agreement', 'merge_labels']
 
 # %% ../nbs/lib/63_annotate.ipynb #63-02
 import fcntl
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .calibration import wilson
 from .records import Schema
 from .runs import InputError, explain_write_errors
 
@@ -202,18 +203,13 @@ class Agreement:
     confusion: pd.DataFrame  # rows: first annotator, columns: second
     note: str                # why kappa is undefined, else empty
 
-def wilson(share: float, n: int, z: float = 1.959964) -> tuple: # low, high
-    "Wilson's interval of a share of `n` draws (1927), 95 % by default"
-    middle, half = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
-
 def kappa_interval(counts: np.ndarray, # (C, C), how often each pair of labels was given
                   ) -> tuple:          # share of agreement, kappa, and its 95 % interval; NaN where undefined
     "Cohen's kappa from a confusion of two annotators"
     n = counts.sum()
     share, chance = np.trace(counts) / n, (counts.sum(0) @ counts.sum(1)) / n**2
     if chance == 1: return share, math.nan, math.nan, math.nan
-    kappa, low, high = ((s - chance) / (1 - chance) for s in (share, *wilson(share, n)))
+    kappa, low, high = ((s - chance) / (1 - chance) for s in (share, *map(float, wilson(share * n, n))))
     return share, kappa, max(low, -1.0), high
 
 def agreement(first: pd.Series,   # label of each id, see `labels_of`

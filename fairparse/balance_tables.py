@@ -66,6 +66,8 @@ def table3(guided: str | Path) -> pd.DataFrame: # folder with yields.parquet, di
     table = yields[yields.purpose != "calibration"].merge(directions[["group", "space", "n", "positives", "C", "fitted_intercept", "norm", "auc"]].rename(columns={"group": "target"}), on=["target", "space"], how="left")
     table = table.merge(alike[["target", "rule", "space", "reached", "within", "kid", "spread"]].assign(purpose="fresh"), on=["target", "rule", "space", "purpose"], how="left")
     for column in [c for c in table if c.startswith(("yield", "confirmed_share"))]: table[column] *= 100
+    table["accepted_confirmed"] = (100 * table.both / table.accepted.where(table.accepted > 0)).where(table.purpose == "fresh")
+    for column in [c for c in table if c.startswith("confirmed_share")]: table.loc[table.purpose == "collected", column] = np.nan # of the collected only the kept faces were shown to the second classifier
     table["painted_per_accepted"] = table.painted / table.accepted.where(table.accepted > 0)
     table["reported_yield"] = [REPORTED["table3"].get(reported_group(group), np.nan) if rule == "raw" else np.nan for group, rule in zip(table.target, table.rule)]
     return table.assign(reported_group=table.target.map(reported_group), goal=100 * facts["parameters"]["goal"], generator=facts["generator"]).rename(columns={"target": "group"})

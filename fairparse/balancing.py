@@ -50,9 +50,10 @@ def candidate_rules(group: str, facts: LatentFacts, grid: Grid) -> list[Rule]:
     rules = [Rule("unguided", group), Rule("raw", group, plain["z"].norm, plain["z"])]
     for space, direction in plain.items():
         ways = {"shift": direction, "fix": direction}
-        if facts.others.get(space): ways["conditional"] = conditional(direction, facts.others[space])
+        if space == "z" and facts.others: ways["conditional"] = conditional(direction, facts.others)
         for name, way in ways.items():
-            (width, precision), centre = facts.width(way), 0.0 if space == "z" else float(facts.vectors[space].mean(0) @ way.unit)
+            way, width, precision = facts.step(way)
+            centre = 0.0 if space == "z" else float(facts.vectors[space].mean(0) @ way.unit)
             rules += [Rule(name, group, alpha * width, way, space, facts.generator, precision=precision, centre=centre) for alpha in grid.alphas]
     rules += [Rule("screen", group, p, generator=facts.generator, model=facts.model) for p in grid.thresholds]
     mine = facts.vectors["z"][facts.labels == group][:grid.anchors]

@@ -91,7 +91,7 @@ def fit_latent_model(latents: np.ndarray,       # (N, D)
     probabilities = np.asarray(probabilities)
     if len(latents) < 50 or probabilities.shape != (len(latents), len(classes)) or len(classes) < 2: raise InputError(f"{len(latents)} vectors, probabilities {probabilities.shape} of {len(classes)} classes: give 50 faces or more, and a column for each of at least two classes")
     shift, scale, aims = latents.mean(0), latents.std(0) + 1e-6, np.log(probabilities.clip(floor))
-    net = MLPRegressor(hidden_layer_sizes=hidden, alpha=penalty, early_stopping=True, n_iter_no_change=8, max_iter=120, learning_rate_init=2e-3, batch_size=min(200, len(latents) // 2), random_state=seed)
+    net = MLPRegressor(hidden_layer_sizes=hidden, alpha=penalty, early_stopping=True, n_iter_no_change=8, max_iter=500, learning_rate_init=2e-3, batch_size=min(200, len(latents) // 2), random_state=seed)
     net.fit(((latents - shift) / scale).astype(np.float32), aims - aims.mean(1, keepdims=True))
     return LatentModel([str(c) for c in classes], space, net.coefs_, net.intercepts_, shift, scale)
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from sklearn.metrics import cohen_kappa_score
 
-from fairparse.annotate import ANNOTATIONS, LABELS, MEASURES, Journal, agreement, kappa_interval, labels_of, merge_labels, model_labels, queue, read_annotations, replay, wilson
+from fairparse.annotate import ANNOTATIONS, LABELS, MEASURES, Journal, agreement, kappa_interval, labels_of, merge_labels, model_labels, queue, read_annotations, replay
 from fairparse.runs import InputError
 
 CLASSES = ["calm", "happy", "sad"]
@@ -315,12 +315,6 @@ def test_one_always_the_same_and_opposites():
 
 def test_agreement_refuses_two_labels_for_one_item():
     with pytest.raises(InputError, match="second annotator has two labels for a"): agreement(pd.Series({"a": "x"}), pd.Series(["x", "y"], ["a", "a"]))
-
-
-def test_wilson_interval():
-    assert wilson(0.5, 100) == (pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))  # 50 of 100
-    low, high = wilson(1.0, 20)
-    assert high == pytest.approx(1) and low == pytest.approx(20 / (20 + 1.959964**2))
 
 
 @pytest.mark.parametrize("kappa, n, share", [(0.4, 50, .5), (0.9, 20, .85), (0.7, 100, .85)])
