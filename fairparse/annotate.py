@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LABELS', 'MEASURES', 'ACTIONS', 'ANNOTATIONS', 'model_labels', 'queue', 'append_line', 'replay', 'Journal',
-           'read_annotations', 'labels_of', 'Agreement', 'kappa_interval', 'agreement', 'merge_labels']
+           'read_annotations', 'labels_of', 'keep_annotations', 'Agreement', 'kappa_interval', 'agreement',
+           'merge_labels']
 
 # %% ../nbs/lib/63_annotate.ipynb #63-02
 import fcntl
@@ -191,7 +192,23 @@ def labels_of(annotations: pd.DataFrame, task: str, annotator: str) -> pd.Series
     rows = annotations[(annotations.task == task) & (annotations.annotator == annotator) & (annotations.label != "")]
     return rows.set_index("id").label
 
-# %% ../nbs/lib/63_annotate.ipynb #63-20
+# %% ../nbs/lib/63_annotate.ipynb #63-19
+def keep_annotations(annotations: pd.DataFrame, # see `ANNOTATIONS`, such as `label_studio.import_studio` gives
+                     folder: str | Path,        # of the journals
+                    ) -> int:                   # answers that were new
+    "Write people's answers from elsewhere into their journals; those that are there already are left alone"
+    added = 0
+    for annotator, rows in ANNOTATIONS.check(annotations).groupby("annotator", sort=False):
+        journal = Journal(folder, annotator)
+        there = {(e["task"], e["id"]): e["label"] for e in journal.entries}
+        for row in rows.itertuples():
+            if there.get((row.task, row.id)) == row.label: continue
+            journal.record("label" if row.label else "skip", row.task, row.id, row.label, row.model, row.confidence, bool(row.shown))
+            added += 1
+        journal.close()
+    return added
+
+# %% ../nbs/lib/63_annotate.ipynb #63-21
 @dataclass(frozen=True)
 class Agreement:
     "How far two annotators agree, on the items that both have labelled"
@@ -226,7 +243,7 @@ def agreement(first: pd.Series,   # label of each id, see `labels_of`
     note = f"both said {classes[0]!r} to everything: chance would agree as well, so kappa is undefined" if len(classes) == 1 else ""
     return Agreement(n, *map(float, kappa_interval(confusion.to_numpy())), confusion, note)
 
-# %% ../nbs/lib/63_annotate.ipynb #63-24
+# %% ../nbs/lib/63_annotate.ipynb #63-25
 def merge_labels(labels: pd.DataFrame,       # see `LABELS`
                  annotations: pd.DataFrame,  # see `ANNOTATIONS`
                 ) -> tuple:                  # labels with `by` = "model", "person:ann", "person:ann, bob" or "disputed:ann, bob"; the disputed items with everybody's label

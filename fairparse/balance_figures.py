@@ -50,7 +50,7 @@ def draw_unguided(images: np.ndarray,   # (N, H, W, 3) uint8, in the order of dr
     left.set_title(f"{len(images)} faces as they come", fontsize=9)
     at = np.arange(len(groups))
     right.barh(at - 0.2, table.share, 0.38, color=[colours[g] for g in groups], label="counted")
-    right.errorbar(table.corrected, at + 0.2, xerr=[(table.corrected - table.corrected_low).clip(0), (table.corrected_high - table.corrected).clip(0)], fmt="D", color="black", markersize=4, capsize=2, label="corrected for the classifier's errors, 95 %")
+    right.errorbar(table.corrected, at + 0.2, xerr=[(table.corrected - table.corrected_low).clip(0), (table.corrected_high - table.corrected).clip(0)], fmt="D", color="black", markersize=4, capsize=2, label="corrected as if painted faces\nwere confused like test faces, 95 %")
     if table.reported_share.notna().any(): right.plot(table.reported_share, at - 0.2, "|", color="black", markersize=12, label="reported (StyleGAN)")
     right.set(yticks=at, yticklabels=groups, xlabel=f"percent of {int(table.faces.iloc[0]):,} faces", ylim=(len(groups) - 0.4, -0.6))
     right.legend(loc="lower right", fontsize=7)

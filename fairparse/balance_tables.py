@@ -58,7 +58,7 @@ def table2(store: LatentStore, classifier: str | Path, # the classifier's folder
         ["group", "count", "share", "share_low", "share_high", "corrected", "corrected_low", "corrected_high", "reported_group", "reported_count", "reported_share", "faces", "generator", "psi"]]
 
 # %% ../nbs/lib/83_balance_tables.ipynb #83-10
-def table3(guided: str | Path) -> pd.DataFrame: # folder with yields.parquet, directions.csv, diversity.csv, run.json; a row a group and rule
+def table3(guided: str | Path) -> pd.DataFrame: # folder with yields.parquet, directions.csv, diversity.csv, collected.csv, run.json; a row a group and rule
     "Yields in percent on fresh draws, and of the collection, beside the paper's"
     guided = Path(guided)
     yields, facts = add_shares(read_table(guided / "yields.parquet", YIELDS)), read_json(guided / "run.json")
@@ -66,7 +66,10 @@ def table3(guided: str | Path) -> pd.DataFrame: # folder with yields.parquet, di
     table = yields[yields.purpose != "calibration"].merge(directions[["group", "space", "n", "positives", "C", "fitted_intercept", "norm", "auc"]].rename(columns={"group": "target"}), on=["target", "space"], how="left")
     table = table.merge(alike[["target", "rule", "space", "reached", "within", "kid", "spread"]].assign(purpose="fresh"), on=["target", "rule", "space", "purpose"], how="left")
     for column in [c for c in table if c.startswith(("yield", "confirmed_share"))]: table[column] *= 100
-    table["accepted_confirmed"] = (100 * table.both / table.accepted.where(table.accepted > 0)).where(table.purpose == "fresh")
+    judged, last = pd.read_csv(guided / "collected.csv").set_index("target"), table.purpose == "collected"
+    table["accepted_confirmed"] = 100 * table.both / table.accepted.where(table.accepted > 0)
+    table.loc[last, "accepted_confirmed"] = (100 * judged.kept_confirmed / judged.kept).reindex(table.target[last]).to_numpy()
+    for column in [c for c in ("kid", "spread", "within") if c in judged]: table.loc[last, column] = judged[column].reindex(table.target[last]).to_numpy()
     for column in [c for c in table if c.startswith("confirmed_share")]: table.loc[table.purpose == "collected", column] = np.nan # of the collected only the kept faces were shown to the second classifier
     table["painted_per_accepted"] = table.painted / table.accepted.where(table.accepted > 0)
     table["reported_yield"] = [REPORTED["table3"].get(reported_group(group), np.nan) if rule == "raw" else np.nan for group, rule in zip(table.target, table.rule)]

@@ -6,6 +6,7 @@
 __all__ = ['BALANCED', 'face_ids', 'write_images', 'wide_labels', 'write_balanced_set', 'write_datasheet']
 
 # %% ../nbs/lib/64_balanced_set.ipynb #64-02
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,11 @@ from .runs import InputError, atomic_write, hash_file, write_json
 BALANCED = Schema("balanced faces", {"id": "str", "file": "str", "group": "str", "group_confidence": "float64", "second_group": "str", "second_confidence": "float64", "rule": "str", "space": "str",
                                      "alpha": "float64", "seed": "int64", "draw": "int64"}, extra="object") # then {task}, {task}_confidence, {task}_by, and in the Parquet file `latent`
 
-def face_ids(group: str, count: int) -> list:
+def face_ids(group: str, count: int,
+             images: np.ndarray | None = None, # (count, H, W, 3): a hash of each picture goes into its name, so that people's answers never pass to another picture
+            ) -> list:
     "Names of the faces of a group"
+    if images is not None: return [f"{name}-{hashlib.blake2b(np.ascontiguousarray(image), digest_size=4).hexdigest()}" for name, image in zip(face_ids(group, count), images, strict=True)]
     return [f"{''.join(c if c.isalnum() else '_' for c in group)}-{i:05d}" for i in range(count)]
 
 def _shows(path, image):
@@ -92,22 +96,22 @@ def write_datasheet(folder: str | Path,
                         "disputed": int(table[f"{task}_by"].str.startswith("disputed").sum()), "mean confidence": float(table[f"{task}_confidence"].mean())} for task in tasks])
     text = f"""# Data sheet
 
-**What it is.** {len(table)} generated faces of {facts['size']} pixels, {len(groups)} groups in equal numbers as far as they could be found, with labels. Nobody is shown: every face was painted by {facts['generator']}.
+**What it is.** {len(table)} generated faces of {facts['size']} pixels, {len(groups)} groups in equal numbers as far as they could be found, with labels. No photograph is in it: every face was painted by {facts['generator']}. A generator that learnt from photographs may paint somebody who resembles a person among them; one that learnt from drawings does not.
 
 **Why it was made.** Generators paint some groups seldom (paper: "demographic-based dataset balancing" of StyleGAN). The set tries out whether guidance can even that out, and serves to test models on equally many faces of each group.
 
 ## What a group label is, and what it is not
-A group label is a classifier's guess of how the people who labelled its training pictures would have labelled this one. It is not a property of a person: there is no person. The groups are categories of the classifier's data set; their number and borders are choices of those who made it. Do not use the labels, or a model trained on them, to sort people.
+A group label is a classifier's guess of how the people who labelled its training pictures would have labelled this one. It is not a property of a person. The groups are categories of the classifier's data set; their number and borders are choices of those who made it. Do not use the labels, or a model trained on them, to sort people.
 
 ## Composition
 {_rows(groups.reset_index().round(3))}
 
-`second_classifier_agrees`: the share of faces that a second classifier, which had no part in their choice, calls the same; the table of errors below says what it learnt from.
+`second_classifier_agrees`: the share of these faces that a second classifier calls the same. It was asked when the rule of guidance was chosen, not when these faces were; the table of errors below says what both learnt from.
 
 {_rows(answers[["question", "group", "label", "faces"]])}
 
 ## How it was made
-Random vectors, guided for each group by the rule in the table above, were painted by {facts['generator']} (weights {facts['generator_sha256'][:16]}…); faces that the group classifier did not call so were discarded. Downstream labels are by models, and by people where the models were least certain:
+Random vectors, guided for each group by the rule in the table above, were painted by {facts['generator']} (weights {facts['generator_sha256'][:16]}…); faces that the group classifier did not call so were discarded. Downstream labels are by models, and by people where the models were least certain (a `confidence` is always the model's in its own answer, also where a person's label has taken its place):
 
 {_rows(by)}
 

@@ -6,7 +6,7 @@
 __all__ = ['LatentFacts', 'Grid', 'candidate_rules', 'calibrate', 'prove', 'labeller_says', 'choose_rule']
 
 # %% ../nbs/lib/62_balancing.ipynb #62-02
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -26,11 +26,16 @@ class LatentFacts:
     directions: dict   # (group, space) -> Direction
     others: list       # directions of attributes in z that conditional directions leave alone
     model: LatentModel # to screen by
+    prior: dict = field(default_factory=dict) # space -> vectors of draws of which none was left out, to measure widths by; in z they are known
+
+    def cloud(self, space: str) -> np.ndarray: # (N, D)
+        "Vectors as the prior has them"
+        return self.prior.get(space, self.vectors[space])
 
     def step(self, direction: Direction) -> tuple: # direction of the step, width of the vectors along it, precision n' S^-1 n of their Gaussian
         "Where to step so that the regression's score rises most for each nat that is left from the prior: along the normal in z, along the covariance times the normal in another space"
         if direction.space == "z": return direction, 1.0, 1.0
-        covariance = np.cov(self.vectors[direction.space].T)
+        covariance = np.cov(self.cloud(direction.space).T)
         way = covariance @ direction.theta
         unit = way / np.linalg.norm(way)
         return replace(direction, theta=way), float(np.sqrt(unit @ covariance @ unit)), float(direction.theta @ way / (way @ way))
@@ -39,7 +44,7 @@ class LatentFacts:
 class Grid:
     "Which settings are tried"
     alphas: list        # steps and coordinates, in standard deviations along the normal
-    thresholds: list    # probabilities to screen by
+    odds: list          # against the next likely group, to screen by
     radii: list         # of regions
     anchors: int = 20   # faces around which regions lie
 
@@ -53,9 +58,9 @@ def candidate_rules(group: str, facts: LatentFacts, grid: Grid) -> list[Rule]:
         if space == "z" and facts.others: ways["conditional"] = conditional(direction, facts.others)
         for name, way in ways.items():
             way, width, precision = facts.step(way)
-            centre = 0.0 if space == "z" else float(facts.vectors[space].mean(0) @ way.unit)
+            centre = 0.0 if space == "z" else float(facts.cloud(space).mean(0) @ way.unit)
             rules += [Rule(name, group, alpha * width, way, space, facts.generator, precision=precision, centre=centre) for alpha in grid.alphas]
-    rules += [Rule("screen", group, p, generator=facts.generator, model=facts.model) for p in grid.thresholds]
+    rules += [Rule("screen", group, o, generator=facts.generator, model=facts.model) for o in grid.odds]
     mine = facts.vectors["z"][facts.labels == group][:grid.anchors]
     return rules + [Rule("region", group, r, anchors=mine) for r in grid.radii if len(mine)]
 
@@ -103,9 +108,10 @@ def choose_rule(fresh: pd.DataFrame,    # yields of one group on fresh draws
                ) -> int:                # position of the rule in `fresh`
     "Position of the rule to collect with; `InputError` if no rule of guidance gave a single face"
     table = fresh.reset_index(drop=True)
-    if len(alike): table = table.merge(alike[["rule", "space", "reached", "within"]], on=["rule", "space"], how="left", validate="one_to_one")
+    if len(alike): table = table.merge(alike[["rule", "space", "reached", "within", "kid"]], on=["rule", "space"], how="left", validate="one_to_one")
     table = table.assign(**{name: table[name].eq(True) if name in table else False for name in ("reached", "within")}, share=table.both / table.painted.clip(lower=1))
     table = table[(table.accepted > 0) & ((table.rule != "unguided") | (table.reached & table.within))] # a common group may need no guidance
     if not len(table): raise InputError(f"no rule painted a face of {sorted(set(fresh.target))}: draw more unguided faces, or allow larger steps")
-    table = table.assign(both_kept=table.reached & table.within)
-    return int(table.sort_values(["both_kept", "reached", "share"]).index[-1])
+    good, reached = table[table.reached & table.within], table[table.reached]
+    if len(good) or not len(reached): return int((good if len(good) else table).sort_values("share").index[-1])
+    return int(reached.sort_values("kid", na_position="last").index[0])

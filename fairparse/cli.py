@@ -153,12 +153,15 @@ def check_data(profile: dict, data: str | None) -> tuple: # (folder or None, fol
     return folder, [other for other in beside if _layout(other)]
 
 def absent_faces(profile: dict, folder: Path | None) -> str: # the folder of real faces; "" if nothing is absent
-    "What the classifiers of a profile learn from and what is not there"
+    "What the balancing stages of a profile need and what is not there"
     absent = []
     for name, own in profile["classifiers"].items():
-        source = str((own or {}).get("source", "procedural"))
-        path = Path(os.path.normpath(os.path.join(folder or find_root(), source)))
-        if source not in ("procedural", "faces") and not path.exists(): absent.append(f"classifier {name!r} learns from {path}, which is not there")
+        for key, verb in (("source", "learns from"), ("check", "is checked on")):
+            source = str(own.get(key, "procedural"))
+            path = Path(os.path.normpath(os.path.join(folder or find_root(), source)))
+            if source not in ("procedural", "faces", "") and not path.exists(): absent.append(f"classifier {name!r} {verb} {path}, which is not there")
+    generator = str((profile.get("latents") or {}).get("generator", "standin"))
+    if generator not in ("standin", "dcgan") and not resolve(generator).is_dir(): absent.append(f"the generator {resolve(generator)} is not there (`fairparse import-stylegan` makes one)")
     return "; ".join(absent) + ": nbs/lib/61_labelled_faces.ipynb says where each data set comes from; put it there, or name its folder with --set 'classifiers.NAME={source: FOLDER, task: TASK}'" if absent else ""
 
 def check_weights(profile: dict, stages: list | None = None): # the stages asked for; None: all

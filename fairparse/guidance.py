@@ -24,7 +24,7 @@ class Rule:
     "One way to turn vectors of N(0, I) into vectors to paint: a callable for `sample_latents`"
     name: str                        # of `RULES`
     target: str = ""                 # the wanted group
-    alpha: float = 0.0               # step, coordinate, probability or radius
+    alpha: float = 0.0               # step, coordinate, odds or radius
     direction: Direction | None = None
     space: str = "z"                 # of what is painted
     generator: object = None                # a `generators.FaceGenerator`, for space "w", and to screen by w
@@ -46,7 +46,8 @@ class Rule:
         all_of_them = np.ones(len(z), bool)
         if self.name == "screen":
             says = self.model.predict(self.generator.map(z) if self.model.space == "w" else z)
-            return (self.generator.map(z) if self.space == "w" else z), says[:, self.model.classes.index(self.target)] >= self.alpha
+            mine = self.model.classes.index(self.target)
+            return (self.generator.map(z) if self.space == "w" else z), says[:, mine] >= self.alpha * np.delete(says, mine, 1).max(1)
         if self.name == "region":
             anchors = self.anchors[np.arange(len(z)) % len(self.anchors)]
             return np.sqrt(1 - self.alpha**2) * anchors + self.alpha * z, all_of_them

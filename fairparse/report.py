@@ -53,15 +53,14 @@ def table4_for_readers(table: pd.DataFrame) -> pd.DataFrame:
 
 def balance_for_readers(unguided: pd.DataFrame, guided: pd.DataFrame) -> pd.DataFrame:
     "Tables 2 and 3 of the balancing paper in one: a row a group"
-    def shares(rows, name): return [f"{value:.1f} ({low:.1f} to {high:.1f})" for value, low, high in zip(rows[name], rows[f"{name}_low"], rows[f"{name}_high"])]
+    def shares(rows, name): return ["" if pd.isna(value) else f"{value:.1f} ({low:.1f} to {high:.1f})" for value, low, high in zip(rows[name], rows[f"{name}_low"], rows[f"{name}_high"])]
     groups = list(unguided.group)
     fresh, collected = (guided[guided.purpose == purpose] for purpose in ("fresh", "collected"))
     raw, last = fresh[fresh.rule == "raw"].set_index("group").reindex(groups), collected.set_index("group").reindex(groups)
-    proved = fresh.merge(collected[["group", "rule", "space", "alpha"]], on=["group", "rule", "space", "alpha"]).set_index("group").reindex(groups)
     return pd.DataFrame({"group": groups, "unguided, %": shares(unguided, "share"), "paper: unguided, %": unguided.reported_share.map("{:.1f}".format, na_action="ignore"), "raw rule, %": shares(raw, "yield"),
-                         "paper: raw rule, %": raw.reported_yield.map("{:.1f}".format, na_action="ignore").to_numpy(), "rule that was chosen": [f"{r} in {s}" if r != "unguided" else r for r, s in zip(last.rule, last.space)],
-                         "its yield, %": shares(last, "yield"), "confirmed by the second classifier, %": shares(proved, "confirmed_share"),
-                         "as diverse as unguided": ["yes" if w is True or w == "True" or w == 1.0 else "no" for w in proved.within]})
+                         "paper: raw rule, %": raw.reported_yield.map("{:.1f}".format, na_action="ignore").to_numpy(), "rule that was chosen": ["" if pd.isna(r) else r if r == "unguided" else f"{r} in {s}" for r, s in zip(last.rule, last.space)],
+                         "its yield, %": shares(last, "yield"), "of these confirmed by the second classifier, %": last.accepted_confirmed.map("{:.0f}".format, na_action="ignore").to_numpy(),
+                         "diversity within the interval of unguided": ["" if pd.isna(w) else "yes" if str(w) in ("True", "1.0", "1") else "no" for w in last.within]})
 
 def copy_results(sources: list, folder: Path, target: Path) -> list: # files written
     "Copy files that lie below `folder` to the same places below `target`; `InputError` if one is missing"

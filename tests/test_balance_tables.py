@@ -116,6 +116,7 @@ def guided(folder, groups=("Black", "tone_3", "seven"), goal=0.9):
     write_table(pd.DataFrame(rows), folder / "yields.parquet", YIELDS)
     write_csv(pd.DataFrame([{"group": g, "space": s, "n": 3000, "positives": 150, "C": 0.5, "intercept": -1.0, "fitted_intercept": True, "norm": 3.3 if s == "z" else 7.7, "auc": 0.9, "task": "race"} for g in (*groups, "smile: yes") for s in "zw"]), folder / "directions.csv")
     write_csv(pd.DataFrame([{"target": g, "rule": r, "space": s, "alpha": 1.0, "reached": r == "shift", "within": s == "w", "kid": 0.01, "spread": 5.0} for g in groups for r, s in (("raw", "z"), ("shift", "z"), ("shift", "w"))]), folder / "diversity.csv")
+    write_csv(pd.DataFrame([{"target": g, "kept": 80, "kept_confirmed": 60, "kid": 0.02, "spread": 4.0, "within": g == "seven"} for g in groups]), folder / "collected.csv")
     write_json(folder / "run.json", {"parameters": {"goal": goal}, "generator": "toy", "groups": list(groups)})
     return folder
 
@@ -134,7 +135,7 @@ def test_table3(tmp_path):
     assert dict(zip(table.group, table.reported_group)) == {"Black": "Black", "tone_3": "Asian", "seven": ""}
     assert np.isnan(at.loc[("seven", "screen", "z", "fresh")].painted_per_accepted) and at.loc[("seven", "screen", "z", "fresh")]["yield"] == 0 # no face has no price
     collected = table[table.purpose == "collected"]
-    assert len(collected) == 3 and collected.within.isna().all() and np.allclose(collected["yield"], 100 * 100 / 111)
+    assert len(collected) == 3 and collected.within.tolist() == [False, False, True] and (collected.accepted_confirmed == 75).all() and collected.confirmed_share.isna().all() and np.allclose(collected["yield"], 100 * 100 / 111)
     assert (at.loc[("Black", "shift", "w", "fresh")].within, at.loc[("Black", "shift", "z", "fresh")].within, at.loc[("Black", "raw", "z", "fresh")].reached) == (True, False, False)
 
 

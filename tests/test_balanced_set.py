@@ -40,6 +40,8 @@ def test_names_of_groups_are_safe_as_names_of_files(tmp_path, group):
 def test_ids_are_in_order_and_different():
     ids = face_ids("tone 1", 12)
     assert ids[0] == "tone_1-00000" and ids[11] == "tone_1-00011" and ids == sorted(set(ids)) and face_ids("tone 1", 0) == [] and face_ids("tone 1", 5) == ids[:5]
+    first, second = face_ids("tone 1", 2, pictures(2)), face_ids("tone 1", 2, 255 - pictures(2))
+    assert all(name.startswith(plain + "-") for name, plain in zip(first, ids)) and not set(first) & set(second) # another picture never has the same name
 
 
 def test_groups_that_differ_in_punctuation_alone_are_refused(tmp_path):
@@ -168,4 +170,4 @@ def test_the_sheet_says_what_labels_are_not(tmp_path):
     faces, latents, labels = make_set()
     write_datasheet(tmp_path, write_balanced_set(tmp_path, faces, latents, labels, labels.head(0)), pd.DataFrame({"classifier": []}), FACTS)
     text = (tmp_path / "DATASHEET.md").read_text()
-    for words in ("not a property of a person", "Nobody is shown", "Do not use the labels", "What it is for", "Not for", "## Licence", "## Limits", "How wrong the labels are"): assert words in text
+    for words in ("not a property of a person", "No photograph is in it", "Do not use the labels", "What it is for", "Not for", "## Licence", "## Limits", "How wrong the labels are"): assert words in text
