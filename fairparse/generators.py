@@ -8,11 +8,12 @@ __all__ = ['FaceGenerator', 'DCGAN', 'open_generator']
 # %% ../nbs/lib/60_generators.ipynb #60-02
 import importlib.util
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from .runs import InputError, hash_file, package_folder, resolve
@@ -24,11 +25,12 @@ class FaceGenerator:
     "What `open_generator` gives"
     name: str           # as tables call it
     z_dim: int
-    size: int           # side of the pictures, in pixels
+    size: int           # side of the pictures that come out, in pixels
     sha256: str         # of the weights
     net: nn.Module
     psi: float = 1.0    # truncation (StyleGAN only)
     device: str = "cpu"
+    batch_size: int = 100 # faces painted at a time
 
     @property
     def w_dim(self) -> int: # 0: there is no w
@@ -51,19 +53,21 @@ class FaceGenerator:
     @torch.inference_mode()
     def paint(self, latents: np.ndarray, # (N, z_dim) or (N, w_dim)
               space: str = "z",          # or "w"
-              batch_size: int = 100,
+              batch_size: int | None = None, # faces at a time; None: the generator's own number
              ) -> np.ndarray:            # (N, size, size, 3) uint8
         "Pictures of latent vectors"
         if space not in ("z", "w"): raise InputError(f"space {space!r} is not known: use \"z\" or \"w\"")
         if space == "w" and not self.w_dim: raise InputError(f"{self.name} has no intermediate space: use space \"z\"")
         latents = self._check(latents, self.z_dim if space == "z" else self.w_dim, space)
-        out = np.empty((len(latents), self.size, self.size, 3), np.uint8)
-        for start in range(0, len(latents), batch_size):
-            batch = latents[start:start + batch_size].to(self.device)
+        out, at = np.empty((len(latents), self.size, self.size, 3), np.uint8), 0
+        for batch in latents.split(batch_size or self.batch_size):
+            start, batch = at, batch.to(self.device)
+            at += len(batch)
             if not self.w_dim: pictures = self.net(batch[:, :, None, None])
             else:
                 if space == "z": batch = self.net.mapping.w_avg.lerp(self.net.mapping(batch), self.psi)
                 pictures = self.net.synthesis(batch[:, None].expand(-1, self.net.config.num_ws, -1), "const")
+            if pictures.shape[-1] != self.size: pictures = F.interpolate(pictures.float(), (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
             out[start:start + len(batch)] = (pictures * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         return out
 
@@ -92,8 +96,17 @@ def _open_dcgan(device):
 def open_generator(source: str = "standin", # "standin", "dcgan", or a folder with generator.safetensors
                    psi: float = 1.0,        # truncation; 1: none
                    device: str = "cpu",
+                   batch_size: int = 100,   # faces painted at a time: fewer where memory is short
+                   size: int = 0,           # reduce pictures to this side; 0: as they are painted
                   ) -> FaceGenerator:
-    "A generator by name or folder; `InputError` if it is not there, or is class-conditional"
+    "A generator by name or folder; `InputError` if it is not there, is class-conditional, or paints smaller pictures than asked for"
+    if batch_size < 1: raise InputError(f"batch_size {batch_size} must be 1 or more")
+    found = _open_plain(source, psi, device)
+    if size > found.size or size < 0: raise InputError(f"size {size} is more than the {found.size} pixels that {found.name} paints: pictures are only ever reduced")
+    return replace(found, batch_size=batch_size, size=size or found.size)
+
+def _open_plain(source, psi, device):
+    "The generator as it is"
     if source == "dcgan":
         if psi != 1: raise InputError(f"psi is {psi}, but \"dcgan\" cannot be truncated: leave it at 1")
         return _open_dcgan(device)

@@ -107,7 +107,6 @@ def sample_latents(out: str | Path,           # the store's folder; one that was
                    rule=unguided,             # vectors -> vectors and which to paint
                    name: str = "unguided", target: str = "", alpha: float = 0.0, space: str = "z", # of the rule: recorded, and what is kept
                    want: int | None = None,   # stop once so many of the target are kept
-                   batch_size: int = 100,     # faces painted at a time
                    identity: str = "",        # anything else that makes the draws what they are, such as the classifier's hash
                    restart: bool = False,     # delete other draws that the folder holds, instead of refusing
                    say=print) -> LatentStore:
@@ -116,7 +115,7 @@ def sample_latents(out: str | Path,           # the store's folder; one that was
     if draws < 1 or per_group < 1: raise InputError(f"draws {draws}, per_group {per_group}: each must be 1 or more")
     if want is not None and not (target and 0 < want <= per_group): raise InputError(f"want {want} of target {target!r} with per_group {per_group}: name the target, and keep as many as you want")
     if target and target not in classes: raise InputError(f"target {target!r} is none of the classifier's classes {classes}")
-    meta = {"classes": classes, "generator": generator.name, "generator_sha256": generator.sha256, "psi": generator.psi, "seed": seed, "rule": name, "target": target,
+    meta = {"classes": classes, "generator": generator.name, "generator_sha256": generator.sha256, "psi": generator.psi, "size": generator.size, "seed": seed, "rule": name, "target": target,
             "alpha": alpha, "space": space, "per_group": per_group, "identity": identity}
     shards = [path for path in out.glob("[0-9]*") if path.name[:5].isdigit()]
     there = read_json(out / "store.json") if (out / "store.json").is_file() else {} if shards else meta
@@ -133,7 +132,7 @@ def sample_latents(out: str | Path,           # the store's folder; one that was
         if want is not None and per_group - left[target] >= want: break
         latents, chosen = rule(random_latents(seed, block * BLOCK, BLOCK, generator.z_dim))
         latents, numbers = latents[chosen], block * BLOCK + np.flatnonzero(chosen)
-        images = generator.paint(latents, space, batch_size)
+        images = generator.paint(latents, space)
         probabilities = classifier.predict(images) if len(images) else np.empty((0, len(classes)), np.float32)
         labels, rows = np.array(classes, object)[probabilities.argmax(1)], np.full(len(numbers), -1)
         for label in classes:

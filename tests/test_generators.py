@@ -135,3 +135,15 @@ def test_dcgan_with_other_weights(tmp_path, monkeypatch, content):
     elif content is not None: torch.save(content, tmp_path / "weights.tar")
     monkeypatch.setattr(generators.importlib.util, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
     with pytest.raises(InputError, match="weights.tar holds other weights than expected"): open_generator("dcgan")
+
+
+def test_pictures_are_reduced_as_they_are_painted():
+    "What comes out is the plain picture, resized; what was asked of memory is kept"
+    plain, small = open_generator(), open_generator(batch_size=3, size=16)
+    z = np.random.default_rng(5).standard_normal((5, plain.z_dim))
+    faces = small.paint(z)
+    assert faces.shape == (5, 16, 16, 3) and small.size == 16 and small.batch_size == 3
+    halved = plain.paint(z).reshape(5, 16, 2, 16, 2, 3).mean((2, 4))
+    assert np.abs(faces - halved).mean() < 4 < np.abs(faces - halved[::-1]).mean()   # nearly a box filter, and of the same face
+    with pytest.raises(InputError, match="only ever reduced"): open_generator(size=64)
+    with pytest.raises(InputError, match="batch_size 0"): open_generator(batch_size=0)

@@ -304,7 +304,7 @@ def test_memory_does_not_grow_with_draws(tmp_path):
 
 def test_json_names_the_draws(tmp_path):
     sample(tmp_path / "s", 1000, identity="abc", seed=3)
-    assert json.loads((tmp_path / "s" / "store.json").read_text()) == {"classes": Bands.classes, "generator": "colours", "generator_sha256": "c0", "psi": 1.0, "seed": 3, "rule": "unguided", "target": "", "alpha": 0.0,
+    assert json.loads((tmp_path / "s" / "store.json").read_text()) == {"classes": Bands.classes, "generator": "colours", "generator_sha256": "c0", "psi": 1.0, "size": 2, "seed": 3, "rule": "unguided", "target": "", "alpha": 0.0,
                                                                        "space": "z", "per_group": 10_000, "identity": "abc"}
     z = random_latents(0, 0, 3, 2)
     assert unguided(z)[0] is z and unguided(z)[1].all()

@@ -79,8 +79,8 @@ def test_picking_from_the_balanced_set():
     with pytest.raises(InputError, match="multiple of 2"): pick_balanced(table, 3)
 
 class Grey:
-    name, sha256, psi, z_dim = "grey", "0", 1.0, 2
-    def paint(self, z, space, batch_size): return np.broadcast_to((128 + 40 * z[:, 0]).clip(0, 255).astype(np.uint8)[:, None, None, None], (len(z), 32, 32, 3))
+    name, sha256, psi, z_dim, size = "grey", "0", 1.0, 2, 32
+    def paint(self, z, space="z", batch_size=None): return np.broadcast_to((128 + 40 * z[:, 0]).clip(0, 255).astype(np.uint8)[:, None, None, None], (len(z), 32, 32, 3))
 
 class Shade:
     classes = ["dark", "light"]
