@@ -27,6 +27,6 @@ setup(
     packages=find_packages(include=["fairparse", "fairparse.*"]),
     package_data={"fairparse": ["assets/**/*"]},
     install_requires=words("requirements"),
-    extras_require={"offline": words("offline_requirements"), "dev": words("dev_requirements")},
+    extras_require={extra: words(f"{extra}_requirements") for extra in ("offline", "onnx", "docs", "clusters", "dev")},
     entry_points={"console_scripts": words("console_scripts")},
 )

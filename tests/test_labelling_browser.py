@@ -1,29 +1,15 @@
 "The labelling widget as a person meets it: JupyterLab in a real Chromium, labelled by the keyboard"
 import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
-from contextlib import closing
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from browser_helpers import CHROMIUM, CHROMIUM_OPTIONS, PATIENCE, TOKEN, Notebook, serve_lab
 from PIL import Image
 
 from fairparse.annotate import agreement, labels_of, read_annotations
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-TOKEN = "labelling"
-PATIENCE = 60_000  # milliseconds: on a busy machine JupyterLab takes its time
-
-SETTINGS = {"@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False},  # no pop-up over the page
-            "@jupyter-widgets/jupyterlab-manager/plugin.jupyterlab-settings": {"saveState": True}}                                # the worst case for privacy
 NOTEBOOK = """
 from pathlib import Path
 import numpy as np
@@ -41,37 +27,17 @@ for annotator in ("ann", "bob"):
 """
 
 
-def free_port():
-    with closing(socket.socket()) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 @pytest.fixture
 def lab(tmp_path):
     "JupyterLab with settings of its own, serving a folder with a notebook and twelve small faces; its address and the folder"
     if not CHROMIUM: pytest.skip("no Chromium here (Debian: apt-get install chromium)")
     work = tmp_path / "work"
     (work / "faces").mkdir(parents=True)
-    for name, text in SETTINGS.items():
-        (tmp_path / "settings" / name).parent.mkdir(parents=True)
-        (tmp_path / "settings" / name).write_text(json.dumps(text))
     rng = np.random.default_rng(0)
     for k in range(12): draw_face(rng).save(work / "faces" / f"face{k:02d}.png")
     cells = [{"cell_type": "code", "id": f"c{k}", "metadata": {}, "source": source.strip(), "outputs": [], "execution_count": None} for k, source in enumerate(NOTEBOOK)]
     (work / "label.ipynb").write_text(json.dumps({"cells": cells, "metadata": {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}))
-    folders = {name: str(tmp_path / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")}
-    env = {**os.environ, **folders, "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    port = free_port()
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={work}"]
-    with open(tmp_path / "lab.log", "w") as log, subprocess.Popen(command, cwd=work, env=env, stdout=log, stderr=log) as server:
-        try:
-            wait_for_server(server, f"http://127.0.0.1:{port}/api?token={TOKEN}", tmp_path / "lab.log")
-            yield f"http://127.0.0.1:{port}", work
-        finally:
-            server.terminate()
-            try: server.wait(20)
-            except subprocess.TimeoutExpired: server.kill()
+    with serve_lab(tmp_path, work) as address: yield address, work
 
 
 def draw_face(rng):
@@ -82,29 +48,11 @@ def draw_face(rng):
     return Image.fromarray(face)
 
 
-def wait_for_server(server, address, log):
-    deadline = time.monotonic() + PATIENCE / 1000
-    while time.monotonic() < deadline:
-        if server.poll() is not None: break
-        try:
-            with urllib.request.urlopen(address, timeout=5): return
-        except (urllib.error.URLError, ConnectionError, TimeoutError): time.sleep(0.2)
-    raise AssertionError(f"JupyterLab did not start:\n{log.read_text()}")
-
-
-class Person:
-    "What somebody does in front of the screen"
-    def __init__(self, page, work): self.page, self.journals = page, work / "annotations"
-
-    def open(self, address):
-        self.page.goto(address)
-        self.wait_idle()
-
-    def wait_idle(self): self.page.wait_for_selector('#jp-main-statusbar:has-text("| Idle")', timeout=PATIENCE)  # a "run all" before that is lost without a word
-
-    def menu(self, menu, entry):
-        self.page.click(f'.lm-MenuBar-itemLabel:text-is("{menu}")')
-        self.page.click(f'.lm-Menu-itemLabel:text-is("{entry}")')
+class Person(Notebook):
+    "What somebody does in front of the labelling window"
+    def __init__(self, page, work):
+        super().__init__(page)
+        self.journals = work / "annotations"
 
     def window(self, annotator): return self.page.locator(".fairparse-labelling").filter(has=self.page.locator(f'.fl-count:text-matches("· {annotator}$")'))
 
@@ -138,7 +86,7 @@ class Person:
 def test_label_ten_reload_and_go_on(lab, tmp_path):
     address, work = lab
     with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
         page = browser.new_page(viewport={"width": 1100, "height": 1300})
         page.set_default_timeout(PATIENCE)
         person = Person(page, work)

@@ -130,7 +130,7 @@ def test_lock_names_what_settings_ask_for():
     assert not any("@" in line or "/" in line for line in lines) and not any(n.startswith(("nvidia-", "cuda-", "triton")) for n in locked)
     settings = ConfigParser(delimiters=["="], interpolation=None)
     settings.read(ROOT / "settings.ini")
-    for key in ("requirements", "offline_requirements", "dev_requirements"):
+    for key in (key for key in settings["DEFAULT"] if key.endswith("requirements")):
         for text in settings["DEFAULT"][key].split():
             wanted = Requirement(text)
             exact = str(locked[canonicalize_name(wanted.name)].specifier)
