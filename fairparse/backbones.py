@@ -7,7 +7,6 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'VGGFACE_MEAN', 'SmallNet', 'Vgg16',
 
 # %% ../nbs/lib/61_backbones.ipynb #61-02
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -61,15 +60,15 @@ def _vgg_names(state): # torchvision's or timm's names -> VGG-Face's
 # %% ../nbs/lib/61_backbones.ipynb #61-08
 def _named_state(backbone, name, weights):
     "State dict of the weights called `weights`; `InputError` if they cannot be had"
-    from fairparse.unet import _offline_state, _read_state
+    from fairparse.unet import offline_weights, read_weights
     if weights == "offline":
         if name != "tf_efficientnet_lite0": raise InputError(f"offline weights exist for backbone \"tf_efficientnet_lite0\" only, not for {name!r}: use that backbone, or a path")
-        return _offline_state(SimpleNamespace(spec=SimpleNamespace(encoder=f"tu-{name}")))
+        return offline_weights()
     if weights == "imagenet":
         import timm
         try: return timm.create_model(name, pretrained=True).state_dict()
         except Exception as error: raise InputError(f"ImageNet weights of {name!r} could not be had ({type(error).__name__}): connect once, give the path of a local file, or ask for \"offline\" or \"none\"") from error
-    state = _read_state(Path(weights).expanduser())
+    state = read_weights(Path(weights).expanduser())
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict): raise InputError(f"{weights} holds no state dict but a {type(state).__name__}: save `network.state_dict()`")
     return state
