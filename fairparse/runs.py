@@ -21,6 +21,7 @@ import os
 import platform
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -139,11 +140,13 @@ def pick_device(name: str = "auto", # "auto", "cpu", "cuda", "cuda:1", "mps"
     return name
 
 # %% ../nbs/lib/00_runs.ipynb #00-17
-def die_with_parent():
+def die_with_parent(parent: int | None = None, # who started this process; if it has ended already, so does this one
+                   ):
     "On Linux, ask the kernel to end this process when its parent ends; elsewhere do nothing"
     if sys.platform == "linux":
-        pr_set_pdeathsig, sigkill = 1, 9
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, sigkill)
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if parent and os.getppid() != parent: os.kill(os.getpid(), signal.SIGKILL)
 
 # %% ../nbs/lib/00_runs.ipynb #00-19
 def keep_freed_memory():

@@ -51,7 +51,7 @@ for name, parameters in {"30_sweep": ["parser", "faces", "objective", "seed", "f
                          "65_audit_parser": ["parsers", "faces", "balanced", "unguided", "classifier", "threads"], "80_balance_loop": ["loop"],
                          "80_balance_table1_classifier": ["classifiers", "names"], "80_balance_table2_unguided": ["latents", "classifier"], "80_balance_table3_guided": ["guided"],
                          "85_balance_figure5_unguided": ["latents", "table"], "85_balance_figure6_guided": ["guided", "table"],
-                         "86_does_it_work": ["planted", "objectives", "seeds"]}.items():
+                         "80_claims": ["run", "objectives", "seeds"], "86_does_it_work": ["planted", "objectives", "seeds"]}.items():
     TOY_NOTEBOOKS[name] = "\n".join(["out = ''", *(f"{p} = {dict(objectives=[], seeds=[], labellers=[], names=[], psi=1.0, parser_seeds=[], folds=[], generators=[], base='standin', judge='single', perceptual='lpips_alex', severities=[0.3], severity=0.3, perturbations=['blur'], seed=0, fold=-1, threads=1).get(p, '')!r}" for p in parameters)]), "raise NotImplementedError"
 TOY_MODULES = {
     "toy_files": "import json\nfrom pathlib import Path\ndef write(path, text):\n    Path(path).parent.mkdir(parents=True, exist_ok=True)\n    Path(path).write_text(text)\n",
@@ -59,6 +59,7 @@ TOY_MODULES = {
     "toy_train": "from .runs import InputError\nfrom .toy_files import write, json\ndef make(out, record):\n"
                  "    for name in ('counts.parquet', 'history.parquet', 'run.json'): write(f'{out}/{name}', json.dumps(record))\n",
     "toy_tables": "from .toy_files import write\n",
+    "report_page": "def finish_run(out): return f'report: {out}/report.html'\ndef write_report(out): return f'{out}/report.html'\n",
 }
 TOY_PROFILE = """
 objectives: [single]
@@ -79,7 +80,7 @@ def toy_root(tmp_path):
     (root / "nbs" / "workflow" / "profiles" / "toy.yaml").write_text(TOY_PROFILE)
     (root / "nbs" / "workflow" / "profiles" / "real.yaml").write_text(TOY_PROFILE + "data: required\nbeside: [more]\n")
     (root / "fairparse").mkdir()
-    for name in ("__init__", "runs", "notebooks", "engine", "cli"): shutil.copy(ROOT / "fairparse" / f"{name}.py", root / "fairparse")
+    for name in ("__init__", "runs", "notebooks", "engine", "commands", "profiles", "parser_commands", "terminal", "cli"): shutil.copy(ROOT / "fairparse" / f"{name}.py", root / "fairparse")
     for name, code in TOY_MODULES.items(): (root / "fairparse" / f"{name}.py").write_text(code)
     for name, cells in TOY_NOTEBOOKS.items(): write_notebook(root / "nbs" / "paper" / f"{name}.ipynb", *cells)
     return root

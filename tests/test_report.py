@@ -2,6 +2,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from fairparse.report import fill_block, markdown_table, publish
 from fairparse.tables import table1
@@ -13,8 +14,8 @@ def make_output(folder, sources):
     for sub in ("tables", "figures", "10_faces", "20_parsers/linear/seed0"): (folder / sub).mkdir(parents=True)
     counts = {"single": np.full((2, 40, 19, 3), (60, 20, 20)), "linear": np.full((2, 40, 19, 3), (80, 10, 10))}
     table1(counts, "made-up counts", resamples=20).to_csv(folder / "tables" / "table1_objectives.csv", index=False)
-    for picture in ("figures/figure2_schedules.png", "20_parsers/linear/seed0/predictions.png"): (folder / picture).write_bytes(b"png")
-    write_json(folder / "10_faces" / "faces.json", {"sources": sources})
+    for picture in ("figures/figure2_schedules.png", "20_parsers/linear/seed0/predictions.png"): Image.new("RGB", (8, 6), "white").save(folder / picture)
+    write_json(folder / "10_faces" / "faces.json", {"sources": sources, "count": 40, "size": 8})
     (folder / "profile.yaml").write_text("objectives: [single, linear]\n")
     return folder
 
@@ -23,10 +24,10 @@ def test_tables_pictures_and_readme(tmp_path):
     out, readme = make_output(tmp_path / "demo", ["procedural faces, seed 0"]), tmp_path / "README.md"
     readme.write_text("a\n<!-- table1 -->\nold\n<!-- /table1 -->\nb\n")
     publish(out, tmp_path / "published", readme)
-    assert (tmp_path / "published" / "predictions.png").read_bytes() == b"png"
+    assert (tmp_path / "published" / "predictions.png").read_bytes() == (out / "20_parsers/linear/seed0/predictions.png").read_bytes()
     assert (tmp_path / "published" / "tables" / "table1_objectives.csv").is_file()
     page = readme.read_text()
-    assert "old" not in page and "| 80.00 | 80.00 to 80.00 | 20.00 | 20.00 to 20.00 | 0.05 | better |" in page and page.startswith("a\n") and page.endswith("b\n")
+    assert "old" not in page and "| 80.00 (80.00 to 80.00) | 74.21 | 20.00 (20.00 to 20.00) | 0.048 | better |" in page and page.startswith("a\n") and page.endswith("b\n")
 
 
 def test_paintings_reach_the_readme(tmp_path):

@@ -1,0 +1,270 @@
+"""Expected costs: Snakemake's plan, measured times, formulas, bounds."""
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from fairparse import costs
+from fairparse.costs import (CARDS, Job, bound_time, count_faces, expected_disk, expected_seconds, face_count, gpu_hours, gpu_memory, job_work, measured_costs, plan,
+                             print_plan, read_plan, stage_operations, stage_work)
+from fairparse.profiles import load_profile, workflow_stages
+from fairparse.runs import InputError
+
+SNAKEFILE = """
+rule all:
+    input: "table.csv", expand("a{seed}/run.json", seed=[0, 1])
+rule train:
+    output: "a{seed}/run.json", "a{seed}/counts.parquet"
+    threads: 2
+    shell: "touch {output}"
+rule table1:
+    input: expand("a{seed}/counts.parquet", seed=[0, 1])
+    output: "table.csv"
+    shell: "touch {output}"
+"""
+
+
+def executed(folder, notebook, seconds, parameters=None, device=None, exception=False):
+    "An executed notebook of a made-up run"
+    folder.mkdir(parents=True, exist_ok=True)
+    timing = {"duration": seconds, "parameters": parameters or {}} | ({"exception": True} if exception else {})
+    (folder / f"{notebook}.ipynb").write_text(json.dumps({"metadata": {"papermill": timing}, "cells": []}))
+    if device: (folder / "run.json").write_text(json.dumps({"device": device}))
+
+
+@pytest.fixture
+def run(tmp_path):
+    "A made-up demo run: two trainings, a table"
+    out = tmp_path / "demo"
+    (out / "10_faces").mkdir(parents=True)
+    (out / "10_faces" / "faces.json").write_text(json.dumps({"count": 560, "size": 64}))
+    for seed, seconds in enumerate((100, 140)): executed(out / f"20_parsers/linear/seed{seed}", "20_train_parser", seconds, {"epochs": 18}, "cpu")
+    executed(out / "notebooks", "80_table1_objectives", 3.5)
+    return out
+
+
+# Snakemake's plan
+
+def snakemake(folder, *options):
+    (folder / "Snakefile").write_text(SNAKEFILE)
+    return [sys.executable, "-m", "snakemake", "--snakefile", str(folder / "Snakefile"), "--directory", str(folder), "--cores", "2", *options]
+
+
+def test_plan_of_the_installed_snakemake_is_read(tmp_path):
+    jobs = plan(snakemake(tmp_path, "--dry-run"))
+    assert sorted(job.stage for job in jobs) == ["table1", "train", "train"]
+    table = next(job for job in jobs if job.stage == "table1")
+    assert table.inputs == ["a0/counts.parquet", "a1/counts.parquet"] and table.outputs == ["table.csv"] and table.reasons[0] == "Missing output files"
+    assert {job.threads for job in jobs if job.stage == "train"} == {2}
+    subprocess.run(snakemake(tmp_path, "--quiet", "all"), check=True, cwd=tmp_path)
+    assert plan(snakemake(tmp_path, "--dry-run")) == []
+    (tmp_path / "a1" / "run.json").unlink()
+    again = plan(snakemake(tmp_path, "--dry-run"))
+    assert sorted(job.stage for job in again) == ["table1", "train"] and again[[j.stage for j in again].index("table1")].reasons == ["Input files updated by another job"]
+
+
+def test_plan_says_what_snakemake_says(tmp_path):
+    command = snakemake(tmp_path, "--dry-run", "no_such_rule")
+    with pytest.raises(InputError, match="no_such_rule"): plan(command)
+
+
+@pytest.mark.parametrize("damage", [lambda t: t.replace("rule train:\n", "regla train:\n", 1), lambda t: t.replace("train         2", "train         3"), lambda t: t.replace("Job stats:", "Jobs:")])
+def test_an_output_that_is_not_understood_is_refused(damage):
+    text = "Job stats:\njob       count\n------  -------\nall           1\ntrain         2\ntotal         3\n\n" + "rule train:\n    output: a\n" * 2 + "rule all:\n    input: a\n"
+    assert len(read_plan(text)) == 2
+    with pytest.raises(InputError, match="not understood"): read_plan(damage(text))
+
+
+def test_functions_in_reasons_and_annotations_are_left_out():
+    text = ("Job stats:\njob count\n--- -----\ntrain 1\ntotal 1\n\nlocalrule train:\n    input: a (retrieve from storage), b\n    output: c\n"
+            "    reason: Missing output files: c; Set of input files has changed since last execution; Input files updated by another job: a, b\n    threads: 4\n    resources: tmpdir=/tmp\n")
+    job, = read_plan(text)
+    assert job.inputs == ["a", "b"] and job.threads == 4
+    assert job.reasons == ["Missing output files", "Set of input files has changed since last execution", "Input files updated by another job"]
+
+
+# what was measured
+
+def test_measured_times_are_gathered_by_stage(run):
+    table = measured_costs(run).set_index("stage")
+    assert list(table.index) == ["train", "table1"]
+    assert table.loc["train", ["jobs", "seconds_median", "seconds_total"]].tolist() == [2, 120, 240] and table.loc["train", "device"] == "cpu"
+    assert table.loc["train", "work"] == 18 * 560 * 64**2 and table.loc["table1", "work"] == 1 and set(table.profile) == {"demo"}
+
+
+def test_failed_and_foreign_notebooks_do_not_count(run):
+    executed(run / "20_parsers/single/seed0", "20_train_parser", 1, exception=True)
+    executed(run / "20_parsers/single/seed1", "20_train_parser.running", 1)
+    executed(run / "mine", "my_notebook", 1)
+    assert measured_costs(run).jobs.tolist() == [2, 1]
+
+
+def test_without_notebooks_or_with_a_broken_one(tmp_path, run):
+    with pytest.raises(InputError, match="no executed notebooks"): measured_costs(tmp_path / "nothing")
+    (run / "notebooks" / "x.ipynb").write_text("{")
+    with pytest.raises(InputError, match="x.ipynb is no notebook"): measured_costs(run)
+
+
+@pytest.fixture
+def published(run, monkeypatch):
+    table = measured_costs(run)
+    monkeypatch.setattr(costs, "published_costs", lambda: table)
+    return table
+
+
+def test_time_grows_with_the_work(published):
+    def seconds(*settings): return expected_seconds(["train"], load_profile("demo", ["train.epochs=18", "prepare.count=560", "prepare.size=64", *settings]), "demo")["train"]
+    low, high, source = seconds()
+    assert low < 120 + costs.START < high and source == "published"
+    for setting, factor in (("train.epochs=36", 2), ("prepare.count=1120", 2), ("prepare.size=128", 4)):
+        assert (seconds(setting)[0] - costs.MARGINS["published"][0] * costs.START) / (low - costs.MARGINS["published"][0] * costs.START) == pytest.approx(factor)
+
+
+def test_the_nearest_witness_is_asked_first(published, run, tmp_path):
+    own = tmp_path / "mine"
+    executed(own / "20_parsers/linear/seed0", "20_train_parser", 50, {"epochs": 18})
+    (own / "10_faces").mkdir()
+    shutil.copy(run / "10_faces" / "faces.json", own / "10_faces")
+    found = expected_seconds(["train", "table1", "gan"], load_profile("demo", ["train.epochs=18"]), "demo", own)
+    assert found["train"][2] == "this folder" and found["train"][1] < 100 and found["table1"][2] == "published" and "gan" not in found
+    other = expected_seconds(["train"], load_profile("ci"), "ci")["train"]
+    assert other[2] == "published, another profile" and other[1] / other[0] > 10
+
+
+def test_own_run_keeps_the_work_it_was_measured_with(run):
+    "the profile of a folder is written anew before a dry run, so it cannot say what was run"
+    doubled = expected_seconds(["train"], load_profile("demo", ["train.epochs=36"]), "demo", run)["train"]
+    assert doubled[0] < 2 * 120 + costs.START < doubled[1] and doubled[0] > 120
+
+
+@pytest.mark.parametrize("name", ["ci", "demo", "sample", "paper", "study"])
+def test_every_stage_of_every_profile_has_a_cost(name):
+    profile = load_profile(name)
+    for stage in workflow_stages():
+        assert stage_work(stage, profile) > 0
+        low, high = gpu_hours(stage, profile)
+        assert 0 <= low <= high and math.isfinite(high)
+    rows = expected_disk(profile)
+    assert all(0 <= row["gb_low"] <= row["gb_high"] and row["stage"] in workflow_stages() for row in rows)
+
+
+def test_published_costs_are_what_was_measured(run, tmp_path, monkeypatch):
+    from fairparse.records import write_csv
+    write_csv(measured_costs(run), tmp_path / "outputs" / "published" / "costs.csv")
+    monkeypatch.setattr(costs, "find_root", lambda: tmp_path)
+    again = costs.published_costs()
+    assert again.stage.tolist() == ["train", "table1"] and again.work.tolist() == pytest.approx(measured_costs(run).work.tolist(), rel=1e-3)
+    assert expected_seconds(["train"], load_profile("demo"), "demo")["train"][2] == "published"
+
+
+# the formulas
+
+def test_operations_of_the_parser_are_those_that_pytorch_counts():
+    torch, smp = pytest.importorskip("torch"), pytest.importorskip("segmentation_models_pytorch")
+    from torch.utils.flop_counter import FlopCounterMode
+    with torch.device("meta"): net, x = smp.Unet("resnet34", encoder_weights=None, classes=19, decoder_channels=(256, 128, 64, 32, 16)).eval(), torch.empty(1, 3, 256, 256)
+    counted = []
+    for step in (lambda: net(x), lambda: net(x).sum().backward()):
+        with FlopCounterMode(display=False) as counter: step()
+        counted.append(counter.get_total_flops() / 1e9)
+    assert counted == pytest.approx([15.97, 47.6], rel=0.01)
+    assert 4 * sum(p.numel() for p in net.parameters()) == pytest.approx(4 * costs._weights["resnet34"], rel=0.01)
+    one = load_profile("paper", ["train.epochs=1"])
+    train, valid, test = 24_183, 2_993, 2_824
+    assert stage_operations("train", one)["convolutions"][0] == pytest.approx((train * counted[1] + (valid + test) * counted[0]) / 1e6, rel=0.01)
+
+
+def test_operations_of_the_generator_are_those_that_pytorch_counts():
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+    from fairparse.pix2pixhd import GlobalGenerator
+    with torch.device("meta"): net, x = GlobalGenerator(19, 64, 4, 9, 7), torch.empty(1, 19, 256, 256)
+    with FlopCounterMode(display=False) as counter: net(x)
+    assert counter.get_total_flops() / 1e9 == pytest.approx(114.1, rel=0.01)
+
+
+def test_gpu_hours_scale_as_they_should():
+    paper = load_profile("paper")
+    low, high = gpu_hours("train", paper)
+    assert 0.05 < low < high < 3, "a parser of the paper trains within hours on one card"
+    assert gpu_hours("train", load_profile("paper", ["train.epochs=60"]))[0] == pytest.approx(2 * low, rel=0.05)
+    assert gpu_hours("train", load_profile("paper", ["prepare.size=512"]))[0] == pytest.approx(4 * low)
+    assert gpu_hours("train", paper, faces=3_000)[0] == pytest.approx(low / 10)
+    assert gpu_hours("train", paper, card="H100")[0] == pytest.approx(low * CARDS["A100"] / CARDS["H100"])
+    assert gpu_hours("table1", paper) == (0, 0)
+
+
+def test_checkpointing_costs_time_and_saves_memory():
+    plain, saving = (load_profile("paper", [f"controlnet.training={{checkpointing: {flag}}}"]) for flag in ("false", "true"))
+    assert gpu_hours("controlnet", plain)[0] < gpu_hours("controlnet", saving)[0] and gpu_memory(plain)["controlnet"] > gpu_memory(saving)["controlnet"]
+
+
+def test_face_set_bytes_are_exact(tmp_path):
+    rows = {row["stage"]: row for row in expected_disk(load_profile("paper"))}
+    assert rows["prepare"]["gb_low"] == rows["prepare"]["gb_high"] == 30_000 * (3 + 1) * 256**2 / 1e9
+    assert face_count(load_profile("sample"), 187) == 187 and face_count(load_profile("demo"), 187) == 560
+
+
+def test_faces_are_counted_in_either_layout(tmp_path):
+    for sub, n in (("a/CelebA-HQ-img", 3), ("b/images", 2), ("b/labels", 2)):
+        (tmp_path / sub).mkdir(parents=True)
+        for i in range(n): (tmp_path / sub / f"{i}.jpg").touch()
+    assert count_faces([tmp_path / "a", tmp_path / "b"]) == 5 and count_faces([]) is None
+
+
+def smi(folder, monkeypatch, script):
+    "A made-up nvidia-smi"
+    (folder / "nvidia-smi").write_text("#!/bin/sh\n" + script)
+    (folder / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    costs.list_gpus.cache_clear()
+
+
+@pytest.mark.parametrize("script, gpus, card", [("echo 'NVIDIA H100 80GB HBM3, 81559'; echo 'NVIDIA H100 80GB HBM3, 81559'", 2, "H100"), ("echo 'Quadro, 8192'", 1, "A100"), ("echo 'no driver' >&2; exit 9", 0, "A100"), ("echo 'broken, [N/A]'", 0, "A100")])
+def test_gpus_are_those_that_nvidia_smi_lists(tmp_path, monkeypatch, script, gpus, card):
+    smi(tmp_path, monkeypatch, script)
+    found = costs.list_gpus()
+    assert len(found) == gpus and costs.known_card() == card and all(8 < memory < 90 for _, memory in found)
+    costs.list_gpus.cache_clear()
+
+
+# bounds and the page in the terminal
+
+def test_bounds_hold_for_known_schedules():
+    def jobs(*edges): return [Job("train", list(i), [o]) for i, o in edges]
+    chain = jobs(((), "a"), (("a",), "b"), (("b",), "c"))
+    assert bound_time(chain, {"train": 10}, 4) == (30, 7.5 + 22.5), "a chain gains nothing from cores"
+    wide = jobs(*(((), str(k)) for k in range(8)))
+    assert bound_time(wide, {"train": 10}, 4)[0] == 20 and bound_time(wide, {"train": 10}, 1) == (80, 80)
+    assert bound_time([], {}, 2) == (0, 0)
+
+
+def test_page_of_a_demo_run(published, run, capsys):
+    jobs = [Job("train", [], [f"20_parsers/linear/seed{k}/20_train_parser.ipynb"], ["Code has changed since last execution"]) for k in (0, 1, 2)] + [Job("table1", ["x"], ["t.csv"], ["Input files updated by another job"]), Job("gan", [], ["g"], ["Missing output files"])]
+    print_plan(jobs, load_profile("demo"), "demo", run, cores=2)
+    said = capsys.readouterr().out
+    assert "5 jobs would run" in said and "estimates" in said and "on 2 cores, from times measured in: this folder; not counted, because nobody measured them: gan" in said
+    assert "code has changed since last execution: train (2 of 3 there now)" in said and "follows from what it reads: table1" in said and "GB" in said
+
+
+def test_page_of_the_paper_profile(capsys):
+    print_plan([Job("train", [], ["a"], ["Missing output files"]), Job("table1", ["a"], ["b"], [])], load_profile("paper"), "paper", "outputs/nowhere", cores=8)
+    said = capsys.readouterr().out
+    assert "of GPU time on" in said and "from a formula" in said and "94_costs" in said
+
+
+def test_page_when_nothing_is_known_or_to_do(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(costs, "published_costs", lambda: None)
+    print_plan([Job("train", [], ["a"], [])], load_profile("demo"), "demo", tmp_path, cores=2)
+    print_plan([], load_profile("demo"), "demo", tmp_path, cores=2)
+    said = capsys.readouterr().out
+    assert "nobody measured it" in said and "nothing to do" in said
+
+
+def test_work_is_positive_and_monotone():
+    own = {"epochs": 2, "count": 10, "size": 8}
+    assert job_work("classifier", own, 5, 4) * 2 == job_work("classifier", {**own, "epochs": 4}, 5, 4) and job_work("table1", {}, 5, 4) == 1
