@@ -12,7 +12,7 @@ OUT ?=
 RUN ?=
 BIN := .venv/bin
 
-.PHONY: reproduce study test docs publish bench install
+.PHONY: reproduce study test docs faults publish bench install
 .DELETE_ON_ERROR:
 
 reproduce: .venv/.installed
@@ -32,6 +32,10 @@ test: .venv/.installed
 # the notebooks as a site with search and a reference: _docs/site/index.html; RUN=outputs/demo shows that run's executed notebooks
 docs: .venv/.installed
 	$(BIN)/fairparse docs $(if $(RUN),--run "$(RUN)")
+
+# kills the ci profile twenty times at bad moments, and compares what comes out with an undisturbed run (an hour or so on two cores)
+faults: .venv/.installed
+	$(BIN)/python tests/faults.py --kills 20 --runs 4 --out outputs/faults
 
 # copy the small results of the demo, and of the study if it was made, to outputs/published and refresh the README's tables
 publish: .venv/.installed

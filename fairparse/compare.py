@@ -27,7 +27,7 @@ def is_left_out(path: Path) -> bool: # path: relative to the output folder
     "Whether a file tells of the run and not of its results"
     return any(part.startswith(".") for part in path.parts) or path.suffix in LOGS or "checkpoint" in path.parts
 
-def _is_about_the_run(name): return bool(re.fullmatch(r"(.*_)?seconds|.*_per_second|_name_or_path", name))
+def _is_about_the_run(name): return bool(re.fullmatch(r"(.*_)?seconds|.*_per_second|_name_or_path|identity", name))
 
 def folder_names(folder: Path) -> list:
     "Paths by which files of an output folder call it: where it is and where it was made, absolute and from the repository on"
@@ -38,11 +38,13 @@ def folder_names(folder: Path) -> list:
         for parts in inputs:
             start = next((i for i in range(1, len(parts) - 1) if folder.joinpath(*parts[i:]).is_file()), None)
             if start: names.add(os.path.join(*parts[:start]))
-    return sorted(names) + sorted("/".join(Path(name).parts[-2:]) for name in names)
+    parts = [Path(name).parts for name in names]
+    tails = {os.path.join(*name[start:]) for name in parts for start in range(len(name) - 1)} # from the repository on, wherever that is
+    return sorted(names | tails, key=len, reverse=True)
 
 def _anywhere(text, names):
     "A text without the folder's own path"
-    for name in names: text = text.replace(name, "…")
+    for name in names if "/" in text else (): text = text.replace(name, "…")
     return text
 
 # %% ../nbs/lib/94_compare.ipynb #94-07

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SLOTS', 'own_folder', 'run_group', 'list_devices', 'count_gpus', 'claim_device', 'own_device', 'snakemake_command',
-           'workflow_command', 'print_table', 'print_results']
+           'workflow_command', 'print_table']
 
 # %% ../nbs/lib/94_engine.ipynb #94-02
 import contextlib
@@ -99,12 +99,12 @@ def snakemake_command(out: Path, *options: str, cluster: Path | None = None) -> 
 def workflow_command(out: Path,                   # owned by this process, with profile.yaml
                      cores: int | None = None,    # None: all of this machine
                      cluster: Path | None = None, # of `clusters.find_cluster`; None: this machine
-                     dry_run: bool = False,       # the command is only to tell what would run
+                     dry_run: bool = False,       # only tell what would run
                     ) -> list:                    # for `run_group`
     "The command that runs the graph in `out`, after clearing away what a killed run left there; what is done is not done again"
     if any((out / ".snakemake" / "locks").glob("*")) and run_group(snakemake_command(out, "--unlock", "--cores", "1", "--quiet", "all")):
         raise InputError(f"cannot unlock {out}: see the message above, or delete {out}/.snakemake/locks")
-    options = ["--rerun-incomplete", "--keep-going", "--retries", "0", *([] if dry_run else ["--quiet", "rules", "host"])]
+    options = ["--rerun-incomplete", "--keep-going", "--retries", "0", *(["--dry-run"] if dry_run else ["--quiet", "rules", "host"])]
     if cluster and not dry_run: # what would run is the same everywhere
         from fairparse.clusters import start_on_cluster
         return snakemake_command(out, *options, *start_on_cluster(cluster, out), cluster=cluster)
@@ -120,10 +120,3 @@ def print_table(path: Path, keep: tuple = (), max_rows: int = 60):
     print(f"\n{path}")
     if len(table): print(table.drop(columns=same).to_string(index=False, max_rows=max_rows, line_width=shutil.get_terminal_size((140, 24)).columns, max_colwidth=40, float_format="%.4g", na_rep=""))
     if same: print("in every row:", ", ".join(f"{c} = {str(table[c].iloc[0])[:60]}" for c in same))
-
-def print_results(out: Path):
-    "Print the papers' tables of an output folder, and the paths of its other tables and its figures"
-    tables = sorted((out / "tables").glob("*.csv"))
-    for path in tables:
-        if path.stem.startswith("table"): print_table(path, max_rows=30)
-    print("", *(path for path in tables if not path.stem.startswith("table")), *sorted((out / "figures").glob("*.png")), sep="\n")

@@ -21,7 +21,7 @@ NOTEBOOK = ROOT / config["notebook"]  # absolute if it lies elsewhere
 LOG = f"{{point}}/{NOTEBOOK.name}"
 RESULT = f"{{point}}/{config['file']}"
 # `exec`: no shell stays between Snakemake and the job, so that a job ends when Snakemake is killed
-RUN = f"cd {shlex.quote(str(ROOT))} && exec {shlex.quote(sys.executable)} -m fairparse.cli run --tied {shlex.quote(str(config['notebook']))}"
+RUN = f"cd {shlex.quote(str(ROOT))} && exec {shlex.quote(sys.executable)} -m fairparse.cli run --tied $PPID {shlex.quote(str(config['notebook']))}"
 
 
 wildcard_constraints:
