@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from .runs import InputError, die_with_parent, explain_write_errors, find_root
@@ -35,7 +36,7 @@ def own_folder(out: Path):
 def run_group(argv: list, # a command
              ) -> int:    # its exit code
     "Run a command in a process group of its own; when this process is interrupted or ended, so is the group"
-    child = subprocess.Popen(argv, cwd=find_root(), stdin=subprocess.DEVNULL, process_group=0, preexec_fn=die_with_parent)
+    child = subprocess.Popen(argv, cwd=find_root(), stdin=subprocess.DEVNULL, process_group=0, preexec_fn=partial(die_with_parent, os.getpid()))
     try: return child.wait()
     finally:
         for signum, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):

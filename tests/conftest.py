@@ -80,7 +80,7 @@ def toy_root(tmp_path):
     (root / "nbs" / "workflow" / "profiles" / "toy.yaml").write_text(TOY_PROFILE)
     (root / "nbs" / "workflow" / "profiles" / "real.yaml").write_text(TOY_PROFILE + "data: required\nbeside: [more]\n")
     (root / "fairparse").mkdir()
-    for name in ("__init__", "runs", "notebooks", "engine", "commands", "profiles", "parser_commands", "terminal", "cli"): shutil.copy(ROOT / "fairparse" / f"{name}.py", root / "fairparse")
+    for name in ("__init__", "runs", "notebooks", "engine", "commands", "profiles", "parser_commands", "terminal", "clusters", "cli"): shutil.copy(ROOT / "fairparse" / f"{name}.py", root / "fairparse")
     for name, code in TOY_MODULES.items(): (root / "fairparse" / f"{name}.py").write_text(code)
     for name, cells in TOY_NOTEBOOKS.items(): write_notebook(root / "nbs" / "paper" / f"{name}.ipynb", *cells)
     return root
