@@ -85,7 +85,7 @@ def bash(tmp_path_factory):
 
 
 @pytest.mark.parametrize("words, offered", [
-    (("re",), ["reproduce"]), (("reproduce", "--pro"), ["--profile"]), (("reproduce", "--profile", "de"), ["demo"]), (("reproduce", "--stages", "balance_table"), ["balance_table1", "balance_table2", "balance_table3"]),
+    (("repr",), ["reproduce"]), (("reproduce", "--pro"), ["--profile"]), (("reproduce", "--profile", "de"), ["demo"]), (("reproduce", "--stages", "balance_table"), ["balance_table1", "balance_table2", "balance_table3"]),
     (("reproduce", "--stages", "train", "figure"), [f"figure{k}" for k in range(2, 8)]), (("run", "20_"), ["20_train_parser"]), (("sweep", "86_"), ["86_does_it_work"]),
     (("reproduce", "--data", "nbs/work"), ["nbs/workflow"]), (("nothing_of_this_name",), [])])
 def test_bash_completes(bash, words, offered):
