@@ -70,12 +70,12 @@ def reproduce(profile, data, cores, out, stages, settings, cluster, dry_run):
     if remarks: print(*remarks, sep="\n")
     out = Path(out).expanduser().absolute() if out else find_root() / "outputs" / Path(profile).stem
     with own_folder(out):
-        with atomic_write(out / "profile.yaml") as tmp: tmp.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
-        command = workflow_command(out, cores, cluster, dry_run)
+        with atomic_write(out / ("plan.yaml" if dry_run else "profile.yaml")) as tmp: tmp.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+        snakemake = workflow_command(out, cores, cluster, dry_run)
         if dry_run:
             from fairparse.costs import dry_run as tell
-            return tell(command, record, Path(profile).stem, out, cores)
-        failed = run_on_cluster(command, cluster, out) if cluster else run_group(command)
+            return tell(snakemake, record, Path(profile).stem, out, cores)
+        failed = run_on_cluster(snakemake, cluster, out) if cluster else run_group(snakemake)
         from fairparse.report_page import finish_run, write_report
         if failed:
             print(f"error: stopped before the end; what is done stays in {out}, and the same command goes on from there\nso far: {write_report(out)}", file=sys.stderr)
@@ -121,7 +121,7 @@ def compare(first, second, tolerance):
     from fairparse.compare import compare as compare_runs
     return compare_runs(first, second, tolerance)
 
-@command(arg("shell", help="bash, zsh, tcsh or fish"))
+@command(arg("shell", choices=("bash", "zsh", "tcsh", "fish")))
 def completion(shell):
     """Write a script that completes commands, profiles, stages and notebooks with the Tab key
 
@@ -129,29 +129,29 @@ def completion(shell):
     print(completion_script(make_parser(), shell))
 
 # %% ../nbs/lib/95_cli.ipynb #95-15
-@command(arg("--out", default="_docs", metavar="DIR", help="folder for the site, which will be in DIR/site (default: _docs)"),
+@command(arg("--out", metavar="DIR", help="folder for the site, which will be in DIR/site (default: _docs in the repository)"),
          arg("--run", metavar="DIR", help="a finished run on procedural faces: its executed notebooks are shown"))
 def docs(out, run):
     "Build the site from the notebooks and check its links"
     from fairparse.site import build_site
-    page = build_site(out, run)
+    page = build_site(Path(out).absolute() if out else resolve("_docs"), run)
     print(f"{page}: open it in a browser, or serve it with `python -m http.server -d {page.parent}`")
 
 # %% ../nbs/lib/95_cli.ipynb #95-17
-@command(arg("out", nargs="?", default="outputs/demo", metavar="OUT", help="an output folder, finished or not (default: outputs/demo)"))
+@command(arg("out", nargs="?", metavar="OUT", help="an output folder, finished or not (default: outputs/demo in the repository)"))
 def report(out):
     "Write report.html of an output folder: every table and figure on one page"
     from fairparse.report_page import write_report
-    print(write_report(resolve(out)))
+    print(write_report(Path(out).absolute() if out else resolve("outputs/demo")))
 
-@command(arg("--out", default="outputs/demo", metavar="DIR", help="a finished output folder (default: outputs/demo)"),
+@command(arg("--out", metavar="DIR", help="a finished output folder (default: outputs/demo in the repository)"),
          arg("--check", action="store_true", help="only say which published results are older than the code that makes them"),
          arg("--release", action="store_true", help="with --check: fail if there are any"))
 def publish(out, check, release):
     "Copy tables, figures and report to outputs/published and refresh the README"
     from fairparse.report import check_published, publish as publish_results
     if check: return check_published(release)
-    for path in publish_results(resolve(out)): print(path)
+    for path in publish_results(Path(out).absolute() if out else resolve("outputs/demo")): print(path)
 
 # %% ../nbs/lib/95_cli.ipynb #95-19
 import fairparse.parser_commands # registers its commands

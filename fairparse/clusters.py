@@ -43,7 +43,7 @@ def cluster_executor(folder: Path) -> str:
 # %% ../nbs/lib/97_clusters.ipynb #97-07
 def job_prefix(out: Path) -> str:
     "What the names of a folder's Slurm jobs begin with"
-    return f"fairparse-{hashlib.sha256(str(out).encode()).hexdigest()[:12]}"
+    return f"fairparse-{hashlib.sha256(os.path.realpath(out).encode()).hexdigest()[:12]}"
 
 def cancel_jobs(out: Path):
     "Cancel the Slurm jobs that a run in `out` left behind, and wait until they are gone"

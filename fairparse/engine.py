@@ -31,6 +31,7 @@ def own_folder(out: Path):
     with lock:
         try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError: raise InputError(f"another `fairparse` run is working in {out}: wait for it, or choose another folder with --out") from None
+        except OSError as error: raise InputError(f"{out} cannot be locked ({error.strerror}), so two runs could spoil each other: choose a folder on another file system with --out") from error
         yield
 
 def run_group(argv: list, # a command
@@ -39,9 +40,11 @@ def run_group(argv: list, # a command
     child = subprocess.Popen(argv, cwd=find_root(), stdin=subprocess.DEVNULL, process_group=0, preexec_fn=partial(die_with_parent, os.getpid()))
     try: return child.wait()
     finally:
-        for signum, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 5)):
-            with contextlib.suppress(ProcessLookupError): os.killpg(child.pid, signum)
-            with contextlib.suppress(subprocess.TimeoutExpired): child.wait(patience)
+        if child.poll() is None:
+            with contextlib.suppress(ProcessLookupError): os.killpg(child.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired): child.wait(15)
+        with contextlib.suppress(ProcessLookupError): os.killpg(child.pid, signal.SIGKILL) # whoever is left
+        child.wait()
 
 # %% ../nbs/lib/94_engine.ipynb #94-08
 SLOTS = "/tmp/fairparse-devices" # not TMPDIR, which differs between jobs
@@ -77,7 +80,7 @@ def claim_device(devices: list,              # of `list_devices`
 def own_device(parameters: dict, # of a notebook; only those with `device` use one
               ):
     "While the block runs, let this process and its children see one device of their own; without a choice do nothing"
-    devices = [] if parameters.get("device") not in ("auto", "cuda") or "SLURM_JOB_ID" in os.environ else list_devices()
+    devices = [] if parameters.get("device") not in ("auto", "cuda") else list_devices()
     if len(devices) < 2:
         yield None
         return
@@ -91,16 +94,16 @@ def own_device(parameters: dict, # of a notebook; only those with `device` use o
         else: os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 # %% ../nbs/lib/94_engine.ipynb #94-11
-def snakemake_command(out: Path, *options: str, cluster: Path | None = None) -> list:
+def snakemake_command(out: Path, *options: str, cluster: Path | None = None, config: str = "profile.yaml") -> list:
     "The command line that runs the project's Snakefile in `out`, here or on a cluster"
     return [sys.executable, "-m", "snakemake", "--snakefile", str(find_root() / "nbs" / "workflow" / "Snakefile"), "--directory", str(out),
-            "--configfile", str(out / "profile.yaml"), "--profile", "none", "--workflow-profile", str(cluster or "none"), *options]
+            "--configfile", str(out / config), "--profile", "none", "--workflow-profile", str(cluster or "none"), *options]
 
 # %% ../nbs/lib/94_engine.ipynb #94-13
 def workflow_command(out: Path,                   # owned by this process, with profile.yaml
                      cores: int | None = None,    # None: all of this machine
                      cluster: Path | None = None, # of `clusters.find_cluster`; None: this machine
-                     dry_run: bool = False,       # only tell what would run
+                     dry_run: bool = False,       # only tell what would run, with plan.yaml for profile.yaml
                     ) -> list:                    # for `run_group`
     "The command that runs the graph in `out`, after clearing away what a killed run left there; what is done is not done again"
     if any((out / ".snakemake" / "locks").glob("*")) and run_group(snakemake_command(out, "--unlock", "--cores", "1", "--quiet", "all")):
@@ -110,7 +113,7 @@ def workflow_command(out: Path,                   # owned by this process, with 
         from fairparse.clusters import start_on_cluster
         return snakemake_command(out, *options, *start_on_cluster(cluster, out), cluster=cluster)
     if gpus := count_gpus(): options += ["--resources", f"gpu={gpus}"]
-    return snakemake_command(out, *options, "--cores", str(cores or "all"))
+    return snakemake_command(out, *options, "--cores", str(cores or "all"), config="plan.yaml" if dry_run else "profile.yaml")
 
 # %% ../nbs/lib/94_engine.ipynb #94-16
 def print_table(path: Path, keep: tuple = (), max_rows: int = 60):
