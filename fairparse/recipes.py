@@ -17,7 +17,7 @@ from .labels import class_title
 from .metrics import counts_table, dice, iou
 from .predict import score_faces
 from .records import COUNTS, write_csv, write_table
-from .runs import InputError, Run, fix_randomness, pick_device
+from .runs import InputError, Run, fix_randomness, hash_file, pick_device, write_json
 from .train import TrainConfig, Trainer
 from .unet import build_parser, load_parser
 
@@ -79,20 +79,22 @@ def score_table(counts: np.ndarray, classes: list) -> pd.DataFrame:
 
 def score_folder(parser_folder: str | Path,  # a trained parser
                  folders: list,              # folders of faces, as for `train_on_folders`
-                 out: str | Path | None = None, # gets scores.csv and counts.parquet; None: nothing is written
+                 out: str | Path | None = None, # gets scores.csv, counts.parquet and score.json; None: nothing is written
                  which: str = "model",       # "model" (last weights) or "best"
                  size: int | None = None,    # pixels at which is compared; None: the parser's own
                  label_map: str | None = None, # see `faces.build_face_set`
                  threads: int = 2, device: str = "auto") -> pd.DataFrame:
     "Score a parser on folders of images and labels"
     fix_randomness(0, threads)
-    parser = load_parser(parser_folder, which, pick_device(device))
+    parser, weights = load_parser(parser_folder, which, pick_device(device)), Path(parser_folder).resolve() / f"{which}.safetensors"
+    record = {"parser": str(weights.parent), "weights": weights.name, "sha256": hash_file(weights)}
     with tempfile.TemporaryDirectory() as scratch:
         faces = build_face_set(scratch, folders, size=size or parser.spec.size, split="train", label_map=label_map)
         counts = score_faces(parser, faces, np.arange(len(faces)), progress=True)
-        ids = faces.index.id.to_numpy()
+        ids, record["data"] = faces.index.id.to_numpy(), list(faces.meta["sources"])
     table = score_table(counts, parser.spec.classes)
     if out is not None:
         write_table(counts_table(counts, ids, str(parser_folder), -1), Path(out) / "counts.parquet", COUNTS)
         write_csv(table, Path(out) / "scores.csv")
+        write_json(Path(out) / "score.json", {**record, "counts_sha256": hash_file(Path(out) / "counts.parquet")})
     return table

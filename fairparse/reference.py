@@ -31,7 +31,7 @@ def comment_of(line: int, comments: dict, taken: set) -> str:
 
 def argument_rows(function: ast.FunctionDef,
                   comments: dict,        # of `line_comments`
-                 ) -> list:              # (name, type, default, comment), the result's name is "returns"
+                 ) -> list:              # (name, type, default, comment); "*" stands before arguments that must be named, the result's name is "returns"
     "What there is to say about the arguments and the result of a function"
     spec = function.args
     plain = [*spec.posonlyargs, *spec.args]
@@ -39,6 +39,7 @@ def argument_rows(function: ast.FunctionDef,
     starred = [("*", spec.vararg)] * bool(spec.vararg), [("**", spec.kwarg)] * bool(spec.kwarg)
     every = [*(("", a) for a in plain), *starred[0], *(("", a) for a in spec.kwonlyargs), *starred[1]]
     places = [(stars + a.arg, a.annotation, defaults.get(id(a)), a.lineno) for stars, a in every if a.arg not in ("self", "cls")]
+    if spec.kwonlyargs and not spec.vararg: places.insert([name for name, *_ in places].index(spec.kwonlyargs[0].arg), ("*", None, None, 0)) # on no line
     if function.returns: places.append(("returns", function.returns, None, function.returns.lineno))
     last = {line: name for name, *_, line in places}
     def text(node): return "" if node is None else ast.unparse(node)
@@ -46,14 +47,15 @@ def argument_rows(function: ast.FunctionDef,
 
 # %% ../nbs/lib/91_reference.ipynb #91-08
 def cell(text: str) -> str:
-    "Text inside a Markdown table or paragraph"
-    return re.sub(r"([<>|$])", r"\\\1", text.replace("\n", " "))
+    "Text inside a Markdown table or paragraph; code between backticks stays as it is"
+    escaped = {"<": "&lt;", ">": "&gt;", "|": "\\|", "$": "\\$"}
+    return re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)|[<>|$]", lambda found: escaped.get(found[0], found[0]), text.replace("\n", " "))
 
 def argument_table(rows: list, header: str = "argument") -> str:
     "The table of arguments; nothing when they have no comments: then the call has their types"
     if not any(comment for *_, comment in rows): return ""
-    def code(text): return f"`{text.replace('|', chr(92) + '|')}`" if text else ""
-    lines = [f"| {'*result*' if name == 'returns' else code(name)} | {code(kind)} | {cell(comment)} |" for name, kind, _, comment in rows]
+    def code(text): return f"`{text}`" if text else ""
+    lines = [f"| {'*result*' if name == 'returns' else code(name)} | {code(kind)} | {cell(comment)} |" for name, kind, _, comment in rows if name != "*"]
     return "\n".join([f"| {header} | type | what it is |", "|---|---|---|", *lines]) + "\n"
 
 def call(name: str, rows: list) -> str:

@@ -131,7 +131,7 @@ def claims_section(folder: Folder) -> dict | None:
     nuances = table.nuance[table.verdict == "not supported"].value_counts()
     told = {"not supported": f"not supported: {nuances.get('contradicted', 0)} contradicted, {nuances.get('not shown', 0)} not shown"}
     return {"counts": [(told.get(verdict, verdict), int(counts.get(verdict, 0))) for verdict in ("supported", "not supported", "not testable here")], "blocks": blocks, "links": folder.links(path, "80_claims"),
-            "caption": "Each claim comes down to differences that this run measured; the one that decides is shown. Supported: shown in the claimed direction, tested over images and trainings and adjusted for the number of claims. Not supported: contradicted (the opposite was shown), or not shown (chance, or too few trainings or images to tell). Intervals cover images and trainings by the strictest of three tests, so they are wider than those of Table I. Verdicts are about the data of this run."}
+            "caption": "Each claim comes down to differences that this run measured; the one that decides is shown. Supported: shown in the claimed direction, or between the bounds that the claim names, and adjusted for the number of claims. Not supported: contradicted (the opposite was shown), or not shown (chance, or too few trainings or images to tell). Differences between parsers, and between faces painted from their maps, are tested over images and trainings by the strictest of three tests, so their intervals are wider than those of Table I. A classifier or a generator was trained once: claims about these are tested over faces alone, and are of that one network. Verdicts are about the data of this run."}
 
 def stage_section(folder: Folder, profile: dict) -> dict:
     "Stages that ran, with links, and those that did not, with the reason"
@@ -156,21 +156,22 @@ def face_text(faces: dict) -> str: # faces.json
 
 def stand_ins(out: Path, records: dict) -> pd.DataFrame: # what, the papers', this run's; real, stand-in or another
     "What the papers used and what this run used"
+    from fairparse.evidence import is_stand_in # here, not above: it needs scipy, which takes a second to load
     rows = []
     def add(what, papers, ours, real): rows.append((what, papers, ours, real if isinstance(real, str) else "real" if real else "stand-in"))
     table = lambda name: read_result(out / "tables" / f"{name}.csv") if (out / "tables" / f"{name}.csv").is_file() else pd.DataFrame()
     faces = read_json(out / "10_faces" / "faces.json") if (out / "10_faces" / "faces.json").is_file() else None
     if faces:
-        add("faces", "CelebAMask-HQ, 30,000 of 256 px", face_text(faces), not any(str(source).startswith("procedural") for source in faces["sources"]))
+        add("faces", "CelebAMask-HQ, 30,000 of 256 px", face_text(faces), not any(is_stand_in("faces", str(source)) for source in faces["sources"]))
     parser = next((record["parameters"] for name, record in records.items() if name.startswith("20_parsers/")), None)
     if parser: add("encoder of the parser", "ResNet-34, ImageNet’s weights", f"{parser['encoder']}, weights: {parser['encoder_weights']}", (parser["encoder"], parser["encoder_weights"]) == ("resnet34", "imagenet") or "another")
     four = table("table4_synthesis")
     for what, papers, ours, stands in (("distance of crowds of faces", "FID", "fid", "fd"), ("distance of two faces", "LPIPS", "lpips", "stlpips")):
         if found := [c for c in four if c.split("_")[0].rstrip("0123456789") in (ours, stands) and c.count("_") <= 2 and not c.endswith(("_low", "_high", "_p", "_verdict", "_difference"))]: add(what, papers, found[0], found[0].startswith(ours))
-    if bases := {record["controlnet_base"] for record in records.values() if "controlnet_base" in record}: add("diffusion model", "Stable Diffusion v1.5", ", ".join("this repository’s own small one" if base == "standin" else Path(base).name for base in sorted(bases)), "standin" not in bases)
-    if len(two := table("balance_table2_unguided")): add("generator of faces", "StyleGAN for FFHQ, 1024 px", two.generator.iloc[0], "stand-in" not in two.generator.iloc[0])
+    if bases := {record["controlnet_base"] for record in records.values() if "controlnet_base" in record}: add("diffusion model", "Stable Diffusion v1.5", ", ".join("this repository’s own small one" if base == "standin" else Path(base).name for base in sorted(bases)), not any(is_stand_in("diffusion model", base) for base in bases))
+    if len(two := table("balance_table2_unguided")): add("generator of faces", "StyleGAN for FFHQ, 1024 px", two.generator.iloc[0], not is_stand_in("generator", str(two.generator.iloc[0]), list(two.group)) and ("stylegan" in str(two.generator.iloc[0]).lower() or "another"))
     one = table("balance_table1_classifier")
-    if len(one): add("race classifier", "VGGFace fine-tuned on UTKFace", f"{one.backbone.iloc[0]}, weights: {one.weights.iloc[0]}, on {one.faces.iloc[0]}", not str(one.faces.iloc[0]).startswith("procedural"))
+    if len(one): add("race classifier", "VGGFace fine-tuned on UTKFace", f"{one.backbone.iloc[0]}, weights: {one.weights.iloc[0]}, on {one.faces.iloc[0]}", not is_stand_in("faces", str(one.faces.iloc[0])))
     return pd.DataFrame(rows, columns=["what", "the papers", "this run", "it is"])
 
 # %% ../nbs/lib/92_report_page.ipynb #92-14

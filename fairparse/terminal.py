@@ -34,7 +34,8 @@ def describe_error(error: BaseException) -> tuple: # (text, exit code)
     if isinstance(error, NotebookError): return f"error: {error}", 1
     if isinstance(error, KeyboardInterrupt): return "interrupted", 130
     if _is_out_of_memory(error): return f"error: out of memory ({first or type(error).__name__}): fewer --cores, a smaller batch_size or smaller pictures take less; {again}", 1
-    if isinstance(error, ModuleNotFoundError): return f"error: the package {error.name} is not installed: pip install {error.name}, or see `fairparse doctor`", 2
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "fairparse":
+        return f"error: the package that provides `{error.name.partition('.')[0]}` is not installed: `make install` (or see `fairparse doctor`)", 2
     if isinstance(error, OSError):
         files = ", ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
         return f"error: {error.strerror or first or type(error).__name__}{f': {files}' if files else ''}; {again}", 1
@@ -60,10 +61,8 @@ def guarded(call,                  # a function without arguments; what it retur
 # %% ../nbs/lib/94_terminal.ipynb #94-10
 def _known_values():
     "Names to offer, by the argument's name"
-    from fairparse.profiles import workflow_stages
-    nbs = find_root() / "nbs"
-    return {"profile": sorted(path.stem for path in (nbs / "workflow" / "profiles").glob("*.yaml")), "stages": list(workflow_stages()),
-            "notebook": sorted(path.stem for path in (nbs / "paper").glob("*.ipynb"))}
+    from fairparse.profiles import profile_names, workflow_stages
+    return {"profile": profile_names(), "stages": list(workflow_stages()), "notebook": sorted(path.stem for path in (find_root() / "nbs" / "paper").glob("*.ipynb"))}
 
 def completion_script(parser: argparse.ArgumentParser, # with subcommands; its arguments are given names to offer
                       shell: str,                      # "bash", "zsh", "tcsh", "fish" or "powershell"

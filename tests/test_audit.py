@@ -473,6 +473,27 @@ def test_perturb_command(tmp_path, capsys):
     assert cli.main([*command[:-2], "--seed", "3"]) == 2 and "another seed" in capsys.readouterr().err
 
 
+def test_what_parse_wrote_can_be_audited(tmp_path):
+    "Damaged images, our own command on them, and the folder that it wrote"
+    faces, parser = build_synthetic_set(tmp_path / "faces", 40, 32, test_share=0.5), make_parser(size=32).eval()
+    save_parser(parser, tmp_path / "parser")
+    rows = faces.rows("test")
+    assert write_perturbed(tmp_path / "faces", tmp_path / "damaged", ["blur"], [0.3], progress=False) == 2 * len(rows)
+    assert cli.main(["parse", str(tmp_path / "damaged"), "--parser", str(tmp_path / "parser"), "--out", str(tmp_path / "maps"), "--threads", "1", "--device", "cpu"]) == 0
+    tables = audit({"mine": tmp_path / "maps"}, tmp_path / "faces", tmp_path / "out", **QUICK)
+    clean = gather_sweep(tmp_path / "out/counts", ["mine"], [0], [("none", 0.0), ("blur", 0.3)])[("none", 0.0)]["mine"]
+    expected = np.stack([count_map(true, pred) for true, pred in zip(faces.masks[rows], predict_masks(parser, faces.images[rows]))])
+    assert np.abs(clean.reshape(expected.shape) - expected).sum() < 0.01 * expected.sum() # batches of another size may tip a pixel
+    assert "blur" in set(tables["robustness"].perturbation)
+
+
+def test_overlays_are_passed_over_beside_their_map_only(tmp_path):
+    for name in ("a.labels.png", "a.overlay.png", "b.overlay.png", "c.png"): save(tmp_path / name, np.zeros((SIDE, SIDE), np.uint8))
+    assert list(list_maps(tmp_path)) == ["a", "b.overlay", "c"] and list_maps(tmp_path)["a"].endswith("a.labels.png")
+    save(tmp_path / "a.png", np.zeros((SIDE, SIDE), np.uint8))
+    with pytest.raises(InputError, match="two files for the id 'a'"): list_maps(tmp_path)
+
+
 # ---- real faces
 
 def test_true_maps_shifted_by_a_few_pixels(tmp_path, real_data, capsys):

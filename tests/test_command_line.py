@@ -87,7 +87,7 @@ def bash(tmp_path_factory):
 @pytest.mark.parametrize("words, offered", [
     (("repr",), ["reproduce"]), (("reproduce", "--pro"), ["--profile"]), (("reproduce", "--profile", "de"), ["demo"]), (("reproduce", "--stages", "balance_table"), ["balance_table1", "balance_table2", "balance_table3"]),
     (("reproduce", "--stages", "train", "figure"), [f"figure{k}" for k in range(2, 8)]), (("run", "20_"), ["20_train_parser"]), (("sweep", "86_"), ["86_does_it_work"]),
-    (("reproduce", "--data", "nbs/work"), ["nbs/workflow"]), (("nothing_of_this_name",), [])])
+    (("reproduce", "--data", "nbs/work"), ["nbs/workflow"]), (("completion", "z"), ["zsh"]), (("completion", "READ"), []), (("nothing_of_this_name",), [])])
 def test_bash_completes(bash, words, offered):
     assert sorted(bash("fairparse", *words)) == sorted(offered)
 
@@ -127,7 +127,8 @@ ERRORS = [
     (OSError(errno.EXDEV, "Invalid cross-device link", "a", None, "b"), 1, "Invalid cross-device link: a, b"),
     (MemoryError(), 1, "error: out of memory (MemoryError)"), (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, "out of memory"),
     (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nSee the manual"), 1, "error: out of memory (CUDA out of memory. Tried to allocate 2 GiB)"),
-    (ModuleNotFoundError("No module named 'shtab'", name="shtab"), 2, "the package shtab is not installed"), (KeyboardInterrupt(), 130, "interrupted"),
+    (ModuleNotFoundError("No module named 'yaml.x'", name="yaml.x"), 2, "the package that provides `yaml` is not installed"), (ModuleNotFoundError("No module named 'fairparse.nowhere'", name="fairparse.nowhere"), 70, "internal error: ModuleNotFoundError: No module named 'fairparse.nowhere'"),
+    (ModuleNotFoundError("nameless"), 70, "internal error"), (ModuleNotFoundError("No module named 'shtab'", name="shtab"), 2, "the package that provides `shtab` is not installed: `make install`"), (KeyboardInterrupt(), 130, "interrupted"),
     (ZeroDivisionError("division by zero"), 70, "internal error: ZeroDivisionError: division by zero"), (KeyError(), 70, "internal error: KeyError: no message")]
 
 

@@ -82,7 +82,7 @@ def spoil_input(folder):
     (spoil_names, "20_parsers/single/seed0/examples.npz", ["ids: 1 of 2 differ", "'b' and 'c'"]),
     (spoil_pixel, "figures/figure2.png", ["pixels: 12 of 48 differ"]),
     (spoil_text, "DATASHEET.md", ["made in …", "from …/10_faces", "made elsewhere"]),
-    (spoil_profile, "profile.yaml", ["seeds.1: only in the second"]),
+    (spoil_profile, "profile.yaml", ["seeds (length): 1 and 2"]),
     (spoil_absence, "DATASHEET.md", ["only in the first: DATASHEET.md"]),
     (spoil_rows, "tables/table1.csv", ["2 rows and 1 rows"]),
     (spoil_columns, "tables/table1.csv", ["n: only in the first"]),
@@ -95,6 +95,59 @@ def test_each_difference_is_found_and_placed(runs, spoil, file, words, capsys):
     text = capsys.readouterr().out
     for word in words: assert word in text, text
     assert "different: " in text
+
+
+def differences(folder, name, write, *values):
+    "Rows of the comparison of one file, written with two values"
+    for sub, value in zip("ab", values):
+        (folder / sub).mkdir(exist_ok=True)
+        write(folder / sub / name, value)
+    return compare_folders(folder / "a", folder / "b").differences
+
+
+def write_record(path, value): path.write_text(json.dumps({"a": 1, "b": value} if value != "absent" else {"a": 1}))
+
+
+@pytest.mark.parametrize("a, b", [([], {}), ([], "absent"), ({}, "absent"), ([], None), (True, 1), (False, 0), (1.0, True), ("1", 1), (None, "None"), ([], [0]), ({}, {"c": 1}), ([[], 1], [{}, 1])], ids=str)
+def test_different_entries_of_a_record_are_different(tmp_path, a, b):
+    assert len(differences(tmp_path, "run.json", write_record, a, b)) and len(differences(tmp_path, "run.json", write_record, b, a))
+    assert not len(differences(tmp_path, "run.json", write_record, a, a)) and not len(differences(tmp_path, "run.json", write_record, b, b))
+
+
+def test_lists_of_different_length_are_told_once(tmp_path):
+    rows = differences(tmp_path, "run.json", write_record, list(range(100)), [7, *range(1, 60)])
+    assert rows.what.tolist() == ["b (length)", "b.0"] and "100" in describe_comparison(compare_folders(tmp_path / "a", tmp_path / "b"))
+    nested = differences(tmp_path, "run.json", write_record, [{"c": i} for i in range(9)], [{"c": 0}])
+    assert nested.what.tolist() == ["b (length)"]
+    lines = differences(tmp_path, "log.jsonl", lambda path, n: path.write_text("".join(f'{{"loss": {i}}}\n' for i in range(n))), 3, 9)
+    assert lines[lines.file == "log.jsonl"].what.tolist() == [" (length)"]
+
+
+def test_text_of_a_table_is_not_a_missing_value(tmp_path):
+    for texts in (["None", "NA"], ["None", ""], ["NA", ""], ["nan", "NULL"]):
+        rows = differences(tmp_path, "t.csv", lambda path, text: path.write_text(f"name,n\nx,1\n{text},2\n"), *texts)
+        assert rows.what.tolist() == ["name"] and rows.differ.tolist() == [1], texts
+    assert not len(differences(tmp_path, "t.csv", lambda path, text: path.write_text(f"name,n\n{text},2\n,\n"), "None", "None"))
+    close = ["0.3333333333333333", "0.33333333333333337"]
+    assert len(differences(tmp_path, "t.csv", lambda path, text: path.write_text(f"n\n{text}\n"), *close)) == 1
+
+
+def test_palettes_are_compared_by_colour(tmp_path):
+    def write(path, palette):
+        image = Image.fromarray(np.array([[0, 1], [1, 0]] if palette[:3] == [255, 0, 0] else [[1, 0], [0, 1]], np.uint8), mode="P") if len(palette) > 6 else Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), mode="P")
+        image.putpalette(palette[:6])
+        image.save(path)
+    red, blue, green = [255, 0, 0], [0, 0, 255], [0, 255, 0]
+    assert len(differences(tmp_path, "p.png", write, red + blue, red + green)) == 1  # the same indices, other colours
+    assert not len(differences(tmp_path, "p.png", write, red + blue + [0], blue + red + [0]))  # other indices, the same colours
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float8_e4m3fn", "float16", "int8"])
+def test_weights_of_any_type(tmp_path, kind):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file as save_torch
+    def write(path, value): save_torch({"w": torch.tensor([1.0, value]).to(getattr(torch, kind)), "other": torch.ones(2)}, path)
+    assert differences(tmp_path, "m.safetensors", write, 2.0, 3.0).what.tolist() == ["w"] and not len(differences(tmp_path, "m.safetensors", write, 2.0, 2.0))
 
 
 def test_tolerance_is_for_numbers_that_are_not_whole(runs):

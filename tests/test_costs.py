@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from fairparse import costs
-from fairparse.costs import (CARDS, Job, bound_time, count_faces, expected_disk, expected_seconds, face_count, gpu_hours, gpu_memory, job_work, measured_costs, plan,
-                             print_plan, read_plan, stage_operations, stage_work)
+from fairparse.costs import (Job, bound_time, count_faces, expected_disk, expected_seconds, face_count, gpu_memory, job_work, measured_costs, plan,
+                             print_plan, profile_costs, read_plan, stage_work)
+from fairparse.operations import CARDS, GFLOP, find_card, gpu_hours, job_count, known_card, list_gpus, stage_operations
 from fairparse.profiles import load_profile, workflow_stages
 from fairparse.runs import InputError
 
@@ -104,9 +105,14 @@ def test_failed_and_foreign_notebooks_do_not_count(run):
 
 
 def test_without_notebooks_or_with_a_broken_one(tmp_path, run):
-    with pytest.raises(InputError, match="no executed notebooks"): measured_costs(tmp_path / "nothing")
-    (run / "notebooks" / "x.ipynb").write_text("{")
-    with pytest.raises(InputError, match="x.ipynb is no notebook"): measured_costs(run)
+    assert measured_costs(tmp_path / "nothing").empty and "stage" in measured_costs(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    assert "train" not in {stage for stage, row in expected_seconds(["train"], load_profile("demo"), "demo", tmp_path / "empty").items() if row[2] == "this folder"}
+    (run / "notebooks" / "mine.ipynb").write_text("{")
+    assert len(measured_costs(run)) == 2, "a notebook that is no stage's may be anything"
+    (run / "notebooks" / "80_table3_class_iou.ipynb").write_text("{")
+    with pytest.raises(InputError, match="80_table3_class_iou.ipynb is no notebook"): measured_costs(run)
+    with pytest.raises(InputError, match="80_table3_class_iou.ipynb is no notebook"): expected_seconds(["train"], load_profile("demo"), "demo", run)
 
 
 @pytest.fixture
@@ -171,7 +177,7 @@ def test_operations_of_the_parser_are_those_that_pytorch_counts():
     for step in (lambda: net(x), lambda: net(x).sum().backward()):
         with FlopCounterMode(display=False) as counter: step()
         counted.append(counter.get_total_flops() / 1e9)
-    assert counted == pytest.approx([15.97, 47.6], rel=0.01)
+    assert counted == pytest.approx([GFLOP["unet"], GFLOP["unet_step"]], rel=0.01)
     assert 4 * sum(p.numel() for p in net.parameters()) == pytest.approx(4 * costs._weights["resnet34"], rel=0.01)
     one = load_profile("paper", ["train.epochs=1"])
     train, valid, test = 24_183, 2_993, 2_824
@@ -184,7 +190,17 @@ def test_operations_of_the_generator_are_those_that_pytorch_counts():
     from fairparse.pix2pixhd import GlobalGenerator
     with torch.device("meta"): net, x = GlobalGenerator(19, 64, 4, 9, 7), torch.empty(1, 19, 256, 256)
     with FlopCounterMode(display=False) as counter: net(x)
-    assert counter.get_total_flops() / 1e9 == pytest.approx(114.1, rel=0.01)
+    assert counter.get_total_flops() / 1e9 == pytest.approx(GFLOP["generator"], rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet34"])
+def test_operations_of_the_classifiers_are_those_that_pytorch_counts(name):
+    torch, models = pytest.importorskip("torch"), pytest.importorskip("torchvision").models
+    from torch.utils.flop_counter import FlopCounterMode
+    with torch.device("meta"): net, x = getattr(models, name)(weights=None).eval(), torch.empty(1, 3, 224, 224)
+    for step, key in ((lambda: net(x), name), (lambda: net(x).sum().backward(), f"{name}_step")):
+        with FlopCounterMode(display=False) as counter: step()
+        assert counter.get_total_flops() / 1e9 == pytest.approx(GFLOP[key], rel=0.01)
 
 
 def test_gpu_hours_scale_as_they_should():
@@ -221,15 +237,42 @@ def smi(folder, monkeypatch, script):
     (folder / "nvidia-smi").write_text("#!/bin/sh\n" + script)
     (folder / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
-    costs.list_gpus.cache_clear()
+    list_gpus.cache_clear()
 
 
 @pytest.mark.parametrize("script, gpus, card", [("echo 'NVIDIA H100 80GB HBM3, 81559'; echo 'NVIDIA H100 80GB HBM3, 81559'", 2, "H100"), ("echo 'Quadro, 8192'", 1, "A100"), ("echo 'no driver' >&2; exit 9", 0, "A100"), ("echo 'broken, [N/A]'", 0, "A100")])
 def test_gpus_are_those_that_nvidia_smi_lists(tmp_path, monkeypatch, script, gpus, card):
     smi(tmp_path, monkeypatch, script)
-    found = costs.list_gpus()
-    assert len(found) == gpus and costs.known_card() == card and all(8 < memory < 90 for _, memory in found)
-    costs.list_gpus.cache_clear()
+    found = list_gpus()
+    known, words = known_card()
+    assert len(found) == gpus and known == card and ("not in the table" in words) is ("Quadro" in script) and all(8 < memory < 90 for _, memory in found)
+    list_gpus.cache_clear()
+
+
+@pytest.mark.parametrize("name, card", [("NVIDIA A100-SXM4-80GB", "A100"), ("NVIDIA A10", "A10"), ("NVIDIA A10G", None), ("NVIDIA RTX A1000", None), ("NVIDIA T400 4GB", None), ("Tesla T4", "T4"), ("Tesla V100-SXM2-16GB", "V100"),
+                                        ("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA H200", "H200"), ("NVIDIA GeForce RTX 4090", "RTX 4090"), ("NVIDIA GeForce RTX 4090 Laptop GPU", None), ("NVIDIA L40S", "L40S"), ("NVIDIA L4", None)])
+def test_a_card_is_known_by_its_whole_name(name, card): assert find_card(name) == card
+
+
+def test_jobs_are_as_many_as_snakemake_counts(tmp_path):
+    from fairparse.engine import workflow_command
+    from fairparse.profiles import computing_stages, plan_run
+    from collections import Counter
+    import yaml
+    record, _ = plan_run("ci")
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(record))
+    counted = Counter(job.stage for job in plan(workflow_command(tmp_path, 2, None, True)))
+    assert {stage: n for stage, n in counted.items() if stage in computing_stages()} == {stage: job_count(stage, record) for stage in computing_stages() if stage in record["stages"]}
+
+
+def test_costs_of_a_whole_run():
+    paper, sample = load_profile("paper"), load_profile("sample")
+    rows = {row["stage"]: row for row in profile_costs(paper, list(workflow_stages()))}
+    assert rows["train"]["jobs"] == 15 and rows["train"]["gpu_hours_low"] == pytest.approx(15 * gpu_hours("train", paper)[0])
+    assert rows["controlnet"]["ram_gb"] == 64 and rows["train"]["ram_gb"] == 32 and rows["prepare"]["gpu_gb"] == 0 and "table1" not in rows
+    tenth = {row["stage"]: row for row in profile_costs(paper, list(workflow_stages()), 3000)}
+    assert tenth["prepare"]["disk_gb_high"] == pytest.approx(rows["prepare"]["disk_gb_high"] / 10)
+    assert [row["stage"] for row in profile_costs(sample, ["prepare", "table1"])] == ["prepare"]
 
 
 # bounds and the page in the terminal
@@ -254,7 +297,9 @@ def test_page_of_a_demo_run(published, run, capsys):
 def test_page_of_the_paper_profile(capsys):
     print_plan([Job("train", [], ["a"], ["Missing output files"]), Job("table1", ["a"], ["b"], [])], load_profile("paper"), "paper", "outputs/nowhere", cores=8)
     said = capsys.readouterr().out
-    assert "of GPU time on" in said and "from a formula" in said and "94_costs" in said
+    assert "of GPU time on" in said and "from a formula" in said and "94_costs" in said and "memory: 32 GB for a job" in said
+    print_plan([Job("train", [], ["a"], []), Job("controlnet", [], ["b"], [])], load_profile("paper"), "paper", "outputs/nowhere", cores=8)
+    assert "memory: 64 GB for the largest job (controlnet)" in capsys.readouterr().out
 
 
 def test_page_when_nothing_is_known_or_to_do(monkeypatch, tmp_path, capsys):

@@ -138,6 +138,22 @@ def test_the_paper_names_every_weight(faces, tmp_path):
     assert by_fact(examine("paper", str(faces)))["smp_resnet"].state == "ok"
 
 
+def test_missing_weights_are_not_blamed_on_the_data(faces, tmp_path, monkeypatch):
+    "All data there, VGG-Face not: every data set is ok, and only classifiers that start from VGG-Face miss it"
+    items = [item for item in examine("paper", str(faces))["items"] if item.use.startswith("classifier ")]
+    sets = {item.fact: item for item in items if item.fact in ("utkface", "fairface", "celeba", "cew", "fer2013")}
+    assert len(sets) == 5 and all(item.state == "ok" and item.found == item.put for item in sets.values())
+    (missing,) = [item for item in items if item.state == "missing"]
+    assert missing.fact == "vggface" and missing.found.endswith("vgg_face_dag.pth") and "group_second" not in missing.use and "classifier smile" in missing.use
+    (tmp_path / "vgg_face_dag.pth").touch()
+    own = tmp_path / "own.yaml"
+    own.write_text((module.find_root() / "nbs/workflow/profiles/paper.yaml").read_text().replace("outputs/vgg_face_dag.pth", str(tmp_path / "vgg_face_dag.pth")))
+    assert by_fact(examine(str(own), str(faces)))["vggface"].state == "ok"
+    (faces.parent / "celeba" / "0.jpg").unlink()
+    (faces.parent / "celeba").rmdir()
+    assert by_fact(examine(str(own), str(faces)))["celeba"].state == "missing"
+
+
 def test_without_a_connection_a_download_is_missing(faces, monkeypatch):
     monkeypatch.setattr(module, "list_gpus", lambda: [("NVIDIA A100", 80.0)])
     online, offline = examine("paper", str(faces)), examine("paper", str(faces), offline=True)
@@ -212,10 +228,15 @@ def test_disk(monkeypatch, free, state):
     assert machine()["disk"].state == state
 
 
-@pytest.mark.parametrize("memory, state", [(64.0, "ok"), (31.5, "ok"), (16.0, "missing")])
-def test_memory(monkeypatch, memory, state):
+@pytest.mark.parametrize("memory, state, stopped, able", [(64.0, "ok", (), ("controlnet", "train")), (48.0, "missing", ("controlnet", "figure7"), ("prepare", "train", "guide")), (16.0, "missing", ("prepare", "train", "controlnet", "guide"), ())])
+def test_memory_is_that_of_the_largest_stage(monkeypatch, memory, state, stopped, able):
     monkeypatch.setattr(module, "memory_limit", lambda: memory)
-    assert machine()["memory"].state == state
+    item = machine()["memory"]
+    assert item.state == state and "64 GB" in item.use and "controlnet" in item.use
+    assert {*stopped} <= {*item.stages} and not {*able} & {*item.stages}
+
+
+def test_memory_without_sections_is_the_same_for_all(): assert machine("demo")["memory"].use == "4 GB a job"
 
 
 def test_memory_limit_of_this_machine_is_sensible():
@@ -269,7 +290,8 @@ def test_the_hub_client_told_to_stay_offline_counts(capsys, faces, monkeypatch):
 def test_by_default_the_demo_decides(capsys):
     assert doctor() == 0
     said = capsys.readouterr().out
-    assert all(f"profile {name}" in said for name in ("demo", "ci", "sample", "paper", "study"))
+    names = [path.stem for path in (module.find_root() / "nbs" / "workflow" / "profiles").glob("*.yaml")]
+    assert len(names) >= 7 and all(f"profile {name}:" in said for name in names) and said.index("profile demo:") == min(said.index(f"profile {name}:") for name in names)
 
 
 def test_json_can_be_read(capsys):
@@ -277,7 +299,18 @@ def test_json_can_be_read(capsys):
     found = json.loads(capsys.readouterr().out)
     profile, = found["profiles"]
     assert found["runs"] is profile["runs"] is False and all({"name", "licence", "state", "stages"} <= set(item) for item in profile["items"] if item["fact"] in FACTS)
-    assert profile["stages"]["prepare"]
+    assert profile["stages"]["prepare"] and found["code"] == module.code_version() and found["code"]["version"]
+    assert profile["faces"] == 30_000 and {"gpu_hours_low", "ram_gb", "disk_gb_high"} <= set(profile["costs"][0])
+
+
+def test_the_papers_cost_is_told_without_its_data(capsys):
+    assert doctor("paper") == 1
+    said = capsys.readouterr().out
+    table = said[said.index("what a whole run costs, computed for 30,000 faces"):]
+    for stage in ("prepare", "train", "gan", "controlnet", "latents", "guide", "label", "audit_parser"): assert f"    {stage} " in table
+    assert "GPU hours on one A100" in " ".join(table.split()) and "64 GB of main memory" in " ".join(table.split()) and max(map(len, table.splitlines())) <= 110
+    doctor("demo")
+    assert "GPU hours" not in capsys.readouterr().out
 
 
 def test_bad_input_is_refused():

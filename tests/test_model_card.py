@@ -6,10 +6,11 @@ import pytest
 import yaml
 from helpers import make_faces, make_index, make_parser
 
+from fairparse import cli
 from fairparse.fairness import disparity_table, group_table
 from fairparse.groups import attribute_groups
 from fairparse.metrics import bootstrap_scores, counts_table, dice, interval, iou
-from fairparse.model_card import count_weights, data_licence, encoder_source, group_scores, make_card, measure_parser, overall_scores, push_parser, write_card
+from fairparse.model_card import count_weights, data_licence, encoder_source, group_scores, is_edited, make_card, measure_parser, overall_scores, push_parser, write_card
 from fairparse.predict import score_faces
 from fairparse.records import COUNTS, open_face_set, write_table
 from fairparse.runs import InputError, hash_file, read_json, write_json
@@ -105,18 +106,48 @@ def test_scores_of_other_faces(tmp_path):
     faces, ids = make_faces(tmp_path / "others", 30, attributes=("Male", "Young")), [f"{i:05d}" for i in range(30)]
     array = score_faces(make_parser().eval(), faces, np.arange(30))
     write_table(counts_table(array, ids, str(folder), -1), tmp_path / "scores/counts.parquet", COUNTS)
+    def note(where, **other): write_json(where / "score.json", {"parser": str(folder), "weights": "model.safetensors", "sha256": hash_file(folder / "model.safetensors"), "data": ["others", "mine, extra"], "counts_sha256": hash_file(where / "counts.parquet"), **other})
+    note(tmp_path / "scores")
     assert measure_parser(folder).absent == "no test faces were counted"
     known = measure_parser(folder, tmp_path / "scores")
     assert "whether the training saw any of them is not recorded" in known.tested_on and "no face set with their attributes was named" in known.absent
     assert measure_parser(folder, tmp_path / "scores", faces.folder).names == ("Male", "Young")
     with pytest.raises(InputError, match="lacks 10 of the 30 tested faces"): measure_parser(folder, tmp_path / "scores", make_faces(tmp_path / "few", 20).folder)
-    write_table(counts_table(array, ids, "another", -1), tmp_path / "scores/counts.parquet", COUNTS)
-    with pytest.raises(InputError, match="another.*score this parser"): measure_parser(folder, tmp_path / "scores")
+    head = yaml.safe_load(write_card(known, "x").split("---\n")[1])
+    assert head["model-index"][0]["results"][0]["dataset"]["name"] == "others, mine" # what was tested on, not what was trained on
+    note(tmp_path / "scores", data=[])
+    assert measure_parser(folder, tmp_path / "scores").data == "not recorded"
+    note(tmp_path / "scores", parser="another", sha256="0" * 64)
+    with pytest.raises(InputError, match="model.safetensors of another .*score this parser"): measure_parser(folder, tmp_path / "scores")
     write_table(counts_table(array[:, :5], ids, str(folder), -1), tmp_path / "scores/counts.parquet", COUNTS)
+    note(tmp_path / "scores")
     with pytest.raises(InputError, match="has 5 classes"): measure_parser(folder, tmp_path / "scores")
     with pytest.raises(InputError, match="is missing"): measure_parser(folder, tmp_path / "nowhere")
     write_table(counts_table(array, ids, str(folder), -1), folder / "counts.parquet", COUNTS) # scored into the parser's own folder: no test of the training
+    note(folder)
     assert "not recorded" in measure_parser(folder).tested_on
+    note(folder, sha256="0" * 64)
+    with pytest.raises(InputError, match="counts other weights"): measure_parser(folder)
+
+
+def test_other_networks_have_no_card(folder, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    write_json(tmp_path / "model.json", {"what": "face classifier", "classes": ["smile"]})
+    with pytest.raises(InputError, match="does not describe a parser"): make_card(tmp_path)
+
+
+def test_edits_are_not_overwritten(tmp_path):
+    folder = make_record(tmp_path)
+    card = make_card(folder)
+    assert not is_edited(card) and make_card(folder, name="second") == card and "# second" in card.read_text() # as it was written: may be written again
+    card.write_text(card.read_text().replace("# second", "# by me"))
+    for again in ({}, {"out": card}, {"keep": True, "name": "third"}):
+        with pytest.raises(InputError, match="README.md was changed since .*--out.*--force"): make_card(folder, **again)
+    assert "# by me" in card.read_text() and make_card(folder, keep=True) == card and "# by me" in card.read_text()
+    assert "Face parser" in make_card(folder, tmp_path / "other.md").read_text()
+    assert "# by me" not in make_card(folder, force=True).read_text()
+    card.write_text("my own page\n")
+    with pytest.raises(InputError, match="is not by it"): make_card(folder)
 
 
 @pytest.mark.parametrize("sources, licence, name", [((), "other", "not-recorded"), (("procedural faces",), "apache-2.0", ""), (("mine",), "other", "not-recorded"), (("procedural faces", "mine"), "other", "not-recorded"),
@@ -149,38 +180,66 @@ class FakeHub:
         self.calls.append(("upload", repo_id, None))
 
 
-def test_a_push_holds_parser_and_card(folder):
+@pytest.fixture(scope="module")
+def card(folder, tmp_path_factory): return make_card(folder, tmp_path_factory.mktemp("card") / "card.md", "my parser")
+
+
+def test_a_push_holds_parser_and_card(folder, card):
     hub = FakeHub()
-    assert push_parser(folder, "me/face-parser", api=hub) == "https://hub/me/face-parser"
+    assert push_parser(folder, "me/face-parser", card, api=hub) == "https://hub/me/face-parser"
     assert hub.calls == [("create", "me/face-parser", True), ("upload", "me/face-parser", None)] and sorted(hub.files) == ["README.md", "model.json", "model.safetensors", "run.json"]
-    assert hub.files["model.safetensors"] == (folder / "model.safetensors").read_bytes() and b"# face-parser" in hub.files["README.md"]
+    assert hub.files["model.safetensors"] == (folder / "model.safetensors").read_bytes() and hub.files["README.md"] == card.read_bytes() and b"# my parser" in hub.files["README.md"]
     run = json.loads(hub.files["run.json"])
     assert run["faces"] == "CelebAMask-HQ, merged_labels" and "inputs" not in run and str(folder.parents[2]).encode() not in b"".join(hub.files.values())
 
 
-def test_a_pushed_parser_is_a_parser(folder, tmp_path):
+def test_a_pushed_parser_is_a_parser(folder, card, tmp_path):
     hub = FakeHub()
-    push_parser(folder, "me/p", api=hub)
+    push_parser(folder, "me/p", card, api=hub)
     for name, content in hub.files.items(): (tmp_path / name).write_bytes(content)
     again = measure_parser(tmp_path)
     assert again.origin.sources == ("CelebAMask-HQ", "merged_labels") and again.identity["sha256"] == measure_parser(folder).identity["sha256"]
 
 
-def test_private_stays_private(folder):
+def test_private_stays_private(folder, card):
     hub = FakeHub(public=True)
-    with pytest.raises(InputError, match="is public"): push_parser(folder, "me/p", api=hub)
+    with pytest.raises(InputError, match="is public"): push_parser(folder, "me/p", card, api=hub)
     assert not hub.files
-    push_parser(folder, "me/p", private=False, api=hub)
+    push_parser(folder, "me/p", card, private=False, api=hub)
     assert hub.files and hub.calls[-2] == ("create", "me/p", False)
 
 
+def test_the_command_uploads_the_card_that_lies_there(tmp_path, monkeypatch, capsys):
+    folder, hub = make_record(tmp_path), FakeHub()
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    assert cli.main(["card", str(folder), "--public"]) == 2 and "add --push" in capsys.readouterr().err and not (folder / "README.md").exists()
+    assert cli.main(["card", str(folder), "--name", "of mine", "--push", "me/p"]) == 0 and b"# of mine" in hub.files["README.md"]
+    (folder / "README.md").write_text((folder / "README.md").read_text().replace("licence not recorded", "public domain"))
+    assert cli.main(["card", str(folder)]) == 2 and "--force" in capsys.readouterr().err
+    assert cli.main(["card", str(folder), "--name", "other", "--push", "me/p"]) == 2 and "uploaded as it is" in capsys.readouterr().err
+    assert cli.main(["card", str(folder), "--push", "me/p"]) == 0 and b"public domain" in hub.files["README.md"] and b"# of mine" in hub.files["README.md"]
+    assert cli.main(["card", str(folder), "--force"]) == 0 and "public domain" not in (folder / "README.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["p", "me/p/q", "me/", "/p", "me p/q", ""])
-def test_names_that_are_none(folder, name):
+def test_names_that_are_none(folder, card, name):
     hub = FakeHub()
-    with pytest.raises(InputError, match="OWNER/NAME"): push_parser(folder, name, api=hub)
+    with pytest.raises(InputError, match="OWNER/NAME"): push_parser(folder, name, card, api=hub)
     assert not hub.calls
 
 
-def test_a_hub_that_refuses(folder, tmp_path):
-    with pytest.raises(InputError, match=r"did not take me/p \(ConnectionError: offline\): log in"): push_parser(folder, "me/p", api=FakeHub(error=ConnectionError("offline\nlong story")))
-    with pytest.raises(InputError, match="holds no parser"): push_parser(tmp_path, "me/p", api=FakeHub())
+def test_a_card_of_other_weights_is_not_pushed(folder, card, tmp_path):
+    hub, other = FakeHub(), tmp_path / "card.md"
+    other.write_text(card.read_text().replace(hash_file(folder / "model.safetensors"), "0" * 64))
+    with pytest.raises(InputError, match="is of other weights"): push_parser(folder, "me/p", other, api=hub)
+    with pytest.raises(InputError, match="none.md is missing"): push_parser(folder, "me/p", tmp_path / "none.md", api=hub)
+    assert not hub.calls
+
+
+def test_a_hub_that_refuses(folder, card, tmp_path):
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    with pytest.raises(InputError, match=r"did not take me/p \(ConnectionError: offline\): log in"): push_parser(folder, "me/p", card, api=FakeHub(error=ConnectionError("offline\nlong story")))
+    for error in (HFValidationError("a name"), HfHubHTTPError.__bases__[0]("no route")): # the second: the base of its HTTP library's errors
+        with pytest.raises(InputError, match="did not take"): push_parser(folder, "me/p", card, api=FakeHub(error=error))
+    with pytest.raises(TypeError, match="a bug of ours"): push_parser(folder, "me/p", card, api=FakeHub(error=TypeError("a bug of ours")))
+    with pytest.raises(InputError, match="holds no parser"): push_parser(tmp_path, "me/p", card, api=FakeHub())

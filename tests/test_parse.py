@@ -11,7 +11,7 @@ from PIL import Image
 import fairparse.parse as parse
 from fairparse.facefiles import label_table, read_image, read_label_map
 from fairparse.labels import CLASSES, NUM_CLASSES, PALETTE
-from fairparse.parse import assign_boxes, class_areas, enlarge_labels, find_parser, lay_over, list_pictures, parse_images, parse_photos, place, read_box, read_origin, read_photo, to_square
+from fairparse.parse import assign_boxes, class_areas, enlarge_labels, find_parser, lay_over, list_pictures, parse_images, parse_photos, place, read_box, read_origin, read_photo, tell_aside, to_square
 from fairparse.predict import predict_masks
 from fairparse.records import HISTORY, write_table
 from fairparse.runs import InputError, hash_file, read_json, write_json
@@ -225,6 +225,16 @@ def test_folders_are_searched_and_come_back(tmp_path, folder):
     assert aside[".txt"] == 1 and aside[".heic"] == 1 and aside["outputs of an earlier run"] == 6
 
 
+def test_what_is_left_aside_is_told(tmp_path, folder, capsys):
+    picture().save(tmp_path / "a.png")
+    parsed(folder, [tmp_path], tmp_path / "out")
+    assert "left aside" not in capsys.readouterr().err
+    for name in ("1.HEIC", "2.heic", "notes.txt", "README"): (tmp_path / name).write_bytes(b"x")
+    parsed(folder, [tmp_path], tmp_path / "out") # its own outputs are inside of the folder
+    assert "left aside: 2 .heic, 1 without a file ending, 1 .json, 1 .txt (not opened by Pillow here: pictures among them must be converted to JPEG or PNG); 3 outputs of an earlier run" in capsys.readouterr().err
+    assert tell_aside({}) == ""
+
+
 def test_two_pictures_never_write_one_file(tmp_path, folder):
     for name in ("anna.png", "anna.bmp", "Ben.png", "ben.bmp"): picture().save(tmp_path / name)
     named, _ = list_pictures([tmp_path, tmp_path / "anna.png"])
@@ -292,6 +302,10 @@ def test_a_face_that_is_too_small_is_told(tmp_path, folder, monkeypatch):
         monkeypatch.setattr(parse, "parse_photos", lambda parser, images, regions: [np.full((i.height, i.width), label, np.uint8) for i in images])
         (record,), _ = parsed(folder, [tmp_path / "a.png"], tmp_path / "out")
         assert bool(record["note"]) == told
+        if told: assert record["note"].endswith("; give a face box") and "aligned faces fill 16 % or more" in record["note"]
+    monkeypatch.setattr(parse, "parse_photos", lambda parser, images, regions: [np.zeros((i.height, i.width), np.uint8) for i in images])
+    (record,), _ = parsed(folder, [tmp_path / "a.png"], tmp_path / "out", box="5,5,30,30")
+    assert "give a face box" not in record["note"] and "; check the face box" in record["note"]
 
 
 # which parser
@@ -314,6 +328,9 @@ def test_parsers_of_real_faces_come_first(tmp_path, network):
     assert find_parser(None, tmp_path) == worse
     better = put(network, tmp_path / "sample/20_parsers/single/seed1", "CelebAMask-HQ", 0.6)
     save_parser(network, tmp_path / "sample/20_parsers/single/seed2") # not finished: no run.json
+    assert find_parser(None, tmp_path) == better
+    classifier = put(network, tmp_path / "classifier", "family", 0.9) # another network leaves files of the same names
+    write_json(classifier / "model.json", {"what": "face classifier", "classes": ["smile", "none"], "config": {}})
     assert find_parser(None, tmp_path) == better
     own = put(network, tmp_path / "mine", "family", 0.1)
     assert find_parser(None, tmp_path) == own and find_parser(demo, tmp_path) == demo

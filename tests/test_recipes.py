@@ -1,14 +1,17 @@
 "A parser from folders of one's own: training, resuming, scoring, and what is refused"
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fairparse.cli import main
+from fairparse.model_card import make_card
 from fairparse.recipes import RECIPES, find_recipe, score_folder, train_on_folders
-from fairparse.runs import InputError, read_json
+from fairparse.runs import InputError, hash_file, read_json
 from fairparse.synthfaces import render_faces
 from fairparse.train import TrainConfig, undo_class_weights
 from fairparse.unet import build_parser, load_parser
@@ -72,6 +75,30 @@ def test_scores_are_written_and_agree_with_the_counts(folder, trained, tmp_path)
     np.testing.assert_allclose(written.iou, table.iou, rtol=1e-4)
     counts = pd.read_parquet(tmp_path / "scores" / "counts.parquet").groupby("class_id")[["tp", "fp", "fn"]].sum()
     np.testing.assert_allclose(100 * counts.tp / counts.sum(axis=1).where(lambda s: s > 0), table.iou.iloc[:-1], rtol=1e-6)
+    assert read_json(tmp_path / "scores/score.json") == {"parser": str(trained.resolve()), "weights": "model.safetensors", "sha256": hash_file(trained / "model.safetensors"), "data": [folder.name],
+                                                         "counts_sha256": hash_file(tmp_path / "scores/counts.parquet")}
+
+
+def test_a_card_takes_scores_of_its_own_weights_only(folder, trained, tmp_path, monkeypatch):
+    copy = shutil.copytree(trained, tmp_path / "copy", ignore=shutil.ignore_patterns("faces", ".lock"))
+    weights = load_file(copy / "model.safetensors")
+    save_file({k: v * 0.9 if v.is_floating_point() else v for k, v in weights.items()}, copy / "best.safetensors")
+    monkeypatch.chdir(tmp_path)
+    quick = ["--threads", "1", "--device", "cpu"]
+    assert main(["score", "copy", "--data", str(folder), "--out", "scores", *quick]) == 0
+    monkeypatch.chdir(copy) # a relative path then, another folder now
+    text = make_card(".", tmp_path / "card.md", counts="../scores").read_text()
+    assert f"name: {folder.name}" in text and "16 faces (data: " in text
+    assert main(["score", str(copy), "--data", str(folder), "--which", "best", "--out", str(tmp_path / "best"), *quick]) == 0
+    with pytest.raises(InputError, match="counts other weights, best.safetensors of .*copy .*score this parser"): make_card(copy, counts=tmp_path / "best")
+    shutil.copy(tmp_path / "best/counts.parquet", tmp_path / "scores/counts.parquet")
+    with pytest.raises(InputError, match="is not the file that .*score.json is about"): make_card(copy, counts=tmp_path / "scores")
+    shutil.copy(copy / "best.safetensors", copy / "model.safetensors") # trained again in the same folder
+    make_card(copy, counts=tmp_path / "best")
+    assert main(["score", str(trained), "--data", str(folder), "--out", str(tmp_path / "scores"), *quick]) == 0
+    with pytest.raises(InputError, match="counts other weights"): make_card(copy, counts=tmp_path / "scores", force=True)
+    (tmp_path / "best/score.json").unlink()
+    with pytest.raises(InputError, match="does not say of which weights"): make_card(copy, counts=tmp_path / "best", force=True)
 
 
 @pytest.mark.parametrize("arguments, message", [

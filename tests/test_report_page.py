@@ -18,7 +18,7 @@ from fairparse.evidence import Evidence
 from fairparse.notebooks import code_fingerprint, find_notebook
 from fairparse.reader_tables import around, merge_intervals, number, p_value, split_constant
 from fairparse.report import check_published, claims_for_readme, codes_behind, made_files, note_code, publish_costs, stale_published
-from fairparse.report_page import embed, finish_run, write_report
+from fairparse.report_page import embed, finish_run, stand_ins, write_report
 from fairparse.runs import InputError, hash_file, write_json
 
 ROW = {"title": "Linear", "objective": "linear", "miou": 74.3, "miou_low": 70.9, "miou_high": 77.5, "reported_miou": 74.21, "difference": 0.1, "difference_low": -0.8, "difference_high": 0.6, "p_adjusted": 0.8, "verdict": "no difference shown",
@@ -99,6 +99,16 @@ def test_claims_are_counted_and_told(tmp_path):
     claim_tables(Evidence(out, [], []))[0].to_csv(out / "tables" / "claims.csv", index=False)
     page = Page(write_report(out))
     assert "not testable here" in page.text and "claims" in page.ids and "Multi-objective training improves resilience" in page.text
+    assert "claims about these are tested over faces alone" in page.text
+
+
+@pytest.mark.parametrize("generator, group, kind", [("tiny_stylegan (stand-in)", "White", "stand-in"), ("stylegan2_ffhq", "tone_1", "stand-in"), ("stylegan2_ffhq", "White", "real"), ("progressive_gan", "White", "another")])
+def test_page_and_claims_agree_on_what_is_stand_in(tmp_path, generator, group, kind):
+    (tmp_path / "tables").mkdir()
+    pd.DataFrame({"group": [group], "share": [68.0], "share_low": [67.0], "share_high": [69.0], "reported_group": ["White"], "reported_share": [68.37], "faces": 10_000, "generator": generator}).to_csv(tmp_path / "tables" / "balance_table2_unguided.csv", index=False)
+    assert list(stand_ins(tmp_path, {})["it is"]) == [kind]
+    claim = claim_tables(Evidence(tmp_path, [], []))[0].set_index("id").loc["unguided-shares"]
+    assert (claim.verdict == "supported") == (kind == "real") and (claim.nuance == "stand-in") == (kind != "real")
 
 
 @pytest.mark.parametrize("name, text, said", [("figures/figure2_schedules.png", "no picture", "Not shown: figures/figure2_schedules.png is no picture"), ("tables/corruption_error.csv", "", "Not shown: tables/corruption_error.csv is no table"),

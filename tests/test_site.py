@@ -11,7 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from conftest import ROOT, write_notebook
 
-from fairparse.reference import argument_rows, call, cell_entries, line_comments, module_page
+from fairparse.reference import argument_rows, argument_table, call, cell, cell_entries, line_comments, module_page
 from fairparse.runs import InputError
 from fairparse.site import broken_links, build_site, executed_copies, fetch_script, navigation, notebook_page, plain_page, rewrite_links
 
@@ -69,7 +69,7 @@ def rows_of(code): return argument_rows(ast.parse(code).body[0], line_comments(c
     ("def f(a: int, b: str = 'x', # both\n     ): pass", [("a", "int", "", ""), ("b", "str", "'x'", "both")]),
     ("def f(\n    # above\n    # and more\n    a: int,\n    b=2, # beside\n    *rest, # others\n    c: float = 0.5, # named\n    **options): pass",
      [("a", "int", "", "above and more"), ("b", "", "2", "beside"), ("*rest", "", "", "others"), ("c", "float", "0.5", "named"), ("**options", "", "", "")]),
-    ("def f(self, a, /, b, *, c=None) -> list: # (N,), ascending\n    pass", [("a", "", "", ""), ("b", "", "", ""), ("c", "", "None", ""), ("returns", "list", "", "(N,), ascending")]),
+    ("def f(self, a, /, b, *, c=None) -> list: # (N,), ascending\n    pass", [("a", "", "", ""), ("b", "", "", ""), ("*", "", "", ""), ("c", "", "None", ""), ("returns", "list", "", "(N,), ascending")]),
     ("def f(a='# no comment', # x | y\n     ): pass", [("a", "", "'# no comment'", "x | y")]),
 ])
 def test_comments_are_found_beside_their_arguments(code, expected): assert rows_of(code) == expected
@@ -78,7 +78,18 @@ def test_comments_are_found_beside_their_arguments(code, expected): assert rows_
 def test_the_call_shows_types_only_without_a_table():
     assert "f(a, b=1)" in call("f", rows_of("def f(a: int, # what\n b=1): pass"))
     assert "f(a: int, b: int = 1) -> str" in call("f", rows_of("def f(a: int, b: int = 1) -> str: pass"))
+    assert "f(a, *, b=1)" in call("f", rows_of("def f(a, *, b=1): pass")) and "f(*, b=1)" in call("f", rows_of("def f(*,\n b=1 # what\n ): pass")) and "f(*a, b=1)" in call("f", rows_of("def f(*a, b=1): pass"))
     assert call("f", []) == ""
+
+
+@pytest.mark.parametrize("text, shown", [("fill `<!-- name -->` with <b>", "fill `<!-- name -->` with &lt;b&gt;"), ("a | b, `str | None`, $x$", "a \\| b, `str | None`, \\$x\\$"), ("a lone ` and <b>", "a lone ` and &lt;b&gt;"), ("``a ` <b>`` <c>", "``a ` <b>`` &lt;c&gt;")])
+def test_only_text_outside_code_is_escaped(text, shown): assert cell(text) == shown
+
+
+def test_a_table_shows_what_was_written():
+    from markdown import markdown
+    html = markdown(argument_table(rows_of("def f(a: str | None, # `x | y`, or <b>\n *, b=1): pass")), extensions=["tables"])
+    assert "<code>str | None</code>" in html and "<code>x | y</code>, or &lt;b&gt;" in html and "<code>*</code>" not in html and html.count("<td>") == 6
 
 
 def test_a_cell_lists_what_is_public():
