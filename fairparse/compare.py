@@ -180,7 +180,7 @@ def _compare_file(name, a, b, tolerance):
     if table and a and b and (rows := [len(next(iter(values.values()))) for values in (a, b)])[0] != rows[1]:
         yield {"file": name, "note": f"{rows[0]:,} rows and {rows[1]:,} rows"}
         a, b = ({what: values[what][:0] for what in values} for values in (a, b))
-    lists = [what.removesuffix("(length)").strip() for what in a if what.endswith("(length)") and what in b and a[what][0] != b[what][0]]
+    lists = [what.removesuffix("(length)").strip() for what in a if not table and what.endswith("(length)") and what in b and a[what][0] != b[what][0]]
     longer = tuple(f"{what}." if what else "" for what in lists)  # of these the lengths differ: that is said once, and what both have is compared
     for what in dict.fromkeys([*a, *b]):
         if (what not in a or what not in b) and what.startswith(longer): continue

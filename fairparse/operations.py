@@ -22,17 +22,17 @@ CARDS = {"A100": 312, "H100": 989, "H200": 989, "L40S": 362, "RTX 4090": 165, "A
 SHARES = {"convolutions": (0.05, 0.25), "diffusion": (0.2, 0.45), "stylegan": (0.01, 0.08)}
 PICTURES = {"utkface": 23_708, "fairface": 97_698, "celeba": 202_599, "fer2013": 35_887, "cew": 2_423}
 GFLOP = { # one picture; *_step: forward and backward; side in pixels
-    "unet": 15.97, "unet_step": 47.6,              # U-Net with ResNet-34, 256; tested
-    "generator": 114.1, "generator_step": 334.5,   # Pix2PixHD's, 64 channels, 9 blocks, 256; forward tested
+    "unet": 15.97, "unet_step": 47.6,              # U-Net with ResNet-34, 256
+    "generator": 114.1, "generator_step": 334.5,   # Pix2PixHD's, 64 channels, 9 blocks, 256
     "discriminators_step": 29.1,                   # its two, 256
     "diffusion": 1086.6, "diffusion_step": 2265.2, # Stable Diffusion 1.5's U-Net with ControlNet, 512
     "diffusion_step_checkpointing": 2860.2,        # the same, activations computed twice
     "encoder": 1116.7, "decoder": 2514.5,          # of its autoencoder, 512
     "stylegan": 150.8,                             # StyleGAN2's generator, 1024
     "inception": 11.4,                             # Inception v3, 299
-    "lpips": 4.0,                                  # AlexNet on a pair of pictures, 256; rounded
-    "vgg16": 30.9, "vgg16_step": 92.6,             # 224; tested
-    "resnet34": 7.3, "resnet34_step": 21.7}        # 224; tested; for every backbone that is not VGG-16
+    "lpips": 4.0,                                  # AlexNet's convolutions on a pair of pictures, 256; rounded
+    "vgg16": 30.9, "vgg16_step": 92.6,             # 224
+    "resnet34": 7.3, "resnet34_step": 21.7}        # 224; stands for every backbone that is not VGG-16
 GUIDANCE = 2            # passes of a diffusion step: with and without the prompt
 MIRRORED = 2            # latents cached of a face: as it is and mirrored
 PAINTERS = 2            # generators that paint for a score: the parser's own and the shared one

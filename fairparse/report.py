@@ -102,7 +102,7 @@ def stage_settings(profile: dict, stages: list) -> dict: # stage -> hash
 def _other_values(name, this, profile):
     "Parameters that a file was made with and that the profile does not have"
     section = profile.get(this.rule) or {}
-    if this.rule == "classifier": section = {key: value for key, value in {**section, **profile["classifiers"].get(Path(name).parent.name, {})}.items() if key != "source"}  # the workflow names the folder of faces
+    if this.rule == "classifier": section = {key: value for key, value in {**section, **profile["classifiers"].get(Path(name).parent.name, {})}.items() if key not in ("source", "check", "maps")}  # the workflow makes paths of these
     shared = {key: profile[key] for key in ("objectives", "seeds") if key in this.values and this.rule in ("table1", "table3", "gaps", "claims")}
     return [key for key, value in {**section, **shared}.items() if key not in this.values or this.values[key] != value]
 
@@ -115,6 +115,7 @@ def why_old(name: str, made: dict, profile: dict) -> str: # empty if it is not
         if other := _other_values(one, this, profile): return f"{one} was made with another {' and '.join(other)} than the profile has"
     return ""
 
+# %% ../nbs/lib/90_report.ipynb #90-13
 def _fingerprint(name):
     "Fingerprint of today's notebook of the papers or the library; empty if it is gone"
     path = find_root() / "nbs" / "lib" / f"{name}.ipynb"
@@ -146,7 +147,7 @@ def note_code(out: Path,
     write_json(path, dict(sorted({**known, **new}.items())))
     return path
 
-# %% ../nbs/lib/90_report.ipynb #90-11
+# %% ../nbs/lib/90_report.ipynb #90-14
 def _todays_settings(name, stages):
     "Hashes of what today's profile of that name says about stages"
     return stage_settings(load_profile(name), stages)
@@ -190,7 +191,7 @@ def check_published(release: bool = False,               # old results are an er
     print(f"{len(stale)} published files are not of today's code" + (": run `make reproduce publish`" if stale else ""))
     return int(release and bool(stale))
 
-# %% ../nbs/lib/90_report.ipynb #90-13
+# %% ../nbs/lib/90_report.ipynb #90-16
 def check_source(out: Path):
     "`InputError` unless all faces are procedural and the folder is a run of the demo's or the study's profile as it is today"
     faces = read_json(out / "10_faces" / "faces.json")
@@ -250,7 +251,7 @@ def run_minutes(out: Path) -> str: # such as "23 minutes on 2 CPU cores"; empty 
     cores = {int(number) for number in re.findall(r"Provided cores: (\d+)", logs)}
     return f"{max(1, round(seconds / 60))} minutes" + (f" on {cores.pop()} CPU cores" if len(cores) == 1 else "")
 
-# %% ../nbs/lib/90_report.ipynb #90-15
+# %% ../nbs/lib/90_report.ipynb #90-18
 def claims_for_readme(table: pd.DataFrame) -> str: # Markdown
     "The claims in short: how many there are, and those that were decided"
     shown = claims_for_readers(table[(table.verdict == "supported") | (table.nuance == "contradicted")]).drop(columns=["why", "tried on"])
@@ -304,7 +305,7 @@ def publish(out: str | Path,                 # a finished output folder, e.g. ou
     written.append(note_code(out, pairs, published, {"report.html": "92_report_page", "costs.csv": "94_costs"}, minutes=minutes))
     return [*written, _write_page(readme, page)]
 
-# %% ../nbs/lib/90_report.ipynb #90-17
+# %% ../nbs/lib/90_report.ipynb #90-20
 def shrink_png(text: str) -> str: # base64 both
     "A PNG with a palette of 128 colours, about a third of the size; figures lose nothing that the eye sees"
     from PIL import Image

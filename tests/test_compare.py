@@ -132,6 +132,11 @@ def test_text_of_a_table_is_not_a_missing_value(tmp_path):
     assert len(differences(tmp_path, "t.csv", lambda path, text: path.write_text(f"n\n{text}\n"), *close)) == 1
 
 
+def test_a_column_may_be_called_length(tmp_path):
+    write = lambda path, rows: path.write_text("n (length),n\n" + rows)
+    assert differences(tmp_path, "t.csv", write, "1,2\n", "2,3\n").what.tolist() == ["n (length)", "n"] and not len(differences(tmp_path, "t.csv", write, "", ""))
+
+
 def test_palettes_are_compared_by_colour(tmp_path):
     def write(path, palette):
         image = Image.fromarray(np.array([[0, 1], [1, 0]] if palette[:3] == [255, 0, 0] else [[1, 0], [0, 1]], np.uint8), mode="P") if len(palette) > 6 else Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), mode="P")

@@ -184,23 +184,54 @@ def test_operations_of_the_parser_are_those_that_pytorch_counts():
     assert stage_operations("train", one)["convolutions"][0] == pytest.approx((train * counted[1] + (valid + test) * counted[0]) / 1e6, rel=0.01)
 
 
-def test_operations_of_the_generator_are_those_that_pytorch_counts():
-    torch = pytest.importorskip("torch")
+def counted(call, backward=False):
+    "GFLOP of a call on the meta device"
+    import torch
     from torch.utils.flop_counter import FlopCounterMode
-    from fairparse.pix2pixhd import GlobalGenerator
-    with torch.device("meta"): net, x = GlobalGenerator(19, 64, 4, 9, 7), torch.empty(1, 19, 256, 256)
-    with FlopCounterMode(display=False) as counter: net(x)
-    assert counter.get_total_flops() / 1e9 == pytest.approx(GFLOP["generator"], rel=0.01)
+    def total(found): return sum(map(total, found)) if isinstance(found, list) else found.sum()
+    with torch.set_grad_enabled(backward), FlopCounterMode(display=False) as counter: total(call()).backward() if backward else call()
+    return counter.get_total_flops() / 1e9
+
+
+def test_operations_of_pix2pixhd_are_those_that_pytorch_counts():
+    torch = pytest.importorskip("torch")
+    from fairparse.pix2pixhd import GlobalGenerator, MultiScaleDiscriminator
+    with torch.device("meta"): net, judges, planes, image = GlobalGenerator(19, 64, 4, 9, 7), MultiScaleDiscriminator(19), torch.empty(1, 19, 256, 256), torch.empty(1, 3, 256, 256)
+    found = [counted(lambda: net(planes)), counted(lambda: net(planes), backward=True), counted(lambda: judges(planes, image), backward=True)]
+    assert found == pytest.approx([GFLOP["generator"], GFLOP["generator_step"], GFLOP["discriminators_step"]], rel=0.01)
+
+
+def test_operations_of_stable_diffusion_are_those_that_pytorch_counts():
+    torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
+    from fairparse.diffusion_memory import build_meta
+    unet, control = build_meta()
+    with torch.device("meta"):
+        latent, time, words, image = torch.empty(1, 4, 64, 64), torch.empty(1), torch.empty(1, 77, 768), torch.empty(1, 3, 512, 512)
+        coder = diffusers.AutoencoderKL(down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4, block_out_channels=[128, 256, 512, 512], layers_per_block=2)
+    def step():
+        down, middle = control(latent, time, words, image, return_dict=False)
+        return unet(latent, time, words, down_block_additional_residuals=down, mid_block_additional_residual=middle).sample
+    found = {"diffusion": counted(step), "diffusion_step": counted(step, backward=True), "encoder": counted(lambda: coder.encode(image)), "decoder": counted(lambda: coder.decode(latent))}
+    for net in (unet, control): net.train().enable_gradient_checkpointing()
+    assert found | {"diffusion_step_checkpointing": counted(step, backward=True)} == pytest.approx({name: GFLOP[name] for name in (*found, "diffusion_step_checkpointing")}, rel=0.01)
+
+
+def test_operations_of_the_other_networks_are_those_that_pytorch_counts():
+    torch, models = pytest.importorskip("torch"), pytest.importorskip("torchvision").models
+    from fairparse.stylegan import Generator, GeneratorConfig
+    with torch.device("meta"):
+        inception, face = models.inception_v3(weights=None, init_weights=False).eval(), torch.empty(1, 3, 299, 299)
+        stylegan, z = Generator(GeneratorConfig(channels=[512, 512, 512, 512, 512, 256, 128, 64, 32])).eval().requires_grad_(False), torch.empty(1, 512)
+        alexnet, pair = models.alexnet(weights=None).features, torch.empty(2, 3, 256, 256)
+    assert [counted(lambda: inception(face)), counted(lambda: stylegan(z))] == pytest.approx([GFLOP["inception"], GFLOP["stylegan"]], rel=0.02)
+    assert counted(lambda: alexnet(pair)) == pytest.approx(GFLOP["lpips"], rel=0.15)
 
 
 @pytest.mark.parametrize("name", ["vgg16", "resnet34"])
 def test_operations_of_the_classifiers_are_those_that_pytorch_counts(name):
     torch, models = pytest.importorskip("torch"), pytest.importorskip("torchvision").models
-    from torch.utils.flop_counter import FlopCounterMode
     with torch.device("meta"): net, x = getattr(models, name)(weights=None).eval(), torch.empty(1, 3, 224, 224)
-    for step, key in ((lambda: net(x), name), (lambda: net(x).sum().backward(), f"{name}_step")):
-        with FlopCounterMode(display=False) as counter: step()
-        assert counter.get_total_flops() / 1e9 == pytest.approx(GFLOP[key], rel=0.01)
+    assert [counted(lambda: net(x)), counted(lambda: net(x), backward=True)] == pytest.approx([GFLOP[name], GFLOP[f"{name}_step"]], rel=0.01)
 
 
 def test_gpu_hours_scale_as_they_should():

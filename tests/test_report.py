@@ -1,12 +1,49 @@
 "Publishing: what is copied, what the README gets, and what is refused"
+import base64
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from fairparse.report import fill_block, markdown_table, publish
+from fairparse import report
+from fairparse.notebooks import code_fingerprint, find_notebook, read_yaml
+from fairparse.profiles import load_profile
+from fairparse.report import codes_behind, fill_block, made_files, markdown_table, publish, run_minutes, stale_published
 from fairparse.tables import table1
 from fairparse.runs import InputError, write_json
+
+
+real_profile = load_profile
+
+
+@pytest.fixture(autouse=True)
+def small_profile(monkeypatch, tmp_path):
+    "The demo's profile is taken to be that of the small folder"
+    monkeypatch.setattr(report, "load_profile", lambda name: read_yaml(tmp_path / "demo" / "profile.yaml") if (tmp_path / "demo" / "profile.yaml").is_file() else real_profile(name))
+
+
+def record(out, name, rule, inputs=(), code=None, values={}, start=0.0, end=0.0):
+    "What Snakemake would record of a file"
+    path = out / ".snakemake" / "metadata" / base64.urlsafe_b64encode(name.encode()).decode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    code = code or code_fingerprint(find_notebook({"train": "20_train_parser", "table1": "80_table1_objectives", "figure2": "85_figure2_schedules"}[rule]))
+    write_json(path, {"rule": rule, "params": [repr(code), repr(json.dumps(values))], "input": list(inputs), "starttime": start, "endtime": end})
+
+
+COUNTS = [f"20_parsers/linear/seed{seed}/run.json" for seed in (0, 1)]
+
+
+def make_recorded(tmp_path):
+    "An output folder with Snakemake's records of two trainings, a table and a figure, and a README"
+    out, readme = make_output(tmp_path / "demo", ["procedural faces, seed 0"]), tmp_path / "README.md"
+    (out / "profile.yaml").write_text("objectives: [single, linear]\nseeds: [0, 1]\ntrain: {epochs: 3}\nresources: {gpu: 0}\n")
+    for k, name in enumerate(COUNTS): record(out, name, "train", values={"epochs": 3, "seed": k}, start=1000.0 + k, end=1100.0 + k)
+    record(out, "tables/table1_objectives.csv", "table1", COUNTS, values={"objectives": ["single", "linear"], "seeds": [0, 1]}, start=1101.0, end=1130.0)
+    record(out, "figures/figure2_schedules.png", "figure2", COUNTS, start=1101.0, end=1125.0)
+    readme.write_text("takes <!-- minutes -->@@MINUTES@@<!-- /minutes -->.\n<!-- table1 -->\nold\n<!-- /table1 -->\n")
+    return out, readme
 
 
 def make_output(folder, sources):
@@ -69,3 +106,110 @@ def test_a_missing_table_is_named(tmp_path, name):
     (out / "tables" / f"{name}.csv").unlink(missing_ok=True)
     readme.write_text("<!-- table1 -->\n<!-- /table1 -->\n<!-- table4 -->\n<!-- /table4 -->\n")
     with pytest.raises(InputError, match=f"{name}.csv is missing"): publish(out, tmp_path / "published", readme)
+
+
+def test_a_published_run_is_current_and_says_how_long_it_took(tmp_path):
+    out, readme = make_recorded(tmp_path)
+    (out / ".snakemake" / "log").mkdir()
+    (out / ".snakemake" / "log" / "a.snakemake.log").write_text("Provided cores: 2\n")
+    publish(out, tmp_path / "published", readme)
+    assert stale_published(tmp_path / "published", readme) == {}
+    assert "takes <!-- minutes -->2 minutes on 2 CPU cores<!-- /minutes -->." in readme.read_text()
+    made = json.loads((tmp_path / "published" / "made_by.json").read_text())
+    assert set(made) == {"tables/table1_objectives.csv", "figures/figure2_schedules.png", "predictions.png", "report.html"}
+    assert set(made["report.html"]["code"]) == {"20_train_parser", "80_table1_objectives", "85_figure2_schedules", "92_report_page"}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("published/**/*") if path.is_file()}
+    publish(out, tmp_path / "published", readme)
+    assert {path for path, text in before.items() if path.read_bytes() != text} <= {tmp_path / "published" / "report.html", tmp_path / "published" / "made_by.json"}
+
+
+@pytest.mark.parametrize("damage, words", [("rerun", "linear/seed1/run.json was rerun since tables/table1_objectives.csv"), ("values", "made with another epochs"), ("seeds", "made with another seeds"),
+                                           ("missing block", "no block"), ("picture", "predictions.png is missing")])
+def test_old_results_are_refused_before_anything_is_written(tmp_path, damage, words):
+    out, readme = make_recorded(tmp_path)
+    if damage == "rerun": record(out, COUNTS[1], "train", values={"epochs": 3}, start=2000.0, end=2100.0)
+    if damage == "values": record(out, COUNTS[0], "train", values={"epochs": 2}, start=1000.0, end=1100.0)
+    if damage == "seeds": (out / "profile.yaml").write_text("objectives: [single, linear]\nseeds: [0, 1, 2]\ntrain: {epochs: 3}\n")
+    if damage == "missing block": readme.write_text("<!-- minutes -->x<!-- /minutes -->\n")
+    if damage == "picture": (out / "20_parsers/linear/seed0/predictions.png").unlink()
+    page = readme.read_text()
+    with pytest.raises(InputError, match=words): publish(out, tmp_path / "published", readme)
+    assert not (tmp_path / "published").exists() and readme.read_text() == page
+
+
+def test_no_fingerprint_is_lost(tmp_path):
+    out, readme = make_recorded(tmp_path)
+    record(out, COUNTS[1], "train", code="1" * 16, values={"epochs": 3}, start=1000.0, end=1100.0)
+    today = code_fingerprint(find_notebook("20_train_parser"))
+    assert codes_behind("tables/table1_objectives.csv", made_files(out))["20_train_parser"] == " ".join(sorted([today, "1" * 16]))
+    publish(out, tmp_path / "published", readme)
+    assert "changed since: 20_train_parser" == stale_published(tmp_path / "published")["tables/table1_objectives.csv"]
+
+
+@pytest.mark.parametrize("change, stale", [("train: {epochs: 4}", True), ("train: {epochs: 3}\nseeds: [0]", True), ("train: {epochs: 3}\nresources: {gpu: 1}", False), ("train: {epochs: 3}\ngan: {epochs: 9}", False)])
+def test_changed_parameters_make_results_old(tmp_path, change, stale):
+    out, readme = make_recorded(tmp_path)
+    publish(out, tmp_path / "published", readme)
+    (out / "profile.yaml").write_text(f"objectives: [single, linear]\n" + ("" if "seeds" in change else "seeds: [0, 1]\n") + change + "\n")  # today's
+    found = stale_published(tmp_path / "published", readme)
+    assert ("parameters changed since: " in found.get("tables/table1_objectives.csv", "")) == stale and ("train" in found.get("report.html", "")) == stale
+
+
+def test_readme_and_report_are_checked(tmp_path):
+    out, readme = make_recorded(tmp_path)
+    publish(out, tmp_path / "published", readme)
+    readme.write_text(readme.read_text().replace("80.00", "81.00").replace("2 minutes", "1 minute"))
+    (tmp_path / "published" / "report.html").write_text("other")
+    (tmp_path / "published" / "costs.csv").write_text("profile,stage\n")
+    assert list(stale_published(tmp_path / "published", readme)) == ["costs.csv", "report.html", "README.md, block table1", "README.md, block minutes"]
+
+
+def test_what_a_run_no_longer_makes_is_forgotten(tmp_path):
+    out, readme = make_recorded(tmp_path)
+    published = tmp_path / "published"
+    publish(out, published, readme)
+    made = json.loads((published / "made_by.json").read_text())
+    made |= {"tables/renamed.csv": made["predictions.png"], "tables/gone.csv": made["predictions.png"], "study/changes.png": made["predictions.png"]}
+    write_json(published / "made_by.json", made)
+    (published / "study").mkdir()
+    for name in ("tables/renamed.csv", "tables/not_ours.csv", "study/changes.png", "strong_held_out.csv"): (published / name).write_text("a\n")
+    publish(out, published, readme)
+    assert not (published / "tables/renamed.csv").exists() and all((published / name).is_file() for name in ("tables/not_ours.csv", "study/changes.png", "strong_held_out.csv"))
+    known = json.loads((published / "made_by.json").read_text())
+    assert "study/changes.png" in known and not {"tables/renamed.csv", "tables/gone.csv"} & set(known)
+
+
+@pytest.mark.parametrize("faces, source, refused", [("procedural faces, seed 1", "procedural", False), ("drawn masks", "/x/demo/10_faces", False), ("drawn masks", "/data/faces", True), ("CelebA", "/data/faces", True), (None, "", True)])
+def test_classifiers_of_real_faces_are_refused(tmp_path, faces, source, refused):
+    out, readme = make_recorded(tmp_path)
+    (out / "60_classifiers" / "smile").mkdir(parents=True)
+    write_json(out / "60_classifiers" / "smile" / "run.json", {"faces": faces, "parameters": {"source": source}})
+    if not refused: return report.check_source(out)
+    with pytest.raises(InputError, match="smile.*only results from procedural"): publish(out, tmp_path / "published", readme)
+
+
+def test_other_generators_and_profiles_are_refused(tmp_path, monkeypatch):
+    out, readme = make_recorded(tmp_path)
+    (out / "61_latents").mkdir()
+    write_json(out / "61_latents" / "run.json", {"generator": "ffhq.pkl"})
+    with pytest.raises(InputError, match="ffhq.pkl.*stand-in"): publish(out, tmp_path / "published", readme)
+    write_json(out / "61_latents" / "run.json", {"generator": "tiny_stylegan (stand-in)"})
+    report.check_source(out)
+    monkeypatch.setattr(report, "load_profile", real_profile)
+    with pytest.raises(InputError, match="no run of the profile 'demo'.*train"): publish(out, tmp_path / "published", readme)
+    import yaml
+    for name, refused in (("demo", False), ("ci", True)):
+        (out / "profile.yaml").write_text(yaml.safe_dump({**real_profile(name), "data_folder": "", "extra": [], "absent": {}, "stages": ["train"]}))
+        if not refused: report.check_source(out)
+        else:
+            with pytest.raises(InputError, match="no run of the profile 'demo'"): report.check_source(out)
+    assert not (tmp_path / "published").exists()
+
+
+def test_interruptions_are_no_part_of_the_minutes(tmp_path):
+    for k, (start, end) in enumerate([(0.5, 300.0), (10.0, 290.0), (320.0, 600.0), (90000.0, 90120.0)]): record(tmp_path, f"20_parsers/linear/seed{k}/run.json", "train", start=start, end=end)
+    assert run_minutes(tmp_path) == "12 minutes" and run_minutes(tmp_path / "nowhere") == ""
+
+
+def test_an_inline_block_stays_inline():
+    assert fill_block("a <!-- m -->x<!-- /m --> b", "m", "5 minutes") == "a <!-- m -->5 minutes<!-- /m --> b"
