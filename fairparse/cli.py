@@ -121,7 +121,7 @@ def compare(first, second, tolerance):
     from fairparse.compare import compare as compare_runs
     return compare_runs(first, second, tolerance)
 
-@command(arg("shell", choices=("bash", "zsh", "tcsh", "fish")))
+@command(arg("shell", choices=("bash", "zsh", "tcsh", "fish"), help="the shell to complete in"))
 def completion(shell):
     """Write a script that completes commands, profiles, stages and notebooks with the Tab key
 

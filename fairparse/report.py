@@ -227,8 +227,8 @@ def _all_new(out, sources):
 
 def new_costs(out: Path, published: Path) -> pd.DataFrame | None: # None: nothing was executed there
     "costs.csv with the costs of this run's stages in place of an earlier run of its profile"
-    if not any(out.rglob("*.ipynb")): return None
     path, costs = published / "costs.csv", measured_costs(out)
+    if costs.empty: return None
     others = pd.read_csv(path) if path.is_file() else costs.iloc[:0]
     return pd.concat([others[others.profile != out.name], costs], ignore_index=True)
 

@@ -59,6 +59,7 @@ TOY_MODULES = {
     "toy_train": "from .runs import InputError\nfrom .toy_files import write, json\ndef make(out, record):\n"
                  "    for name in ('counts.parquet', 'history.parquet', 'run.json'): write(f'{out}/{name}', json.dumps(record))\n",
     "toy_tables": "from .toy_files import write\n",
+    "costs": "import subprocess\ndef dry_run(command, record, name, out, cores=None): return subprocess.run(command).returncode\n",
     "report_page": "def finish_run(out): return f'report: {out}/report.html'\ndef write_report(out): return f'{out}/report.html'\n",
 }
 TOY_PROFILE = """

@@ -26,8 +26,8 @@ def planned(root, *options):
     done = reproduce(root, "--dry-run", *options)
     assert done.returncode == 0, done.stderr
     text = done.stdout + done.stderr
-    jobs = {rule: int(count) for rule, count in re.findall(r"^([a-z]\w*) +(\d+)(?: |$)", text, re.MULTILINE)}
-    assert jobs or "nothing to do" in text, text
+    jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE) if rule not in ("all", "total")}
+    assert jobs or "Nothing to be done" in text, text
     return jobs
 
 
@@ -172,9 +172,9 @@ def test_real_data_and_what_lies_beside_it(toy_root):
         (toy_root / "sets" / "more" / sub / "a.png").touch()
     assert "more is added to training" in run().stdout
     assert record()["extra"] == [str(toy_root / "sets" / "more")]
-    assert "nothing to do" in run("--dry-run").stdout
+    assert "Nothing to be done" in run("--dry-run").stdout
     (toy_root / "sets" / "more" / "images" / "b.png").touch()
-    assert "nothing to do" not in run("--dry-run").stdout
+    assert "Nothing to be done" not in run("--dry-run").stdout
 
 
 def test_what_the_workflow_sets_itself_is_refused_in_a_profile(toy_root):
