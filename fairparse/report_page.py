@@ -11,13 +11,13 @@ __all__ = ['TABLES', 'FIGURES', 'EXTRA', 'block', 'embed', 'read_result', 'clean
 # %% ../nbs/lib/92_report_page.ipynb #92-02
 import base64
 import io
-import json
 import re
 from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
 
+from .costs import measured_costs
 from .notebooks import read_yaml
 from .profiles import ON_REQUEST, workflow_stages
 from .reader_tables import around, claims_for_readers, classifiers_for_readers, guided_for_readers, merge_intervals, number, split_constant, table1_for_readers, table2_for_readers, table3_for_readers, table4_for_readers, unguided_for_readers
@@ -180,11 +180,10 @@ def read_records(out: Path) -> dict: # folder -> run.json
     found = {path.parent.relative_to(out).as_posix(): read_json(path) for path in sorted(out.rglob("run.json"))}
     return {name: record for name, record in found.items() if {"code", "packages", "started"} <= set(record)}
 
-def stage_costs(folder: Folder) -> pd.DataFrame:
-    "Seconds of each stage's jobs, as papermill noted them in the executed notebooks"
-    def seconds(path): return json.loads(path.read_text(encoding="utf-8")).get("metadata", {}).get("papermill", {}).get("duration") or 0
-    rows = [(stage, len(paths), pd.Series(times).median(), sum(times)) for stage, notebook in workflow_stages().items() if (paths := folder.notebooks.get(notebook)) for times in [[seconds(path) for path in paths]]]
-    return pd.DataFrame(rows, columns=["stage", "jobs", "seconds of a job (median)", "seconds of all"])
+def stage_costs(out: Path) -> pd.DataFrame:
+    "Seconds of each stage's jobs, see `costs.measured_costs`"
+    names = {"stage": "stage", "jobs": "jobs", "seconds_median": "seconds of a job (median)", "seconds_total": "seconds of all"}
+    return measured_costs(out)[list(names)].rename(columns=names)
 
 def run_facts(out: Path, records: dict, costs: pd.DataFrame, profile: dict) -> list: # (name, value)
     "Profile, data, date, machine, versions, duration"
@@ -211,7 +210,7 @@ def page_content(out: Path, target: Path) -> dict:
     "All that the template shows"
     folder, records = Folder(out, target), read_records(out)
     profile = read_yaml(out / "profile.yaml") if (out / "profile.yaml").is_file() else {}
-    costs = stage_costs(folder)
+    costs = stage_costs(out)
     used = stand_ins(out, records)
     kinds, (parts, more) = set(used["it is"]) - {"another"}, shown_items(folder)
     notice = {frozenset({"stand-in"}): "This run used stand-ins throughout: its numbers show how the methods behave on drawn faces, and are not the papers’ numbers for photographs.",
