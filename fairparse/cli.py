@@ -78,7 +78,8 @@ def reproduce(profile, data, cores, out, stages, settings, cluster, dry_run):
         failed = run_on_cluster(snakemake, cluster, out) if cluster else run_group(snakemake)
         from fairparse.report_page import finish_run, write_report
         if failed:
-            print(f"error: stopped before the end; what is done stays in {out}, and the same command goes on from there\nso far: {write_report(out)}", file=sys.stderr)
+            print(f"error: stopped before the end; what is done stays in {out}, and the same command goes on from there", file=sys.stderr)
+            print(f"so far: {write_report(out)}", file=sys.stderr)
             return 1
         print(finish_run(out))
         print(f"\ndone in {(time.time() - started) / 60:.1f} minutes")

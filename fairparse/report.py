@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BLOCKS', 'markdown_table', 'fill_block', 'Made', 'made_files', 'files_behind', 'codes_behind', 'stage_settings',
            'why_old', 'note_code', 'stale_published', 'stale_blocks', 'check_published', 'check_source', 'copy_results',
-           'new_costs', 'publish_costs', 'run_minutes', 'claims_for_readme', 'readme_texts', 'publish', 'shrink_png',
-           'clean_notebook', 'publish_study']
+           'new_costs', 'run_minutes', 'claims_for_readme', 'readme_texts', 'publish', 'shrink_png', 'clean_notebook',
+           'publish_study']
 
 # %% ../nbs/lib/90_report.ipynb #90-02
 import ast
@@ -231,13 +231,6 @@ def new_costs(out: Path, published: Path) -> pd.DataFrame | None: # None: nothin
     if costs.empty: return None
     others = pd.read_csv(path) if path.is_file() else costs.iloc[:0]
     return pd.concat([others[others.profile != out.name], costs], ignore_index=True)
-
-def publish_costs(out: Path, published: Path) -> list: # files written
-    "Put what the run's stages cost into costs.csv"
-    table = new_costs(out, published)
-    if table is None: return []
-    write_csv(table, published / "costs.csv")
-    return [published / "costs.csv"]
 
 def run_minutes(out: Path) -> str: # such as "23 minutes on 2 CPU cores"; empty if nothing is known
     "How long the run took, from Snakemake's records: the time in which jobs ran, without interruptions of more than a minute"

@@ -17,7 +17,7 @@ from fairparse.claims import claim_tables
 from fairparse.evidence import Evidence
 from fairparse.notebooks import code_fingerprint, find_notebook
 from fairparse.reader_tables import around, merge_intervals, number, p_value, split_constant
-from fairparse.report import check_published, claims_for_readme, codes_behind, made_files, note_code, publish_costs, stale_published
+from fairparse.report import check_published, claims_for_readme, codes_behind, made_files, new_costs, note_code, stale_published
 from fairparse.report_page import embed, finish_run, stand_ins, write_report
 from fairparse.runs import InputError, hash_file, write_json
 
@@ -238,8 +238,7 @@ def test_costs_of_other_profiles_stay(tmp_path):
     published, out = tmp_path / "published", make_run(tmp_path / "demo")
     published.mkdir()
     pd.DataFrame([{"profile": "sample", "stage": "train", "seconds_total": 9.0}, {"profile": "demo", "stage": "train", "seconds_total": 1.0}]).to_csv(published / "costs.csv", index=False)
-    publish_costs(out, published)
-    costs = pd.read_csv(published / "costs.csv")
+    costs = new_costs(out, published)
     assert list(zip(costs.profile, costs.stage)) == [("sample", "train"), ("demo", "table1")]
 
 
