@@ -188,7 +188,7 @@ def check_published(release: bool = False,               # old results are an er
     "Say which published results are older than the code"
     stale = stale_published(published)
     for name, why in stale.items(): print(f"{name}: {why}")
-    print(f"{len(stale)} published files are not of today's code" + (": run `make reproduce publish`" if stale else ""))
+    print(f"{len(stale)} published files are not of today's code" + (": run `make reproduce publish`, for those of the study `make study publish`" if stale else ""))
     return int(release and bool(stale))
 
 # %% ../nbs/lib/90_report.ipynb #90-16
