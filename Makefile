@@ -2,6 +2,7 @@
 # make reproduce DATA=/path/to/faces   the same from a real CelebAMask-HQ folder, whole or partial
 # make study                           does the method work? all objectives in a world with a planted unfairness, five seeds (an hour or two on two cores)
 # make docs                            the notebooks as a site to read, with search and a reference of every module
+# make bench                           is it fast? everything beside what one would write or install instead (half an hour, on a quiet machine)
 # make test                            everything that must hold before a change is merged
 # PROFILE=ci|demo|sample|paper, CORES=n and OUT=folder are passed on to reproduce (CORES to study too); PYTHON names the interpreter that .venv is made from.
 PYTHON ?= python3
@@ -37,16 +38,15 @@ docs: .venv/.installed
 faults: .venv/.installed
 	$(BIN)/python tests/faults.py --kills 20 --runs 4 --out outputs/faults
 
-# copy the small results of the demo, and of the study if it was made, to outputs/published and refresh the README's tables
+# copy the small results of the demo, and of the study and the benchmark if they were made, to outputs/published and refresh the README's tables
 publish: .venv/.installed
 	$(BIN)/fairparse publish
 	test ! -f outputs/study/study/run.json || $(BIN)/fairparse publish --out outputs/study
+	test ! -f outputs/bench/run.json || $(BIN)/fairparse publish --out outputs/bench
 
-# what the three objectives cost in a training step, and how quickly generators train
+# everything that is said to be fast, beside what one would write or install instead: outputs/bench; on a quiet machine, see nbs/paper/95_bench.ipynb
 bench: .venv/.installed
-	$(BIN)/python tests/bench_step.py
-	$(BIN)/python tests/bench_gan.py --precision no
-	$(BIN)/python tests/bench_gan.py
+	$(BIN)/fairparse run 95_bench outputs/bench/95_bench.ipynb -p out outputs/bench $(if $(DATA),-p celebamask "$(abspath $(DATA))") $(if $(RUN),-p demo "$(RUN)")
 
 install: .venv/.installed
 

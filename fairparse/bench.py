@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['RIVALS', 'Goal', 'Case', 'finding', 'ratio', 'finish', 'measure', 'per_item', 'tell_time', 'time_shares',
-           'describe_machine', 'OtherPrograms', 'Bench', 'draw_ratios']
+           'describe_machine', 'OtherPrograms', 'Bench']
 
 # %% ../nbs/lib/98_bench.ipynb #98-02
+import contextlib
 import cProfile
 import gc
 import math
@@ -149,8 +150,10 @@ class OtherPrograms:
     def _busy(self):
         import psutil
         own, everyone = psutil.Process(), psutil.cpu_times()
-        mine = sum(sum(process.cpu_times()[:4]) for process in [own]) + sum(sum(child.cpu_times()[:2]) for child in own.children(recursive=True) if child.is_running())
-        return everyone.user + everyone.system + getattr(everyone, "nice", 0), mine
+        mine = sum(own.cpu_times()[:4]) # with children that have ended
+        for child in own.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess): mine += sum(child.cpu_times()[:2])
+        return everyone.user + everyone.system + everyone.nice, mine
 
     def __enter__(self):
         self.start, self.before = time.perf_counter(), self._busy()
@@ -173,17 +176,23 @@ class Bench:
 
     def run(self, part: str,
             make: Callable, # without arguments -> list of `Case` and of findings (dicts)
+            conclude: Callable | None = None, # times, findings -> list of more findings
            ) -> pd.DataFrame: # the findings of this part
         "Measure a part, or read what was measured; returns its findings"
         folder = self.folder / part
         self.parts.append(part)
         if not self._same(folder):
-            with OtherPrograms() as others: times, findings, seconds = self._measure(part, make)
+            with OtherPrograms() as others: times, findings, seconds = self._measure(part, make, conclude)
             for name, table in (("times", times), ("findings", findings)): write_csv(table, folder / f"{name}.csv")
             write_json(folder / "part.json", {**self.identity, "others_share": others.share, "seconds": round(seconds, 1)})
         share = read_json(folder / "part.json")["others_share"]
         if share > 0.1: print(f"{part}: other programs took {100 * share:.0f} % of the machine meanwhile; measure again when it is quiet (delete {folder})")
-        return pd.read_csv(folder / "findings.csv", keep_default_na=False, na_values=[""], dtype={"note": str, "reached": str}).fillna({"note": "", "reached": ""})
+        return self.read(part, "findings")
+
+    def read(self, part: str, name: str) -> pd.DataFrame: # name: "times" or "findings"
+        "A table of a part that was measured"
+        table = pd.read_csv(self.folder / part / f"{name}.csv")
+        return table.fillna({"reached": "", "note": ""}) if name == "findings" else table
 
     def _same(self, folder):
         "Whether a part is there, of this package, settings and machine"
@@ -191,7 +200,7 @@ class Bench:
         except InputError: return False
         return all(record.get(name) == value for name, value in self.identity.items())
 
-    def _measure(self, part, make):
+    def _measure(self, part, make, conclude):
         "Times and findings of a part, and how long it took"
         start, measured, found = time.perf_counter(), [], []
         for item in make():
@@ -200,38 +209,14 @@ class Bench:
                 measured.append(times)
                 found += findings.to_dict("records")
             else: found.append(item)
-        wrong = {row["part"] for row in found} - {part}
-        if wrong: raise InputError(f"part {part!r} gave findings of {sorted(wrong)}: a case names the part that it belongs to")
         columns = list(finding("", "", "", 0, ""))
         times = pd.concat(measured, ignore_index=True) if measured else pd.DataFrame(columns=["part", "case", "way", "turn", "seconds", "amount", "unit"])
+        if conclude: found += conclude(times, pd.DataFrame(found, columns=columns))
+        wrong = {row["part"] for row in found} - {part}
+        if wrong: raise InputError(f"part {part!r} gave findings of {sorted(wrong)}: a case names the part that it belongs to")
         return times, pd.DataFrame(found, columns=columns), time.perf_counter() - start
 
     def gather(self, name: str) -> pd.DataFrame: # name: "times" or "findings"
         "One table of all parts that were run"
-        tables = [pd.read_csv(self.folder / part / f"{name}.csv") for part in self.parts]
-        tables = [table for table in tables if len(table)]
+        tables = [table for part in self.parts if len(table := self.read(part, name))]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-# %% ../nbs/lib/98_bench.ipynb #98-24
-def draw_ratios(findings: pd.DataFrame):
-    "How many times as fast ways are, beside their goals; returns the matplotlib figure, None if there are no ratios"
-    import matplotlib.pyplot as plt
-
-    from fairparse.pictures import use_style
-    rows = findings[findings.unit.isin(["of the time", "times as fast"])].reset_index(drop=True)
-    if rows.empty: return None
-    use_style()
-    slower = rows.unit == "of the time"
-    value, low, high = (rows[column].where(~slower, 1 / rows[other]) for column, other in (("value", "value"), ("low", "high"), ("high", "low")))
-    goal = rows.at_least.where(~slower, 1 / rows.at_most)
-    figure, ax = plt.subplots(figsize=(8, 0.8 + 0.24 * len(rows)), layout="constrained")
-    for kind, mark, colour in (("yes", "o", "#0072B2"), ("no", "X", "#D55E00"), ("", "o", "#777777")):
-        own = rows.reached.fillna("") == kind
-        label = {"yes": "goal reached", "no": "goal missed", "": "no goal"}[kind]
-        if own.any(): ax.errorbar(value[own], rows.index[own], xerr=[(value - low)[own], (high - value)[own]], fmt=mark, color=colour, ms=5, lw=1.2, label=label)
-    ax.plot(goal, rows.index, "|", color="black", ms=11, mew=1.6, label="goal" if goal.notna().any() else None)
-    ax.axvline(1, color="black", lw=0.8)
-    ax.set(xscale="log", yticks=rows.index, ylim=(len(rows) - 0.5, -0.5), xlabel="times as fast")
-    ax.set_yticklabels(rows.case + ": " + rows.what, fontsize=7)
-    ax.legend(fontsize=7, loc="lower right")
-    return figure

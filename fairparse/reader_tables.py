@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['number', 'p_value', 'around', 'merge_intervals', 'split_constant', 'table1_for_readers', 'table2_for_readers',
            'table3_for_readers', 'table4_for_readers', 'classifiers_for_readers', 'unguided_for_readers',
-           'guided_for_readers', 'balance_for_readers', 'claims_for_readers', 'study_for_readers']
+           'guided_for_readers', 'balance_for_readers', 'claims_for_readers', 'study_for_readers', 'bench_for_readers']
 
 # %% ../nbs/lib/89_reader_tables.ipynb #89-02
 import pandas as pd
@@ -121,3 +121,11 @@ def study_for_readers(changes: pd.DataFrame) -> pd.DataFrame:
     titles = {name: parser_title(name) for name in dict.fromkeys(changes.parser)}
     text = {(row.parser, row.quantity): f"{row.value:.1f}" if row.parser == "single" else f"{row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f})" + ("*" if row.p_adjusted < 0.05 else "") for row in changes.itertuples()}
     return pd.DataFrame([{"objective": title, **{q: text[name, q] for q in dict.fromkeys(changes.quantity)}} for name, title in titles.items()])
+
+# %% ../nbs/lib/89_reader_tables.ipynb #89-13
+def bench_for_readers(findings: pd.DataFrame, # see `bench.finding`
+                     ) -> pd.DataFrame:
+    "Findings of the benchmark: what was measured, with its range or interval, the goal, and whether it was reached"
+    goals = [f"at most {most:g}" if most == most else f"at least {least:g}" if least == least else "" for most, least in zip(findings.at_most, findings.at_least)]
+    measured = [f"{around(*values)} {unit}" for *values, unit in zip(findings.value, findings.low, findings.high, findings.unit)]
+    return pd.DataFrame({"case": findings.case, "what": findings.what, "measured": measured, "goal": goals, "reached": findings.reached.fillna(""), "note": findings.note.fillna("")})

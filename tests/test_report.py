@@ -10,7 +10,8 @@ from PIL import Image
 from fairparse import report
 from fairparse.notebooks import code_fingerprint, find_notebook, read_yaml
 from fairparse.profiles import load_profile
-from fairparse.report import codes_behind, fill_block, made_files, markdown_table, publish, run_minutes, stale_published
+from fairparse.provenance import codes_behind, made_files, run_minutes
+from fairparse.report import fill_block, markdown_table, publish, stale_published
 from fairparse.tables import table1
 from fairparse.runs import InputError, write_json
 

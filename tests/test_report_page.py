@@ -17,7 +17,8 @@ from fairparse.claims import claim_tables
 from fairparse.evidence import Evidence
 from fairparse.notebooks import code_fingerprint, find_notebook
 from fairparse.reader_tables import around, merge_intervals, number, p_value, split_constant
-from fairparse.report import check_published, claims_for_readme, codes_behind, made_files, new_costs, note_code, stale_published
+from fairparse.provenance import codes_behind, made_files, note_code
+from fairparse.report import check_published, claims_for_readme, new_costs, stale_published
 from fairparse.report_page import embed, finish_run, stand_ins, write_report
 from fairparse.runs import InputError, hash_file, write_json
 

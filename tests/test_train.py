@@ -35,10 +35,10 @@ def fresh_accelerator():
 def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp("faces"), 18, train=12)
 
 
-def make_trainer(faces, folder, seed=0, parser=None, valid=None, tensorboard=False, measure_gradients=0, **config):
+def make_trainer(faces, folder, seed=0, parser=None, valid=None, tensorboard=False, measure_gradients=0, resident=None, **config):
     valid = faces.rows("valid") if valid is None else valid
     return Trainer(parser or make_parser(seed), faces, faces.rows("train"), valid, TrainConfig(**{**FAST, "seed": seed, **config}), folder, tensorboard=tensorboard, progress=False,
-                   measure_gradients=measure_gradients)
+                   measure_gradients=measure_gradients, resident=resident)
 
 
 def weights_of(folder, which="model"): return load_parser(folder, which).state_dict()
@@ -131,6 +131,37 @@ def test_resume_after_kill_9_is_exact(faces, tmp_path):
     make_trainer(faces, tmp_path / "killed").fit()
     make_trainer(faces, tmp_path / "whole").fit()
     assert_same_training(tmp_path / "killed", tmp_path / "whole")
+
+
+def test_faces_held_on_the_device_train_the_same(faces, tmp_path, monkeypatch):
+    "Begun from the file and gone on with resident faces, through a resume: equal to the bit, in batches too"
+    make_trainer(faces, tmp_path / "file", resident=False, **EVERYTHING).fit()
+    with monkeypatch.context() as patched:
+        stop_at(patched, epoch=1, step=1, how=raise_killed)
+        with pytest.raises(Killed): make_trainer(faces, tmp_path / "held", resident=False, **EVERYTHING).fit()
+    held = make_trainer(faces, tmp_path / "held", resident=True, **EVERYTHING)
+    assert all(isinstance(a, torch.Tensor) for a in held.source) and held.identity == make_trainer(faces, tmp_path / "other", resident=False, **EVERYTHING).identity
+    file = make_trainer(faces, tmp_path / "other", **EVERYTHING)
+    assert file.source == (faces.images, faces.masks)
+    for rows in (held.order(1)[0], np.array([17, 3, 3]), np.array([], int)):
+        for ours, expected in zip(held.fetch(rows), file.fetch(rows), strict=True): assert torch.equal(ours, expected) and ours.dtype == expected.dtype and (not len(rows) or ours.stride() == expected.stride())
+    load_checkpoint(held)
+    assert held.epoch == 1
+    make_trainer(faces, tmp_path / "held", resident=True, **EVERYTHING).fit()
+    assert_same_training(tmp_path / "file", tmp_path / "held")
+
+
+@pytest.mark.parametrize("device, free, expected", [("cuda:0", 4.0, True), ("cuda:0", 2.1, True), ("cuda:0", 1.9, False), ("cpu", 4.0, False), ("mps", 4.0, False)])
+def test_faces_are_held_where_they_take_less_than_half_of_the_free_memory(faces, monkeypatch, device, free, expected):
+    size = faces.images.nbytes + faces.masks.nbytes
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free * size), 10 * size))
+    assert train.room_for(faces, torch.device(device)) is expected
+
+
+def test_a_face_set_is_held_part_by_part(tmp_path):
+    "More faces than one part has"
+    many = make_faces(tmp_path / "many", 1030, size=32)
+    for held, array in zip(train.hold_faces(many, torch.device("cpu")), (many.images, many.masks), strict=True): assert np.array_equal(held.numpy(), array)
 
 
 def test_a_finished_training_is_not_repeated(faces, tmp_path, monkeypatch):
@@ -315,7 +346,7 @@ trainer.fit()
 '''
 
 
-@pytest.mark.parametrize("config", [{"loss": {"noise_std": 0.0}, "lr_schedule": "one_cycle", "augment": {"flip": 0}}, {"loss": {"perturb": "drop", "cross_entropy": 0.5}, "ema": 0.9, "accumulate": 2, "batch_size": 5}], ids=["logits", "drop"])
+@pytest.mark.parametrize("config", [{"loss": {"noise_std": 0.0}, "lr_schedule": "one_cycle", "augment": {"flip": 0}}, {"loss": {"perturb": "drop", "cross_entropy": 0.5}, "ema": 0.9, "accumulate": 2, "batch_size": 5, "resident": True}], ids=["logits", "drop"])
 def test_two_processes_train_like_one(faces, tmp_path, config):
     "Close, not equal: each process normalises its own half of the batch (BatchNorm)"
     (tmp_path / "work.py").write_text(PARALLEL)
