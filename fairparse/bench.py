@@ -191,7 +191,7 @@ class Bench:
 
     def read(self, part: str, name: str) -> pd.DataFrame: # name: "times" or "findings"
         "A table of a part that was measured"
-        table = pd.read_csv(self.folder / part / f"{name}.csv")
+        table = pd.read_csv(self.folder / part / f"{name}.csv", dtype={"reached": "str", "note": "str"})
         return table.fillna({"reached": "", "note": ""}) if name == "findings" else table
 
     def _same(self, folder):

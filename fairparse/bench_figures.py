@@ -59,7 +59,7 @@ def draw_stages(stages: pd.DataFrame, least: float = 1.0): # least: share in per
     import matplotlib.pyplot as plt
     use_style()
     large, small = stages[stages.share >= least], stages[stages.share < least]
-    names, minutes, jobs = [*large.stage, f"{len(small)} others"], [*large.minutes, small.minutes.sum()], [*large.jobs, small.jobs.sum()]
+    names, minutes, jobs = [*large.stage, f"{len(small)} more"], [*large.minutes, small.minutes.sum()], [*large.jobs, small.jobs.sum()]
     figure, ax = plt.subplots(figsize=(7, 0.7 + 0.24 * len(names)), layout="constrained")
     bars = ax.barh(names, minutes, color="#0072B2")
     ax.bar_label(bars, [f"{m:.1f} min, {k} job{'s' if k != 1 else ''}" for m, k in zip(minutes, jobs)], fontsize=7, padding=3)

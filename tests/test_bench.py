@@ -1,0 +1,177 @@
+"The benchmark's clockwork: turns, ratios, goals; parts that are kept; what is published"
+import json
+import math
+import time
+
+import pandas as pd
+import pytest
+
+from fairparse import bench as module
+from fairparse.bench import Bench, Case, Goal, OtherPrograms, describe_machine, finding, measure, per_item, tell_time, time_shares
+from fairparse.bench_figures import draw_ratios, draw_stages, run_findings
+from fairparse.reader_tables import bench_for_readers
+from fairparse.runs import InputError
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    "A clock that only the test moves"
+    class Clock:
+        now = 0.0
+        def perf_counter(self): return self.now
+        def __getattr__(self, name): return getattr(time, name)
+    monkeypatch.setattr(module, "time", clock := Clock())
+    return clock
+
+
+def case(clock, order, seconds, **more):
+    "Ways that take the given seconds a call, the warm-up first"
+    calls = {way: iter(each) for way, each in seconds.items()}
+    def take(way):
+        order.append(way)
+        clock.now += next(calls[way])
+    return Case("p", "c", {way: (lambda way=way: take(way)) for way in seconds}, 10, "face", **more)
+
+
+def test_ways_take_turns_and_the_first_call_is_not_counted(clock):
+    order = []
+    times, findings = measure(case(clock, order, {"a": [100, 1, 2, 3], "b": [100, 4, 4, 4]}, goals=(Goal("a", "b", at_least=2), Goal("a", "b", at_most=0.6), Goal("b", "a"))), repetitions=3)
+    assert order == ["a", "b", "a", "b", "b", "a", "a", "b"]
+    assert times[times.way == "a"].seconds.tolist() == [1, 2, 3] and times[times.way == "b"].seconds.tolist() == [4, 4, 4]
+    faster, share, told = findings.to_dict("records")
+    assert (faster["value"], faster["low"], faster["high"], faster["reached"], faster["unit"]) == (2, 4 / 3, 4, "yes", "times as fast")
+    assert (share["value"], share["low"], share["high"], share["reached"], share["unit"]) == (0.5, 0.25, 0.75, "yes", "of the time")
+    assert told["reached"] == "" and told["value"] == 0.5 and math.isnan(told["at_most"])
+
+
+def test_ratios_are_paired_within_a_turn(clock):
+    "The machine becomes ten times slower in the second turn: the ratio does not care"
+    _, findings = measure(case(clock, [], {"a": [0, 1, 10, 1], "b": [0, 3, 30, 3]}, goals=(Goal("a", "b", at_least=4),)), 3)
+    assert findings.value.tolist() == [3] and findings.low.tolist() == findings.high.tolist() == [3] and findings.reached.tolist() == ["no"]
+
+
+def test_a_way_that_does_a_part_is_scaled(clock):
+    times, findings = measure(case(clock, [], {"a": [0, 1], "b": [0, 3]}, goals=(Goal("a", "b"),), scale={"b": 100}), 1)
+    assert times.seconds.tolist() == [1, 300] and findings.value.tolist() == [300]
+
+
+@pytest.mark.parametrize("more, message", [({"goals": (Goal("a", "x"),)}, "'x'"), ({"scale": {"y": 2}}, "'y'"), ({"goals": (Goal("a", "b", 1, 2),)}, "one bound")])
+def test_wrong_cases(clock, more, message):
+    with pytest.raises(InputError, match=message): case(clock, [], {"a": [1], "b": [1]}, **more)
+
+
+def test_no_repetitions(clock):
+    with pytest.raises(InputError, match="0"): measure(case(clock, [], {"a": [1]}), 0)
+
+
+@pytest.mark.parametrize("value, bounds, reached", [(1.0, {"at_most": 1.0}, "yes"), (1.01, {"at_most": 1.0}, "no"), (5, {"at_least": 5}, "yes"), (4.99, {"at_least": 5}, "no"), (4, {}, ""), (math.nan, {"at_least": 5}, "no"), (math.nan, {"at_most": 5}, "no")])
+def test_a_goal_is_reached_or_not(value, bounds, reached): assert finding("p", "c", "w", value, "u", **bounds)["reached"] == reached
+
+
+def test_time_of_an_item(clock):
+    times, _ = measure(case(clock, [], {"a": [0, 1, 2, 9]}), 3)
+    row, = per_item(times).to_dict("records")
+    assert (row["median_ms"], row["min_ms"], row["max_ms"], row["per_second"]) == (200, 100, 900, 5)
+
+
+def test_times_in_words(): assert [tell_time(t) for t in (90_000, 1000, 999.4, 0.5, 0.0123)] == ["90 s", "1 s", "999 ms", "500 µs", "12.3 µs"]
+
+
+def test_profile_names_what_takes_the_time():
+    def slow(): time.sleep(0.05)
+    def both(): slow(); sum(range(10))
+    table = time_shares(both, 3)
+    assert "sleep" in table.function[0] and table.share[0] > 90 and len(table) == 3
+
+
+def parts(folder, **more): return Bench(folder, {"n": 1, **more}, repetitions=1)
+
+
+def test_a_part_is_measured_once(tmp_path):
+    calls = []
+    def make():
+        calls.append(1)
+        return [Case("p", "c", {"a": lambda: None, "b": lambda: None}, 1, "call", (Goal("a", "b"),)), finding("p", "c", "w", 3, "u")]
+    first = parts(tmp_path).run("p", make)
+    again = parts(tmp_path)
+    pd.testing.assert_frame_equal(again.run("p", make), first)
+    assert calls == [1] and len(first) == 2 and len(again.gather("times")) == 2 and first.note.tolist() == ["", ""]
+    parts(tmp_path, m=2).run("p", make) # other settings
+    assert calls == [1, 1]
+
+
+@pytest.mark.parametrize("change", ["sources_sha256", "machine", "repetitions", "settings"])
+def test_a_part_of_other_code_or_another_machine_is_measured_again(tmp_path, change):
+    calls = []
+    def make(): calls.append(1); return [finding("p", "c", "w", 3, "u")]
+    parts(tmp_path).run("p", make)
+    record = json.loads((tmp_path / "p" / "part.json").read_text())
+    (tmp_path / "p" / "part.json").write_text(json.dumps(record | {change: "another"}))
+    parts(tmp_path).run("p", make)
+    assert calls == [1, 1]
+
+
+def test_a_part_that_fails_leaves_the_others(tmp_path):
+    bench = parts(tmp_path)
+    bench.run("p", lambda: [finding("p", "c", "w", 3, "u")])
+    with pytest.raises(ZeroDivisionError): bench.run("q", lambda: [1 / 0])
+    assert (tmp_path / "p" / "part.json").is_file() and not (tmp_path / "q").exists()
+
+
+def test_a_finding_of_another_part_is_refused(tmp_path):
+    with pytest.raises(InputError, match="'q'"): parts(tmp_path).run("p", lambda: [finding("q", "c", "w", 3, "u")])
+
+
+def test_conclusions_see_what_was_measured(tmp_path):
+    make = lambda: [Case("p", "c", {"a": lambda: None}, 1, "call"), finding("p", "c", "w", 3, "u")]
+    found = parts(tmp_path).run("p", make, lambda times, findings: [finding("p", "all", "turns", len(times) + len(findings), "rows")])
+    assert found.value.tolist() == [3, 2]
+
+
+def test_a_busy_machine_is_named(tmp_path, capsys):
+    parts(tmp_path).run("p", lambda: [finding("p", "c", "w", 3, "u")])
+    record = json.loads((tmp_path / "p" / "part.json").read_text())
+    (tmp_path / "p" / "part.json").write_text(json.dumps(record | {"others_share": 0.4}))
+    parts(tmp_path).run("p", lambda: 1 / 0)
+    assert "40 % of the machine" in capsys.readouterr().out
+
+
+def test_own_work_is_not_that_of_others():
+    with OtherPrograms() as others:
+        start = time.process_time()
+        while time.process_time() - start < 0.5: sum(range(1000))
+    assert 0 <= others.share <= 1
+
+
+def test_machine_and_versions():
+    machine = describe_machine()
+    assert machine["cores"] >= 1 and machine["memory_gb"] > 0 and machine["packages"]["torch"] and machine["card"] is None
+
+
+FOUND = pd.DataFrame([finding("step", "s", "all, beside one", 1.043, "of the time", 1.03, 1.06, at_most=1.1), finding("counts", "c", "ours, beside theirs", 23.4, "times as fast", 21, 25, at_least=50),
+                      finding("guidance", "g", "painted for each", 12, "faces", note="by hand")])
+
+
+def test_findings_for_readers():
+    table = bench_for_readers(FOUND)
+    assert table.measured.tolist() == ["1.04 (1.03 to 1.06) of the time", "23.40 (21.00 to 25.00) times as fast", "12 faces"]
+    assert table.goal.tolist() == ["at most 1.1", "at least 50", ""] and table.reached.tolist() == ["yes", "no", ""]
+
+
+def test_ratios_drawn():
+    figure = draw_ratios(FOUND)
+    ax, = figure.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["s: all, beside one", "c: ours, beside theirs"]
+    ticks = next(line for line in ax.lines if line.get_marker() == "|" and line.get_label() == "goal")
+    assert ticks.get_xdata().tolist() == pytest.approx([1 / 1.1, 50])
+    assert draw_ratios(FOUND.tail(1)) is None
+
+
+def test_stages_drawn():
+    table = pd.DataFrame({"stage": ["a", "b", "c"], "jobs": [2, 1, 1], "minutes": [9.0, 0.95, 0.05]})
+    ax, = draw_stages(table.assign(share=100 * table.minutes / table.minutes.sum())).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "1 more"] and [text.get_text() for text in ax.texts] == ["9.0 min, 2 jobs", "0.9 min, 1 job", "0.1 min, 1 job"]
+
+
+def test_no_finished_run(tmp_path):
+    with pytest.raises(InputError, match="no finished run"): run_findings(tmp_path)
