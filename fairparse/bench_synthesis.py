@@ -294,9 +294,9 @@ def guidance_findings(latents: str | Path = "outputs/demo/61_latents", guided: s
                       seed: int = 9_000_001,   # of the draws: none that the run used
                       device: str = "cpu", most: int = 2_000_000) -> list: # most: vectors to draw at most for each way
     "Paintings for each accepted face of the rarest group, by three ways; findings with exact intervals"
+    if wanted < 1: raise InputError(f"wanted {wanted}: it must be 1 or more")
     ways, source, facts = rules_of_run(latents, guided, classifier, device)
     if seed in facts["seeds"]: raise InputError(f"seed {seed} is one of those that the run used {sorted(facts['seeds'])}: choose another, so that no face is seen twice")
-    if wanted < 1: raise InputError(f"wanted {wanted}: it must be 1 or more")
     first, other = (load_classifier(resolve(folder), device) for folder in (classifier, second))
     case, found = f"{wanted:,} accepted faces of {facts['group']} ({100 * facts['share']:.1f} % of unguided faces), {source.name}", []
     for way, rule in ways.items():

@@ -180,6 +180,7 @@ def execute_notebook(notebook: Path,
                      verbose: bool = False,       # show what the cells print
                     ):
     "Run `notebook` with papermill in the repository root; `NotebookError` with the notebook's own message if it fails"
+    sys.modules.setdefault("rfc3987_syntax", None) # jsonschema, which checks notebooks, compiles its grammar of web addresses for a second, and does without it
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import DeadKernelError
     from papermill import execute_notebook as papermill_run

@@ -124,6 +124,7 @@ def fix_randomness(seed: int,         # the same seed and thread count give the 
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
 
 def available_cores() -> int:
     "CPU cores that this process may use, which in a container are fewer than the machine has"
