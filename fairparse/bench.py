@@ -132,7 +132,7 @@ def _name(where):
     return name.strip("<>").removeprefix("built-in method ").removeprefix("method ") if file == "~" else f"{Path(file).stem}.{name}"
 
 # %% ../nbs/lib/98_bench.ipynb #98-18
-RIVALS = ("torch", "torchvision", "segmentation-models-pytorch", "torchmetrics", "imagecorruptions", "fairlearn", "onnxruntime", "diffusers", "opencv-python", "opencv-python-headless", "pillow", "numpy", "pandas", "scipy")
+RIVALS = ("torch", "torchvision", "segmentation-models-pytorch", "torchmetrics", "imagecorruptions", "fairlearn", "onnxruntime", "diffusers", "opencv-python", "opencv-python-headless", "pillow", "zlib-ng", "numpy", "pandas", "scipy")
 
 def describe_machine(device: str = "cpu") -> dict:
     "Processor, cores, memory, accelerator, versions"
@@ -215,6 +215,10 @@ class Bench:
         wrong = {row["part"] for row in found} - {part}
         if wrong: raise InputError(f"part {part!r} gave findings of {sorted(wrong)}: a case names the part that it belongs to")
         return times, pd.DataFrame(found, columns=columns), time.perf_counter() - start
+
+    def others(self) -> dict: # part -> share, NaN where it is not known
+        "What other programs took of the machine in each part"
+        return {part: read_json(self.folder / part / "part.json")["others_share"] for part in self.parts}
 
     def gather(self, name: str) -> pd.DataFrame: # name: "times" or "findings"
         "One table of all parts that were run"

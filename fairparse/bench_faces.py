@@ -202,7 +202,9 @@ def batch_cases(scratch: str | Path,    # for files and the face set; what an ea
     if batch > count: raise InputError(f"batch {batch} is larger than the {count} faces: make it smaller")
     for name in ("pictures", "raw", "faces"): shutil.rmtree(scratch / name, ignore_errors=True)
     if data is None: images, masks, _ = render_faces(min(drawn, count), size)
-    else: images, masks = (lambda faces: (faces.images, faces.masks))(build_face_set(scratch / "raw", data, size=size, progress=False))
+    else:
+        built = build_face_set(scratch / "raw", data, size=size, progress=False)
+        images, masks = built.images, built.masks
     write_pictures(scratch / "pictures", images, masks, count)
     faces = build_face_set(scratch / "faces", scratch / "pictures", size=size, progress=False)
     copies = np.array(faces.images), np.array(faces.masks)

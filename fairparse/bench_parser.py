@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'POSITIVE', 'TERMS', 'MOST', 'AS_WRITTEN', 'EVERYDAY', 'make_batch', 'make_step', 'make_loss_call',
-           'our_loss', 'step_cases', 'operator_shares', 'naive_miou', 'naive_loss', 'naive_step_cases', 'settle',
-           'onnx_session', 'parsing_ways', 'inference_cases', 'matrix_peak', 'count_operations', 'unet_cases',
+           'our_loss', 'step_cases', 'operator_shares', 'naive_miou', 'naive_loss', 'naive_step_cases', 'onnx_session',
+           'parsing_ways', 'inference_cases', 'label_findings', 'matrix_peak', 'count_operations', 'unet_cases',
            'unet_findings', 'run_epoch', 'fetch_cases']
 
 # %% ../nbs/lib/98_bench_parser.ipynb #98-02
 import importlib.util
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +27,8 @@ from .bench import Case, Goal, finding, finish, per_item
 from .export import export_onnx
 from .labels import CLASSES, flip_order
 from .losses import LossConfig, MultiObjectiveLoss
+from .metrics import count_pixels, iou
+from .predict import check_scorable
 from .records import FaceSet
 from .runs import InputError
 from .sampling import epoch_order
@@ -101,6 +104,7 @@ def operator_shares(function: Callable, # without arguments
                     rows: int = 8) -> pd.DataFrame: # operator, calls, ms, share of the time in percent; the largest first
     "Operators in which one call spends its time, without those that they call; of the GPU, if it runs on one"
     from torch.profiler import ProfilerActivity, profile
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99") # the profiler's own messages, such as that there is no GPU
     function()
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * torch.cuda.is_available()
     with profile(activities=activities) as record: function()
@@ -153,15 +157,6 @@ def naive_step_cases(size: int = 256, batch: int = 8, encoder: str = "resnet34",
             for call, ending in ((step, ""), (alone, ", loss alone"))]
 
 # %% ../nbs/lib/98_bench_parser.ipynb #98-20
-def settle(parser: Parser, images: Tensor) -> Parser:
-    "Take over a batch's statistics into an untrained network's normalisations; the network in eval mode"
-    norms = [module for module in parser.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    usual = [norm.momentum for norm in norms]
-    for norm in norms: norm.momentum = 1.0
-    with torch.no_grad(): parser.train()(images)
-    for norm, momentum in zip(norms, usual): norm.momentum = momentum
-    return parser.eval()
-
 def _copy(parser, **to):
     "Another network with the same weights and statistics"
     other = Parser(parser.spec)
@@ -176,45 +171,57 @@ def onnx_session(file: str | Path, threads: int):
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
-def parsing_ways(parser: Parser, file: str | Path, # exported from it
-                 backend: str = "inductor",        # of torch.compile
-                ) -> dict:                         # name -> function: (B, 3, H, W) uint8 -> (B, C, H, W) float32 probabilities
-    "Ways to parse on the CPU"
+def parsing_ways(parser: Parser,
+                 file: str | Path | None = None,        # exported from it; None: without ONNX Runtime
+                 backend: str | None = None,            # of torch.compile, usually "inductor"; None: without
+                ) -> dict:                              # name -> function: (B, 3, H, W) uint8 -> (B, C, H, W) float32 probabilities
+    "Ways to parse on the CPU; in bfloat16 where it has units for that"
     def inference(network, cast=False, **to):
         @torch.inference_mode()
         def parse(images):
             with torch.autocast("cpu", torch.bfloat16, enabled=cast): return network(images.contiguous(**to)).float().softmax(1)
         return parse
     last = dict(memory_format=torch.channels_last)
-    session, fast = onnx_session(file, torch.get_num_threads()), _copy(parser, **last)
-    ways = {"contiguous": inference(_copy(parser)), "channels last": inference(fast, **last), "compiled": inference(torch.compile(fast, backend=backend), **last),
-            "ONNX Runtime": lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])}
-    if getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"): # without such units, bfloat16 is slower than float32
+    fast = _copy(parser, **last)
+    ways = {"contiguous": inference(_copy(parser)), "channels last": inference(fast, **last)}
+    if backend: ways["compiled"] = inference(torch.compile(fast, backend=backend), **last)
+    if file:
+        session = onnx_session(file, torch.get_num_threads())
+        ways["ONNX Runtime"] = lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    if getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"):
         ways |= {"bf16 decoder": inference(fast, cast=True, **last), "bf16": inference(_copy(parser, dtype=torch.bfloat16, **last), **last)}
     return ways
 
-# %% ../nbs/lib/98_bench_parser.ipynb #98-22
 def inference_cases(size: int = 256, batch: int = 8, encoder: str = "resnet34", scratch: str | Path = ".", backend: str = "inductor") -> list:
-    "Ways to parse a batch and a single image; and what comes before the first result. `scratch`: a folder for the exported file"
-    images = make_batch(batch, size)[0].byte().contiguous()
-    parser = settle(build_parser(encoder, "none", size=size), images)
+    "Ways to parse a batch and a single image, beside the default of `24_predict`; and what comes before the first result. `scratch`: a folder for the exported file"
+    images, parser = make_batch(batch, size)[0].byte().contiguous(), build_parser(encoder, "none", size=size).eval()
     save_parser(parser, scratch)
     start = time.perf_counter()
-    export_onnx(scratch, Path(scratch) / "parser.onnx", tolerance=1e-2) # of an untrained network
+    export_onnx(scratch, Path(scratch) / "parser.onnx", tolerance=1e-2) # an untrained ResNet's numbers are large
     found = [finding("inference", _describe(encoder, batch, size, "no"), "export to ONNX, compared", time.perf_counter() - start, "s")]
     ways, cases = parsing_ways(parser, Path(scratch) / "parser.onnx", backend), []
     for given in (images, images[:1]):
-        described, reference = _describe(encoder, len(given), size, "no"), ways["channels last"](given).argmax(1)
-        for name in ways:
-            start = time.perf_counter()
-            labels = ways[name](given).argmax(1)
-            if name == "compiled": found.append(finding("inference", described, "compiled: first call", time.perf_counter() - start, "s"))
-            found.append(finding("inference", described, f"{name}: pixels labelled otherwise than by the default", 100 * (labels != reference).float().mean().item(), "%"))
+        described, start = _describe(encoder, len(given), size, "no"), time.perf_counter()
+        ways["compiled"](given)
+        found.append(finding("inference", described, "compiled: first call", time.perf_counter() - start, "s"))
         cases.append(Case("inference", described, {name: partial(parse, given) for name, parse in ways.items()}, len(given), "image",
                           tuple(Goal(name, "channels last") for name in ways if name != "channels last")))
     return [*cases, *found]
 
-# %% ../nbs/lib/98_bench_parser.ipynb #98-25
+# %% ../nbs/lib/98_bench_parser.ipynb #98-23
+def label_findings(parser: Parser, faces: FaceSet, # of the parser's classes and size
+                   rows: np.ndarray, batch: int = 16) -> list:
+    "Pixels that each way of parsing labels otherwise than the default, and its mIoU; `InputError` if parser and faces have different classes"
+    check_scorable(parser, faces, rows)
+    images, truth = torch.from_numpy(faces.images[rows]).permute(0, 3, 1, 2), torch.from_numpy(faces.masks[rows])
+    labels = {name: torch.cat([parse(images[start:start + batch]).argmax(1) for start in range(0, len(rows), batch)]) for name, parse in parsing_ways(parser).items()}
+    described, found = f"{parser.spec.encoder}, trained, {len(rows)} faces of {faces.size} px", []
+    for name, own in labels.items():
+        found += [finding("inference", described, f"{name}: pixels labelled otherwise", 100 * (own != labels["channels last"]).double().mean().item(), "%"),
+                  finding("inference", described, f"{name}: mIoU", 100 * float(iou(count_pixels(own, truth, len(faces.classes)))), "%")]
+    return found
+
+# %% ../nbs/lib/98_bench_parser.ipynb #98-26
 def matrix_peak(device: str = "cuda", dtype: torch.dtype = torch.bfloat16,
                 side: int = 8192, repetitions: int = 20, calls: int = 10) -> float: # operations a second
     "Measured rate of matrix products: the median over repetitions of `calls` products each"
@@ -239,7 +246,7 @@ def count_operations(encoder: str = "resnet34", size: int = 256) -> tuple: # GFL
         counted.append(counter.get_total_flops() / len(images) / 1e9)
     return tuple(counted)
 
-# %% ../nbs/lib/98_bench_parser.ipynb #98-27
+# %% ../nbs/lib/98_bench_parser.ipynb #98-28
 def unet_cases(device: str = "cuda", size: int = 256, batch: int = 64, encoder: str = "resnet34", precision: str = "bf16", groups: int = 40, backend: str = "inductor") -> list:
     "Training steps with all three objectives, channels last: as they are and compiled"
     parser, data, loss = _build(encoder, size, device), make_batch(batch, size, groups, device), our_loss(groups, TERMS["all three"], device)
@@ -262,7 +269,7 @@ def unet_findings(times: pd.DataFrame, # of `unet_cases`, measured
         for what, unit, (value, low, high) in ((row.way, "images/s", rates), (f"{row.way}: share of the matrix peak", "%", shares)): found.append(finding("unet", row.case, what, value, unit, low, high))
     return found
 
-# %% ../nbs/lib/98_bench_parser.ipynb #98-29
+# %% ../nbs/lib/98_bench_parser.ipynb #98-30
 EVERYDAY = AugmentConfig(flip=0.5, rotate=15, scale=0.25, shift=0.08, brightness=0.3, contrast=0.3, saturation=0.4, tint=0.1)
 
 def run_epoch(source: tuple, # of `hold_faces`, or the memory maps

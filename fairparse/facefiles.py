@@ -20,6 +20,7 @@ import pandas as pd
 from PIL import Image
 
 from .labels import CLASSES, MERGE_ORDER, NUM_CLASSES, PALETTE
+from .plain_masks import read_plain_mask
 from .records import INDEX
 from .runs import InputError, read_json
 
@@ -229,6 +230,7 @@ def read_image(path: str | Path, size: int, # wanted height and width
 # %% ../nbs/lib/11_facefiles.ipynb #11-17
 def read_part(path: str | Path, size: int) -> tuple: # box (left, upper, right, lower) or None, (h, w) bool inside the box, (width, height) of the file
     "Read the nearest pixels of a part mask at `size`, cropped to where the part is"
+    if plain := read_plain_mask(path, size): return plain
     with _opened(path) as image:
         full = image.size
         image = image.resize((size, size), Image.Resampling.NEAREST) if full != (size, size) else image

@@ -99,6 +99,7 @@ def _checksums(images, masks): return f"{zlib.crc32(np.ascontiguousarray(images)
 
 def _build_chunk(folder, start, faces, size, table):
     "Write faces `start`… into the arrays of `folder`; returns start, checksums, problems"
+    np.empty(1 << 24, np.uint8) # given back at once; from then on glibc keeps freed memory of that size, and does not fetch fresh pages for every mask
     images, masks = (np.load(folder / name, mmap_mode="r+") for name in ("images.npy", "masks.npy"))
     rows, problems = slice(start, start + len(faces)), []
     for row, face in enumerate(faces, start):

@@ -69,11 +69,11 @@ def bootstrap_groups(counts: np.ndarray, groups: Groups, classes: np.ndarray | N
     "Group mIoUs, mean over seeds, in resamples of images and seeds; NaN where a resample misses the group. Same `seed`: paired"
     check_faces(counts, groups)
     s, n, c, _ = counts.shape
-    weights = resample_weights(n, resamples, seed).astype(float)
+    weights = resample_weights(n, resamples, seed).T.astype(float, order="C") # a row an image: picking a group's images copies whole rows
     drawn = resample_weights(s, resamples, seed + 1) / s
     flat, scores = hits_and_unions(counts).transpose(1, 0, 2, 3).reshape(n, -1), np.full((resamples, len(groups)), np.nan)
     for g, member in enumerate(groups.membership):
-        if member.any(): scores[:, g] = (drawn * miou_of((weights[:, member] @ flat[member]).reshape(resamples, s, c, 2), classes)).sum(1)
+        if member.any(): scores[:, g] = (drawn * miou_of((flat[member].T @ weights[member]).T.reshape(resamples, s, c, 2), classes)).sum(1)
     return scores
 
 # %% ../nbs/lib/26_fairness.ipynb #26-08

@@ -108,25 +108,29 @@ def perturb(images: Tensor,                       # (B, 3, H, W), any real type,
     if not isinstance(severity, numbers.Real) or not 0 <= severity <= 1: raise InputError(f"severity must lie in 0..1, not {severity}")
     _check_images(images)
     seeds = torch.randint(2**63 - 1, (len(images),)).tolist() if seeds is None else _checked_seeds(seeds, len(images))
-    damaged = images.detach().to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-    if severity == 0: return damaged
+    if severity == 0: return images.detach().to(torch.float32, memory_format=torch.contiguous_format, copy=True)
     function, value = PERTURBATIONS[name].function, PERTURBATIONS[name].value(severity)
+    damaged = torch.empty(images.shape, dtype=torch.float32, device=images.device)
 
+    @torch.no_grad()
     def damage(part):
         "Perturb a slice of the batch"
-        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            damaged[part].copy_(function(damaged[part], value, Draws(seeds[part], images.device))).clamp_(0, 255)
+        own = damaged[part].copy_(images[part])
+        own.copy_(function(own, value, Draws(seeds[part], images.device))).clamp_(0, 255)
 
-    if images.device.type == "cpu": _each_image(damage, len(images))
-    elif len(images): damage(slice(None))
+    if images.device.type == "cpu": _each_image(damage, len(images)) # in new threads, where autocast is off
+    elif len(images):
+        with torch.autocast(images.device.type, enabled=False): damage(slice(None))
     return damaged
 
 def _each_image(function, n):
     "Call `function` with the slice of each of `n` images, as many at a time as PyTorch has threads, one thread each"
-    threads = torch.get_num_threads()
+    threads, images = torch.get_num_threads(), iter([slice(i, i + 1) for i in range(n)])
+    def work(_):
+        for image in images: function(image) # the next one that no thread has taken
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads) as pool: list(pool.map(function, [slice(i, i + 1) for i in range(n)]))
+        with ThreadPoolExecutor(threads) as pool: list(pool.map(work, range(threads)))
     finally: torch.set_num_threads(threads)
 
 # %% ../nbs/lib/30_perturb.ipynb #30-09
@@ -147,10 +151,9 @@ def _sum_of_shifts(images, weights, offsets):
     height, width = images.shape[-2:]
     rows, columns = ([min(0, *o), max(0, *o)] for o in zip(*offsets, (0, 0)))
     padded = F.pad(images, (-columns[0], columns[1], -rows[0], rows[1]), mode="replicate")
-    total = torch.zeros_like(images)
-    for weight, (row, column) in zip(weights, offsets):
-        top, left = row - rows[0], column - columns[0]
-        total.add_(padded[..., top:top + height, left:left + width], alpha=weight)
+    shifted = [padded[..., row - rows[0]:row - rows[0] + height, column - columns[0]:column - columns[0] + width] for row, column in offsets]
+    total = shifted[0] * weights[0]
+    for weight, copy in zip(weights[1:], shifted[1:]): total.add_(copy, alpha=weight)
     return total
 
 def _gaussian_weights(taps, sigma):
@@ -216,7 +219,7 @@ def downscaling(images, value, draws):
         cells.append((2 * torch.arange(length, device=images.device) + 1) * count // (2 * length)) # where each pixel's centre lies
     rows, columns = (F.one_hot(cell).float() for cell in cells)
     means = (rows.T @ (images @ columns)) / (rows.sum(0)[:, None] * columns.sum(0))
-    return means.index_select(-1, cells[1]).index_select(-2, cells[0])
+    return means.gather(-1, cells[1].expand(*means.shape[:-1], -1)).index_select(-2, cells[0])
 
 @perturbation("side of the box, share of the image's", lambda s: s)
 def occlusion(images, value, draws):

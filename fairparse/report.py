@@ -223,7 +223,8 @@ def publish_bench(out: Path, published: Path, readme: Path) -> list: # files wri
     "Copy a benchmark's tables, figures and notebook, and refresh the README"
     record, notebook = read_json(out / "run.json"), out / "95_bench.ipynb"
     given = record["parameters"]
-    if given["tiny"] or given["parts"]: raise InputError(f"{out} holds a part of the benchmark, or the tests' sizes: run `make bench` for the whole")
+    lacking = [f"{part} ({why})" for part, why in record["not_run"].items() if part != "unet"] + ["the tests' sizes"] * given["tiny"] # unet: there may be no GPU
+    if lacking: raise InputError(f"{out} is not the whole benchmark: {', '.join(lacking)}; run `make bench`")
     if record["notebook_code"] != notebook_fingerprint("95_bench"): raise InputError(f"{out} is old: the code has changed since; run `make bench` again")
     page = _filled(readme, {"bench": BLOCKS["bench"][1](pd.read_csv(out / "findings.csv"))})
     written, path = copy_results([*sorted(out.glob("*.csv")), *sorted(out.glob("*.png"))], out, published / "bench"), published / "made_by.json"

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .runs import InputError, atomic_write, check_types, read_json, write_json
+from .runs import InputError, atomic_write, check_types, keep_freed_memory, read_json, write_json
 
 # %% ../nbs/lib/60_stylegan.ipynb #60-05
 ARCHITECTURES = ("skip", "resnet", "orig")
@@ -248,4 +248,5 @@ def load_generator(folder: str | Path, device: str = "cpu") -> Generator:
     net = Generator(config)
     try: net.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError, OSError) as error: raise InputError(f"{weights} does not fit {folder / 'generator.json'}: {error}") from error
+    keep_freed_memory()
     return net.requires_grad_(False).eval().to(device)

@@ -144,7 +144,7 @@ def take_faces(source: tuple,     # images, masks: of `hold_faces`, or the memor
                rows: np.ndarray,  # (B,) positions
                device: torch.device) -> tuple: # (B, 3, H, W) float, (B, H, W) int64, on the device
     "Images and targets of some faces"
-    if isinstance(source[0], torch.Tensor): rows = torch.as_tensor(rows, device=device)
+    if isinstance(source[0], torch.Tensor): rows = torch.as_tensor(np.ascontiguousarray(rows), device=device)
     images, masks = (torch.as_tensor(array[rows], device=device) for array in source)
     return images.permute(0, 3, 1, 2).float(), masks.long()
 

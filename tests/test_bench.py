@@ -175,3 +175,85 @@ def test_stages_drawn():
 
 def test_no_finished_run(tmp_path):
     with pytest.raises(InputError, match="no finished run"): run_findings(tmp_path)
+
+
+# the notebook and what is published of it
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    "The benchmark with the tests' sizes, the slowest parts left out"
+    from conftest import fairparse
+    folder = tmp_path_factory.mktemp("bench")
+    asked = json.dumps(["faces", "batches", "step", "counts", "perturb", "bootstrap", "demo"])
+    done = fairparse("run", "95_bench", folder / "95_bench.ipynb", "-p", "out", folder, "-p", "tiny", "true", "-p", "repetitions", "1", "-p", "threads", "1", "-p", "parts", asked)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_notebook_writes_its_records(tiny):
+    findings, times, record = pd.read_csv(tiny / "findings.csv"), pd.read_csv(tiny / "times.csv"), json.loads((tiny / "run.json").read_text())
+    assert set(findings.part) == set(times.part) == {"faces", "batches", "step", "counts", "perturb", "bootstrap"} and (times.seconds > 0).all()
+    assert {"guidance", "growth", "unet", "demo"} <= set(record["not_run"]) and record["machine"]["packages"]["torch"] and (tiny / "ratios.png").is_file()
+    assert set(record["others_share"]) == set(findings.part) and not (tiny / "scratch").exists()
+
+
+def test_unknown_part(tmp_path):
+    from conftest import fairparse
+    done = fairparse("run", "95_bench", tmp_path / "x.ipynb", "-p", "out", tmp_path, "-p", "parts", '["face"]')
+    assert done.returncode and "there are no parts ['face']" in done.stderr
+
+
+@pytest.fixture
+def site(tmp_path):
+    "A README, and published results of the demo"
+    (tmp_path / "README.md").write_text("# x\n\n<!-- bench -->\nold\n<!-- /bench -->\n")
+    (tmp_path / "published" / "tables").mkdir(parents=True)
+    (tmp_path / "published" / "tables" / "a.csv").write_text("a\n1\n")
+    (tmp_path / "published" / "made_by.json").write_text(json.dumps({"tables/a.csv": {"sha256": "1", "code": {}}}))
+    return tmp_path
+
+
+def finished(folder, source, **changes):
+    "A copy of the tiny benchmark that says to be the whole"
+    import shutil
+    shutil.copytree(source, folder)
+    record = json.loads((folder / "run.json").read_text())
+    record["parameters"] |= {"tiny": False, "parts": [], "celebamask": "/data/mine/CelebAMask-HQ"}
+    (folder / "run.json").write_text(json.dumps(record | {"not_run": {"unet": "there is no GPU here"}} | changes))
+    notebook = folder / "95_bench.ipynb"
+    notebook.write_text(notebook.read_text().replace('tiny = True', 'celebamask = \\"/data/mine/CelebAMask-HQ\\"'))
+    return folder
+
+
+def test_published_with_its_code_and_without_paths(tiny, site):
+    from fairparse.report import publish, stale_published
+    out = finished(site / "out", tiny)
+    written = publish(out, site / "published", site / "README.md")
+    made = json.loads((site / "published" / "made_by.json").read_text())
+    assert {"tables/a.csv", "bench/findings.csv", "bench/times.csv", "bench/ratios.png"} <= set(made) and all(path.is_file() for path in written)
+    assert "ours, beside" in (site / "README.md").read_text() and "old" not in (site / "README.md").read_text()
+    copy = (site / "published" / "bench" / "95_bench.ipynb").read_text()
+    assert "/data/mine" not in copy and "CelebAMask-HQ" in copy
+    assert not [name for name in stale_published(site / "published") if name.startswith("bench/")]
+
+
+@pytest.mark.parametrize("changes, message", [({"notebook_code": "0" * 16}, "is old"), ({"not_run": {"demo": "no run"}}, r"demo \(no run\)")])
+def test_old_or_partial_benchmark_is_not_published(tiny, site, changes, message):
+    from fairparse.report import publish
+    with pytest.raises(InputError, match=message): publish(finished(site / "out", tiny, **changes), site / "published", site / "README.md")
+    assert "old" in (site / "README.md").read_text() and not (site / "published" / "bench").exists()
+
+
+def test_tests_sizes_are_not_published(tiny, site):
+    from fairparse.report import publish
+    with pytest.raises(InputError, match="tests' sizes"): publish(tiny, site / "published", site / "README.md")
+
+
+def test_demo_and_benchmark_are_published_apart(site):
+    "Publishing one forgets nothing of the other"
+    from fairparse.provenance import write_made_by
+    path = site / "published" / "made_by.json"
+    write_made_by(path, {"tables/a.csv": {}, "bench/b.csv": {}, "study/c.csv": {}}, {"bench/d.csv": {}}, "bench/")
+    assert set(json.loads(path.read_text())) == {"tables/a.csv", "bench/d.csv", "study/c.csv"}
+    write_made_by(path, json.loads(path.read_text()), {"tables/e.csv": {}}, "")
+    assert set(json.loads(path.read_text())) == {"tables/e.csv", "bench/d.csv", "study/c.csv"} and not (site / "published" / "tables" / "a.csv").exists()

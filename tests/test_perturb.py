@@ -1,26 +1,22 @@
-"Perturbations: agreement with imagecorruptions and speed beside it, seeds, ranges, severity, errors"
+"Perturbations: agreement with imagecorruptions (`bench_scores` compares their speed), seeds, ranges, severity, errors"
 import importlib.util
-import os
-import statistics
-import time
 
 import numpy as np
 import pytest
 import torch
 
-import reference_corruptions
 from fairparse import perturb as module
+from fairparse.bench_scores import CORRUPTIONS, load_imagecorruptions
 from fairparse.perturb import LEVELS, PAPER, PERTURBATIONS, Draws, image_seeds, level_table, perturb, perturbation
-from fairparse.runs import InputError, keep_freed_memory
+from fairparse.runs import InputError
 from fairparse.synthfaces import render_faces
 
 NAMES = list(PERTURBATIONS)
 RANDOM = {"gaussian_noise", "salt_and_pepper", "occlusion", "motion_blur"}
-# our name -> theirs, and the constants of its five severities (pixels as a share of 256); motion blur: radius and deviation in pixels
-SHARED = {"gaussian_noise": ("gaussian_noise", [0.08, 0.12, 0.18, 0.26, 0.38]), "salt_and_pepper": ("impulse_noise", [0.03, 0.06, 0.09, 0.17, 0.27]),
-          "blur": ("gaussian_blur", [sigma / 256 for sigma in (1, 2, 3, 4, 6)]), "motion_blur": ("motion_blur", [(10, 3), (15, 5), (15, 8), (15, 12), (20, 15)]),
-          "brightness": ("brightness", [0.1, 0.2, 0.3, 0.4, 0.5]), "contrast": ("contrast", [0.4, 0.3, 0.2, 0.1, 0.05]),
-          "jpeg": ("jpeg_compression", [25, 18, 15, 10, 7]), "downscaling": ("pixelate", [0.6, 0.5, 0.4, 0.3, 0.25])}
+# our name -> the constants of its five severities (pixels as a share of 256); motion blur: radius and deviation in pixels
+CONSTANTS = {"gaussian_noise": [0.08, 0.12, 0.18, 0.26, 0.38], "salt_and_pepper": [0.03, 0.06, 0.09, 0.17, 0.27], "blur": [sigma / 256 for sigma in (1, 2, 3, 4, 6)],
+             "motion_blur": [(10, 3), (15, 5), (15, 8), (15, 12), (20, 15)], "brightness": [0.1, 0.2, 0.3, 0.4, 0.5], "contrast": [0.4, 0.3, 0.2, 0.1, 0.05],
+             "jpeg": [25, 18, 15, 10, 7], "downscaling": [0.6, 0.5, 0.4, 0.3, 0.25]}
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +31,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def theirs():
     if importlib.util.find_spec("imagecorruptions") is None: pytest.skip("imagecorruptions is not installed: pip install imagecorruptions")
-    return reference_corruptions.load()
+    return load_imagecorruptions()
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +52,10 @@ class GivenAngles:
 # beside imagecorruptions
 
 @pytest.mark.parametrize("level", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("name", CORRUPTIONS)
 def test_agrees_with_imagecorruptions_at_its_constants(name, level, faces, theirs):
-    other, constants = SHARED[name]
-    value, draws, extra = constants[level - 1], Draws([1, 2, 3, 4]), {}
+    other = CORRUPTIONS[name]
+    value, draws, extra = CONSTANTS[name][level - 1], Draws([1, 2, 3, 4]), {}
     if name == "motion_blur":
         np.random.seed(level)
         radius, sigma = value
@@ -71,32 +67,6 @@ def test_agrees_with_imagecorruptions_at_its_constants(name, level, faces, their
     # without chance the pictures are the same but for the fraction that theirs cut off; independent noise differs by twice its variance
     if name in ("gaussian_noise", "salt_and_pepper"): assert psnr(ours, reference) == pytest.approx(psnr(ours, as_batch(faces)) - 3, abs=0.3)
     else: assert psnr(ours.floor(), reference) > 48
-
-
-def test_speed_beside_imagecorruptions(theirs):
-    "Wall time of 64 images of 256 px; theirs are timed on 16 of them, times four. Measured on two idle cores: 4.3 to 4.8 times as fast in the median (the goal is 5), half of that where memory has to be fetched anew"
-    cores = len(os.sched_getaffinity(0))
-    if os.getloadavg()[0] > 0.5 * cores: pytest.skip(f"the load is {os.getloadavg()[0]:.1f} on {cores} cores: timings would be those of other programs")
-    keep_freed_memory()  # as training does
-    faces = np.tile(render_faces(16, 256, seed=1)[0], (4, 1, 1, 1))
-    batch, threads = as_batch(faces), torch.get_num_threads()
-    def seconds(function):
-        function()  # memory is there: a sweep calls the same perturbation again and again
-        start = time.perf_counter()
-        function()
-        return time.perf_counter() - start
-    torch.set_num_threads(cores)
-    try:
-        ratios = {}
-        for name, (other, _) in SHARED.items():
-            perturb(batch, name, 0.3)
-            pairs = [(seconds(lambda: perturb(batch, name, 0.3, range(64))), 4 * seconds(lambda: [theirs.corrupt(f, 3, other) for f in faces[:16]])) for _ in range(5)]
-            one, two = (statistics.median(times) for times in zip(*pairs))
-            ratios[name] = two / one
-            print(f"{name:16} ours {one / 64e-3:6.2f} ms, theirs {two / 64e-3:6.2f} ms an image: {ratios[name]:5.1f} times as fast")
-    finally: torch.set_num_threads(threads)
-    print(f"median {statistics.median(ratios.values()):.1f}")
-    assert statistics.median(ratios.values()) > 2, ratios
 
 
 # what every perturbation keeps to
