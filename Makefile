@@ -11,6 +11,7 @@ DATA ?=
 CORES ?=
 OUT ?=
 RUN ?=
+DEVICE ?=
 BIN := .venv/bin
 
 .PHONY: reproduce study test docs faults publish bench install
@@ -42,11 +43,12 @@ faults: .venv/.installed
 publish: .venv/.installed
 	$(BIN)/fairparse publish
 	test ! -f outputs/study/study/run.json || $(BIN)/fairparse publish --out outputs/study
-	test ! -f outputs/bench/run.json || $(BIN)/fairparse publish --out outputs/bench
+	for folder in outputs/bench outputs/bench_cuda; do test ! -f $$folder/run.json || $(BIN)/fairparse publish --out $$folder || exit 1; done
 
 # everything that is said to be fast, beside what one would write or install instead: outputs/bench; on a quiet machine, see nbs/paper/95_bench.ipynb
+BENCH := outputs/bench$(if $(DEVICE),_$(DEVICE))
 bench: .venv/.installed
-	$(BIN)/fairparse run 95_bench outputs/bench/95_bench.ipynb -p out outputs/bench $(if $(DATA),-p celebamask "$(abspath $(DATA))") $(if $(RUN),-p demo "$(RUN)")
+	$(BIN)/fairparse run 95_bench $(BENCH)/95_bench.ipynb -p out $(BENCH) $(if $(DEVICE),-p device $(DEVICE)) $(if $(DATA),-p celebamask "$(abspath $(DATA))") $(if $(RUN),-p demo "$(RUN)")
 
 install: .venv/.installed
 

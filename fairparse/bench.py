@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RIVALS', 'Goal', 'Case', 'finding', 'ratio', 'finish', 'measure', 'per_item', 'tell_time', 'time_shares',
-           'describe_machine', 'OtherPrograms', 'Bench']
+           'describe_machine', 'OtherPrograms', 'Bench', 'machine_table']
 
 # %% ../nbs/lib/98_bench.ipynb #98-02
 import contextlib
@@ -146,14 +146,15 @@ def describe_machine(device: str = "cpu") -> dict:
             "system": platform.system(), "python": platform.python_version(), "packages": {name: version for name, version in package_versions(RIVALS).items() if version}}
 
 class OtherPrograms:
-    "Share of the machine's processor time that other programs took while the block ran: `share`, NaN where it is not known"
+    "Share of our cores' time that other programs took while the block ran: `share`, NaN where it is not known"
     def _busy(self):
         import psutil
-        own, everyone = psutil.Process(), psutil.cpu_times()
+        own, every = psutil.Process(), psutil.cpu_times(percpu=True)
+        if hasattr(os, "sched_getaffinity"): every = [every[core] for core in os.sched_getaffinity(0)]
         mine = sum(own.cpu_times()[:4]) # with children that have ended
         for child in own.children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess): mine += sum(child.cpu_times()[:2])
-        return everyone.user + everyone.system + everyone.nice, mine
+        return sum(getattr(core, kind, 0) for core in every for kind in ("user", "nice", "system", "steal")), mine # steal: other machines on the same processor
 
     def __enter__(self):
         self.start, self.before = time.perf_counter(), self._busy()
@@ -162,7 +163,7 @@ class OtherPrograms:
     def __exit__(self, *_):
         everyone, mine = (after - before for after, before in zip(self._busy(), self.before))
         seconds = time.perf_counter() - self.start
-        self.share = max(0.0, everyone - mine) / (seconds * os.cpu_count()) if seconds > 0.2 else math.nan
+        self.share = max(0.0, everyone - mine) / (seconds * available_cores()) if seconds > 0.2 else math.nan
 
 # %% ../nbs/lib/98_bench.ipynb #98-21
 class Bench:
@@ -224,3 +225,9 @@ class Bench:
         "One table of all parts that were run"
         tables = [table for part in self.parts if len(table := self.read(part, name))]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+def machine_table(bench: Bench) -> pd.DataFrame: # a row: processor, cores, memory_gb, device, card, torch, repetitions, others_percent: the most that other programs took during a part
+    "What the numbers were measured on, for a file beside them"
+    machine, shares = bench.machine, [share for share in bench.others().values() if not math.isnan(share)]
+    return pd.DataFrame([{**{name: machine[name] for name in ("processor", "cores", "memory_gb", "device", "card", "system", "python")}, "torch": machine["packages"]["torch"], "repetitions": bench.repetitions,
+                          "date": time.strftime("%Y-%m-%d", time.gmtime()), "others_percent": round(100 * max(shares, default=0), 1)}])

@@ -147,7 +147,7 @@ def raw_cases(folder: str | Path,  # a raw CelebAMask-HQ folder
             "Pillow script": lambda: pillow_script(folder, scratch / "pillow", size), "OpenCV script": lambda: opencv_script(folder, scratch / "opencv", size)}
     masks = sum(len(face.masks) for face in source.faces) / len(source.faces)
     goals = (Goal("ours", "pure decoding", at_most=1.3), Goal("ours", "Pillow script", at_least=5), Goal("ours", "OpenCV script"), Goal("ours, one process", "Pillow script"))
-    note = f"{len(source.faces)} faces with {masks:.1f} part masks each; ours and pure decoding with {workers or available_cores()} processes, the scripts with one"
+    note = f"{len(source.faces)} faces with {masks:.1f} part masks each; ours and pure decoding with {min(workers or available_cores(), -(-len(source.faces) // CHUNK))} processes, the scripts with one"
     return [Case("faces", f"{name or folder.name} to {size} px", ways, len(source.faces), "face", goals, note=note)]
 
 # %% ../nbs/lib/98_bench_faces.ipynb #98-15

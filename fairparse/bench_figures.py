@@ -46,7 +46,7 @@ def run_findings(out: str | Path, minutes: float = 25) -> list: # of findings; m
     if not (out / "report.html").is_file(): raise InputError(f"{out} is no finished run: run `make reproduce` first, or leave the part out")
     taken, cores = run_time(out)
     if math.isnan(taken): raise InputError(f"{out} has no record of when its jobs ran")
-    return [finding("demo", f"whole {out.name} profile, from its records", "wall time" + (f" on {cores} cores" if cores else ""), taken, "minutes", at_most=minutes)]
+    return [finding("demo", f"whole {out.name} profile, from its records", "wall time" + (f" on {cores} cores" if cores else ""), taken, "minutes", at_most=minutes, note="time in which jobs ran, by the workflow's records: run.json knows a job's seconds, not which jobs ran at a time")]
 
 def stage_times(out: str | Path) -> pd.DataFrame: # stage, jobs, minutes, share in percent; the largest first
     "Minutes of all jobs of each stage of a run"
@@ -59,7 +59,8 @@ def draw_stages(stages: pd.DataFrame, least: float = 1.0): # least: share in per
     import matplotlib.pyplot as plt
     use_style()
     large, small = stages[stages.share >= least], stages[stages.share < least]
-    names, minutes, jobs = [*large.stage, f"{len(small)} more"], [*large.minutes, small.minutes.sum()], [*large.jobs, small.jobs.sum()]
+    if len(small): large = pd.concat([large, pd.DataFrame({"stage": [f"{len(small)} more"], "jobs": [small.jobs.sum()], "minutes": [small.minutes.sum()]})])
+    names, minutes, jobs = list(large.stage), list(large.minutes), list(large.jobs)
     figure, ax = plt.subplots(figsize=(7, 0.7 + 0.24 * len(names)), layout="constrained")
     bars = ax.barh(names, minutes, color="#0072B2")
     ax.bar_label(bars, [f"{m:.1f} min, {k} job{'s' if k != 1 else ''}" for m, k in zip(minutes, jobs)], fontsize=7, padding=3)

@@ -165,7 +165,7 @@ def growth_findings(table: pd.DataFrame) -> list: # from `measure_growth`
         works, memory = middle.index.to_numpy(float), middle.megabytes.to_numpy()
         slopes = np.diff(np.log(middle.seconds)) / np.diff(np.log(works))
         case, faces = f"{kind}: {middle.index[0]:,} to {middle.index[-1]:,}", kind == "faces"
-        found.append(finding("growth", case, "exponent of the time", np.polyfit(np.log(works), np.log(middle.seconds), 1)[0], "1: linear", slopes.min(), slopes.max(), at_most=1.1, note=f"most work took {middle.seconds.iloc[-1]:.1f} s"))
+        found.append(finding("growth", case, "exponent of the time (1: linear)", np.polyfit(np.log(works), np.log(middle.seconds), 1)[0], "", slopes.min(), slopes.max(), at_most=1.1, note=f"most work took {middle.seconds.iloc[-1]:.1f} s"))
         found.append(finding("growth", case, "peak memory, most work beside least", memory[-1] / memory[0], "times", at_most=None if faces else 1.1, note=f"{memory[-1]:.0f} MB of anonymous memory with most work"))
         further = 1000 * (memory[-1] - memory[0]) / (works[-1] - works[0])
         found.append(finding("growth", case, f"memory for each further {ITEMS[kind]}", further, "kB", at_most=PICTURES / 10 if faces else None, note=f"its pictures have {PICTURES:.1f} kB" if faces else ""))

@@ -35,7 +35,7 @@ from .gan_training import GanConfig, GanTrainer, gan_epoch
 from .generators import FaceGenerator, open_generator
 from .guidance import Rule, fit_latent_model
 from .labels import CLASSES
-from .latent_cache import cache_latents, cache_prompts, resize_images
+from .latent_cache import cache_latents, cache_prompts, resize_images, resize_maps
 from .latents import open_latents, random_latents
 from .pix2pixhd import Generator, GeneratorSpec, MultiScaleDiscriminator, adversarial_loss, feature_loss
 from .prompts import face_prompts
@@ -91,10 +91,11 @@ class EncodingTrainer(ControlNetTrainer):
     @torch.no_grad()
     def fetch(self, pairs: Pairs, positions: np.ndarray, mirrored: np.ndarray) -> tuple:
         "As of `ControlNetTrainer`, without the cached numbers"
-        _, _, maps = super().fetch(pairs, positions, mirrored)
-        rows, vae = pairs.rows[positions], self.base.vae
+        rows, vae, flipped = pairs.rows[positions], self.base.vae, torch.from_numpy(mirrored).to(self.device)
+        maps = resize_maps(torch.from_numpy(pairs.maps[positions]).to(self.device).long(), pairs.latents.shape[-1] * self.base.factor)
+        maps = torch.where(flipped[:, None, None], self.order[maps.flip(-1)], maps)
         faces = torch.from_numpy(self.images[rows]).to(self.device).permute(0, 3, 1, 2)
-        faces = torch.where(torch.from_numpy(mirrored).to(self.device)[:, None, None, None], faces.flip(-1), faces)
+        faces = torch.where(flipped[:, None, None, None], faces.flip(-1), faces)
         faces = resize_images(faces.float() / 127.5 - 1, maps.shape[-1]).clamp(-1, 1)
         moments = vae.encode(faces.to(vae.dtype)).latent_dist.parameters
         return moments.float(), encode_prompts(self.base, [self.prompts[row] for row in rows]).float(), maps

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from .facefiles import label_table, read_face, report_problems, scan_sources
 from .labels import CLASSES, colour_labels
 from .records import FaceSet, open_face_set, seal_face_set
-from .runs import InputError, available_cores, die_with_parent, explain_write_errors, read_json, write_json
+from .runs import InputError, available_cores, die_with_parent, explain_write_errors, keep_freed_memory, read_json, write_json
 
 # %% ../nbs/lib/11_faces.ipynb #11-05
 def read_mapping(path: str | Path) -> dict: # {id as text: position in CelebA, 0-based}
@@ -99,7 +99,7 @@ def _checksums(images, masks): return f"{zlib.crc32(np.ascontiguousarray(images)
 
 def _build_chunk(folder, start, faces, size, table):
     "Write faces `start`… into the arrays of `folder`; returns start, checksums, problems"
-    np.empty(1 << 24, np.uint8) # given back at once; from then on glibc keeps freed memory of that size, and does not fetch fresh pages for every mask
+    keep_freed_memory() # fresh pages for every mask would take longer than the masks
     images, masks = (np.load(folder / name, mmap_mode="r+") for name in ("images.npy", "masks.npy"))
     rows, problems = slice(start, start + len(faces)), []
     for row, face in enumerate(faces, start):

@@ -168,7 +168,7 @@ class LossParts:
     @property
     def values(self) -> dict:
         "The four as numbers; a GPU is waited for once"
-        names = [field.name for field in fields(self)]
+        names = [part.name for part in fields(self)]
         return dict(zip(names, torch.stack([getattr(self, name).detach() for name in names]).tolist()))
 
 @dataclass

@@ -180,12 +180,14 @@ def execute_notebook(notebook: Path,
                      verbose: bool = False,       # show what the cells print
                     ):
     "Run `notebook` with papermill in the repository root; `NotebookError` with the notebook's own message if it fails"
-    sys.modules.setdefault("rfc3987_syntax", None) # jsonschema, which checks notebooks, compiles its grammar of web addresses for a second, and does without it
+    absent = "rfc3987_syntax" not in sys.modules
+    if absent: sys.modules["rfc3987_syntax"] = None # jsonschema, which checks notebooks, would compile its grammar of web addresses for a second, and does without it
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import DeadKernelError
     from papermill import execute_notebook as papermill_run
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
+    if absent: del sys.modules["rfc3987_syntax"]
     # sockets in the job's temporary folder, not network ports, which parallel jobs race for; their paths are limited to about 100 characters
     sockets = f"{tempfile.gettempdir()}/kernel"
     connection = {"transport": "ipc", "ip": sockets} if sys.platform == "linux" and len(sockets) < 90 else {"transport": "tcp"}

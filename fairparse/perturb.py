@@ -110,7 +110,7 @@ def perturb(images: Tensor,                       # (B, 3, H, W), any real type,
     seeds = torch.randint(2**63 - 1, (len(images),)).tolist() if seeds is None else _checked_seeds(seeds, len(images))
     if severity == 0: return images.detach().to(torch.float32, memory_format=torch.contiguous_format, copy=True)
     function, value = PERTURBATIONS[name].function, PERTURBATIONS[name].value(severity)
-    damaged = torch.empty(images.shape, dtype=torch.float32, device=images.device)
+    with torch.inference_mode(False): damaged = torch.empty(images.shape, dtype=torch.float32, device=images.device) # the threads are in no such mode
 
     @torch.no_grad()
     def damage(part):

@@ -118,7 +118,7 @@ def note_code(out: Path,
     if "report.html" in new: new["report.html"] |= more
     return write_made_by(path, known, new, "study/" if study else "")
 
-APART = ("study/", "bench/") # what is published by itself, beside the demo's results
+APART = ("study/", "bench/", "bench_cuda/") # what is published by itself, beside the demo's results
 
 def write_made_by(path: Path, # of made_by.json
                   known: dict, # what it holds

@@ -54,7 +54,7 @@ def stale_published(published: str | Path | None = None, # None: outputs/publish
     if published is None and readme is None: readme = find_root() / "README.md"
     published = Path(published or find_root() / "outputs" / "published")
     known = read_json(published / "made_by.json") if (published / "made_by.json").is_file() else {}
-    there = [path for folder in ("tables", "figures", "study", "bench") for path in (published / folder).glob("*.*") if path.suffix in (".csv", ".png")]
+    there = [path for folder in ("tables", "figures", "study", "bench", "bench_cuda") for path in (published / folder).glob("*.*") if path.suffix in (".csv", ".png")]
     there += [path for name in ("report.html", "costs.csv", "predictions.png") if (path := published / name).is_file()]
     fingerprint, stale = cache(notebook_fingerprint), {}
     for name in sorted({*known, *(path.relative_to(published).as_posix() for path in there)}):
@@ -134,17 +134,18 @@ def claims_for_readme(table: pd.DataFrame) -> str: # Markdown
     if shown.empty: return f"{tell_claims(table)}."
     return f"{tell_claims(table)}. Those that were decided:\n\n{markdown_table(shown.map(lambda text: str(text).replace(chr(10), '; ')))}"
 
-def bench_for_readme(findings: pd.DataFrame) -> str: # Markdown
-    "What has a goal, and what the papers are about"
-    shown = findings[findings.at_most.notna() | findings.at_least.notna() | findings.part.isin(["naive_step", "guidance", "controlnet", "inference"])]
-    return markdown_table(bench_for_readers(shown).drop(columns="note"))
+def bench_for_readme(findings: pd.DataFrame, machine: pd.DataFrame) -> str: # Markdown
+    "What has a goal, and what the papers are about; and the machine"
+    shown, on = findings[findings.at_most.notna() | findings.at_least.notna() | findings.part.isin(["naive_step", "guidance", "controlnet", "inference"])], machine.iloc[0]
+    where = f"{on.processor}, {on.cores} cores, PyTorch {on.torch}, {on.date}; other programs took at most {on.others_percent:.0f} % of the cores during a part"
+    return f"{markdown_table(bench_for_readers(shown))}\n\n{where}."
 
 BLOCKS = {"table1": (["tables/table1_objectives.csv"], lambda table: markdown_table(table1_for_readers(table))), # block of the README -> its files, and its text from them
           "table4": (["tables/table4_synthesis.csv"], lambda table: markdown_table(table4_for_readers(table))),
           "claims": (["tables/claims.csv"], claims_for_readme),
           "balance": (["tables/balance_table2_unguided.csv", "tables/balance_table3_guided.csv"], lambda *tables: markdown_table(balance_for_readers(*tables))),
           "study": (["study/changes.csv"], lambda table: markdown_table(study_for_readers(table))),
-          "bench": (["bench/findings.csv"], bench_for_readme)}
+          "bench": (["bench/findings.csv", "bench/machine.csv"], bench_for_readme)}
 
 def readme_texts(folder: Path, # an output folder, or the published one
                  names: list,  # of BLOCKS
@@ -199,7 +200,7 @@ def shrink_png(text: str) -> str: # base64 both
 def clean_notebook(source: Path, target: Path, data: str = "") -> Path: # data: a folder outside of the repository, of which the name is kept
     "Copy an executed notebook without papermill's records and with paths relative to the repository"
     text = source.read_text(encoding="utf-8").replace(f"{find_root()}/", "")
-    notebook = json.loads(text.replace(data, Path(data).name) if data else text)
+    notebook = json.loads(text.replace(f"{Path(data).parent}/", "") if Path(data).is_absolute() else text)
     for part in (notebook, *notebook["cells"]): part["metadata"] = {k: v for k, v in part["metadata"].items() if k not in ("papermill", "execution")}
     for output in (output for cell in notebook["cells"] for output in cell.get("outputs", [])):
         if "image/png" in output.get("data", {}): output["data"]["image/png"] = shrink_png(output["data"]["image/png"])
@@ -220,14 +221,15 @@ def publish_study(out: Path, published: Path, readme: Path) -> list: # files wri
     return [*written, _write_page(readme, page)]
 
 def publish_bench(out: Path, published: Path, readme: Path) -> list: # files written
-    "Copy a benchmark's tables, figures and notebook, and refresh the README"
+    "Copy a benchmark's tables, figures and notebook, and refresh the README; one made on a GPU lies apart, in bench_cuda, and changes no page"
     record, notebook = read_json(out / "run.json"), out / "95_bench.ipynb"
     given = record["parameters"]
-    lacking = [f"{part} ({why})" for part, why in record["not_run"].items() if part != "unet"] + ["the tests' sizes"] * given["tiny"] # unet: there may be no GPU
+    lacking = [f"{part} ({why})" for part, why in record["not_run"].items() if part != "unet"] + ["the tests' sizes"] * given["tiny"] + [f"{name} {given[name]}, and not {least}" for name, least in (("repetitions", 5), ("draws", 180_000)) if given[name] < least] # unet: there may be no GPU
     if lacking: raise InputError(f"{out} is not the whole benchmark: {', '.join(lacking)}; run `make bench`")
     if record["notebook_code"] != notebook_fingerprint("95_bench"): raise InputError(f"{out} is old: the code has changed since; run `make bench` again")
-    page = _filled(readme, {"bench": BLOCKS["bench"][1](pd.read_csv(out / "findings.csv"))})
-    written, path = copy_results([*sorted(out.glob("*.csv")), *sorted(out.glob("*.png"))], out, published / "bench"), published / "made_by.json"
+    folder = "bench" if given["device"] == "cpu" else "bench_cuda"
+    page = _filled(readme, {"bench": bench_for_readme(*(pd.read_csv(out / f"{name}.csv") for name in ("findings", "machine")))} if folder == "bench" else {})
+    written, path = copy_results([*sorted(out.glob("*.csv")), *sorted(out.glob("*.png"))], out, published / folder), published / "made_by.json"
     new = {copy.relative_to(published).as_posix(): {"sha256": hash_file(copy), "code": {"95_bench": record["notebook_code"]}} for copy in written}
-    write_made_by(path, read_json(path) if path.is_file() else {}, new, "bench/")
-    return [*written, path, clean_notebook(notebook, published / "bench" / notebook.name, given["celebamask"]), _write_page(readme, page)]
+    write_made_by(path, read_json(path) if path.is_file() else {}, new, f"{folder}/")
+    return [*written, path, clean_notebook(notebook, published / folder / notebook.name, given["celebamask"]), _write_page(readme, page)]

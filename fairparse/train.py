@@ -137,7 +137,8 @@ def hold_faces(faces: FaceSet, device: torch.device) -> tuple: # images (N, H, W
     "Copy a face set to the device, part by part"
     held = tuple(torch.empty(array.shape, dtype=torch.uint8, device=device) for array in (faces.images, faces.masks))
     for tensor, array in zip(held, (faces.images, faces.masks)):
-        for start in range(0, len(array), 1024): tensor[start:start + 1024] = torch.from_numpy(np.array(array[start:start + 1024]))
+        step = max(1, 2**26 // array[:1].nbytes) # 64 MB at a time
+        for start in range(0, len(array), step): tensor[start:start + step] = torch.from_numpy(np.array(array[start:start + step]))
     return held
 
 def take_faces(source: tuple,     # images, masks: of `hold_faces`, or the memory maps
@@ -155,7 +156,7 @@ class Trainer:
                  folder: str | Path,        # gets checkpoint/, model and best weights, history.parquet
                  device: str = "cpu", tensorboard: bool = False, progress: bool = True,
                  measure_gradients: int = 0, # batches an epoch on which each term's gradient is measured, see `22_gradients`
-                resident: bool | None = None, # hold the face set on the device; None: if it is a GPU with room for it
+                 resident: bool | None = None, # hold the face set on the device; None: if it is a GPU with room for it
                 ):
         if not len(train_rows): raise InputError(f"{faces.folder} has no faces for training")
         keep_freed_memory()
@@ -167,7 +168,6 @@ class Trainer:
                                        dataloader_config=DataLoaderConfiguration(split_batches=True))  # a batch is that of all processes: one schedule step each
         if tensorboard: self.accelerator.init_trackers("tensorboard")
         self.device, self.world = self.accelerator.device, self.accelerator.num_processes
-        self.source = hold_faces(faces, self.device) if (room_for(faces, self.device) if resident is None else resident) else (faces.images, faces.masks)
         self.flip = torch.as_tensor(flip_order(faces.classes), device=self.device)
         self.member = (faces.attribute_values(config.groups or None) == 1).astype(np.float32)
         if not self.member.shape[1] and max(self.homotopy.start[2], self.homotopy.end[2]) > 0:
@@ -183,6 +183,7 @@ class Trainer:
         optimizer, scheduler = make_optimizer(parser, config, self.steps * config.epochs // config.accumulate)
         self.parser, self.optimizer, self.scheduler = self.accelerator.prepare(torch.compile(parser) if config.compile else parser, optimizer, scheduler)
         self.average = copy.deepcopy(self.plain).eval() if config.ema else None
+        self.source = hold_faces(faces, self.device) if (room_for(faces, self.device) if resident is None else resident) else (faces.images, faces.masks)
         self.epoch, self.history, self.gradients, self.best, self.updates, self.identity = 0, [], [], -math.inf, 0, training_identity(self)
 
     @property

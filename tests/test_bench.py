@@ -136,11 +136,20 @@ def test_a_busy_machine_is_named(tmp_path, capsys):
     assert "40 % of the machine" in capsys.readouterr().out
 
 
-def test_own_work_is_not_that_of_others():
-    with OtherPrograms() as others:
-        start = time.process_time()
-        while time.process_time() - start < 0.5: sum(range(1000))
-    assert 0 <= others.share <= 1
+def test_own_work_is_not_that_of_others(monkeypatch, clock):
+    "Two cores of ours; in ten seconds we took 3, a child that ended 4, one that lives 5, somebody 2, and a neighbour of the machine 1"
+    import psutil
+    from types import SimpleNamespace as Times
+    done = False
+    def cores(percpu): return [Times(user=10 + done * 9, nice=0, system=0, idle=5, steal=done * 1), Times(user=3, nice=0, system=done * 5, idle=5), Times(user=done * 100, nice=0, system=0)]
+    class Process:
+        def cpu_times(self): return (done * 2, done * 1, done * 4, 0, 99)
+        def children(self, recursive): return [Times(cpu_times=lambda: (1 + done * 5, 0, 99))]
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(psutil, "cpu_times", cores)
+    monkeypatch.setattr(psutil, "Process", Process)
+    with OtherPrograms() as others: clock.now, done = 10, True
+    assert others.share == pytest.approx((9 + 1 + 5 - 3 - 4 - 5) / 20)
 
 
 def test_machine_and_versions():
@@ -181,19 +190,20 @@ def test_no_finished_run(tmp_path):
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    "The benchmark with the tests' sizes, the slowest parts left out"
+    "The whole benchmark with the tests' sizes"
     from conftest import fairparse
     folder = tmp_path_factory.mktemp("bench")
-    asked = json.dumps(["faces", "batches", "step", "counts", "perturb", "bootstrap", "demo"])
-    done = fairparse("run", "95_bench", folder / "95_bench.ipynb", "-p", "out", folder, "-p", "tiny", "true", "-p", "repetitions", "1", "-p", "threads", "1", "-p", "parts", asked)
+    done = fairparse("run", "95_bench", folder / "95_bench.ipynb", "-p", "out", folder, "-p", "tiny", "true", "-p", "repetitions", "1", "-p", "threads", "1")
     assert done.returncode == 0, done.stderr
     return folder
 
 
 def test_notebook_writes_its_records(tiny):
     findings, times, record = pd.read_csv(tiny / "findings.csv"), pd.read_csv(tiny / "times.csv"), json.loads((tiny / "run.json").read_text())
-    assert set(findings.part) == set(times.part) == {"faces", "batches", "step", "counts", "perturb", "bootstrap"} and (times.seconds > 0).all()
-    assert {"guidance", "growth", "unet", "demo"} <= set(record["not_run"]) and record["machine"]["packages"]["torch"] and (tiny / "ratios.png").is_file()
+    timed = {"faces", "batches", "step", "naive_step", "inference", "counts", "perturb", "bootstrap", "controlnet", "gan", "stylegan"}
+    assert set(findings.part) == timed | {"growth"} and set(times.part) == timed and (times.seconds > 0).all()
+    assert set(record["not_run"]) == {"guidance", "unet", "demo"} and record["machine"]["packages"]["torch"] and (tiny / "ratios.png").is_file()
+    assert pd.read_csv(tiny / "machine.csv").repetitions.tolist() == [1]
     assert set(record["others_share"]) == set(findings.part) and not (tiny / "scratch").exists()
 
 
@@ -218,7 +228,7 @@ def finished(folder, source, **changes):
     import shutil
     shutil.copytree(source, folder)
     record = json.loads((folder / "run.json").read_text())
-    record["parameters"] |= {"tiny": False, "parts": [], "celebamask": "/data/mine/CelebAMask-HQ"}
+    record["parameters"] |= {"tiny": False, "repetitions": 5, "celebamask": "/data/mine/CelebAMask-HQ"} | changes.pop("parameters", {})
     (folder / "run.json").write_text(json.dumps(record | {"not_run": {"unet": "there is no GPU here"}} | changes))
     notebook = folder / "95_bench.ipynb"
     notebook.write_text(notebook.read_text().replace('tiny = True', 'celebamask = \\"/data/mine/CelebAMask-HQ\\"'))
@@ -231,17 +241,24 @@ def test_published_with_its_code_and_without_paths(tiny, site):
     written = publish(out, site / "published", site / "README.md")
     made = json.loads((site / "published" / "made_by.json").read_text())
     assert {"tables/a.csv", "bench/findings.csv", "bench/times.csv", "bench/ratios.png"} <= set(made) and all(path.is_file() for path in written)
-    assert "ours, beside" in (site / "README.md").read_text() and "old" not in (site / "README.md").read_text()
+    page = (site / "README.md").read_text()
+    assert "ours, beside" in page and "other programs took at most" in page and "\nold\n" not in page
     copy = (site / "published" / "bench" / "95_bench.ipynb").read_text()
     assert "/data/mine" not in copy and "CelebAMask-HQ" in copy
     assert not [name for name in stale_published(site / "published") if name.startswith("bench/")]
 
 
-@pytest.mark.parametrize("changes, message", [({"notebook_code": "0" * 16}, "is old"), ({"not_run": {"demo": "no run"}}, r"demo \(no run\)")])
+@pytest.mark.parametrize("changes, message", [({"notebook_code": "0" * 16}, "is old"), ({"not_run": {"demo": "no run"}}, r"demo \(no run\)"), ({"parameters": {"repetitions": 3}}, "repetitions 3, and not 5"), ({"parameters": {"draws": 1000}}, "draws 1000")])
 def test_old_or_partial_benchmark_is_not_published(tiny, site, changes, message):
     from fairparse.report import publish
     with pytest.raises(InputError, match=message): publish(finished(site / "out", tiny, **changes), site / "published", site / "README.md")
-    assert "old" in (site / "README.md").read_text() and not (site / "published" / "bench").exists()
+    assert "\nold\n" in (site / "README.md").read_text() and not (site / "published" / "bench").exists()
+
+
+def test_a_gpus_benchmark_lies_apart(tiny, site):
+    from fairparse.report import publish
+    written = publish(finished(site / "out", tiny, parameters={"device": "cuda"}), site / "published", site / "README.md")
+    assert (site / "published" / "bench_cuda" / "findings.csv") in written and "\nold\n" in (site / "README.md").read_text()
 
 
 def test_tests_sizes_are_not_published(tiny, site):

@@ -261,3 +261,9 @@ def test_a_perturbation_of_ones_own(monkeypatch):
     threads = torch.get_num_threads()
     with pytest.raises(RuntimeError, match="broken"): perturb(images(), "broken", 1.0)
     assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("severity", [0.0, 0.3])
+def test_works_in_inference_mode(severity):
+    with torch.inference_mode(): damaged = perturb(images(), "blur", severity, [1, 2, 3])
+    assert torch.equal(damaged.clone(), perturb(images(), "blur", severity, [1, 2, 3]))

@@ -161,3 +161,10 @@ def test_merged_masks_do_not_depend_on_the_reader(tmp_path, monkeypatch, plainly
     if not plainly: monkeypatch.setattr(facefiles, "read_plain_mask", lambda path, size: None)
     merged, full = merge_parts(tuple(parts), 24)
     assert full == (48, 48) and np.array_equal(merged, np.asarray(Image.fromarray(expected).resize((24, 24), Image.Resampling.NEAREST)))
+
+
+def test_a_tall_picture_is_left_to_pillow(tmp_path):
+    "Each row costs Python's time: a small file of a great many rows must not stall a worker"
+    path = tmp_path / "part.png"
+    path.write_bytes(png(np.full((300_000, 1), 255, np.uint8), [0] + [4] * 299_999))
+    assert path.stat().st_size < plain_masks.LARGEST and read_plain_mask(path, 8) is None
