@@ -199,7 +199,8 @@ def shrink_png(text: str) -> str: # base64 both
 
 def clean_notebook(source: Path, target: Path, data: str = "") -> Path: # data: a folder outside of the repository, of which the name is kept
     "Copy an executed notebook without papermill's records and with paths relative to the repository"
-    text = source.read_text(encoding="utf-8").replace(f"{find_root()}/", "")
+    text = source.read_text(encoding="utf-8")
+    for root in (find_root(), *(folder for folder in source.resolve().parents if (folder / "settings.ini").is_file())): text = text.replace(f"{root}/", "")
     notebook = json.loads(text.replace(f"{Path(data).parent}/", "") if Path(data).is_absolute() else text)
     for part in (notebook, *notebook["cells"]): part["metadata"] = {k: v for k, v in part["metadata"].items() if k not in ("papermill", "execution")}
     for output in (output for cell in notebook["cells"] for output in cell.get("outputs", [])):
