@@ -136,7 +136,8 @@ def claims_for_readme(table: pd.DataFrame) -> str: # Markdown
 
 def bench_for_readme(findings: pd.DataFrame, machine: pd.DataFrame) -> str: # Markdown
     "What has a goal, and what the papers are about; and the machine"
-    shown, on = findings[findings.at_most.notna() | findings.at_least.notna() | findings.part.isin(["naive_step", "guidance", "controlnet", "inference"])], machine.iloc[0]
+    compared = findings.part.isin(["naive_step", "guidance", "controlnet", "inference"]) & findings.unit.isin(["times as fast", "painted for one accepted"])
+    shown, on = findings[findings.at_most.notna() | findings.at_least.notna() | compared].fillna({"unit": ""}), machine.iloc[0]
     where = f"{on.processor}, {on.cores} cores, PyTorch {on.torch}, {on.date}; other programs took at most {on.others_percent:.0f} % of the cores during a part"
     return f"{markdown_table(bench_for_readers(shown))}\n\n{where}."
 
