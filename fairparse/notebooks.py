@@ -112,17 +112,24 @@ def check_parameters(notebook: Path,
     return {name: check_type(name, value, known[name], where) for name, value in values.items()}
 
 # %% ../nbs/lib/94_notebooks.ipynb #94-11
-def _imports(tree, package):
-    "Files of the package that a syntax tree imports"
+def _imported_names(node, here):
+    "Full names that an import statement may load; `here` is the name of the package that a relative import starts from"
+    if isinstance(node, ast.Import): return [alias.name for alias in node.names]
+    parents = here.split(".")[:len(here.split(".")) + 1 - node.level] if node.level else []
+    base = ".".join([*parents, *filter(None, [node.module])])
+    return [base, *(f"{base}.{alias.name}" for alias in node.names)]
+
+def _imports(tree, package, folder):
+    "Files of the package that a syntax tree of a module in `folder` imports, with the `__init__.py` of each room on the way"
+    here = ".".join([package.name, *folder.relative_to(package).parts])
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import): names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(filter(None, [package.name if node.level else "", node.module]))
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        else: continue
-        for name in names:
-            path = package / ("/".join(name.split(".")[1:]) + ".py")
-            if name.startswith(f"{package.name}.") and path.is_file(): yield path
+        if not isinstance(node, ast.Import | ast.ImportFrom): continue
+        for name in _imported_names(node, here):
+            top, *parts = name.split(".")
+            if top != package.name: continue
+            for depth in range(1, len(parts) + 1):
+                path = package.joinpath(*parts[:depth])
+                yield from (file for file in (path / "__init__.py", path.with_name(f"{path.name}.py")) if file.is_file())
 
 def _code_tree(notebook):
     "Syntax tree of a notebook's code cells, without magics"
@@ -135,11 +142,12 @@ def notebook_sources(notebook: Path,
                     ) -> list:                    # of paths, sorted
     "Modules of the package that a notebook imports, directly or through other modules"
     package = package or find_root() / "fairparse"
-    found, todo = set(), [_code_tree(notebook)]
+    found, todo = set(), [(_code_tree(notebook), package)]
     while todo:
-        new = set(_imports(todo.pop(), package)) - found
+        tree, folder = todo.pop()
+        new = set(_imports(tree, package, folder)) - found
         found |= new
-        todo += [ast.parse(path.read_text(encoding="utf-8")) for path in new]
+        todo += [(ast.parse(path.read_text(encoding="utf-8")), path.parent) for path in new]
     return sorted(found)
 
 def code_fingerprint(notebook: Path, package: Path | None = None) -> str:

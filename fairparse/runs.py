@@ -161,13 +161,15 @@ def keep_freed_memory():
 # %% ../nbs/lib/00_runs.ipynb #00-21
 def code_version() -> dict:
     "Version of the package, commit of the repository if there is one, and a hash over the package's source files"
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sorted(package_folder().glob("*.py")))).hexdigest()
+    digest = hashlib.sha256()
+    for source in sorted(package_folder().rglob("*.py")):
+        digest.update(f"{source.relative_to(package_folder())}\0".encode() + source.read_bytes())
     commit = None
     if shutil.which("git"):
         with contextlib.suppress(InputError):
             answer = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=find_root(), capture_output=True, text=True)
             commit = answer.stdout.strip() or None
-    return {"version": importlib.metadata.version("fairparse"), "commit": commit, "sources_sha256": digest}
+    return {"version": importlib.metadata.version("fairparse"), "commit": commit, "sources_sha256": digest.hexdigest()}
 
 def package_versions(names=("torch", "torchvision", "segmentation-models-pytorch", "timm", "accelerate", "diffusers", "transformers", "torch-fidelity", "lpips", "numpy", "pandas", "pyarrow", "pillow")) -> dict:
     "Installed version of each package, or None"

@@ -144,3 +144,19 @@ def test_types_that_fit(good): check_types(Settings(**good))
 def test_types_that_do_not_fit_are_named(bad):
     name = next(iter(bad))
     with pytest.raises(InputError, match=f"{name} must be of type {type(getattr(Settings(), name)).__name__}"): check_types(Settings(**bad))
+
+
+def test_code_version_sees_every_module(tmp_path, monkeypatch):
+    "Also those in rooms: otherwise a benchmark would take parts measured by other code for its own"
+    package = tmp_path / "fairparse"
+    (package / "data" / "__pycache__").mkdir(parents=True)
+    for name in ("__init__.py", "data/__init__.py", "data/labels.py"): (package / name).write_text("")
+    monkeypatch.setattr("fairparse.runs.package_folder", lambda: package)
+    empty = code_version()["sources_sha256"]
+    (package / "data" / "labels.py").write_text("CLASSES = 19")
+    changed = code_version()["sources_sha256"]
+    (package / "data" / "labels.py").rename(package / "data" / "names.py")
+    moved = code_version()["sources_sha256"]
+    assert len({empty, changed, moved}) == 3
+    (package / "data" / "__pycache__" / "labels.pyc").write_text("1")
+    assert code_version()["sources_sha256"] == moved

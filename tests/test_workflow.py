@@ -10,7 +10,7 @@ import psutil
 from conftest import ROOT, fairparse, write_notebook
 from test_cli import celeba, wait_until
 
-from fairparse.notebooks import notebook_sources
+from fairparse.notebooks import code_fingerprint, notebook_sources
 
 
 BASE = ("prepare", "train", "table1", "table3", "figure2")  # the toy has content for these
@@ -108,6 +108,23 @@ def test_modules_that_a_notebook_imports(tmp_path):
         (package / f"{name}.py").write_text(code)
     path = write_notebook(tmp_path / "20_toy.ipynb", "x = 1", "%matplotlib inline\nfrom fairparse.a import y\nimport numpy", "from fairparse import sub\nfrom fairparse.sub import g")
     assert [str(p.relative_to(package)) for p in notebook_sources(path, package)] == ["a.py", "b.py", "c.py", "d.py", "sub/g.py"]
+
+
+def test_relative_imports_of_every_level_are_followed(tmp_path):
+    "A module of a room that dropped out of the fingerprint would leave stale results in place"
+    package = tmp_path / "fairparse"
+    for name, code in {"core/__init__": "", "core/runs": "", "data/__init__": "", "data/labels": "from ..core.runs import x", "data/show": "", "core/show": "",
+                       "data/sets/__init__": "from . import deep", "data/sets/deep": "from ..labels import x\nfrom ... import data", "__init__": "__version__ = '1'",
+                       "train": "def f():\n    from .data import show\n    from .data.sets import y"}.items():
+        path = package / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code)
+    notebook = write_notebook(tmp_path / "20_toy.ipynb", "x = 1", "from fairparse.train import f")
+    found = [str(p.relative_to(package)) for p in notebook_sources(notebook, package)]
+    assert found == ["core/__init__.py", "core/runs.py", "data/__init__.py", "data/labels.py", "data/sets/__init__.py", "data/sets/deep.py", "data/show.py", "train.py"]
+    before = code_fingerprint(notebook, package)
+    (package / "core" / "runs.py").write_text("x = 2")
+    assert code_fingerprint(notebook, package) != before
 
 
 def test_a_fault_keeps_the_checkpoint_and_the_log(toy_root):
