@@ -1,4 +1,5 @@
 """Package metadata, read from `settings.ini` so that nbdev and pip agree on every value."""
+
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -27,6 +28,9 @@ setup(
     packages=find_packages(include=["fairparse", "fairparse.*"]),
     package_data={"fairparse": ["assets/**/*"]},
     install_requires=words("requirements"),
-    extras_require={extra: words(f"{extra}_requirements") for extra in ("offline", "onnx", "docs", "clusters", "dev")},
+    extras_require={
+        extra: words(f"{extra}_requirements")
+        for extra in ("offline", "onnx", "docs", "clusters", "dev")
+    },
     entry_points={"console_scripts": words("console_scripts")},
 )

@@ -28,116 +28,211 @@ from .records import Schema
 from .runs import InputError, explain_write_errors
 
 # %% ../nbs/lib/63_annotate.ipynb #63-05
-LABELS = Schema("labels", {"id": "str", "task": "str", "label": "str", "by": "str", "model": "str",
-                           "confidence": "float64", "margin": "float64", "entropy": "float64"})
+LABELS = Schema(
+    "labels",
+    {
+        "id": "str",
+        "task": "str",
+        "label": "str",
+        "by": "str",
+        "model": "str",
+        "confidence": "float64",
+        "margin": "float64",
+        "entropy": "float64",
+    },
+)
 
-def model_labels(ids: list,                  # N different names
-                 task: str,                  # what was asked, e.g. "smile"
-                 classes: list,              # C names
-                 probabilities: np.ndarray,  # (N, C), rows add up to 1
-                ) -> pd.DataFrame:           # see `LABELS`
+
+def model_labels(
+    ids: list,  # N different names
+    task: str,  # what was asked, e.g. "smile"
+    classes: list,  # C names
+    probabilities: np.ndarray,  # (N, C), rows add up to 1
+) -> pd.DataFrame:  # see `LABELS`
     "The model's label of each item with its doubt; `InputError` for probabilities that are none"
     p, ids = np.asarray(probabilities, float), [str(i) for i in ids]
-    if p.shape != (len(ids), len(classes)) or len(classes) < 2: raise InputError(f"{task}: probabilities of shape {p.shape} do not fit {len(ids)} items and {len(classes)} classes (at least 2)")
+    if p.shape != (len(ids), len(classes)) or len(classes) < 2:
+        raise InputError(
+            f"{task}: probabilities of shape {p.shape} do not fit {len(ids)} items and {len(classes)} classes (at least 2)"
+        )
     bad = ~(np.isfinite(p).all(1) & (p >= 0).all(1) & (abs(p.sum(1) - 1) < 1e-3))
-    if bad.any(): raise InputError(f"{task}: the probabilities {p[bad][0].tolist()} of item {ids[np.argmax(bad)]} are not positive numbers that add up to 1")
-    if repeated := [i for i, n in Counter(ids).items() if n > 1]: raise InputError(f"{task}: items appear twice: {repeated[:5]}")
+    if bad.any():
+        raise InputError(
+            f"{task}: the probabilities {p[bad][0].tolist()} of item {ids[np.argmax(bad)]} are not positive numbers that add up to 1"
+        )
+    if repeated := [i for i, n in Counter(ids).items() if n > 1]:
+        raise InputError(f"{task}: items appear twice: {repeated[:5]}")
     ordered, best = np.sort(p, 1), [classes[c] for c in p.argmax(1)]
     entropy = -(p * np.log(np.where(p > 0, p, 1))).sum(1)
-    return LABELS.check(pd.DataFrame({"id": ids, "task": task, "label": best, "by": "model", "model": best, "confidence": ordered[:, -1],
-                                      "margin": ordered[:, -1] - ordered[:, -2], "entropy": entropy}))
+    return LABELS.check(
+        pd.DataFrame(
+            {
+                "id": ids,
+                "task": task,
+                "label": best,
+                "by": "model",
+                "model": best,
+                "confidence": ordered[:, -1],
+                "margin": ordered[:, -1] - ordered[:, -2],
+                "entropy": entropy,
+            }
+        )
+    )
 
 # %% ../nbs/lib/63_annotate.ipynb #63-08
 MEASURES = ("confidence", "margin", "entropy", "random")
 
-def queue(labels: pd.DataFrame,          # see `LABELS`
-          task: str,
-          measure: str = "confidence",   # one of `MEASURES`
-          below: float | None = None,    # only items whose confidence is below this; None: all
-          at_most: int | None = None,    # only the first so many; None: all
-          done: set = frozenset(),       # ids to leave out, e.g. `Journal.done`
-          seed: int = 0,                 # of the random order
-         ) -> pd.DataFrame:              # rows of `labels`, the most doubtful first
+
+def queue(
+    labels: pd.DataFrame,  # see `LABELS`
+    task: str,
+    measure: str = "confidence",  # one of `MEASURES`
+    below: float | None = None,  # only items whose confidence is below this; None: all
+    at_most: int | None = None,  # only the first so many; None: all
+    done: set = frozenset(),  # ids to leave out, e.g. `Journal.done`
+    seed: int = 0,  # of the random order
+) -> pd.DataFrame:  # rows of `labels`, the most doubtful first
     "What a person should look at, in order; `InputError` for an unknown task or measure"
     labels = LABELS.check(labels)
-    if measure not in MEASURES: raise InputError(f"measure {measure!r} is none of {MEASURES}")
-    if task not in set(labels.task): raise InputError(f"there are no labels of task {task!r}: there are {sorted(set(labels.task))}")
+    if measure not in MEASURES:
+        raise InputError(f"measure {measure!r} is none of {MEASURES}")
+    if task not in set(labels.task):
+        raise InputError(
+            f"there are no labels of task {task!r}: there are {sorted(set(labels.task))}"
+        )
     rows = labels[labels.task == task].sort_values("id")
-    if measure == "random": rows = rows.sample(frac=1, random_state=np.random.default_rng(seed))
-    else: rows = rows.sort_values(measure, ascending=measure != "entropy", kind="stable")
+    if measure == "random":
+        rows = rows.sample(frac=1, random_state=np.random.default_rng(seed))
+    else:
+        rows = rows.sort_values(measure, ascending=measure != "entropy", kind="stable")
     rows = rows[~rows.id.isin(list(done))]
-    if below is not None: rows = rows[rows.confidence < below]
+    if below is not None:
+        rows = rows[rows.confidence < below]
     return rows.head(len(rows) if at_most is None else at_most).reset_index(drop=True)
 
 # %% ../nbs/lib/63_annotate.ipynb #63-11
 ACTIONS = ("label", "skip", "undo")
-_fields = {"time": (int, float), "action": str, "task": str, "id": str, "label": str, "model": str, "confidence": (int, float, type(None)), "shown": bool}
+_fields = {
+    "time": (int, float),
+    "action": str,
+    "task": str,
+    "id": str,
+    "label": str,
+    "model": str,
+    "confidence": (int, float, type(None)),
+    "shown": bool,
+}
 
-def append_line(file,          # opened for appending bytes, unbuffered
-                line: bytes,
-               ):
+
+def append_line(
+    file,  # opened for appending bytes, unbuffered
+    line: bytes,
+):
     "Add a line and wait until it is on the disk; if that fails, the file is as it was"
     size = os.fstat(file.fileno()).st_size
     try:
-        while line: line = line[file.write(line):]
+        while line:
+            line = line[file.write(line) :]
         os.fsync(file.fileno())
     except OSError:
         file.truncate(size)
         raise
 
+
 def _parse(line: bytes, where: str) -> dict:
     "One line of a journal; `InputError` naming `where` if it is none"
-    try: entry = json.loads(line)
-    except ValueError as error: raise InputError(f"{where} is damaged ({error}): bring the file back from a copy, or delete that line and label its item again") from error
-    sound = isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in _fields.items()) and entry["action"] in ACTIONS
-    if not sound: raise InputError(f"{where} is no entry of a journal: it must have {list(_fields)} and an action of {ACTIONS}")
+    try:
+        entry = json.loads(line)
+    except ValueError as error:
+        raise InputError(
+            f"{where} is damaged ({error}): bring the file back from a copy, or delete that line and label its item again"
+        ) from error
+    sound = (
+        isinstance(entry, dict)
+        and all(isinstance(entry.get(name), kind) for name, kind in _fields.items())
+        and entry["action"] in ACTIONS
+    )
+    if not sound:
+        raise InputError(
+            f"{where} is no entry of a journal: it must have {list(_fields)} and an action of {ACTIONS}"
+        )
     return entry
 
 # %% ../nbs/lib/63_annotate.ipynb #63-13
-def _take_back(entries: list, task: str) -> dict | None: # the entry, or None
+def _take_back(entries: list, task: str) -> dict | None:  # the entry, or None
     "Remove the last entry of `task`"
     last = next((k for k in reversed(range(len(entries))) if entries[k]["task"] == task), None)
     return None if last is None else entries.pop(last)
 
-def replay(content: bytes,      # of a journal
-           path: str | Path,    # named in errors
-          ) -> tuple:           # entries that stand (list of dicts), the half-written end (bytes, usually empty)
+
+def replay(
+    content: bytes,  # of a journal
+    path: str | Path,  # named in errors
+) -> tuple:  # entries that stand (list of dicts), the half-written end (bytes, usually empty)
     "What a journal says once every undo is done; `InputError` for a damaged line"
     *lines, end = content.split(b"\n")
     if end:
-        try: lines, end = [*lines, end] if _parse(end, "") else lines, b""
-        except InputError: warnings.warn(f"the last entry of {path} is half written and left out: its item has to be labelled again", stacklevel=3)
+        try:
+            lines, end = [*lines, end] if _parse(end, "") else lines, b""
+        except InputError:
+            warnings.warn(
+                f"the last entry of {path} is half written and left out: its item has to be labelled again",
+                stacklevel=3,
+            )
     entries = []
     for number, line in enumerate(lines, 1):
         entry = _parse(line, f"line {number} of {path}")
-        if entry["action"] != "undo": entries.append(entry)
+        if entry["action"] != "undo":
+            entries.append(entry)
         elif (taken := _take_back(entries, entry["task"])) is None or taken["id"] != entry["id"]:
-            raise InputError(f"line {number} of {path} takes back {entry['id']}, but {taken['id'] if taken else 'nothing'} came before it: a line is missing; bring the file back from a copy")
+            raise InputError(
+                f"line {number} of {path} takes back {entry['id']}, but {taken['id'] if taken else 'nothing'} came before it: a line is missing; bring the file back from a copy"
+            )
     return entries, end
 
 # %% ../nbs/lib/63_annotate.ipynb #63-15
-_open_journals = weakref.WeakValueDictionary() # path -> the journal of this process that writes to it
+_open_journals = (
+    weakref.WeakValueDictionary()
+)  # path -> the journal of this process that writes to it
+
 
 class Journal:
     "The labels of one annotator; an entry is on the disk when the call that makes it returns"
-    def __init__(self, folder: str | Path,  # made if missing
-                 annotator: str,            # letters, digits, "_", "-" and ".": it names the file
-                ):
-        if not re.fullmatch(r"\w[\w.-]{0,63}", annotator): raise InputError(f"annotator {annotator!r} cannot name a file: use letters, digits, \"_\", \"-\" and \".\", at most 64")
+
+    def __init__(
+        self,
+        folder: str | Path,  # made if missing
+        annotator: str,  # letters, digits, "_", "-" and ".": it names the file
+    ):
+        if not re.fullmatch(r"\w[\w.-]{0,63}", annotator):
+            raise InputError(
+                f'annotator {annotator!r} cannot name a file: use letters, digits, "_", "-" and ".", at most 64'
+            )
         self.path, self.annotator = Path(folder).resolve() / f"{annotator}.jsonl", annotator
-        if self.path in _open_journals: _open_journals[self.path].close()
+        if self.path in _open_journals:
+            _open_journals[self.path].close()
         with explain_write_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "a+b", buffering=0)
-        try: fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: self.close(); raise InputError(f"{self.path} is open in another program: shut that kernel down, or label under another name") from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise InputError(
+                f"{self.path} is open in another program: shut that kernel down, or label under another name"
+            ) from None
         self._file.seek(0)
         content = self._file.read()
-        try: self.entries, torn = replay(content, self.path)
-        except InputError: self.close(); raise
-        self.torn = torn.decode(errors="replace")   # what a power cut left of the last line
-        if torn: self._file.truncate(len(content) - len(torn))
-        elif content and not content.endswith(b"\n"): self._file.write(b"\n")
+        try:
+            self.entries, torn = replay(content, self.path)
+        except InputError:
+            self.close()
+            raise
+        self.torn = torn.decode(errors="replace")  # what a power cut left of the last line
+        if torn:
+            self._file.truncate(len(content) - len(torn))
+        elif content and not content.endswith(b"\n"):
+            self._file.write(b"\n")
         _open_journals[self.path] = self
 
     def close(self):
@@ -146,64 +241,123 @@ class Journal:
 
     def _append(self, entry: dict):
         "Save `entry`, or raise and leave everything as it was"
-        if self._file.closed: raise InputError(f"{self.path} was opened again by a later cell: go on there, or run this cell again")
-        with explain_write_errors(self.path): append_line(self._file, (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        if self._file.closed:
+            raise InputError(
+                f"{self.path} was opened again by a later cell: go on there, or run this cell again"
+            )
+        with explain_write_errors(self.path):
+            append_line(
+                self._file, (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n").encode()
+            )
 
-    def record(self, action: str,                # "label" or "skip"
-               task: str, id: str,
-               label: str = "",                  # empty for "skip"
-               model: str = "",                  # what the model says
-               confidence: float | None = None,  # and how sure it is
-               shown: bool = False,              # could the annotator see that?
-              ):
+    def record(
+        self,
+        action: str,  # "label" or "skip"
+        task: str,
+        id: str,
+        label: str = "",  # empty for "skip"
+        model: str = "",  # what the model says
+        confidence: float | None = None,  # and how sure it is
+        shown: bool = False,  # could the annotator see that?
+    ):
         "Save an answer; `InputError` if it cannot be saved, and then nothing has changed"
-        if (action, bool(label)) not in (("label", True), ("skip", False)): raise InputError(f"{action!r} with the label {label!r} is neither a label nor a skip")
+        if (action, bool(label)) not in (("label", True), ("skip", False)):
+            raise InputError(f"{action!r} with the label {label!r} is neither a label nor a skip")
         confidence = None if confidence is None or math.isnan(confidence) else float(confidence)
-        entry = {"time": time.time(), "action": action, "task": task, "id": id, "label": label, "model": model, "confidence": confidence, "shown": bool(shown)}
+        entry = {
+            "time": time.time(),
+            "action": action,
+            "task": task,
+            "id": id,
+            "label": label,
+            "model": model,
+            "confidence": confidence,
+            "shown": bool(shown),
+        }
         self._append(entry)
         self.entries.append(entry)
 
-    def undo(self, task: str) -> str | None: # id of the item, None if there was nothing to take back
+    def undo(
+        self, task: str
+    ) -> str | None:  # id of the item, None if there was nothing to take back
         "Take back the last answer of `task`, with a line of its own"
         last = next((e for e in reversed(self.entries) if e["task"] == task), None)
-        if last is None: return None
+        if last is None:
+            return None
         self._append({**last, "time": time.time(), "action": "undo"})
         return _take_back(self.entries, task)["id"]
 
-    def done(self, task: str) -> set: # ids, those that were skipped among them
+    def done(self, task: str) -> set:  # ids, those that were skipped among them
         "Items that need no further look"
         return {e["id"] for e in self.entries if e["task"] == task}
 
 # %% ../nbs/lib/63_annotate.ipynb #63-18
-ANNOTATIONS = Schema("annotations", {"id": "str", "task": "str", "label": "str", "annotator": "str", "time": "float64",
-                                     "model": "str", "confidence": "float64", "shown": "bool"})
+ANNOTATIONS = Schema(
+    "annotations",
+    {
+        "id": "str",
+        "task": "str",
+        "label": "str",
+        "annotator": "str",
+        "time": "float64",
+        "model": "str",
+        "confidence": "float64",
+        "shown": "bool",
+    },
+)
 
-def read_annotations(folder: str | Path, # holds one `{annotator}.jsonl` an annotator
-                    ) -> pd.DataFrame:   # see `ANNOTATIONS`; the last word of each annotator on each item and task
+
+def read_annotations(
+    folder: str | Path,  # holds one `{annotator}.jsonl` an annotator
+) -> pd.DataFrame:  # see `ANNOTATIONS`; the last word of each annotator on each item and task
     "The answers of all annotators, also while they work; `InputError` for a missing folder or a damaged file"
     folder = Path(folder)
-    if not folder.is_dir(): raise InputError(f"{folder} is missing: label something first, or name the folder that holds the annotators' .jsonl files")
-    rows = [{**entry, "annotator": path.stem} for path in sorted(folder.glob("*.jsonl")) for entry in replay(path.read_bytes(), path)[0]]
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder} is missing: label something first, or name the folder that holds the annotators' .jsonl files"
+        )
+    rows = [
+        {**entry, "annotator": path.stem}
+        for path in sorted(folder.glob("*.jsonl"))
+        for entry in replay(path.read_bytes(), path)[0]
+    ]
     table = ANNOTATIONS.check(pd.DataFrame(rows, columns=list(ANNOTATIONS.columns)), str(folder))
     return table.drop_duplicates(["id", "task", "annotator"], keep="last", ignore_index=True)
 
-def labels_of(annotations: pd.DataFrame, task: str, annotator: str) -> pd.Series: # label of each id, without skips
+
+def labels_of(
+    annotations: pd.DataFrame, task: str, annotator: str
+) -> pd.Series:  # label of each id, without skips
     "What one annotator said about one task"
-    rows = annotations[(annotations.task == task) & (annotations.annotator == annotator) & (annotations.label != "")]
+    rows = annotations[
+        (annotations.task == task)
+        & (annotations.annotator == annotator)
+        & (annotations.label != "")
+    ]
     return rows.set_index("id").label
 
 # %% ../nbs/lib/63_annotate.ipynb #63-19
-def keep_annotations(annotations: pd.DataFrame, # see `ANNOTATIONS`, such as `label_studio.import_studio` gives
-                     folder: str | Path,        # of the journals
-                    ) -> int:                   # answers that were new
+def keep_annotations(
+    annotations: pd.DataFrame,  # see `ANNOTATIONS`, such as `label_studio.import_studio` gives
+    folder: str | Path,  # of the journals
+) -> int:  # answers that were new
     "Write people's answers from elsewhere into their journals; those that are there already are left alone"
     added = 0
     for annotator, rows in ANNOTATIONS.check(annotations).groupby("annotator", sort=False):
         journal = Journal(folder, annotator)
         there = {(e["task"], e["id"]): e["label"] for e in journal.entries}
         for row in rows.itertuples():
-            if there.get((row.task, row.id)) == row.label: continue
-            journal.record("label" if row.label else "skip", row.task, row.id, row.label, row.model, row.confidence, bool(row.shown))
+            if there.get((row.task, row.id)) == row.label:
+                continue
+            journal.record(
+                "label" if row.label else "skip",
+                row.task,
+                row.id,
+                row.label,
+                row.model,
+                row.confidence,
+                bool(row.shown),
+            )
             added += 1
         journal.close()
     return added
@@ -212,53 +366,101 @@ def keep_annotations(annotations: pd.DataFrame, # see `ANNOTATIONS`, such as `la
 @dataclass(frozen=True)
 class Agreement:
     "How far two annotators agree, on the items that both have labelled"
-    n: int                   # items
-    share: float             # of equal labels, 0..1
-    kappa: float             # Cohen's, NaN where it is undefined
-    low: float               # 95 % interval of kappa
+
+    n: int  # items
+    share: float  # of equal labels, 0..1
+    kappa: float  # Cohen's, NaN where it is undefined
+    low: float  # 95 % interval of kappa
     high: float
     confusion: pd.DataFrame  # rows: first annotator, columns: second
-    note: str                # why kappa is undefined, else empty
+    note: str  # why kappa is undefined, else empty
 
-def kappa_interval(counts: np.ndarray, # (C, C), how often each pair of labels was given
-                  ) -> tuple:          # share of agreement, kappa, and its 95 % interval; NaN where undefined
+
+def kappa_interval(
+    counts: np.ndarray,  # (C, C), how often each pair of labels was given
+) -> tuple:  # share of agreement, kappa, and its 95 % interval; NaN where undefined
     "Cohen's kappa from a confusion of two annotators"
     n = counts.sum()
     share, chance = np.trace(counts) / n, (counts.sum(0) @ counts.sum(1)) / n**2
-    if chance == 1: return share, math.nan, math.nan, math.nan
-    kappa, low, high = ((s - chance) / (1 - chance) for s in (share, *map(float, wilson(share * n, n))))
+    if chance == 1:
+        return share, math.nan, math.nan, math.nan
+    kappa, low, high = (
+        (s - chance) / (1 - chance) for s in (share, *map(float, wilson(share * n, n)))
+    )
     return share, kappa, max(low, -1.0), high
 
-def agreement(first: pd.Series,   # label of each id, see `labels_of`
-              second: pd.Series,
-             ) -> Agreement:
+
+def agreement(
+    first: pd.Series,  # label of each id, see `labels_of`
+    second: pd.Series,
+) -> Agreement:
     "Cohen's kappa with its interval, the share of agreement and the confusion; `InputError` if an id appears twice"
     for name, labels in (("first", first), ("second", second)):
-        if labels.index.has_duplicates: raise InputError(f"the {name} annotator has two labels for {labels.index[labels.index.duplicated()][0]}")
+        if labels.index.has_duplicates:
+            raise InputError(
+                f"the {name} annotator has two labels for {labels.index[labels.index.duplicated()][0]}"
+            )
     ids = first.index.intersection(second.index, sort=False)
     classes = sorted({*first[ids], *second[ids]})
-    confusion = pd.crosstab(pd.Categorical(first[ids], classes), pd.Categorical(second[ids], classes), rownames=["first"], colnames=["second"], dropna=False)
+    confusion = pd.crosstab(
+        pd.Categorical(first[ids], classes),
+        pd.Categorical(second[ids], classes),
+        rownames=["first"],
+        colnames=["second"],
+        dropna=False,
+    )
     n, nan = len(ids), math.nan
-    if n == 0: return Agreement(0, nan, nan, nan, nan, confusion, "no item was labelled by both")
-    note = f"both said {classes[0]!r} to everything: chance would agree as well, so kappa is undefined" if len(classes) == 1 else ""
+    if n == 0:
+        return Agreement(0, nan, nan, nan, nan, confusion, "no item was labelled by both")
+    note = (
+        f"both said {classes[0]!r} to everything: chance would agree as well, so kappa is undefined"
+        if len(classes) == 1
+        else ""
+    )
     return Agreement(n, *map(float, kappa_interval(confusion.to_numpy())), confusion, note)
 
 # %% ../nbs/lib/63_annotate.ipynb #63-25
-def merge_labels(labels: pd.DataFrame,       # see `LABELS`
-                 annotations: pd.DataFrame,  # see `ANNOTATIONS`
-                ) -> tuple:                  # labels with `by` = "model", "person:ann", "person:ann, bob" or "disputed:ann, bob"; the disputed items with everybody's label
+def merge_labels(
+    labels: pd.DataFrame,  # see `LABELS`
+    annotations: pd.DataFrame,  # see `ANNOTATIONS`
+) -> tuple:  # labels with `by` = "model", "person:ann", "person:ann, bob" or "disputed:ann, bob"; the disputed items with everybody's label
     "Put people's labels in the place of the model's; `InputError` for items that are not in `labels`, or twice, and for two labels from one person"
     merged, given = LABELS.check(labels).set_index(["task", "id"]), ANNOTATIONS.check(annotations)
     given = given[given.label != ""]
-    if merged.index.has_duplicates: raise InputError(f"{merged.index[merged.index.duplicated()][0]} (task, id) stands in the table twice")
+    if merged.index.has_duplicates:
+        raise InputError(
+            f"{merged.index[merged.index.duplicated()][0]} (task, id) stands in the table twice"
+        )
     unknown = [key for key in zip(given.task, given.id) if key not in merged.index]
-    if unknown: raise InputError(f"labels were given for items that are not in the table: {list(dict.fromkeys(unknown))[:5]} (task, id)")
-    if (twice := given.duplicated(["task", "id", "annotator"])).any(): raise InputError(f"{given.annotator[twice].iloc[0]} has two labels for {given.id[twice].iloc[0]} ({given.task[twice].iloc[0]}): keep the one that counts")
+    if unknown:
+        raise InputError(
+            f"labels were given for items that are not in the table: {list(dict.fromkeys(unknown))[:5]} (task, id)"
+        )
+    if (twice := given.duplicated(["task", "id", "annotator"])).any():
+        raise InputError(
+            f"{given.annotator[twice].iloc[0]} has two labels for {given.id[twice].iloc[0]} ({given.task[twice].iloc[0]}): keep the one that counts"
+        )
     disputed = []
     for key, rows in given.groupby(["task", "id"], sort=False):
         label, votes = Counter(rows.label).most_common(1)[0]
-        if 2 * votes > len(rows): merged.loc[key, ["label", "by"]] = label, "person:" + ", ".join(sorted(rows.annotator[rows.label == label]))
+        if 2 * votes > len(rows):
+            merged.loc[key, ["label", "by"]] = (
+                label,
+                "person:" + ", ".join(sorted(rows.annotator[rows.label == label])),
+            )
         else:
-            merged.loc[key, ["label", "by"]] = merged.loc[key, "model"], "disputed:" + ", ".join(sorted(rows.annotator))
-            disputed.append({"id": key[1], "task": key[0], "model": merged.loc[key, "model"], **dict(zip(rows.annotator, rows.label))})
-    return LABELS.check(merged.reset_index()), pd.DataFrame(disputed, columns=None if disputed else ["id", "task", "model"])
+            merged.loc[key, ["label", "by"]] = (
+                merged.loc[key, "model"],
+                "disputed:" + ", ".join(sorted(rows.annotator)),
+            )
+            disputed.append(
+                {
+                    "id": key[1],
+                    "task": key[0],
+                    "model": merged.loc[key, "model"],
+                    **dict(zip(rows.annotator, rows.label)),
+                }
+            )
+    return LABELS.check(merged.reset_index()), pd.DataFrame(
+        disputed, columns=None if disputed else ["id", "task", "model"]
+    )

@@ -28,169 +28,337 @@ from .runs import InputError, Run
 from .tables import gather_with_ids, table3
 
 # %% ../nbs/lib/33_audit.ipynb #33-06
-def match_faces(truth: Truth, parsers: dict, # name -> setting -> id -> path, see `find_settings`
-                partial: bool = False) -> tuple: # positions of the faces, settings, notes for the reader
+def match_faces(
+    truth: Truth,
+    parsers: dict,  # name -> setting -> id -> path, see `find_settings`
+    partial: bool = False,
+) -> tuple:  # positions of the faces, settings, notes for the reader
     "Faces and settings that all parsers have; unless `partial`, `InputError` if one lacks any"
     stems, notes = truth.stems, []
     every = list(dict.fromkeys(setting for found in parsers.values() for setting in found))
-    settings, there = [s for s in every if all(s in found for found in parsers.values())], np.ones(len(stems), bool)
+    settings, there = (
+        [s for s in every if all(s in found for found in parsers.values())],
+        np.ones(len(stems), bool),
+    )
     remedy = "or compare what all parsers have with --partial"
     for name, found in parsers.items():
         lacking = [setting_name(*s) for s in every if s not in found]
-        if lacking and not partial: raise InputError(f"{name} has no maps for the settings {', '.join(lacking)}, which another parser has: add them, {remedy}")
+        if lacking and not partial:
+            raise InputError(
+                f"{name} has no maps for the settings {', '.join(lacking)}, which another parser has: add them, {remedy}"
+            )
         for setting in settings:
             has = np.array([stem in found[setting] for stem in stems])
-            missing, first = [stem for stem, ok in zip(stems, has) if not ok], next(iter(found[setting].values()))
-            if missing and not partial: raise InputError(f"{name} lacks the {setting_name(*setting)} maps of {len(missing)} of {len(stems)} faces ({', '.join(missing[:3])}{', …' * (len(missing) > 3)}; "
-                                                         f"a map that is there: {first}): add them, {remedy}")
+            missing, first = (
+                [stem for stem, ok in zip(stems, has) if not ok],
+                next(iter(found[setting].values())),
+            )
+            if missing and not partial:
+                raise InputError(
+                    f"{name} lacks the {setting_name(*setting)} maps of {len(missing)} of {len(stems)} faces ({', '.join(missing[:3])}{', …' * (len(missing) > 3)}; "
+                    f"a map that is there: {first}): add them, {remedy}"
+                )
             there &= has
         extra = sum(len(found[s].keys() - set(stems)) for s in settings)
-        if extra: notes.append(f"{name}: {extra} maps of faces that the truth does not have are ignored")
-    if not there.any(): raise InputError(f"no face of {truth.folder} has maps of all parsers: name the maps like the truth, for instance {stems[0]}.png")
-    if not there.all(): notes.append(f"{(~there).sum()} of {len(stems)} faces are left out, because not every parser has their maps")
-    if len(settings) < len(every): notes.append(f"settings left out, because not every parser has them: {', '.join(setting_name(*s) for s in every if s not in settings)}")
+        if extra:
+            notes.append(f"{name}: {extra} maps of faces that the truth does not have are ignored")
+    if not there.any():
+        raise InputError(
+            f"no face of {truth.folder} has maps of all parsers: name the maps like the truth, for instance {stems[0]}.png"
+        )
+    if not there.all():
+        notes.append(
+            f"{(~there).sum()} of {len(stems)} faces are left out, because not every parser has their maps"
+        )
+    if len(settings) < len(every):
+        notes.append(
+            f"settings left out, because not every parser has them: {', '.join(setting_name(*s) for s in every if s not in settings)}"
+        )
     return np.flatnonzero(there), settings, notes
 
 # %% ../nbs/lib/33_audit.ipynb #33-08
-def count_map(true: np.ndarray, pred: np.ndarray) -> np.ndarray: # (C, 3) int64
+def count_map(true: np.ndarray, pred: np.ndarray) -> np.ndarray:  # (C, 3) int64
     "tp, fp, fn of each class in one label map"
-    matrix = np.bincount(true.ravel().astype(np.int32) * NUM_CLASSES + pred.ravel(), minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES)
+    matrix = np.bincount(
+        true.ravel().astype(np.int32) * NUM_CLASSES + pred.ravel(), minlength=NUM_CLASSES**2
+    ).reshape(NUM_CLASSES, NUM_CLASSES)
     tp = matrix.diagonal()
     return np.stack([tp, matrix.sum(0) - tp, matrix.sum(1) - tp], -1)
 
-def count_faces(truth: Truth, rows: np.ndarray, parsers: dict, settings: list, tables: dict, # name -> value table
-                threads: int = 1, progress: bool = True) -> tuple: # {(name, setting): (N, C, 3)}, notes
+
+def count_faces(
+    truth: Truth,
+    rows: np.ndarray,
+    parsers: dict,
+    settings: list,
+    tables: dict,  # name -> value table
+    threads: int = 1,
+    progress: bool = True,
+) -> tuple:  # {(name, setting): (N, C, 3)}, notes
     "Count all maps; `InputError` names the first that is unreadable, holds an unknown value, or has another shape than its truth"
     jobs, stems = [(name, setting) for name in parsers for setting in settings], truth.stems
     resized = {}
+
     def count(row):
         (true, full), counts = truth.read(row), []
         for name, setting in jobs:
             path = parsers[name][setting][stems[row]]
             pred, size = read_map(path, tables[name], true.shape[::-1])
-            if abs(size[0] * full[1] - size[1] * full[0]) > max(size + full): raise InputError(f"{path} is {size[0]}x{size[1]}, but its truth is {full[0]}x{full[1]}: they have another shape; parse the whole image, without cropping")
-            if size != true.shape[::-1]: resized[name] = f"{name}: maps of another size than the truth ({size[0]}x{size[1]} beside {true.shape[1]}x{true.shape[0]}) are compared at the truth's size, by the nearest pixel"
+            if abs(size[0] * full[1] - size[1] * full[0]) > max(size + full):
+                raise InputError(
+                    f"{path} is {size[0]}x{size[1]}, but its truth is {full[0]}x{full[1]}: they have another shape; parse the whole image, without cropping"
+                )
+            if size != true.shape[::-1]:
+                resized[name] = (
+                    f"{name}: maps of another size than the truth ({size[0]}x{size[1]} beside {true.shape[1]}x{true.shape[0]}) are compared at the truth's size, by the nearest pixel"
+                )
             counts.append(count_map(true, pred))
         return counts
-    with ThreadPoolExecutor(threads) as pool: found = list(tqdm(pool.map(count, rows), desc="audit", unit="face", total=len(rows), mininterval=2, disable=not progress))
-    return dict(zip(jobs, np.array(found).swapaxes(0, 1))), [resized[name] for name in parsers if name in resized]
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(
+            tqdm(
+                pool.map(count, rows),
+                desc="audit",
+                unit="face",
+                total=len(rows),
+                mininterval=2,
+                disable=not progress,
+            )
+        )
+    return dict(zip(jobs, np.array(found).swapaxes(0, 1))), [
+        resized[name] for name in parsers if name in resized
+    ]
 
 # %% ../nbs/lib/33_audit.ipynb #33-12
-def make_tables(folder: Path,             # with counts/
-                parsers: list, settings: list,
-                attributes: pd.DataFrame, # index: ids; a column an attribute: 1, 0, missing
-                min_size: int = MIN_SIZE, resamples: int = 1000) -> tuple: # {name: table}, notes for the reader
+def make_tables(
+    folder: Path,  # with counts/
+    parsers: list,
+    settings: list,
+    attributes: pd.DataFrame,  # index: ids; a column an attribute: 1, 0, missing
+    min_size: int = MIN_SIZE,
+    resamples: int = 1000,
+) -> tuple:  # {name: table}, notes for the reader
     "All tables that saved counts allow"
     ids, counts = gather_with_ids(folder / "counts", parsers, [0])
     values, names = attributes.loc[list(ids)].fillna(-1).to_numpy(np.int8), list(attributes.columns)
     classes, notes = table3(counts, CLASSES, "", resamples), []
-    tables = {"class_iou": classes.drop(columns=["data", *(c for c in classes if c.startswith("reported_"))]),
-              "fairness_groups": parsers_group_table(counts, values, names, min_size, resamples),
-              "fairness_gaps": gap_table(counts, values, names, min_size, resamples)}
+    tables = {
+        "class_iou": classes.drop(
+            columns=["data", *(c for c in classes if c.startswith("reported_"))]
+        ),
+        "fairness_groups": parsers_group_table(counts, values, names, min_size, resamples),
+        "fairness_gaps": gap_table(counts, values, names, min_size, resamples),
+    }
     if ((values == 1).sum(0) >= min_size).sum() > 1:
-        tables["fairness_disparity"] = disparity_blocks(counts, values, names, parsers[0], min_size, resamples)
-        if len(parsers) > 1: tables["fairness_comparison"] = comparison_table(counts, attribute_groups(values, names), parsers[0], min_size, resamples)
-    else: notes.append(f"fewer than two attributes have {min_size} faces or more, so that groups cannot be compared with each other: see fairness_gaps.csv for faces with and without each")
+        tables["fairness_disparity"] = disparity_blocks(
+            counts, values, names, parsers[0], min_size, resamples
+        )
+        if len(parsers) > 1:
+            tables["fairness_comparison"] = comparison_table(
+                counts, attribute_groups(values, names), parsers[0], min_size, resamples
+            )
+    else:
+        notes.append(
+            f"fewer than two attributes have {min_size} faces or more, so that groups cannot be compared with each other: see fairness_gaps.csv for faces with and without each"
+        )
     if len(settings) > 1:
         swept = gather_sweep(folder / "counts", parsers, [0], settings)
-        tables |= {"robustness": severity_table(swept, resamples=resamples), "corruption_error": corruption_errors(swept, resamples=resamples)}
+        tables |= {
+            "robustness": severity_table(swept, resamples=resamples),
+            "corruption_error": corruption_errors(swept, resamples=resamples),
+        }
     return tables, notes
 
-def make_figures(tables: dict, min_size: int = MIN_SIZE) -> tuple: # {name: matplotlib figure}, notes for the reader
+
+def make_figures(
+    tables: dict, min_size: int = MIN_SIZE
+) -> tuple:  # {name: matplotlib figure}, notes for the reader
     "Figures 4 and 5 of these tables, Figure 5 if there are settings"
     from fairparse.damage_figures import PERTURBATION_COLOURS, draw_severities
     from fairparse.group_figures import draw_groups
-    figures, notes = {"figure4_fairness": draw_groups(tables["fairness_groups"], min_size=min_size)}, []
+
+    figures, notes = (
+        {"figure4_fairness": draw_groups(tables["fairness_groups"], min_size=min_size)},
+        [],
+    )
     if "robustness" in tables:
-        damages, room = [n for n in tables["robustness"].perturbation.unique() if n != "none"], len(PERTURBATION_COLOURS)
-        figures["figure5_robustness"] = draw_severities(tables["robustness"], perturbations=damages[:room])
-        if damages[room:]: notes.append(f"Figure 5 has no room for {', '.join(damages[room:])}: see robustness.csv")
+        damages, room = (
+            [n for n in tables["robustness"].perturbation.unique() if n != "none"],
+            len(PERTURBATION_COLOURS),
+        )
+        figures["figure5_robustness"] = draw_severities(
+            tables["robustness"], perturbations=damages[:room]
+        )
+        if damages[room:]:
+            notes.append(
+                f"Figure 5 has no room for {', '.join(damages[room:])}: see robustness.csv"
+            )
     return figures, notes
 
 # %% ../nbs/lib/33_audit.ipynb #33-14
-_OPTIONAL_RESULTS = ["tables/robustness.csv", "tables/corruption_error.csv", "tables/fairness_disparity.csv", "tables/fairness_comparison.csv", "figures/figure5_robustness.png"]
+_OPTIONAL_RESULTS = [
+    "tables/robustness.csv",
+    "tables/corruption_error.csv",
+    "tables/fairness_disparity.csv",
+    "tables/fairness_comparison.csv",
+    "figures/figure5_robustness.png",
+]
+
 
 def write_results(folder: Path, tables: dict, figures: dict):
     "Write tables and figures, and remove those that are an earlier audit's"
     import matplotlib.pyplot as plt
-    for name, table in tables.items(): write_csv(table, folder / "tables" / f"{name}.csv")
+
+    for name, table in tables.items():
+        write_csv(table, folder / "tables" / f"{name}.csv")
     for name, figure in figures.items():
         write_figure(figure, folder / "figures" / f"{name}.png")
         plt.close(figure)
     for path in _OPTIONAL_RESULTS:
-        if Path(path).stem not in {**tables, **figures}: (folder / path).unlink(missing_ok=True)
+        if Path(path).stem not in {**tables, **figures}:
+            (folder / path).unlink(missing_ok=True)
+
 
 def summarise(tables: dict) -> str:
     "The few lines that a reader sees first"
     lines = []
     if "fairness_disparity" in tables:
         t = tables["fairness_disparity"]
-        lines += ["mIoU in percent, over the classes that all groups have, with 95 % intervals:",
-                  pd.DataFrame({"parser": t.parser, "attributes": t.attributes, "groups": t.groups, "mIoU": with_interval(t, "overall"), "worst group": t.worst_group,
-                                "its mIoU": with_interval(t, "worst"), "gap": with_interval(t, "gap")}).to_string(index=False)]
+        lines += [
+            "mIoU in percent, over the classes that all groups have, with 95 % intervals:",
+            pd.DataFrame(
+                {
+                    "parser": t.parser,
+                    "attributes": t.attributes,
+                    "groups": t.groups,
+                    "mIoU": with_interval(t, "overall"),
+                    "worst group": t.worst_group,
+                    "its mIoU": with_interval(t, "worst"),
+                    "gap": with_interval(t, "gap"),
+                }
+            ).to_string(index=False),
+        ]
     else:
         mean = tables["class_iou"].tail(1)
-        lines += [f"{c[:-4]}: mIoU {with_interval(mean, c[:-4])[0]}" for c in mean if c.endswith("_low")]
+        lines += [
+            f"{c[:-4]}: mIoU {with_interval(mean, c[:-4])[0]}" for c in mean if c.endswith("_low")
+        ]
     if "corruption_error" in tables:
         t = tables["corruption_error"].query("perturbation == 'mean' and parser != baseline")
-        lines += [f"{parser}: mean corruption error {ce} % of {baseline}'s" for parser, ce, baseline in zip(t.parser, with_interval(t, "ce"), t.baseline)]
+        lines += [
+            f"{parser}: mean corruption error {ce} % of {baseline}'s"
+            for parser, ce, baseline in zip(t.parser, with_interval(t, "ce"), t.baseline)
+        ]
     return "\n".join(lines)
 
 # %% ../nbs/lib/33_audit.ipynb #33-16
-def named_folders(texts: list) -> dict: # name -> path
-    "\"NAME=DIR\" or \"DIR\" (its own name) of each parser; `InputError` if two have one name"
+def named_folders(texts: list) -> dict:  # name -> path
+    '"NAME=DIR" or "DIR" (its own name) of each parser; `InputError` if two have one name'
     found = {}
     for text in texts:
         name, equals, path = text.partition("=")
-        if not equals or Path(text).is_dir(): name, path = Path(text).resolve().name, text
-        if name in found: raise InputError(f"two parsers are called {name!r}: name them apart, as in --maps first={found[name]} second={path}")
-        if not path: raise InputError(f"--maps {text} names no folder: give it as in --maps mine=DIR")
+        if not equals or Path(text).is_dir():
+            name, path = Path(text).resolve().name, text
+        if name in found:
+            raise InputError(
+                f"two parsers are called {name!r}: name them apart, as in --maps first={found[name]} second={path}"
+            )
+        if not path:
+            raise InputError(f"--maps {text} names no folder: give it as in --maps mine=DIR")
         found[name] = path
     return found
 
-def named_label_maps(texts: list, parsers: list) -> dict: # parser -> path
-    "\"NAME=FILE\", or \"FILE\" for all parsers"
+
+def named_label_maps(texts: list, parsers: list) -> dict:  # parser -> path
+    '"NAME=FILE", or "FILE" for all parsers'
     found = {}
     for text in texts:
         name, equals, path = text.partition("=")
-        found |= {name: path} if equals and not Path(text).is_file() else dict.fromkeys(parsers, text)
+        found |= (
+            {name: path} if equals and not Path(text).is_file() else dict.fromkeys(parsers, text)
+        )
     return found
+
 
 def _check_parsers(maps, label_maps):
     "`InputError` for names that cannot be folders and columns, and label maps of nobody"
-    if not maps: raise InputError("no parser given: name the folder of its label maps, as in --maps mine=DIR")
+    if not maps:
+        raise InputError(
+            "no parser given: name the folder of its label maps, as in --maps mine=DIR"
+        )
     bad = [n for n in maps if not n or n.startswith(".") or set(n) & set("/\\\n")]
-    if bad: raise InputError(f"{bad[0]!r} cannot be a parser's name: use letters, digits, - and _, as in --maps mine=DIR")
+    if bad:
+        raise InputError(
+            f"{bad[0]!r} cannot be a parser's name: use letters, digits, - and _, as in --maps mine=DIR"
+        )
     taken = {"class_id", "class", "images_with_class", "repetitions", "images", "data"} & set(maps)
-    if taken: raise InputError(f"a parser cannot be called {sorted(taken)[0]!r}, which is a column of the tables: name it, as in --maps mine=DIR")
+    if taken:
+        raise InputError(
+            f"a parser cannot be called {sorted(taken)[0]!r}, which is a column of the tables: name it, as in --maps mine=DIR"
+        )
     parser_styles(list(maps))  # as many as can be told apart in a figure
     strange = sorted(set(label_maps) - set(maps))
-    if strange: raise InputError(f"a label map is given for {strange[0]!r}, which is no parser: there are {', '.join(maps)}")
+    if strange:
+        raise InputError(
+            f"a label map is given for {strange[0]!r}, which is no parser: there are {', '.join(maps)}"
+        )
 
-def write_counts(folder: Path, counts: dict, # (name, (perturbation, severity)) -> (N, C, 3)
-                 ids: list):
+
+def write_counts(
+    folder: Path,
+    counts: dict,  # (name, (perturbation, severity)) -> (N, C, 3)
+    ids: list,
+):
     "Write counts as a sweep does: {name}/seed0/counts.parquet, and settings/ if there are any"
     for (name, setting), found in counts.items():
         table, place = counts_table(found, ids, name, 0, *setting), folder / name / "seed0"
         write_table(table, place / "settings" / f"{setting_name(*setting)}.parquet", COUNTS)
-        if setting == CLEAN: write_table(table, place / "counts.parquet", COUNTS)
+        if setting == CLEAN:
+            write_table(table, place / "counts.parquet", COUNTS)
 
-def audit(maps: dict,               # parser's name -> folder of its label maps; the first is the baseline
-          truth: str | Path,        # see `mapfiles.open_truth`
-          out: str | Path,          # gets counts/, tables/, figures/ and run.json
-          attributes: str | Path | None = None, # see `mapfiles.face_attributes`
-          label_maps: dict | None = None,       # parser's name -> file of its class list, see `facefiles.label_table`; others: ours
-          truth_map: str | Path | None = None,  # the truth's class list, if not ours
-          split: str = "test", size: int | None = None, # see `mapfiles.open_truth`
-          partial: bool = False,    # compare the faces that all parsers have
-          min_size: int = MIN_SIZE, resamples: int = 1000, threads: int = 1, progress: bool = True) -> dict: # name -> table
+
+def audit(
+    maps: dict,  # parser's name -> folder of its label maps; the first is the baseline
+    truth: str | Path,  # see `mapfiles.open_truth`
+    out: str | Path,  # gets counts/, tables/, figures/ and run.json
+    attributes: str | Path | None = None,  # see `mapfiles.face_attributes`
+    label_maps: dict
+    | None = None,  # parser's name -> file of its class list, see `facefiles.label_table`; others: ours
+    truth_map: str | Path | None = None,  # the truth's class list, if not ours
+    split: str = "test",
+    size: int | None = None,  # see `mapfiles.open_truth`
+    partial: bool = False,  # compare the faces that all parsers have
+    min_size: int = MIN_SIZE,
+    resamples: int = 1000,
+    threads: int = 1,
+    progress: bool = True,
+) -> dict:  # name -> table
     "Compare label maps with the truth, write all tables and figures; `InputError` for anything that is missing or does not fit"
     label_maps = label_maps or {}
     _check_parsers(maps, label_maps)
-    tables, parsers = {name: label_table(label_maps.get(name)) for name in maps}, {name: find_settings(folder) for name, folder in maps.items()}
+    tables, parsers = (
+        {name: label_table(label_maps.get(name)) for name in maps},
+        {name: find_settings(folder) for name, folder in maps.items()},
+    )
     true = open_truth(truth, split, truth_map, size)
-    known, (rows, settings, notes) = face_attributes(true, attributes), match_faces(true, parsers, partial)
-    parameters = dict(maps=maps, truth=truth, attributes=attributes, label_maps=label_maps, truth_map=truth_map, split=split, size=size, partial=partial, min_size=min_size, resamples=resamples, seed=0)
+    known, (rows, settings, notes) = (
+        face_attributes(true, attributes),
+        match_faces(true, parsers, partial),
+    )
+    parameters = dict(
+        maps=maps,
+        truth=truth,
+        attributes=attributes,
+        label_maps=label_maps,
+        truth_map=truth_map,
+        split=split,
+        size=size,
+        partial=partial,
+        min_size=min_size,
+        resamples=resamples,
+        seed=0,
+    )
     files = [*label_maps.values(), truth_map, attributes, Path(truth) / "faces.json"]
     run = Run(out, parameters, [f for f in files if f and Path(f).is_file()])
     counts, resized = count_faces(true, rows, parsers, settings, tables, threads, progress)
@@ -201,7 +369,20 @@ def audit(maps: dict,               # parser's name -> folder of its label maps;
     figures, unseen = make_figures(made, min_size)
     write_results(run.folder, made, figures)
     unknown, notes = int(known.isna().all(axis=1).sum()), [*notes, *resized, *more, *unseen]
-    print("\n".join([f"{len(ids)} faces ({unknown} without attributes), {len(known.columns)} attributes, {len(settings)} setting{'s' * (len(settings) > 1)}", *notes, summarise(made)]))
-    run.note(faces=len(ids), faces_without_attributes=unknown, settings=[setting_name(*s) for s in settings], notes=notes)
+    print(
+        "\n".join(
+            [
+                f"{len(ids)} faces ({unknown} without attributes), {len(known.columns)} attributes, {len(settings)} setting{'s' * (len(settings) > 1)}",
+                *notes,
+                summarise(made),
+            ]
+        )
+    )
+    run.note(
+        faces=len(ids),
+        faces_without_attributes=unknown,
+        settings=[setting_name(*s) for s in settings],
+        notes=notes,
+    )
     run.finish()
     return made

@@ -19,31 +19,36 @@ from .runs import InputError, check_types
 @dataclass(frozen=True)
 class AugmentConfig:
     "Ranges of the random changes; 0 turns one off"
-    flip: float = 0.0         # probability of a mirrored face
-    rotate: float = 0.0       # degrees
-    scale: float = 0.0        # 0.25: factors from 1/1.25 to 1.25, evenly on a logarithmic scale
-    aspect: float = 0.0       # the same for width against height
-    shift: float = 0.0        # share of the side
-    brightness: float = 0.0   # 0.3: factors from 0.7 to 1.3
+
+    flip: float = 0.0  # probability of a mirrored face
+    rotate: float = 0.0  # degrees
+    scale: float = 0.0  # 0.25: factors from 1/1.25 to 1.25, evenly on a logarithmic scale
+    aspect: float = 0.0  # the same for width against height
+    shift: float = 0.0  # share of the side
+    brightness: float = 0.0  # 0.3: factors from 0.7 to 1.3
     contrast: float = 0.0
     saturation: float = 0.0
-    tint: float = 0.0         # each colour channel on its own
+    tint: float = 0.0  # each colour channel on its own
 
     def __post_init__(self):
         check_types(self)
         negative = [f.name for f in fields(self) if not getattr(self, f.name) >= 0]
-        if negative: raise InputError(f"augmentation ranges must not be negative: {negative}")
-        if self.flip > 1: raise InputError(f"flip is a probability, not {self.flip}")
+        if negative:
+            raise InputError(f"augmentation ranges must not be negative: {negative}")
+        if self.flip > 1:
+            raise InputError(f"flip is a probability, not {self.flip}")
 
     @property
-    def moves(self) -> bool: return any((self.rotate, self.scale, self.aspect, self.shift))
+    def moves(self) -> bool:
+        return any((self.rotate, self.scale, self.aspect, self.shift))
 
 # %% ../nbs/lib/14_augment.ipynb #14-07
-def mirror(images: Tensor,  # (B, 3, H, W)
-           target: Tensor,  # (B, H, W) labels
-           chosen: Tensor,  # (B,) bool, which faces to mirror
-           order: Tensor,   # (C,) int64, `labels.flip_order`
-          ) -> tuple:
+def mirror(
+    images: Tensor,  # (B, 3, H, W)
+    target: Tensor,  # (B, H, W) labels
+    chosen: Tensor,  # (B,) bool, which faces to mirror
+    order: Tensor,  # (C,) int64, `labels.flip_order`
+) -> tuple:
     "Mirror the chosen faces, swapping left and right labels"
     images = torch.where(chosen[:, None, None, None], images.flip(-1), images)
     return images, torch.where(chosen[:, None, None], order[target.flip(-1)], target)
@@ -53,23 +58,42 @@ def _draw(batch, spread, like):
     "(B,) uniform numbers in -spread..spread"
     return (2 * torch.rand(batch, device=like.device) - 1) * spread
 
+
 def move(images: Tensor, target: Tensor, config: AugmentConfig) -> tuple:
     "Rotate, scale and shift each face at random"
     n = len(images)
     angle = _draw(n, math.radians(config.rotate), images)
-    zoom, aspect = _draw(n, math.log1p(config.scale), images).exp(), _draw(n, math.log1p(config.aspect), images).exp()
+    zoom, aspect = (
+        _draw(n, math.log1p(config.scale), images).exp(),
+        _draw(n, math.log1p(config.aspect), images).exp(),
+    )
     x, y = _draw(n, 2 * config.shift, images), _draw(n, 2 * config.shift, images)
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
-    theta = torch.stack([torch.stack([cos * aspect, -sin, x], 1), torch.stack([sin, cos / aspect, y], 1)], 1)
+    theta = torch.stack(
+        [torch.stack([cos * aspect, -sin, x], 1), torch.stack([sin, cos / aspect, y], 1)], 1
+    )
     grid = F.affine_grid(theta, (n, 1, *images.shape[-2:]), align_corners=False)
-    images = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    target = F.grid_sample(target[:, None].to(images.dtype), grid, mode="nearest", padding_mode="reflection", align_corners=False)
+    images = F.grid_sample(
+        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+    target = F.grid_sample(
+        target[:, None].to(images.dtype),
+        grid,
+        mode="nearest",
+        padding_mode="reflection",
+        align_corners=False,
+    )
     return images, target[:, 0].round().long()
 
-def relight(images: Tensor, # (B, 3, H, W) in 0..255
-            config: AugmentConfig) -> Tensor:
+
+def relight(
+    images: Tensor,  # (B, 3, H, W) in 0..255
+    config: AugmentConfig,
+) -> Tensor:
     "Change brightness, contrast, saturation and tint of each face at random"
-    factor = lambda spread, channels=1: 1 + _draw(len(images) * channels, spread, images).view(-1, channels, 1, 1)
+    factor = lambda spread, channels=1: (
+        1 + _draw(len(images) * channels, spread, images).view(-1, channels, 1, 1)
+    )
     images = images * factor(config.brightness)
     mean = images.mean((1, 2, 3), keepdim=True)
     images = (images - mean) * factor(config.contrast) + mean
@@ -77,12 +101,20 @@ def relight(images: Tensor, # (B, 3, H, W) in 0..255
     images = (images - grey) * factor(config.saturation) + grey
     return (images * factor(config.tint, 3)).clamp(0, 255)
 
-def augment(images: Tensor,  # (B, 3, H, W) float in 0..255
-            target: Tensor,  # (B, H, W) int64
-            order: Tensor,   # (C,) int64, `labels.flip_order`
-            config: AugmentConfig = AugmentConfig()) -> tuple: # images, target of the same shapes
+
+def augment(
+    images: Tensor,  # (B, 3, H, W) float in 0..255
+    target: Tensor,  # (B, H, W) int64
+    order: Tensor,  # (C,) int64, `labels.flip_order`
+    config: AugmentConfig = AugmentConfig(),
+) -> tuple:  # images, target of the same shapes
     "Random mirror, geometry and light, from torch's global random state"
-    if config.flip: images, target = mirror(images, target, torch.rand(len(images), device=images.device) < config.flip, order)
-    if config.moves: images, target = move(images, target, config)
-    if any((config.brightness, config.contrast, config.saturation, config.tint)): images = relight(images, config)
+    if config.flip:
+        images, target = mirror(
+            images, target, torch.rand(len(images), device=images.device) < config.flip, order
+        )
+    if config.moves:
+        images, target = move(images, target, config)
+    if any((config.brightness, config.contrast, config.saturation, config.tint)):
+        images = relight(images, config)
     return images, target

@@ -14,21 +14,35 @@ from torch import Tensor, nn
 from .runs import InputError
 
 # %% ../nbs/lib/61_backbones.ipynb #61-04
-IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of channels 0..255
-VGGFACE_MEAN = (129.186279296875, 104.76238250732422, 93.59396362304688)          # red, green, blue
+IMAGENET_MEAN, IMAGENET_STD = (
+    (123.675, 116.28, 103.53),
+    (58.395, 57.12, 57.375),
+)  # of channels 0..255
+VGGFACE_MEAN = (129.186279296875, 104.76238250732422, 93.59396362304688)  # red, green, blue
+
 
 class SmallNet(nn.Sequential):
     "Convolutions with batch normalisation and ReLU, then the means over the quarters of the picture"
+
     def __init__(self, widths: tuple = (16, 32, 64, 128)):
-        layers = [layer for i, (c, width) in enumerate(zip((3, *widths), widths))
-                  for layer in (nn.Conv2d(c, width, 3, stride=2 if i else 1, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())]
+        layers = [
+            layer
+            for i, (c, width) in enumerate(zip((3, *widths), widths))
+            for layer in (
+                nn.Conv2d(c, width, 3, stride=2 if i else 1, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            )
+        ]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
 
 # %% ../nbs/lib/61_backbones.ipynb #61-06
 _vgg_blocks, _fc_width = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), 4096
 
+
 class Vgg16(nn.Module):
     "VGG-16 up to `fc7` (224 pixels) or up to the last convolution (any other size)"
+
     def __init__(self, size: int, dropout: float = 0.5):
         super().__init__()
         channels, self.keep_fc, self.dropout = 3, size == 224, nn.Dropout(dropout)
@@ -36,76 +50,133 @@ class Vgg16(nn.Module):
             for layer in range(1, depth + 1):
                 setattr(self, f"conv{block}_{layer}", nn.Conv2d(channels, width, 3, padding=1))
                 channels = width
-        if self.keep_fc: self.fc6, self.fc7 = nn.Linear(channels * 7 * 7, _fc_width), nn.Linear(_fc_width, _fc_width)
+        if self.keep_fc:
+            self.fc6, self.fc7 = (
+                nn.Linear(channels * 7 * 7, _fc_width),
+                nn.Linear(_fc_width, _fc_width),
+            )
         for m in self.modules():
-            if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, nonlinearity="relu"), nn.init.zeros_(m.bias)
+            if isinstance(m, nn.Conv2d):
+                nn.init.kaiming_normal_(m.weight, nonlinearity="relu"), nn.init.zeros_(m.bias)
 
-    def forward(self, x: Tensor) -> Tensor: # (B, 4096) or (B, 512)
+    def forward(self, x: Tensor) -> Tensor:  # (B, 4096) or (B, 512)
         for block, (_, depth) in enumerate(_vgg_blocks, 1):
-            for layer in range(1, depth + 1): x = getattr(self, f"conv{block}_{layer}")(x).relu()
+            for layer in range(1, depth + 1):
+                x = getattr(self, f"conv{block}_{layer}")(x).relu()
             x = nn.functional.max_pool2d(x, 2)
-        if not self.keep_fc: return x.mean((2, 3))
+        if not self.keep_fc:
+            return x.mean((2, 3))
         x = self.dropout(self.fc6(x.flatten(1)).relu())
         return self.dropout(self.fc7(x).relu())
 
-def _vgg_names(state): # torchvision's or timm's names -> VGG-Face's
+
+def _vgg_names(state):  # torchvision's or timm's names -> VGG-Face's
     "A VGG-16 state dict under the names of VGG-Face"
-    numbers = sorted({int(k.split(".")[1]) for k in state if k.startswith("features.") and k.endswith(".weight")})
-    if not numbers: return state
-    convs = [f"conv{block}_{layer}" for block, (_, depth) in enumerate(_vgg_blocks, 1) for layer in range(1, depth + 1)]
-    names = {**{f"features.{n}": conv for n, conv in zip(numbers, convs)}, "classifier.0": "fc6", "classifier.3": "fc7", "pre_logits.fc1": "fc6", "pre_logits.fc2": "fc7"}
-    renamed = {f"{names[layer]}.{part}": v for layer, part, v in ((*k.rpartition(".")[::2], v) for k, v in state.items()) if layer in names}
-    return {k: v.flatten(1) if k.startswith("fc") and v.dim() == 4 else v for k, v in renamed.items()}
+    numbers = sorted(
+        {int(k.split(".")[1]) for k in state if k.startswith("features.") and k.endswith(".weight")}
+    )
+    if not numbers:
+        return state
+    convs = [
+        f"conv{block}_{layer}"
+        for block, (_, depth) in enumerate(_vgg_blocks, 1)
+        for layer in range(1, depth + 1)
+    ]
+    names = {
+        **{f"features.{n}": conv for n, conv in zip(numbers, convs)},
+        "classifier.0": "fc6",
+        "classifier.3": "fc7",
+        "pre_logits.fc1": "fc6",
+        "pre_logits.fc2": "fc7",
+    }
+    renamed = {
+        f"{names[layer]}.{part}": v
+        for layer, part, v in ((*k.rpartition(".")[::2], v) for k, v in state.items())
+        if layer in names
+    }
+    return {
+        k: v.flatten(1) if k.startswith("fc") and v.dim() == 4 else v for k, v in renamed.items()
+    }
 
 # %% ../nbs/lib/61_backbones.ipynb #61-08
 def _named_state(backbone, name, weights):
     "State dict of the weights called `weights`; `InputError` if they cannot be had"
     from fairparse.unet import offline_weights, read_weights
+
     if weights == "offline":
-        if name != "tf_efficientnet_lite0": raise InputError(f"offline weights exist for backbone \"tf_efficientnet_lite0\" only, not for {name!r}: use that backbone, or a path")
+        if name != "tf_efficientnet_lite0":
+            raise InputError(
+                f'offline weights exist for backbone "tf_efficientnet_lite0" only, not for {name!r}: use that backbone, or a path'
+            )
         return offline_weights()
     if weights == "imagenet":
         import timm
-        try: return timm.create_model(name, pretrained=True).state_dict()
-        except Exception as error: raise InputError(f"ImageNet weights of {name!r} could not be had ({type(error).__name__}): connect once, give the path of a local file, or ask for \"offline\" or \"none\"") from error
+
+        try:
+            return timm.create_model(name, pretrained=True).state_dict()
+        except Exception as error:
+            raise InputError(
+                f'ImageNet weights of {name!r} could not be had ({type(error).__name__}): connect once, give the path of a local file, or ask for "offline" or "none"'
+            ) from error
     state = read_weights(Path(weights).expanduser())
     state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict): raise InputError(f"{weights} holds no state dict but a {type(state).__name__}: save `network.state_dict()`")
+    if not isinstance(state, dict):
+        raise InputError(
+            f"{weights} holds no state dict but a {type(state).__name__}: save `network.state_dict()`"
+        )
     return state
 
-def load_weights(backbone: nn.Module, name: str, # as in `build_network`
-                 weights: str,                   # as in the table
-                ) -> bool:                       # whether they were trained on 0..255 minus VGG-Face's mean
+
+def load_weights(
+    backbone: nn.Module,
+    name: str,  # as in `build_network`
+    weights: str,  # as in the table
+) -> bool:  # whether they were trained on 0..255 minus VGG-Face's mean
     "Copy weights into `backbone`; `InputError` if they are missing, unreadable or of another network"
     state = _named_state(backbone, name, weights)
-    prefix = next((p for p in ("backbone.", "module.", "model.") if any(k.startswith(p) for k in state)), "")
+    prefix = next(
+        (p for p in ("backbone.", "module.", "model.") if any(k.startswith(p) for k in state)), ""
+    )
     state = {k.removeprefix(prefix): v for k, v in state.items()}
     vggface, state = "conv1_1.weight" in state, _vgg_names(state) if name == "vgg16" else state
     own = backbone.state_dict()
-    wrong = [k for k, v in own.items() if not k.endswith("num_batches_tracked") and (k not in state or state[k].shape != v.shape)]
-    if wrong: raise InputError(f"weights {weights} do not fit backbone {name!r}: {len(wrong)} of {len(own)} tensors are missing or differ in shape, first {wrong[:3]}")
+    wrong = [
+        k
+        for k, v in own.items()
+        if not k.endswith("num_batches_tracked") and (k not in state or state[k].shape != v.shape)
+    ]
+    if wrong:
+        raise InputError(
+            f"weights {weights} do not fit backbone {name!r}: {len(wrong)} of {len(own)} tensors are missing or differ in shape, first {wrong[:3]}"
+        )
     backbone.load_state_dict({k: state[k] for k in own if k in state}, strict=False)
     return vggface
 
 # %% ../nbs/lib/61_backbones.ipynb #61-10
 class FaceNet(nn.Module):
     "Backbone and head; uint8 pictures in, logits out"
-    def __init__(self, backbone: nn.Module, classes: int, size: int, mean, std, dropout: float = 0.2): # mean, std: of channels 0..255
+
+    def __init__(
+        self, backbone: nn.Module, classes: int, size: int, mean, std, dropout: float = 0.2
+    ):  # mean, std: of channels 0..255
         super().__init__()
         self.backbone, self.dropout = backbone, nn.Dropout(dropout)
-        with torch.no_grad(): self.width = backbone.eval()(torch.zeros(1, 3, size, size)).shape[-1]
+        with torch.no_grad():
+            self.width = backbone.eval()(torch.zeros(1, 3, size, size)).shape[-1]
         backbone.train()
         self.head = nn.Linear(self.width, classes)
         nn.init.normal_(self.head.weight, std=0.01), nn.init.zeros_(self.head.bias)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
 
-    def features(self, images: Tensor, # (B, 3, S, S) uint8 or float, 0..255
-                ) -> Tensor:           # (B, F)
+    def features(
+        self,
+        images: Tensor,  # (B, 3, S, S) uint8 or float, 0..255
+    ) -> Tensor:  # (B, F)
         "The numbers below the head"
         return self.backbone((images.float() - self.mean) / self.std)
 
-    def forward(self, images: Tensor) -> Tensor: # (B, C) logits
+    def forward(self, images: Tensor) -> Tensor:  # (B, C) logits
         return self.head(self.dropout(self.features(images)))
 
     @property
@@ -113,23 +184,43 @@ class FaceNet(nn.Module):
         "Whether it has depthwise convolutions, which are slow in bfloat16 on CPUs"
         return any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in self.modules())
 
-def build_network(backbone: str = "small",  # "small", "vgg16", or any name of timm
-                  classes: int = 2, size: int = 64,
-                  weights: str = "none",    # see the table
-                  dropout: float = 0.2) -> FaceNet:
+
+def build_network(
+    backbone: str = "small",  # "small", "vgg16", or any name of timm
+    classes: int = 2,
+    size: int = 64,
+    weights: str = "none",  # see the table
+    dropout: float = 0.2,
+) -> FaceNet:
     "A classifier's network, with the weights of its backbone; `InputError` for unknown names and weights that do not fit"
     mean, std = IMAGENET_MEAN, IMAGENET_STD
-    if backbone == "small": body, mean, std = SmallNet(), (128.0,) * 3, (64.0,) * 3
+    if backbone == "small":
+        body, mean, std = SmallNet(), (128.0,) * 3, (64.0,) * 3
     elif backbone == "vgg16":
-        if size < 32: raise InputError(f"backbone vgg16 needs pictures of 32 pixels or more, not {size}")
+        if size < 32:
+            raise InputError(f"backbone vgg16 needs pictures of 32 pixels or more, not {size}")
         body = Vgg16(size)
     else:
         import timm
-        try: body = timm.create_model(backbone, num_classes=0)
-        except (RuntimeError, ValueError) as error: raise InputError(f"backbone {backbone!r} is not \"small\", \"vgg16\" or a name that timm knows: {error}") from error
+
+        try:
+            body = timm.create_model(backbone, num_classes=0)
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f'backbone {backbone!r} is not "small", "vgg16" or a name that timm knows: {error}'
+            ) from error
         cfg = timm.get_pretrained_cfg(backbone)
-        if cfg: mean, std = (tuple(255 * v for v in values) for values in (cfg.mean, cfg.std))
-    if backbone == "small" and weights in ("imagenet", "offline"): raise InputError(f"backbone \"small\" has no {weights} weights: use weights \"none\" or a path, or backbone \"tf_efficientnet_lite0\"")
-    if weights != "none" and load_weights(body, backbone, weights): mean, std = VGGFACE_MEAN, (1.0, 1.0, 1.0)
-    try: return FaceNet(body, classes, size, mean, std, dropout)
-    except (RuntimeError, AssertionError) as error: raise InputError(f"backbone {backbone!r} cannot take pictures of {size} pixels ({str(error).partition(chr(10))[0]}): use another size") from error
+        if cfg:
+            mean, std = (tuple(255 * v for v in values) for values in (cfg.mean, cfg.std))
+    if backbone == "small" and weights in ("imagenet", "offline"):
+        raise InputError(
+            f'backbone "small" has no {weights} weights: use weights "none" or a path, or backbone "tf_efficientnet_lite0"'
+        )
+    if weights != "none" and load_weights(body, backbone, weights):
+        mean, std = VGGFACE_MEAN, (1.0, 1.0, 1.0)
+    try:
+        return FaceNet(body, classes, size, mean, std, dropout)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"backbone {backbone!r} cannot take pictures of {size} pixels ({str(error).partition(chr(10))[0]}): use another size"
+        ) from error

@@ -15,92 +15,204 @@ from .pictures import use_style
 # %% ../nbs/lib/87_balance_figures.ipynb #87-05
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000"]
 
-def group_colours(groups: list) -> dict: # group -> colour
+
+def group_colours(groups: list) -> dict:  # group -> colour
     "A colour for each group, in turn"
     return {group: COLOURS[i % len(COLOURS)] for i, group in enumerate(groups)}
 
-def frame_faces(images: np.ndarray,  # (N, H, W, 3) uint8
-                colours: list,       # (N,) of the frames
-                enlarge: int = 2, width: int = 3) -> np.ndarray: # (N, H', W', 3) uint8
+
+def frame_faces(
+    images: np.ndarray,  # (N, H, W, 3) uint8
+    colours: list,  # (N,) of the frames
+    enlarge: int = 2,
+    width: int = 3,
+) -> np.ndarray:  # (N, H', W', 3) uint8
     "Faces with coloured frames"
     from matplotlib.colors import to_rgb
+
     big = images.repeat(enlarge, 1).repeat(enlarge, 2)
     framed = np.empty((len(big), big.shape[1] + 2 * width, big.shape[2] + 2 * width, 3), np.uint8)
-    framed[:] = (255 * np.array([to_rgb(c) for c in colours])).round().astype(np.uint8)[:, None, None]
+    framed[:] = (
+        (255 * np.array([to_rgb(c) for c in colours])).round().astype(np.uint8)[:, None, None]
+    )
     framed[:, width:-width, width:-width] = big
     return framed
+
 
 def _show(ax, picture):
     ax.imshow(picture, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
-    for spine in ax.spines.values(): spine.set_visible(False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
 
-def draw_unguided(images: np.ndarray,   # (N, H, W, 3) uint8, in the order of draws
-                  labels: list,         # (N,)
-                  table: pd.DataFrame,  # from `balance_tables.table2`
-                  columns: int = 8):
+
+def draw_unguided(
+    images: np.ndarray,  # (N, H, W, 3) uint8, in the order of draws
+    labels: list,  # (N,)
+    table: pd.DataFrame,  # from `balance_tables.table2`
+    columns: int = 8,
+):
     "Framed faces beside bars of the shares; returns the matplotlib figure"
     import matplotlib.pyplot as plt
     from fairparse.pictures import tile_faces
+
     use_style()
     colours, groups = group_colours(list(table.group)), list(table.group)
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 4), width_ratios=(1.35, 1))
-    _show(left, tile_faces(frame_faces(images, [colours[label] for label in labels]), columns, gap=4))
+    _show(
+        left, tile_faces(frame_faces(images, [colours[label] for label in labels]), columns, gap=4)
+    )
     left.set_title(f"{len(images)} faces as they come", fontsize=9)
     at = np.arange(len(groups))
     right.barh(at - 0.2, table.share, 0.38, color=[colours[g] for g in groups], label="counted")
-    right.errorbar(table.corrected, at + 0.2, xerr=[(table.corrected - table.corrected_low).clip(0), (table.corrected_high - table.corrected).clip(0)], fmt="D", color="black", markersize=4, capsize=2, label="corrected as if painted faces\nwere confused like test faces, 95 %")
-    if table.reported_share.notna().any(): right.plot(table.reported_share, at - 0.2, "|", color="black", markersize=12, label="reported (StyleGAN)")
-    right.set(yticks=at, yticklabels=groups, xlabel=f"percent of {int(table.faces.iloc[0]):,} faces", ylim=(len(groups) - 0.4, -0.6))
+    right.errorbar(
+        table.corrected,
+        at + 0.2,
+        xerr=[
+            (table.corrected - table.corrected_low).clip(0),
+            (table.corrected_high - table.corrected).clip(0),
+        ],
+        fmt="D",
+        color="black",
+        markersize=4,
+        capsize=2,
+        label="corrected as if painted faces\nwere confused like test faces, 95 %",
+    )
+    if table.reported_share.notna().any():
+        right.plot(
+            table.reported_share,
+            at - 0.2,
+            "|",
+            color="black",
+            markersize=12,
+            label="reported (StyleGAN)",
+        )
+    right.set(
+        yticks=at,
+        yticklabels=groups,
+        xlabel=f"percent of {int(table.faces.iloc[0]):,} faces",
+        ylim=(len(groups) - 0.4, -0.6),
+    )
     right.legend(loc="lower right", fontsize=7)
     fig.tight_layout()
     return fig
 
 # %% ../nbs/lib/87_balance_figures.ipynb #87-08
-def draw_guided(images: dict,          # group -> (n, H, W, 3) uint8 accepted faces
-                table: pd.DataFrame,   # rows of `balance_tables.table3` that were collected, one a group
-                columns: int = 12):
+def draw_guided(
+    images: dict,  # group -> (n, H, W, 3) uint8 accepted faces
+    table: pd.DataFrame,  # rows of `balance_tables.table3` that were collected, one a group
+    columns: int = 12,
+):
     "A row of faces for each group; returns the matplotlib figure"
     import matplotlib.pyplot as plt
     from fairparse.pictures import tile_faces
+
     use_style()
     colours, facts = group_colours(list(images)), table.set_index("group")
     fig, axes = plt.subplots(len(images), 1, figsize=(8.5, 0.95 * len(images)), squeeze=False)
     for ax, (group, faces) in zip(axes[:, 0], images.items()):
         row = facts.loc[group]
-        _show(ax, tile_faces(frame_faces(faces[:columns], [colours[group]] * len(faces[:columns])), columns, gap=4))
-        ax.set_ylabel(f"{group}\n{row['rule']}\n{row['yield']:.0f} %", rotation=0, ha="right", va="center", fontsize=8)
+        _show(
+            ax,
+            tile_faces(
+                frame_faces(faces[:columns], [colours[group]] * len(faces[:columns])),
+                columns,
+                gap=4,
+            ),
+        )
+        ax.set_ylabel(
+            f"{group}\n{row['rule']}\n{row['yield']:.0f} %",
+            rotation=0,
+            ha="right",
+            va="center",
+            fontsize=8,
+        )
     fig.tight_layout(pad=0.3)
     return fig
 
 # %% ../nbs/lib/87_balance_figures.ipynb #87-11
-LINES = {"shift": ("#0072B2", "-"), "fix": ("#E69F00", "--"), "conditional": ("#CC79A7", "-."), "screen": ("#009E73", ":")}
+LINES = {
+    "shift": ("#0072B2", "-"),
+    "fix": ("#E69F00", "--"),
+    "conditional": ("#CC79A7", "-."),
+    "screen": ("#009E73", ":"),
+}
 
-def draw_yields(yields: pd.DataFrame, # `records.YIELDS`
-                goal: float | None = None, # a line at this yield, 0..1
-               ):
+
+def draw_yields(
+    yields: pd.DataFrame,  # `records.YIELDS`
+    goal: float | None = None,  # a line at this yield, 0..1
+):
     "Yield on calibration draws against the distance from the prior; returns the matplotlib figure"
     import matplotlib.pyplot as plt
+
     use_style()
     table = add_shares(yields[(yields.purpose == "calibration") & yields.distance.notna()])
     groups = list(dict.fromkeys(table.target))
-    fig, axes = plt.subplots(1, len(groups), figsize=(2.3 * len(groups) + 0.6, 2.9), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(
+        1, len(groups), figsize=(2.3 * len(groups) + 0.6, 2.9), sharey=True, squeeze=False
+    )
     for ax, group in zip(axes[0], groups):
         mine = table[table.target == group]
         for (rule, space), part in mine.groupby(["rule", "space"]):
             part = part.sort_values("distance")
             if rule in LINES:
                 colour, style = LINES[rule]
-                ax.plot(part.distance, 100 * part["yield"], style, color=colour, alpha=1 if space == "z" else 0.45, label=f"{rule}" if space == "z" else f"{rule}, in w")
-                ax.fill_between(part.distance, 100 * part.yield_low, 100 * part.yield_high, color=colour, alpha=0.12, linewidth=0)
-                ax.plot(part.distance, 100 * part.confirmed_share, ".", color=colour, markersize=3, alpha=1 if space == "z" else 0.45)
-            elif rule == "raw": ax.plot(part.distance, 100 * part["yield"], "x", color="black", label="raw (paper)")
-            elif rule == "unguided": ax.plot(0, 100 * part["yield"].iloc[0], "s", color="black", markersize=4, label="unguided")
-        if goal: ax.axhline(100 * goal, color="#999999", linewidth=0.8)
-        ax.set(title=group, xlabel="nats from the prior", ylim=(-3, 103), xlim=(-0.3, min(12, 1.05 * mine.distance.max())))
+                ax.plot(
+                    part.distance,
+                    100 * part["yield"],
+                    style,
+                    color=colour,
+                    alpha=1 if space == "z" else 0.45,
+                    label=f"{rule}" if space == "z" else f"{rule}, in w",
+                )
+                ax.fill_between(
+                    part.distance,
+                    100 * part.yield_low,
+                    100 * part.yield_high,
+                    color=colour,
+                    alpha=0.12,
+                    linewidth=0,
+                )
+                ax.plot(
+                    part.distance,
+                    100 * part.confirmed_share,
+                    ".",
+                    color=colour,
+                    markersize=3,
+                    alpha=1 if space == "z" else 0.45,
+                )
+            elif rule == "raw":
+                ax.plot(part.distance, 100 * part["yield"], "x", color="black", label="raw (paper)")
+            elif rule == "unguided":
+                ax.plot(
+                    0,
+                    100 * part["yield"].iloc[0],
+                    "s",
+                    color="black",
+                    markersize=4,
+                    label="unguided",
+                )
+        if goal:
+            ax.axhline(100 * goal, color="#999999", linewidth=0.8)
+        ax.set(
+            title=group,
+            xlabel="nats from the prior",
+            ylim=(-3, 103),
+            xlim=(-0.3, min(12, 1.05 * mine.distance.max())),
+        )
     axes[0, 0].set_ylabel("yield, percent")
-    handles = dict(zip(*reversed([sum(parts, []) for parts in zip(*(ax.get_legend_handles_labels() for ax in axes[0]))])))
+    handles = dict(
+        zip(
+            *reversed(
+                [
+                    sum(parts, [])
+                    for parts in zip(*(ax.get_legend_handles_labels() for ax in axes[0]))
+                ]
+            )
+        )
+    )
     fig.legend(handles.values(), handles.keys(), loc="lower center", ncols=8, fontsize=7)
     fig.tight_layout(rect=(0, 0.09, 1, 1))
     return fig

@@ -18,59 +18,192 @@ from .records import CLASSIFIER_SCORES, YIELDS, read_arrays, read_table
 from .runs import InputError, read_json
 
 # %% ../nbs/lib/83_balance_tables.ipynb #83-04
-REPORTED = {"table1": {"train": (79.93, 0.5545), "valid": (80.86, 0.5466), "test": (80.12, 0.5753)},              # accuracy in percent, loss
-            "table2": {"Asian": 882, "Black": 449, "Indian": 975, "White": 6837, "Others": 867},                  # of 10,000, it says
-            "table3": {"Asian": 42.3, "Black": 63.3, "Indian": 25.9}}                                             # percent of 1,000 each
-SAME_SHARE = {"tone_1": "White", "tone_2": "Indian", "tone_3": "Asian", "tone_4": "Others", "tone_5": "Black"} # the stand-in's tones have these groups' shares, and nothing else of them
+REPORTED = {
+    "table1": {
+        "train": (79.93, 0.5545),
+        "valid": (80.86, 0.5466),
+        "test": (80.12, 0.5753),
+    },  # accuracy in percent, loss
+    "table2": {
+        "Asian": 882,
+        "Black": 449,
+        "Indian": 975,
+        "White": 6837,
+        "Others": 867,
+    },  # of 10,000, it says
+    "table3": {"Asian": 42.3, "Black": 63.3, "Indian": 25.9},
+}  # percent of 1,000 each
+SAME_SHARE = {
+    "tone_1": "White",
+    "tone_2": "Indian",
+    "tone_3": "Asian",
+    "tone_4": "Others",
+    "tone_5": "Black",
+}  # the stand-in's tones have these groups' shares, and nothing else of them
+
 
 def reported_group(group: str) -> str:
     "The group of the paper that a group is laid beside: of the same name, or for a tone the one whose share it was given; empty if there is none"
     return group if group in REPORTED["table2"] else SAME_SHARE.get(group, "")
 
 # %% ../nbs/lib/83_balance_tables.ipynb #83-06
-def table1(classifiers: str | Path, names: list, # folder with {name}/scores.parquet and run.json
-          ) -> pd.DataFrame: # a row a classifier, data set and split
+def table1(
+    classifiers: str | Path,
+    names: list,  # folder with {name}/scores.parquet and run.json
+) -> pd.DataFrame:  # a row a classifier, data set and split
     "Accuracy with its interval, balanced accuracy, loss and calibration error, in percent where it is a share"
     parts = []
     for name in names:
-        scores, facts = read_table(Path(classifiers) / name / "scores.parquet", CLASSIFIER_SCORES), read_json(Path(classifiers) / name / "run.json")
-        said = [REPORTED["table1"].get(split, (np.nan, np.nan)) if name == "group" and data == "own" else (np.nan, np.nan) for data, split in zip(scores.data, scores.split)]
-        parts.append(scores.assign(classifier=name, task=facts["parameters"]["task"], faces=facts["faces"], backbone=facts["parameters"]["config.backbone"], weights=Path(facts["weights_source"]).name, classes=len(facts["classes"]),
-                                   reported_accuracy=[a for a, _ in said], reported_loss=[b for _, b in said]))
+        scores, facts = (
+            read_table(Path(classifiers) / name / "scores.parquet", CLASSIFIER_SCORES),
+            read_json(Path(classifiers) / name / "run.json"),
+        )
+        said = [
+            REPORTED["table1"].get(split, (np.nan, np.nan))
+            if name == "group" and data == "own"
+            else (np.nan, np.nan)
+            for data, split in zip(scores.data, scores.split)
+        ]
+        parts.append(
+            scores.assign(
+                classifier=name,
+                task=facts["parameters"]["task"],
+                faces=facts["faces"],
+                backbone=facts["parameters"]["config.backbone"],
+                weights=Path(facts["weights_source"]).name,
+                classes=len(facts["classes"]),
+                reported_accuracy=[a for a, _ in said],
+                reported_loss=[b for _, b in said],
+            )
+        )
     table = pd.concat(parts, ignore_index=True)
-    for column in ("accuracy", "low", "high", "balanced_accuracy", "calibration_error", "uncalibrated_error"): table[column] *= 100
+    for column in (
+        "accuracy",
+        "low",
+        "high",
+        "balanced_accuracy",
+        "calibration_error",
+        "uncalibrated_error",
+    ):
+        table[column] *= 100
     table = table.rename(columns={"low": "accuracy_low", "high": "accuracy_high"})
     table["data"] = [data if data == "own" else Path(data).name for data in table.data]
-    first = ["classifier", "task", "classes", "data", "split", "n", "accuracy", "accuracy_low", "accuracy_high", "reported_accuracy", "loss", "reported_loss"]
+    first = [
+        "classifier",
+        "task",
+        "classes",
+        "data",
+        "split",
+        "n",
+        "accuracy",
+        "accuracy_low",
+        "accuracy_high",
+        "reported_accuracy",
+        "loss",
+        "reported_loss",
+    ]
     return table[[*first, *(c for c in table if c not in first)]]
 
 # %% ../nbs/lib/83_balance_tables.ipynb #83-08
-def table2(store: LatentStore, classifier: str | Path, # the classifier's folder, with confusion.npz
-           first: int = 10_000, resamples: int = 1000) -> pd.DataFrame: # a row a group
+def table2(
+    store: LatentStore,
+    classifier: str | Path,  # the classifier's folder, with confusion.npz
+    first: int = 10_000,
+    resamples: int = 1000,
+) -> pd.DataFrame:  # a row a group
     "Counts and shares (percent) of labels among the first draws, raw and corrected, beside the paper's; `InputError` if the classifier is of other groups"
-    counts, errors = store.counts(first), read_arrays(Path(classifier) / "confusion.npz", "matrix", "classes")
-    if list(errors["classes"]) != store.classes: raise InputError(f"{classifier} knows {list(errors['classes'])}, the draws were labelled as {store.classes}: name the classifier that labelled them")
-    table = corrected_shares(counts.to_numpy(), errors["matrix"], store.classes, resamples).rename(columns={"class": "group", "low": "corrected_low", "high": "corrected_high"})
+    counts, errors = (
+        store.counts(first),
+        read_arrays(Path(classifier) / "confusion.npz", "matrix", "classes"),
+    )
+    if list(errors["classes"]) != store.classes:
+        raise InputError(
+            f"{classifier} knows {list(errors['classes'])}, the draws were labelled as {store.classes}: name the classifier that labelled them"
+        )
+    table = corrected_shares(counts.to_numpy(), errors["matrix"], store.classes, resamples).rename(
+        columns={"class": "group", "low": "corrected_low", "high": "corrected_high"}
+    )
     table["share_low"], table["share_high"] = wilson(table["count"], table["count"].sum())
-    for column in [c for c in table if c not in ("group", "count")]: table[column] *= 100
+    for column in [c for c in table if c not in ("group", "count")]:
+        table[column] *= 100
     said = table.group.map(lambda group: REPORTED["table2"].get(reported_group(group), np.nan))
-    return table.assign(faces=int(counts.sum()), generator=store.meta["generator"], psi=store.meta["psi"], reported_group=table.group.map(reported_group), reported_count=said, reported_share=said / 100)[
-        ["group", "count", "share", "share_low", "share_high", "corrected", "corrected_low", "corrected_high", "reported_group", "reported_count", "reported_share", "faces", "generator", "psi"]]
+    return table.assign(
+        faces=int(counts.sum()),
+        generator=store.meta["generator"],
+        psi=store.meta["psi"],
+        reported_group=table.group.map(reported_group),
+        reported_count=said,
+        reported_share=said / 100,
+    )[
+        [
+            "group",
+            "count",
+            "share",
+            "share_low",
+            "share_high",
+            "corrected",
+            "corrected_low",
+            "corrected_high",
+            "reported_group",
+            "reported_count",
+            "reported_share",
+            "faces",
+            "generator",
+            "psi",
+        ]
+    ]
 
 # %% ../nbs/lib/83_balance_tables.ipynb #83-10
-def table3(guided: str | Path) -> pd.DataFrame: # folder with yields.parquet, directions.csv, diversity.csv, collected.csv, run.json; a row a group and rule
+def table3(
+    guided: str | Path,
+) -> pd.DataFrame:  # folder with yields.parquet, directions.csv, diversity.csv, collected.csv, run.json; a row a group and rule
     "Yields in percent on fresh draws, and of the collection, beside the paper's"
     guided = Path(guided)
-    yields, facts = add_shares(read_table(guided / "yields.parquet", YIELDS)), read_json(guided / "run.json")
-    directions, alike = pd.read_csv(guided / "directions.csv"), pd.read_csv(guided / "diversity.csv")
-    table = yields[yields.purpose != "calibration"].merge(directions[["group", "space", "n", "positives", "C", "fitted_intercept", "norm", "auc"]].rename(columns={"group": "target"}), on=["target", "space"], how="left")
-    table = table.merge(alike[["target", "rule", "space", "reached", "within", "kid", "spread"]].assign(purpose="fresh"), on=["target", "rule", "space", "purpose"], how="left")
-    for column in [c for c in table if c.startswith(("yield", "confirmed_share"))]: table[column] *= 100
-    judged, last = pd.read_csv(guided / "collected.csv").set_index("target"), table.purpose == "collected"
+    yields, facts = (
+        add_shares(read_table(guided / "yields.parquet", YIELDS)),
+        read_json(guided / "run.json"),
+    )
+    directions, alike = (
+        pd.read_csv(guided / "directions.csv"),
+        pd.read_csv(guided / "diversity.csv"),
+    )
+    table = yields[yields.purpose != "calibration"].merge(
+        directions[
+            ["group", "space", "n", "positives", "C", "fitted_intercept", "norm", "auc"]
+        ].rename(columns={"group": "target"}),
+        on=["target", "space"],
+        how="left",
+    )
+    table = table.merge(
+        alike[["target", "rule", "space", "reached", "within", "kid", "spread"]].assign(
+            purpose="fresh"
+        ),
+        on=["target", "rule", "space", "purpose"],
+        how="left",
+    )
+    for column in [c for c in table if c.startswith(("yield", "confirmed_share"))]:
+        table[column] *= 100
+    judged, last = (
+        pd.read_csv(guided / "collected.csv").set_index("target"),
+        table.purpose == "collected",
+    )
     table["accepted_confirmed"] = 100 * table.both / table.accepted.where(table.accepted > 0)
-    table.loc[last, "accepted_confirmed"] = (100 * judged.kept_confirmed / judged.kept).reindex(table.target[last]).to_numpy()
-    for column in [c for c in ("kid", "spread", "within") if c in judged]: table.loc[last, column] = judged[column].reindex(table.target[last]).to_numpy()
-    for column in [c for c in table if c.startswith("confirmed_share")]: table.loc[table.purpose == "collected", column] = np.nan # of the collected only the kept faces were shown to the second classifier
+    table.loc[last, "accepted_confirmed"] = (
+        (100 * judged.kept_confirmed / judged.kept).reindex(table.target[last]).to_numpy()
+    )
+    for column in [c for c in ("kid", "spread", "within") if c in judged]:
+        table.loc[last, column] = judged[column].reindex(table.target[last]).to_numpy()
+    for column in [c for c in table if c.startswith("confirmed_share")]:
+        table.loc[table.purpose == "collected", column] = (
+            np.nan
+        )  # of the collected only the kept faces were shown to the second classifier
     table["painted_per_accepted"] = table.painted / table.accepted.where(table.accepted > 0)
-    table["reported_yield"] = [REPORTED["table3"].get(reported_group(group), np.nan) if rule == "raw" else np.nan for group, rule in zip(table.target, table.rule)]
-    return table.assign(reported_group=table.target.map(reported_group), goal=100 * facts["parameters"]["goal"], generator=facts["generator"]).rename(columns={"target": "group"})
+    table["reported_yield"] = [
+        REPORTED["table3"].get(reported_group(group), np.nan) if rule == "raw" else np.nan
+        for group, rule in zip(table.target, table.rule)
+    ]
+    return table.assign(
+        reported_group=table.target.map(reported_group),
+        goal=100 * facts["parameters"]["goal"],
+        generator=facts["generator"],
+    ).rename(columns={"target": "group"})

@@ -17,61 +17,114 @@ from .records import Schema, write_csv, write_table
 from .runs import InputError, atomic_write, hash_file, write_json
 
 # %% ../nbs/lib/64_balanced_set.ipynb #64-05
-BALANCED = Schema("balanced faces", {"id": "str", "file": "str", "group": "str", "group_confidence": "float64", "second_group": "str", "second_confidence": "float64", "rule": "str", "space": "str",
-                                     "alpha": "float64", "seed": "int64", "draw": "int64"}, extra="object") # then {task}, {task}_confidence, {task}_by, and in the Parquet file `latent`
+BALANCED = Schema(
+    "balanced faces",
+    {
+        "id": "str",
+        "file": "str",
+        "group": "str",
+        "group_confidence": "float64",
+        "second_group": "str",
+        "second_confidence": "float64",
+        "rule": "str",
+        "space": "str",
+        "alpha": "float64",
+        "seed": "int64",
+        "draw": "int64",
+    },
+    extra="object",
+)  # then {task}, {task}_confidence, {task}_by, and in the Parquet file `latent`
 
-def face_ids(group: str, count: int,
-             images: np.ndarray | None = None, # (count, H, W, 3): a hash of each picture goes into its name, so that people's answers never pass to another picture
-            ) -> list:
+
+def face_ids(
+    group: str,
+    count: int,
+    images: np.ndarray
+    | None = None,  # (count, H, W, 3): a hash of each picture goes into its name, so that people's answers never pass to another picture
+) -> list:
     "Names of the faces of a group"
-    if images is not None: return [f"{name}-{hashlib.blake2b(np.ascontiguousarray(image), digest_size=4).hexdigest()}" for name, image in zip(face_ids(group, count), images, strict=True)]
+    if images is not None:
+        return [
+            f"{name}-{hashlib.blake2b(np.ascontiguousarray(image), digest_size=4).hexdigest()}"
+            for name, image in zip(face_ids(group, count), images, strict=True)
+        ]
     return [f"{''.join(c if c.isalnum() else '_' for c in group)}-{i:05d}" for i in range(count)]
+
 
 def _shows(path, image):
     "Whether the file at `path` is this picture"
     from PIL import Image
-    try:
-        with Image.open(path) as there: return np.array_equal(np.asarray(there), image)
-    except (OSError, SyntaxError): return False # missing or damaged
 
-def write_images(folder: str | Path, groups: dict) -> dict: # groups: name -> (ids, images (n, H, W, 3) uint8); id -> file, relative to the folder
+    try:
+        with Image.open(path) as there:
+            return np.array_equal(np.asarray(there), image)
+    except (OSError, SyntaxError):
+        return False  # missing or damaged
+
+
+def write_images(
+    folder: str | Path, groups: dict
+) -> dict:  # groups: name -> (ids, images (n, H, W, 3) uint8); id -> file, relative to the folder
     "Write `images/{group}/{id}.png`; pictures that are there already and equal are left alone, others of the folder removed; `InputError` if two faces have one name"
     from PIL import Image
+
     folder, files, names = Path(folder), {}, [name for ids, _ in groups.values() for name in ids]
-    if len(set(names)) < len(names): raise InputError(f"names of faces appear twice, such as {next(n for n in names if names.count(n) > 1)!r}: groups {list(groups)} must differ in more than punctuation")
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"names of faces appear twice, such as {next(n for n in names if names.count(n) > 1)!r}: groups {list(groups)} must differ in more than punctuation"
+        )
     for group, (ids, images) in groups.items():
         place = f"images/{''.join(c if c.isalnum() else '_' for c in group)}"
         for name, image in zip(ids, images):
             files[name] = f"{place}/{name}.png"
-            if _shows(path := folder / files[name], image): continue
-            with atomic_write(path) as tmp: Image.fromarray(image).save(tmp)
+            if _shows(path := folder / files[name], image):
+                continue
+            with atomic_write(path) as tmp:
+                Image.fromarray(image).save(tmp)
     wanted = {folder / file for file in files.values()}
     for path in (folder / "images").glob("*/*.png"):
-        if path not in wanted: path.unlink()
+        if path not in wanted:
+            path.unlink()
     return files
 
-def wide_labels(labels: pd.DataFrame) -> pd.DataFrame: # `annotate.LABELS`; index id, columns {task}, {task}_confidence, {task}_by
+
+def wide_labels(
+    labels: pd.DataFrame,
+) -> pd.DataFrame:  # `annotate.LABELS`; index id, columns {task}, {task}_confidence, {task}_by
     "One row a face"
     labels, parts = LABELS.check(labels), []
     for task, rows in labels.groupby("task", sort=False):
         rows = rows.set_index("id")
-        parts.append(pd.DataFrame({task: rows.label, f"{task}_confidence": rows.confidence, f"{task}_by": rows.by}))
+        parts.append(
+            pd.DataFrame(
+                {task: rows.label, f"{task}_confidence": rows.confidence, f"{task}_by": rows.by}
+            )
+        )
     return pd.concat(parts, axis=1)
 
-def write_balanced_set(folder: str | Path,
-                       faces: pd.DataFrame,    # columns of `BALANCED`
-                       latents: np.ndarray,    # (N, D)
-                       labels: pd.DataFrame,   # `annotate.LABELS`, of every face and task
-                       waiting: pd.DataFrame,  # of those, what a person should look at
-                      ) -> pd.DataFrame:       # the table
+
+def write_balanced_set(
+    folder: str | Path,
+    faces: pd.DataFrame,  # columns of `BALANCED`
+    latents: np.ndarray,  # (N, D)
+    labels: pd.DataFrame,  # `annotate.LABELS`, of every face and task
+    waiting: pd.DataFrame,  # of those, what a person should look at
+) -> pd.DataFrame:  # the table
     "Write tables and vectors; `InputError` if a face lacks a label"
     folder, wide = Path(folder), wide_labels(labels)
-    if len(latents) != len(faces): raise InputError(f"{len(latents)} vectors for {len(faces)} faces")
+    if len(latents) != len(faces):
+        raise InputError(f"{len(latents)} vectors for {len(faces)} faces")
     table = faces.merge(wide, left_on="id", right_index=True, how="left")
-    if (lacking := table[list(wide)].isna().any(axis=1)).any(): raise InputError(f"faces {table.id[lacking].tolist()[:5]} lack a label: label all of them first")
-    with atomic_write(folder / "latents.npy") as tmp: np.save(tmp, latents)
+    if (lacking := table[list(wide)].isna().any(axis=1)).any():
+        raise InputError(
+            f"faces {table.id[lacking].tolist()[:5]} lack a label: label all of them first"
+        )
+    with atomic_write(folder / "latents.npy") as tmp:
+        np.save(tmp, latents)
     write_table(labels, folder / "long_labels.parquet", LABELS)
-    write_table(table.assign(latent=list(latents.astype(np.float32))), folder / "labels.parquet", BALANCED)
+    write_table(
+        table.assign(latent=list(latents.astype(np.float32))), folder / "labels.parquet", BALANCED
+    )
     write_csv(table, folder / "labels.csv")
     write_csv(waiting, folder / "queue.csv")
     return table
@@ -80,23 +133,63 @@ def write_balanced_set(folder: str | Path,
 def _rows(table: pd.DataFrame) -> str:
     "A table in Markdown"
     lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + "---|" * len(table.columns)]
-    return "\n".join(lines + ["| " + " | ".join(f"{v:.3g}" if isinstance(v, float) else str(v).replace("|", "\\|") for v in row) + " |" for row in table.itertuples(index=False)])
+    return "\n".join(
+        lines
+        + [
+            "| "
+            + " | ".join(
+                f"{v:.3g}" if isinstance(v, float) else str(v).replace("|", "\\|") for v in row
+            )
+            + " |"
+            for row in table.itertuples(index=False)
+        ]
+    )
 
-def write_datasheet(folder: str | Path,
-                    table: pd.DataFrame,   # from `write_balanced_set`
-                    errors: pd.DataFrame,  # a row a classifier: classifier, task, test faces, accuracy (%), low, high
-                    facts: dict,           # generator, its weights' sha256, licence, size, tasks; recorded as they are
-                   ):
+
+def write_datasheet(
+    folder: str | Path,
+    table: pd.DataFrame,  # from `write_balanced_set`
+    errors: pd.DataFrame,  # a row a classifier: classifier, task, test faces, accuracy (%), low, high
+    facts: dict,  # generator, its weights' sha256, licence, size, tasks; recorded as they are
+):
     "Write `DATASHEET.md` and `datasheet.json`"
     folder, tasks = Path(folder), [c.removesuffix("_by") for c in table if c.endswith("_by")]
-    groups = table.groupby("group", sort=False).agg(faces=("id", "size"), mean_confidence=("group_confidence", "mean"), rule=("rule", "first"))
-    groups["second_classifier_agrees"] = (table.second_group == table.group).groupby(table.group).mean()
-    answers = pd.concat([table.groupby(["group", task]).size().rename("faces").reset_index().rename(columns={task: "label"}).assign(question=task) for task in tasks]) if tasks else pd.DataFrame(columns=["question", "group", "label", "faces"])
-    by = pd.DataFrame([{"question": task, "by a model": int((table[f"{task}_by"] == "model").sum()), "by people": int(table[f"{task}_by"].str.startswith("person").sum()),
-                        "disputed": int(table[f"{task}_by"].str.startswith("disputed").sum()), "mean confidence": float(table[f"{task}_confidence"].mean())} for task in tasks])
+    groups = table.groupby("group", sort=False).agg(
+        faces=("id", "size"), mean_confidence=("group_confidence", "mean"), rule=("rule", "first")
+    )
+    groups["second_classifier_agrees"] = (
+        (table.second_group == table.group).groupby(table.group).mean()
+    )
+    answers = (
+        pd.concat(
+            [
+                table.groupby(["group", task])
+                .size()
+                .rename("faces")
+                .reset_index()
+                .rename(columns={task: "label"})
+                .assign(question=task)
+                for task in tasks
+            ]
+        )
+        if tasks
+        else pd.DataFrame(columns=["question", "group", "label", "faces"])
+    )
+    by = pd.DataFrame(
+        [
+            {
+                "question": task,
+                "by a model": int((table[f"{task}_by"] == "model").sum()),
+                "by people": int(table[f"{task}_by"].str.startswith("person").sum()),
+                "disputed": int(table[f"{task}_by"].str.startswith("disputed").sum()),
+                "mean confidence": float(table[f"{task}_confidence"].mean()),
+            }
+            for task in tasks
+        ]
+    )
     text = f"""# Data sheet
 
-**What it is.** {len(table)} generated faces of {facts['size']} pixels, {len(groups)} groups in equal numbers as far as they could be found, with labels. No photograph is in it: every face was painted by {facts['generator']}. A generator that learnt from photographs may paint somebody who resembles a person among them; one that learnt from drawings does not.
+**What it is.** {len(table)} generated faces of {facts["size"]} pixels, {len(groups)} groups in equal numbers as far as they could be found, with labels. No photograph is in it: every face was painted by {facts["generator"]}. A generator that learnt from photographs may paint somebody who resembles a person among them; one that learnt from drawings does not.
 
 **Why it was made.** Generators paint some groups seldom (paper: "demographic-based dataset balancing" of StyleGAN). The set tries out whether guidance can even that out, and serves to test models on equally many faces of each group.
 
@@ -111,7 +204,7 @@ A group label is a classifier's guess of how the people who labelled its trainin
 {_rows(answers[["question", "group", "label", "faces"]])}
 
 ## How it was made
-Random vectors, guided for each group by the rule in the table above, were painted by {facts['generator']} (weights {facts['generator_sha256'][:16]}…); faces that the group classifier did not call so were discarded. Downstream labels are by models, and by people where the models were least certain (a `confidence` is always the model's in its own answer, also where a person's label has taken its place):
+Random vectors, guided for each group by the rule in the table above, were painted by {facts["generator"]} (weights {facts["generator_sha256"][:16]}…); faces that the group classifier did not call so were discarded. Downstream labels are by models, and by people where the models were least certain (a `confidence` is always the model's in its own answer, also where a person's label has taken its place):
 
 {_rows(by)}
 
@@ -128,9 +221,20 @@ Not for: recognising, sorting or judging people; claims about human groups; trai
 Guidance leaves traces: the faces of a group are those that one generator can paint and one classifier recognises, which are the clear cases. What else changed with the group is recorded in the tables of side effects. Equal numbers of faces are not equal quality.
 
 ## Licence
-{facts['licence']}
+{facts["licence"]}
 
 The face images were made by a machine; the generator's own licence and that of its training pictures apply to what is made with it.
 """
-    with atomic_write(folder / "DATASHEET.md") as tmp: tmp.write_text(text, encoding="utf-8")
-    write_json(folder / "datasheet.json", {**facts, "faces": len(table), "groups": groups.faces.to_dict(), "tables_sha256": hash_file(folder / "labels.csv"), "labels_by": by.to_dict("records"), "errors": errors.to_dict("records")})
+    with atomic_write(folder / "DATASHEET.md") as tmp:
+        tmp.write_text(text, encoding="utf-8")
+    write_json(
+        folder / "datasheet.json",
+        {
+            **facts,
+            "faces": len(table),
+            "groups": groups.faces.to_dict(),
+            "tables_sha256": hash_file(folder / "labels.csv"),
+            "labels_by": by.to_dict("records"),
+            "errors": errors.to_dict("records"),
+        },
+    )

@@ -20,98 +20,182 @@ from .side_effects import diversity, leakage
 @dataclass
 class LatentFacts:
     "What the unguided draws taught"
-    generator: object  # a `generators.FaceGenerator`
-    vectors: dict      # space -> (N, D) vectors of the kept unguided faces
-    labels: np.ndarray # (N,) their groups
-    directions: dict   # (group, space) -> Direction
-    others: list       # directions of attributes in z that conditional directions leave alone
-    model: LatentModel # to screen by
-    prior: dict = field(default_factory=dict) # space -> vectors of draws of which none was left out, to measure widths by; in z they are known
 
-    def cloud(self, space: str) -> np.ndarray: # (N, D)
+    generator: object  # a `generators.FaceGenerator`
+    vectors: dict  # space -> (N, D) vectors of the kept unguided faces
+    labels: np.ndarray  # (N,) their groups
+    directions: dict  # (group, space) -> Direction
+    others: list  # directions of attributes in z that conditional directions leave alone
+    model: LatentModel  # to screen by
+    prior: dict = field(
+        default_factory=dict
+    )  # space -> vectors of draws of which none was left out, to measure widths by; in z they are known
+
+    def cloud(self, space: str) -> np.ndarray:  # (N, D)
         "Vectors as the prior has them"
         return self.prior.get(space, self.vectors[space])
 
-    def step(self, direction: Direction) -> tuple: # direction of the step, width of the vectors along it, precision n' S^-1 n of their Gaussian
+    def step(
+        self, direction: Direction
+    ) -> tuple:  # direction of the step, width of the vectors along it, precision n' S^-1 n of their Gaussian
         "Where to step so that the regression's score rises most for each nat that is left from the prior: along the normal in z, along the covariance times the normal in another space"
-        if direction.space == "z": return direction, 1.0, 1.0
+        if direction.space == "z":
+            return direction, 1.0, 1.0
         covariance = np.cov(self.cloud(direction.space).T)
         way = covariance @ direction.theta
         unit = way / np.linalg.norm(way)
-        return replace(direction, theta=way), float(np.sqrt(unit @ covariance @ unit)), float(direction.theta @ way / (way @ way))
+        return (
+            replace(direction, theta=way),
+            float(np.sqrt(unit @ covariance @ unit)),
+            float(direction.theta @ way / (way @ way)),
+        )
+
 
 @dataclass
 class Grid:
     "Which settings are tried"
-    alphas: list        # steps and coordinates, in standard deviations along the normal
-    odds: list          # against the next likely group, to screen by
-    radii: list         # of regions
-    anchors: int = 20   # faces around which regions lie
+
+    alphas: list  # steps and coordinates, in standard deviations along the normal
+    odds: list  # against the next likely group, to screen by
+    radii: list  # of regions
+    anchors: int = 20  # faces around which regions lie
+
 
 def candidate_rules(group: str, facts: LatentFacts, grid: Grid) -> list[Rule]:
     "Every rule with every setting of the grid for one group; `InputError` without vectors in z"
-    if "z" not in facts.vectors: raise InputError(f"there are vectors of {list(facts.vectors)} only: the raw rule and regions need space \"z\" too")
+    if "z" not in facts.vectors:
+        raise InputError(
+            f'there are vectors of {list(facts.vectors)} only: the raw rule and regions need space "z" too'
+        )
     plain = {space: facts.directions[group, space] for space in facts.vectors}
     rules = [Rule("unguided", group), Rule("raw", group, plain["z"].norm, plain["z"])]
     for space, direction in plain.items():
         ways = {"shift": direction, "fix": direction}
-        if space == "z" and facts.others: ways["conditional"] = conditional(direction, facts.others)
+        if space == "z" and facts.others:
+            ways["conditional"] = conditional(direction, facts.others)
         for name, way in ways.items():
             way, width, precision = facts.step(way)
             centre = 0.0 if space == "z" else float(facts.cloud(space).mean(0) @ way.unit)
-            rules += [Rule(name, group, alpha * width, way, space, facts.generator, precision=precision, centre=centre) for alpha in grid.alphas]
-    rules += [Rule("screen", group, o, generator=facts.generator, model=facts.model) for o in grid.odds]
-    mine = facts.vectors["z"][facts.labels == group][:grid.anchors]
+            rules += [
+                Rule(
+                    name,
+                    group,
+                    alpha * width,
+                    way,
+                    space,
+                    facts.generator,
+                    precision=precision,
+                    centre=centre,
+                )
+                for alpha in grid.alphas
+            ]
+    rules += [
+        Rule("screen", group, o, generator=facts.generator, model=facts.model) for o in grid.odds
+    ]
+    mine = facts.vectors["z"][facts.labels == group][: grid.anchors]
     return rules + [Rule("region", group, r, anchors=mine) for r in grid.radii if len(mine)]
 
 # %% ../nbs/lib/62_balancing.ipynb #62-06
-def calibrate(rules: list,          # of one group
-              generator, first, second, # classifiers
-              painted: int, seed: int,
-              goal: float, furthest: float, # see `choose_alpha`
-             ) -> tuple:            # yields of all settings, the chosen rules with whether they reached the goal
+def calibrate(
+    rules: list,  # of one group
+    generator,
+    first,
+    second,  # classifiers
+    painted: int,
+    seed: int,
+    goal: float,
+    furthest: float,  # see `choose_alpha`
+) -> tuple:  # yields of all settings, the chosen rules with whether they reached the goal
     "Try every setting on calibration draws; of each rule and space, choose one"
     rows = [try_rule(rule, generator, first, second, painted, seed) for rule in rules]
     yields, chosen = pd.DataFrame(rows), []
     for (name, space), part in yields.groupby(["rule", "space"], sort=False):
-        try: row, reached = choose_alpha(part, goal, furthest)
-        except InputError: continue # every setting lies too far from the prior: the table shows it
+        try:
+            row, reached = choose_alpha(part, goal, furthest)
+        except InputError:
+            continue  # every setting lies too far from the prior: the table shows it
         chosen.append((rules[row.name], reached))
     return yields, chosen
 
-def prove(chosen: list,             # (rule, reached) of one group
-          generator, first, second, painted: int, seed: int,
-          unguided: np.ndarray,     # (M, size, size, 3) unguided faces of the group
-          labellers: dict,          # task -> classifier
-          features,                 # pictures -> (N, D)
-         ) -> tuple:                # yields, diversity table, leakage table
+
+def prove(
+    chosen: list,  # (rule, reached) of one group
+    generator,
+    first,
+    second,
+    painted: int,
+    seed: int,
+    unguided: np.ndarray,  # (M, size, size, 3) unguided faces of the group
+    labellers: dict,  # task -> classifier
+    features,  # pictures -> (N, D)
+) -> tuple:  # yields, diversity table, leakage table
     "Try chosen rules on fresh draws, and compare their accepted faces with unguided ones"
     rows, alike, moved, there = [], [], [], features(unguided)
     says_there = {task: labeller_says(model, unguided) for task, model in labellers.items()}
     for rule, reached in chosen:
         kept = []
-        rows.append(try_rule(rule, generator, first, second, painted, seed, purpose="fresh", keep=kept))
-        if not kept: continue # nothing was painted
-        kept, who = np.concatenate(kept), {"target": rule.target, "rule": rule.name, "space": rule.space, "alpha": rule.alpha, "reached": reached}
-        if len(kept) < 20 or len(there) < 40: continue # too few to say anything: the yields show how many there were
+        rows.append(
+            try_rule(rule, generator, first, second, painted, seed, purpose="fresh", keep=kept)
+        )
+        if not kept:
+            continue  # nothing was painted
+        kept, who = (
+            np.concatenate(kept),
+            {
+                "target": rule.target,
+                "rule": rule.name,
+                "space": rule.space,
+                "alpha": rule.alpha,
+                "reached": reached,
+            },
+        )
+        if len(kept) < 20 or len(there) < 40:
+            continue  # too few to say anything: the yields show how many there were
         alike.append(who | diversity(features(kept), there, seed=seed))
-        moved.append(leakage({task: labeller_says(model, kept) for task, model in labellers.items()}, says_there).assign(**who))
-    return pd.DataFrame(rows), pd.DataFrame(alike), pd.concat(moved, ignore_index=True) if moved else pd.DataFrame()
+        moved.append(
+            leakage(
+                {task: labeller_says(model, kept) for task, model in labellers.items()}, says_there
+            ).assign(**who)
+        )
+    return (
+        pd.DataFrame(rows),
+        pd.DataFrame(alike),
+        pd.concat(moved, ignore_index=True) if moved else pd.DataFrame(),
+    )
 
-def labeller_says(classifier, images: np.ndarray) -> np.ndarray: # (N,) names
+
+def labeller_says(classifier, images: np.ndarray) -> np.ndarray:  # (N,) names
     "The most likely class of each picture"
     return np.array(classifier.classes)[classifier.predict(images).argmax(1)]
 
 # %% ../nbs/lib/62_balancing.ipynb #62-08
-def choose_rule(fresh: pd.DataFrame,    # yields of one group on fresh draws
-                alike: pd.DataFrame,    # their diversity, with `reached`
-               ) -> int:                # position of the rule in `fresh`
+def choose_rule(
+    fresh: pd.DataFrame,  # yields of one group on fresh draws
+    alike: pd.DataFrame,  # their diversity, with `reached`
+) -> int:  # position of the rule in `fresh`
     "Position of the rule to collect with; `InputError` if no rule of guidance gave a single face"
     table = fresh.reset_index(drop=True)
-    if len(alike): table = table.merge(alike[["rule", "space", "reached", "within", "kid"]], on=["rule", "space"], how="left", validate="one_to_one")
-    table = table.assign(**{name: table[name].eq(True) if name in table else False for name in ("reached", "within")}, share=table.both / table.painted.clip(lower=1))
-    table = table[(table.accepted > 0) & ((table.rule != "unguided") | (table.reached & table.within))] # a common group may need no guidance
-    if not len(table): raise InputError(f"no rule painted a face of {sorted(set(fresh.target))}: draw more unguided faces, or allow larger steps")
+    if len(alike):
+        table = table.merge(
+            alike[["rule", "space", "reached", "within", "kid"]],
+            on=["rule", "space"],
+            how="left",
+            validate="one_to_one",
+        )
+    table = table.assign(
+        **{
+            name: table[name].eq(True) if name in table else False for name in ("reached", "within")
+        },
+        share=table.both / table.painted.clip(lower=1),
+    )
+    table = table[
+        (table.accepted > 0) & ((table.rule != "unguided") | (table.reached & table.within))
+    ]  # a common group may need no guidance
+    if not len(table):
+        raise InputError(
+            f"no rule painted a face of {sorted(set(fresh.target))}: draw more unguided faces, or allow larger steps"
+        )
     good, reached = table[table.reached & table.within], table[table.reached]
-    if len(good) or not len(reached): return int((good if len(good) else table).sort_values("share").index[-1])
+    if len(good) or not len(reached):
+        return int((good if len(good) else table).sort_values("share").index[-1])
     return int(reached.sort_values("kid", na_position="last").index[0])

@@ -22,57 +22,120 @@ from pathlib import Path
 import pandas as pd
 
 from .records import write_csv
-from .runs import InputError, available_cores, code_version, package_versions, read_json, write_json
+from fairparse.runs import (
+    InputError,
+    available_cores,
+    code_version,
+    package_versions,
+    read_json,
+    write_json,
+)
 
 # %% ../nbs/lib/98_bench.ipynb #98-04
 @dataclass(frozen=True)
 class Goal:
     "A bound on the ratio of two ways"
+
     way: str
     beside: str
     at_most: float | None = None  # of seconds[way] / seconds[beside]
-    at_least: float | None = None # of seconds[beside] / seconds[way]: times as fast
+    at_least: float | None = None  # of seconds[beside] / seconds[way]: times as fast
+
 
 @dataclass(frozen=True)
 class Case:
     "Ways to do the same work"
-    part: str         # of the benchmark: "faces", "step", …
-    name: str         # which data and sizes, for people
-    ways: dict        # name -> function without arguments that does all of the work
-    amount: float     # items in one call
-    unit: str         # what an item is: "face", "image", "step"
-    goals: tuple = ()                          # of `Goal`
-    scale: dict = field(default_factory=dict)  # way -> factor for its seconds, if it does only a part of the work
-    note: str = ""                             # what a reader must know to read the numbers
+
+    part: str  # of the benchmark: "faces", "step", …
+    name: str  # which data and sizes, for people
+    ways: dict  # name -> function without arguments that does all of the work
+    amount: float  # items in one call
+    unit: str  # what an item is: "face", "image", "step"
+    goals: tuple = ()  # of `Goal`
+    scale: dict = field(
+        default_factory=dict
+    )  # way -> factor for its seconds, if it does only a part of the work
+    note: str = ""  # what a reader must know to read the numbers
 
     def __post_init__(self):
-        wrong = sorted({name for goal in self.goals for name in (goal.way, goal.beside)} - set(self.ways) | set(self.scale) - set(self.ways))
-        if wrong: raise InputError(f"case {self.name!r}: goals or scales name {wrong}, which are none of its ways {list(self.ways)}")
-        if any(goal.at_most is not None and goal.at_least is not None for goal in self.goals): raise InputError(f"case {self.name!r}: a goal has one bound, at_most or at_least")
+        wrong = sorted(
+            {name for goal in self.goals for name in (goal.way, goal.beside)} - set(self.ways)
+            | set(self.scale) - set(self.ways)
+        )
+        if wrong:
+            raise InputError(
+                f"case {self.name!r}: goals or scales name {wrong}, which are none of its ways {list(self.ways)}"
+            )
+        if any(goal.at_most is not None and goal.at_least is not None for goal in self.goals):
+            raise InputError(f"case {self.name!r}: a goal has one bound, at_most or at_least")
 
 # %% ../nbs/lib/98_bench.ipynb #98-06
-def finding(part: str, case: str, what: str, value: float, unit: str, low: float = math.nan, high: float = math.nan,
-            at_most: float | None = None, at_least: float | None = None, note: str = "") -> dict:
+def finding(
+    part: str,
+    case: str,
+    what: str,
+    value: float,
+    unit: str,
+    low: float = math.nan,
+    high: float = math.nan,
+    at_most: float | None = None,
+    at_least: float | None = None,
+    note: str = "",
+) -> dict:
     "A row of the findings; low and high: the range over turns, or an interval"
-    reached = "" if at_most is None and at_least is None else "yes" if (value <= at_most if at_most is not None else value >= at_least) else "no"
-    return {"part": part, "case": case, "what": what, "value": float(value), "low": float(low), "high": float(high), "unit": unit,
-            "at_most": math.nan if at_most is None else at_most, "at_least": math.nan if at_least is None else at_least, "reached": reached, "note": note}
+    reached = (
+        ""
+        if at_most is None and at_least is None
+        else "yes"
+        if (value <= at_most if at_most is not None else value >= at_least)
+        else "no"
+    )
+    return {
+        "part": part,
+        "case": case,
+        "what": what,
+        "value": float(value),
+        "low": float(low),
+        "high": float(high),
+        "unit": unit,
+        "at_most": math.nan if at_most is None else at_most,
+        "at_least": math.nan if at_least is None else at_least,
+        "reached": reached,
+        "note": note,
+    }
 
-def ratio(times: pd.DataFrame, # of one case, as `measure` gives them
-          goal: Goal, note: str = "") -> dict:
+
+def ratio(
+    times: pd.DataFrame,  # of one case, as `measure` gives them
+    goal: Goal,
+    note: str = "",
+) -> dict:
     "Finding: the median over turns of the ratio of two ways"
     seconds = times.pivot(index="turn", columns="way", values="seconds")
     top, bottom = (goal.way, goal.beside) if goal.at_most is not None else (goal.beside, goal.way)
     each = seconds[top] / seconds[bottom]
     unit = "of the time" if goal.at_most is not None else "times as fast"
-    return finding(times.part.iloc[0], times.case.iloc[0], f"{goal.way}, beside {goal.beside}", each.median(), unit, each.min(), each.max(), goal.at_most, goal.at_least, note)
+    return finding(
+        times.part.iloc[0],
+        times.case.iloc[0],
+        f"{goal.way}, beside {goal.beside}",
+        each.median(),
+        unit,
+        each.min(),
+        each.max(),
+        goal.at_most,
+        goal.at_least,
+        note,
+    )
 
 # %% ../nbs/lib/98_bench.ipynb #98-09
 def finish(device: str = "cpu"):
     "Wait until a CUDA device has done what it was told"
     if str(device).startswith("cuda"):
         import torch
+
         torch.cuda.synchronize(device)
+
 
 def _seconds(function):
     "Seconds of one call"
@@ -84,29 +147,54 @@ def _seconds(function):
         function()
         return time.perf_counter() - start
     finally:
-        if enabled: gc.enable()
+        if enabled:
+            gc.enable()
 
-def measure(case: Case,
-            repetitions: int = 5, # turns
-           ) -> tuple:            # times: a row a turn and way (part, case, way, turn, seconds, amount, unit); findings: a row a goal
+
+def measure(
+    case: Case,
+    repetitions: int = 5,  # turns
+) -> tuple:  # times: a row a turn and way (part, case, way, turn, seconds, amount, unit); findings: a row a goal
     "Time the ways of a case in turns"
-    if repetitions < 1: raise InputError(f"repetitions {repetitions}: it must be 1 or more")
-    for function in case.ways.values(): function()
+    if repetitions < 1:
+        raise InputError(f"repetitions {repetitions}: it must be 1 or more")
+    for function in case.ways.values():
+        function()
     rows = []
     for turn in range(repetitions):
-        for way in list(case.ways)[::1 if turn % 2 == 0 else -1]:
-            rows.append([case.part, case.name, way, turn, _seconds(case.ways[way]) * case.scale.get(way, 1), case.amount, case.unit])
+        for way in list(case.ways)[:: 1 if turn % 2 == 0 else -1]:
+            rows.append(
+                [
+                    case.part,
+                    case.name,
+                    way,
+                    turn,
+                    _seconds(case.ways[way]) * case.scale.get(way, 1),
+                    case.amount,
+                    case.unit,
+                ]
+            )
     times = pd.DataFrame(rows, columns=["part", "case", "way", "turn", "seconds", "amount", "unit"])
     return times, pd.DataFrame([ratio(times, goal, case.note) for goal in case.goals])
 
 # %% ../nbs/lib/98_bench.ipynb #98-12
 _SCALES = ((1, "s"), (1e-3, "ms"), (0, "µs"))
 
-def per_item(times: pd.DataFrame) -> pd.DataFrame: # a row a case and way: median, smallest and largest time of an item in ms, items a second
+
+def per_item(
+    times: pd.DataFrame,
+) -> (
+    pd.DataFrame
+):  # a row a case and way: median, smallest and largest time of an item in ms, items a second
     "Time of one item"
-    each = times.assign(ms=1000 * times.seconds / times.amount).groupby(["part", "case", "way", "unit"], sort=False).ms
+    each = (
+        times.assign(ms=1000 * times.seconds / times.amount)
+        .groupby(["part", "case", "way", "unit"], sort=False)
+        .ms
+    )
     table = each.agg(median_ms="median", min_ms="min", max_ms="max").reset_index()
     return table.assign(per_second=1000 / table.median_ms)
+
 
 def tell_time(milliseconds: float) -> str:
     "A time with three digits and its unit"
@@ -115,46 +203,103 @@ def tell_time(milliseconds: float) -> str:
     return f"{seconds / (size or 1e-6):.3g} {unit}"
 
 # %% ../nbs/lib/98_bench.ipynb #98-15
-def time_shares(function: Callable, # without arguments
-                rows: int = 8) -> pd.DataFrame: # function, calls, ms, share of the time in percent; the largest first
+def time_shares(
+    function: Callable,  # without arguments
+    rows: int = 8,
+) -> pd.DataFrame:  # function, calls, ms, share of the time in percent; the largest first
     "Where the time of one call goes, without what was called from there"
-    function() # warm
+    function()  # warm
     profile = cProfile.Profile()
     profile.runcall(function)
     stats = pstats.Stats(profile).stats
     total = sum(own for _, _, own, *_ in stats.values()) or 1
-    table = pd.DataFrame([(_name(where), calls, 1000 * own, 100 * own / total) for where, (calls, _, own, *_) in stats.items()], columns=["function", "calls", "ms", "share"])
+    table = pd.DataFrame(
+        [
+            (_name(where), calls, 1000 * own, 100 * own / total)
+            for where, (calls, _, own, *_) in stats.items()
+        ],
+        columns=["function", "calls", "ms", "share"],
+    )
     return table.sort_values("share", ascending=False, ignore_index=True).head(rows)
+
 
 def _name(where):
     "Module and function of a profiler's key, for people"
     file, _, name = where
-    return name.strip("<>").removeprefix("built-in method ").removeprefix("method ") if file == "~" else f"{Path(file).stem}.{name}"
+    return (
+        name.strip("<>").removeprefix("built-in method ").removeprefix("method ")
+        if file == "~"
+        else f"{Path(file).stem}.{name}"
+    )
 
 # %% ../nbs/lib/98_bench.ipynb #98-18
-RIVALS = ("torch", "torchvision", "segmentation-models-pytorch", "torchmetrics", "imagecorruptions", "fairlearn", "onnxruntime", "diffusers", "opencv-python", "opencv-python-headless", "pillow", "zlib-ng", "numpy", "pandas", "scipy")
+RIVALS = (
+    "torch",
+    "torchvision",
+    "segmentation-models-pytorch",
+    "torchmetrics",
+    "imagecorruptions",
+    "fairlearn",
+    "onnxruntime",
+    "diffusers",
+    "opencv-python",
+    "opencv-python-headless",
+    "pillow",
+    "zlib-ng",
+    "numpy",
+    "pandas",
+    "scipy",
+)
+
 
 def describe_machine(device: str = "cpu") -> dict:
     "Processor, cores, memory, accelerator, versions"
     import psutil
-    models = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")] if Path("/proc/cpuinfo").is_file() else []
+
+    models = (
+        [
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        if Path("/proc/cpuinfo").is_file()
+        else []
+    )
     card = None
     if device.startswith("cuda"):
         import torch
+
         card = torch.cuda.get_device_name(device)
-    return {"processor": models[0] if models else platform.processor(), "cores": available_cores(), "memory_gb": round(psutil.virtual_memory().total / 1e9, 1), "device": device, "card": card,
-            "system": platform.system(), "python": platform.python_version(), "packages": {name: version for name, version in package_versions(RIVALS).items() if version}}
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": available_cores(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "device": device,
+        "card": card,
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "packages": {
+            name: version for name, version in package_versions(RIVALS).items() if version
+        },
+    }
+
 
 class OtherPrograms:
     "Share of our cores' time that other programs took while the block ran: `share`, NaN where it is not known"
+
     def _busy(self):
         import psutil
+
         own, every = psutil.Process(), psutil.cpu_times(percpu=True)
-        if hasattr(os, "sched_getaffinity"): every = [every[core] for core in os.sched_getaffinity(0)]
-        mine = sum(own.cpu_times()[:4]) # with children that have ended
+        if hasattr(os, "sched_getaffinity"):
+            every = [every[core] for core in os.sched_getaffinity(0)]
+        mine = sum(own.cpu_times()[:4])  # with children that have ended
         for child in own.children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess): mine += sum(child.cpu_times()[:2])
-        return sum(getattr(core, kind, 0) for core in every for kind in ("user", "nice", "system", "steal")), mine # steal: other machines on the same processor
+            with contextlib.suppress(psutil.NoSuchProcess):
+                mine += sum(child.cpu_times()[:2])
+        return sum(
+            getattr(core, kind, 0) for core in every for kind in ("user", "nice", "system", "steal")
+        ), mine  # steal: other machines on the same processor
 
     def __enter__(self):
         self.start, self.before = time.perf_counter(), self._busy()
@@ -163,42 +308,72 @@ class OtherPrograms:
     def __exit__(self, *_):
         everyone, mine = (after - before for after, before in zip(self._busy(), self.before))
         seconds = time.perf_counter() - self.start
-        self.share = max(0.0, everyone - mine) / (seconds * available_cores()) if seconds > 0.2 else math.nan
+        self.share = (
+            max(0.0, everyone - mine) / (seconds * available_cores()) if seconds > 0.2 else math.nan
+        )
 
 # %% ../nbs/lib/98_bench.ipynb #98-21
 class Bench:
     "The parts of a benchmark in a folder"
-    def __init__(self, folder: str | Path, # gets {part}/times.csv, findings.csv, part.json
-                 settings: dict,           # of all parts: another value, and they are measured again
-                 repetitions: int = 5, device: str = "cpu"):
-        self.folder, self.repetitions, self.machine = Path(folder), repetitions, describe_machine(device)
-        self.identity = {"settings": settings, "repetitions": repetitions, "machine": self.machine, "sources_sha256": code_version()["sources_sha256"]}
+
+    def __init__(
+        self,
+        folder: str | Path,  # gets {part}/times.csv, findings.csv, part.json
+        settings: dict,  # of all parts: another value, and they are measured again
+        repetitions: int = 5,
+        device: str = "cpu",
+    ):
+        self.folder, self.repetitions, self.machine = (
+            Path(folder),
+            repetitions,
+            describe_machine(device),
+        )
+        self.identity = {
+            "settings": settings,
+            "repetitions": repetitions,
+            "machine": self.machine,
+            "sources_sha256": code_version()["sources_sha256"],
+        }
         self.parts = []
 
-    def run(self, part: str,
-            make: Callable, # without arguments -> list of `Case` and of findings (dicts)
-            conclude: Callable | None = None, # times, findings -> list of more findings
-           ) -> pd.DataFrame: # the findings of this part
+    def run(
+        self,
+        part: str,
+        make: Callable,  # without arguments -> list of `Case` and of findings (dicts)
+        conclude: Callable | None = None,  # times, findings -> list of more findings
+    ) -> pd.DataFrame:  # the findings of this part
         "Measure a part, or read what was measured; returns its findings"
         folder = self.folder / part
         self.parts.append(part)
         if not self._same(folder):
-            with OtherPrograms() as others: times, findings, seconds = self._measure(part, make, conclude)
-            for name, table in (("times", times), ("findings", findings)): write_csv(table, folder / f"{name}.csv")
-            write_json(folder / "part.json", {**self.identity, "others_share": others.share, "seconds": round(seconds, 1)})
+            with OtherPrograms() as others:
+                times, findings, seconds = self._measure(part, make, conclude)
+            for name, table in (("times", times), ("findings", findings)):
+                write_csv(table, folder / f"{name}.csv")
+            write_json(
+                folder / "part.json",
+                {**self.identity, "others_share": others.share, "seconds": round(seconds, 1)},
+            )
         share = read_json(folder / "part.json")["others_share"]
-        if share > 0.1: print(f"{part}: other programs took {100 * share:.0f} % of the machine meanwhile; measure again when it is quiet (delete {folder})")
+        if share > 0.1:
+            print(
+                f"{part}: other programs took {100 * share:.0f} % of the machine meanwhile; measure again when it is quiet (delete {folder})"
+            )
         return self.read(part, "findings")
 
-    def read(self, part: str, name: str) -> pd.DataFrame: # name: "times" or "findings"
+    def read(self, part: str, name: str) -> pd.DataFrame:  # name: "times" or "findings"
         "A table of a part that was measured"
-        table = pd.read_csv(self.folder / part / f"{name}.csv", dtype={"reached": "str", "note": "str"})
+        table = pd.read_csv(
+            self.folder / part / f"{name}.csv", dtype={"reached": "str", "note": "str"}
+        )
         return table.fillna({"reached": "", "note": ""}) if name == "findings" else table
 
     def _same(self, folder):
         "Whether a part is there, of this package, settings and machine"
-        try: record = read_json(folder / "part.json")
-        except InputError: return False
+        try:
+            record = read_json(folder / "part.json")
+        except InputError:
+            return False
         return all(record.get(name) == value for name, value in self.identity.items())
 
     def _measure(self, part, make, conclude):
@@ -209,25 +384,62 @@ class Bench:
                 times, findings = measure(item, self.repetitions)
                 measured.append(times)
                 found += findings.to_dict("records")
-            else: found.append(item)
+            else:
+                found.append(item)
         columns = list(finding("", "", "", 0, ""))
-        times = pd.concat(measured, ignore_index=True) if measured else pd.DataFrame(columns=["part", "case", "way", "turn", "seconds", "amount", "unit"])
-        if conclude: found += conclude(times, pd.DataFrame(found, columns=columns))
+        times = (
+            pd.concat(measured, ignore_index=True)
+            if measured
+            else pd.DataFrame(columns=["part", "case", "way", "turn", "seconds", "amount", "unit"])
+        )
+        if conclude:
+            found += conclude(times, pd.DataFrame(found, columns=columns))
         wrong = {row["part"] for row in found} - {part}
-        if wrong: raise InputError(f"part {part!r} gave findings of {sorted(wrong)}: a case names the part that it belongs to")
+        if wrong:
+            raise InputError(
+                f"part {part!r} gave findings of {sorted(wrong)}: a case names the part that it belongs to"
+            )
         return times, pd.DataFrame(found, columns=columns), time.perf_counter() - start
 
-    def others(self) -> dict: # part -> share, NaN where it is not known
+    def others(self) -> dict:  # part -> share, NaN where it is not known
         "What other programs took of the machine in each part"
-        return {part: read_json(self.folder / part / "part.json")["others_share"] for part in self.parts}
+        return {
+            part: read_json(self.folder / part / "part.json")["others_share"] for part in self.parts
+        }
 
-    def gather(self, name: str) -> pd.DataFrame: # name: "times" or "findings"
+    def gather(self, name: str) -> pd.DataFrame:  # name: "times" or "findings"
         "One table of all parts that were run"
         tables = [table for part in self.parts if len(table := self.read(part, name))]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
-def machine_table(bench: Bench) -> pd.DataFrame: # a row: processor, cores, memory_gb, device, card, torch, repetitions, others_percent: the most that other programs took during a part
+
+def machine_table(
+    bench: Bench,
+) -> pd.DataFrame:  # a row: processor, cores, memory_gb, device, card, torch, repetitions, others_percent: the most that other programs took during a part
     "What the numbers were measured on, for a file beside them"
-    machine, shares = bench.machine, [share for share in bench.others().values() if not math.isnan(share)]
-    return pd.DataFrame([{**{name: machine[name] for name in ("processor", "cores", "memory_gb", "device", "card", "system", "python")}, "torch": machine["packages"]["torch"], "repetitions": bench.repetitions,
-                          "date": time.strftime("%Y-%m-%d", time.gmtime()), "others_percent": round(100 * max(shares, default=0), 1)}])
+    machine, shares = (
+        bench.machine,
+        [share for share in bench.others().values() if not math.isnan(share)],
+    )
+    return pd.DataFrame(
+        [
+            {
+                **{
+                    name: machine[name]
+                    for name in (
+                        "processor",
+                        "cores",
+                        "memory_gb",
+                        "device",
+                        "card",
+                        "system",
+                        "python",
+                    )
+                },
+                "torch": machine["packages"]["torch"],
+                "repetitions": bench.repetitions,
+                "date": time.strftime("%Y-%m-%d", time.gmtime()),
+                "others_percent": round(100 * max(shares, default=0), 1),
+            }
+        ]
+    )

@@ -26,43 +26,71 @@ from .runs import InputError, available_cores, die_with_parent
 from .synthfaces import World, render_faces
 
 # %% ../nbs/lib/98_bench_faces.ipynb #98-05
-_IMAGES, _ANNO, _ATTRIBUTES = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "CelebAMask-HQ-attribute-anno.txt"
-_OFTEN = World(attributes={"Eyeglasses": 0.3, "Wearing_Hat": 0.3, "Wearing_Earrings": 0.5, "Wearing_Necklace": 0.4, "Face_Mask": 0})
+_IMAGES, _ANNO, _ATTRIBUTES = (
+    "CelebA-HQ-img",
+    "CelebAMask-HQ-mask-anno",
+    "CelebAMask-HQ-attribute-anno.txt",
+)
+_OFTEN = World(
+    attributes={
+        "Eyeglasses": 0.3,
+        "Wearing_Hat": 0.3,
+        "Wearing_Earrings": 0.5,
+        "Wearing_Necklace": 0.4,
+        "Face_Mask": 0,
+    }
+)
 
-def overlapping_part(mask: np.ndarray, # (H, W) labels
-                     label: int,
-                     reach: int,       # pixels by which it lies below the parts that are merged later
-                    ) -> np.ndarray:   # (H, W) bool
+
+def overlapping_part(
+    mask: np.ndarray,  # (H, W) labels
+    label: int,
+    reach: int,  # pixels by which it lies below the parts that are merged later
+) -> np.ndarray:  # (H, W) bool
     "A part as it would be annotated alone, with what is hidden by later parts"
     from scipy.ndimage import binary_fill_holes, maximum_filter
-    own = mask == label
-    if not own.any(): return own
-    wide = maximum_filter(own, 2 * reach + 1)
-    if CLASSES[label] == "skin": wide = binary_fill_holes(wide) # eyes and nose too
-    return own | (wide & (mask > label)) # `MERGE_ORDER` is the order of labels
 
-def overlapping_faces(folder: str | Path, # gets the files; it must not exist, or be empty
-                      count: int,
-                      size: int = 512,    # of the part masks; photographs are twice as large
-                      seed: int = 0,
-                      workers: int | None = None, # processes that draw; None: this one
-                     ) -> np.ndarray:     # (count, size, size) uint8, the label maps that merging must give
+    own = mask == label
+    if not own.any():
+        return own
+    wide = maximum_filter(own, 2 * reach + 1)
+    if CLASSES[label] == "skin":
+        wide = binary_fill_holes(wide)  # eyes and nose too
+    return own | (wide & (mask > label))  # `MERGE_ORDER` is the order of labels
+
+
+def overlapping_faces(
+    folder: str | Path,  # gets the files; it must not exist, or be empty
+    count: int,
+    size: int = 512,  # of the part masks; photographs are twice as large
+    seed: int = 0,
+    workers: int | None = None,  # processes that draw; None: this one
+) -> np.ndarray:  # (count, size, size) uint8, the label maps that merging must give
     "Write drawn faces in the layout of CelebAMask-HQ, with part masks that overlap; `InputError` for a folder that is not empty"
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()): raise InputError(f"{folder} is not empty: choose another folder for the made faces")
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty: choose another folder for the made faces")
     images, masks, attributes = render_faces(count, size, seed, _OFTEN, workers=workers)
     rng = np.random.default_rng(seed)
     (folder / _IMAGES).mkdir(parents=True)
     for i, (image, mask) in enumerate(zip(images, masks)):
-        large = np.asarray(Image.fromarray(image).resize((2 * size, 2 * size), Image.Resampling.BICUBIC))
-        noisy = large + rng.normal(0, 2, large.shape) # of a camera
-        Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8)).save(folder / _IMAGES / f"{i}.jpg", quality=90)
+        large = np.asarray(
+            Image.fromarray(image).resize((2 * size, 2 * size), Image.Resampling.BICUBIC)
+        )
+        noisy = large + rng.normal(0, 2, large.shape)  # of a camera
+        Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8)).save(
+            folder / _IMAGES / f"{i}.jpg", quality=90
+        )
         sub = folder / _ANNO / str(i // 2000)
         sub.mkdir(parents=True, exist_ok=True)
         for part in MERGE_ORDER:
             inside = overlapping_part(mask, CLASSES.index(part), max(size // 16, 1))
-            if inside.any(): Image.fromarray(inside).convert("RGB").save(sub / f"{i:05d}_{part}.png")
-    rows = [f"{i}.jpg  " + " ".join(map(str, 2 * row - 1)) for i, row in enumerate(attributes.to_numpy(int))]
+            if inside.any():
+                Image.fromarray(inside).convert("RGB").save(sub / f"{i:05d}_{part}.png")
+    rows = [
+        f"{i}.jpg  " + " ".join(map(str, 2 * row - 1))
+        for i, row in enumerate(attributes.to_numpy(int))
+    ]
     (folder / _ATTRIBUTES).write_text("\n".join([str(count), " ".join(attributes), *rows]) + "\n")
     return masks
 
@@ -74,18 +102,26 @@ def _decode(faces, size):
             image.draft("RGB", (2 * size, 2 * size))
             image.load()
         for _, path in face.masks:
-            with Image.open(path) as image: image.load()
+            with Image.open(path) as image:
+                image.load()
 
-def pure_decoding(faces: list, # of `facefiles.Face`
-                  size: int,   # of the face set: photographs are decoded at the smallest scale that is twice as large, or more
-                  workers: int | None = None): # processes; None: one a core
+
+def pure_decoding(
+    faces: list,  # of `facefiles.Face`
+    size: int,  # of the face set: photographs are decoded at the smallest scale that is twice as large, or more
+    workers: int | None = None,
+):  # processes; None: one a core
     "Decode every file with Pillow, in parallel"
-    chunks = [faces[start:start + CHUNK] for start in range(0, len(faces), CHUNK)]
+    chunks = [faces[start : start + CHUNK] for start in range(0, len(faces), CHUNK)]
     workers = min(workers or available_cores(), len(chunks))
-    if workers == 1: return _decode(faces, size)
+    if workers == 1:
+        return _decode(faces, size)
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning) # forking beside other threads
+    with (
+        ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent) as pool,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside other threads
         list(pool.map(_decode, chunks, [size] * len(chunks)))
 
 # %% ../nbs/lib/98_bench_faces.ipynb #98-10
@@ -93,115 +129,205 @@ def _listed(folder):
     "(number, path of the photograph) of each face, in order"
     return sorted((int(path.stem), path) for path in (Path(folder) / _IMAGES).iterdir())
 
+
 def _part_files(folder, number):
     "(label, path) of the part masks of a face that are there"
     sub = Path(folder) / _ANNO / str(number // 2000)
     for label, part in enumerate(CLASSES[1:], 1):
         path = sub / f"{number:05d}_{part}.png"
-        if path.exists(): yield label, path
+        if path.exists():
+            yield label, path
+
 
 def _save(out, images, masks):
     Path(out).mkdir(parents=True, exist_ok=True)
-    for name, array in (("images", images), ("masks", masks)): np.save(Path(out) / f"{name}.npy", array)
+    for name, array in (("images", images), ("masks", masks)):
+        np.save(Path(out) / f"{name}.npy", array)
+
 
 def pillow_script(folder: str | Path, out: str | Path, size: int):
     "The usual script with Pillow: images.npy and masks.npy of a raw folder"
     listed = _listed(folder)
-    images, masks = np.zeros((len(listed), size, size, 3), np.uint8), np.zeros((len(listed), size, size), np.uint8)
+    images, masks = (
+        np.zeros((len(listed), size, size, 3), np.uint8),
+        np.zeros((len(listed), size, size), np.uint8),
+    )
     for row, (number, path) in enumerate(listed):
-        images[row] = np.array(Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+        images[row] = np.array(
+            Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+        )
         for label, part in _part_files(folder, number):
-            inside = np.array(Image.open(part).resize((size, size), Image.Resampling.NEAREST).convert("L"))
+            inside = np.array(
+                Image.open(part).resize((size, size), Image.Resampling.NEAREST).convert("L")
+            )
             masks[row] = np.where(inside > 0, label, masks[row])
     _save(out, images, masks)
 
+
 def opencv_script(folder: str | Path, out: str | Path, size: int):
     "The usual script with OpenCV, after g_mask.py of CelebAMask-HQ: images.npy and masks.npy of a raw folder; `InputError` without OpenCV"
-    try: import cv2
-    except ImportError: raise InputError("the comparison with OpenCV needs it: pip install opencv-python-headless") from None
+    try:
+        import cv2
+    except ImportError:
+        raise InputError(
+            "the comparison with OpenCV needs it: pip install opencv-python-headless"
+        ) from None
     listed = _listed(folder)
-    images, masks = np.zeros((len(listed), size, size, 3), np.uint8), np.zeros((len(listed), size, size), np.uint8)
+    images, masks = (
+        np.zeros((len(listed), size, size, 3), np.uint8),
+        np.zeros((len(listed), size, size), np.uint8),
+    )
     for row, (number, path) in enumerate(listed):
-        images[row] = cv2.cvtColor(cv2.resize(cv2.imread(str(path)), (size, size), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
+        images[row] = cv2.cvtColor(
+            cv2.resize(cv2.imread(str(path)), (size, size), interpolation=cv2.INTER_AREA),
+            cv2.COLOR_BGR2RGB,
+        )
         mask = None
         for label, part in _part_files(folder, number):
             inside = cv2.imread(str(part))[:, :, 0]
-            if mask is None: mask = np.zeros(inside.shape, np.uint8)
+            if mask is None:
+                mask = np.zeros(inside.shape, np.uint8)
             mask[inside != 0] = label
         masks[row] = cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
     _save(out, images, masks)
 
 # %% ../nbs/lib/98_bench_faces.ipynb #98-12
-def raw_cases(folder: str | Path,  # a raw CelebAMask-HQ folder
-              scratch: str | Path, # for the sets that are built
-              size: int = 256,
-              workers: int | None = None, # processes of ours and of pure decoding; None: one a core
-              name: str = "",      # which faces; as a rule the folder's name
-             ) -> list:            # one `Case`
+def raw_cases(
+    folder: str | Path,  # a raw CelebAMask-HQ folder
+    scratch: str | Path,  # for the sets that are built
+    size: int = 256,
+    workers: int | None = None,  # processes of ours and of pure decoding; None: one a core
+    name: str = "",  # which faces; as a rule the folder's name
+) -> list:  # one `Case`
     "Building a face set from raw files; `InputError` for a folder in another layout"
     folder, scratch = Path(folder), Path(scratch)
     source = scan_source(folder)
-    if source.layout != "celeba" or source.problems: raise InputError(f"{folder} is not a complete CelebAMask-HQ folder in its raw layout: choose another")
-    def ours(workers): build_face_set(scratch / "ours", folder, size=size, workers=workers, progress=False)
-    ways = {"ours": lambda: ours(workers), "ours, one process": lambda: ours(1), "pure decoding": lambda: pure_decoding(source.faces, size, workers),
-            "Pillow script": lambda: pillow_script(folder, scratch / "pillow", size), "OpenCV script": lambda: opencv_script(folder, scratch / "opencv", size)}
+    if source.layout != "celeba" or source.problems:
+        raise InputError(
+            f"{folder} is not a complete CelebAMask-HQ folder in its raw layout: choose another"
+        )
+
+    def ours(workers):
+        build_face_set(scratch / "ours", folder, size=size, workers=workers, progress=False)
+
+    ways = {
+        "ours": lambda: ours(workers),
+        "ours, one process": lambda: ours(1),
+        "pure decoding": lambda: pure_decoding(source.faces, size, workers),
+        "Pillow script": lambda: pillow_script(folder, scratch / "pillow", size),
+        "OpenCV script": lambda: opencv_script(folder, scratch / "opencv", size),
+    }
     masks = sum(len(face.masks) for face in source.faces) / len(source.faces)
-    goals = (Goal("ours", "pure decoding", at_most=1.3), Goal("ours", "Pillow script", at_least=5), Goal("ours", "OpenCV script"), Goal("ours, one process", "Pillow script"))
+    goals = (
+        Goal("ours", "pure decoding", at_most=1.3),
+        Goal("ours", "Pillow script", at_least=5),
+        Goal("ours", "OpenCV script"),
+        Goal("ours, one process", "Pillow script"),
+    )
     note = f"{len(source.faces)} faces with {masks:.1f} part masks each; ours and pure decoding with {min(workers or available_cores(), -(-len(source.faces) // CHUNK))} processes, the scripts with one"
-    return [Case("faces", f"{name or folder.name} to {size} px", ways, len(source.faces), "face", goals, note=note)]
+    return [
+        Case(
+            "faces",
+            f"{name or folder.name} to {size} px",
+            ways,
+            len(source.faces),
+            "face",
+            goals,
+            note=note,
+        )
+    ]
 
 # %% ../nbs/lib/98_bench_faces.ipynb #98-15
 class PictureFiles:
     "The usual map-style dataset of torch: one JPEG and one PNG a face"
-    def __init__(self, folder): self.images, self.labels = (sorted((Path(folder) / name).iterdir()) for name in ("images", "labels"))
-    def __len__(self): return len(self.images)
+
+    def __init__(self, folder):
+        self.images, self.labels = (
+            sorted((Path(folder) / name).iterdir()) for name in ("images", "labels")
+        )
+
+    def __len__(self):
+        return len(self.images)
+
     def __getitem__(self, i):
         import torch
-        image, mask = np.array(Image.open(self.images[i]).convert("RGB")), np.array(Image.open(self.labels[i]))
+
+        image, mask = (
+            np.array(Image.open(self.images[i]).convert("RGB")),
+            np.array(Image.open(self.labels[i])),
+        )
         return torch.from_numpy(image), torch.from_numpy(mask)
 
-def write_pictures(folder: Path, # gets images/ and labels/
-                   images: np.ndarray, masks: np.ndarray, # (N, H, W, 3) and (N, H, W) uint8
-                   count: int):  # files; the faces are repeated
+
+def write_pictures(
+    folder: Path,  # gets images/ and labels/
+    images: np.ndarray,
+    masks: np.ndarray,  # (N, H, W, 3) and (N, H, W) uint8
+    count: int,
+):  # files; the faces are repeated
     "Write faces as JPEG and PNG files"
-    for name in ("images", "labels"): (folder / name).mkdir(parents=True)
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
     for i in range(count):
-        Image.fromarray(images[i % len(images)]).save(folder / "images" / f"{i:06d}.jpg", quality=90)
+        Image.fromarray(images[i % len(images)]).save(
+            folder / "images" / f"{i:06d}.jpg", quality=90
+        )
         Image.fromarray(masks[i % len(masks)]).save(folder / "labels" / f"{i:06d}.png")
 
-def batch_order(count: int, batch: int, seed: int = 0) -> np.ndarray: # (batches, batch) rows
+
+def batch_order(count: int, batch: int, seed: int = 0) -> np.ndarray:  # (batches, batch) rows
     "Shuffled rows in batches; what is left over is dropped"
-    return np.random.default_rng(seed).permutation(count)[:count // batch * batch].reshape(-1, batch)
+    return (
+        np.random.default_rng(seed).permutation(count)[: count // batch * batch].reshape(-1, batch)
+    )
 
 # %% ../nbs/lib/98_bench_faces.ipynb #98-17
-def load_ours(faces, order: np.ndarray): # order: (batches, batch) rows
+def load_ours(faces, order: np.ndarray):  # order: (batches, batch) rows
     "Batches as `train.Trainer.fetch` reads them"
     import torch
-    for rows in order: yield torch.from_numpy(faces.images[rows]), torch.from_numpy(faces.masks[rows])
+
+    for rows in order:
+        yield torch.from_numpy(faces.images[rows]), torch.from_numpy(faces.masks[rows])
+
 
 def copy_memory(images: np.ndarray, masks: np.ndarray, batch: int):
     "As many bytes in as many new arrays, in order"
-    for start in range(0, len(images) - batch + 1, batch): yield np.copy(images[start:start + batch]), np.copy(masks[start:start + batch])
+    for start in range(0, len(images) - batch + 1, batch):
+        yield np.copy(images[start : start + batch]), np.copy(masks[start : start + batch])
+
 
 def picture_loader(folder: Path, batch: int, workers: int):
     "Shuffled batches from files"
     from torch.utils.data import DataLoader
-    return DataLoader(PictureFiles(folder), batch_size=batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0)
 
-def batch_cases(scratch: str | Path,    # for files and the face set; what an earlier call left there is replaced
-                data: str | Path | None = None, # a folder of faces; None: drawn faces
-                count: int = 1024,      # files and rows
-                size: int = 256,
-                batch: int = 32,
-                epochs: int = 8,        # of ours and of the memory copy in one call
-                workers: int = 2,       # of the DataLoader
-                drawn: int = 64,        # different faces among `count`, if they are drawn
-               ) -> list:               # one `Case`
+    return DataLoader(
+        PictureFiles(folder),
+        batch_size=batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+
+
+def batch_cases(
+    scratch: str | Path,  # for files and the face set; what an earlier call left there is replaced
+    data: str | Path | None = None,  # a folder of faces; None: drawn faces
+    count: int = 1024,  # files and rows
+    size: int = 256,
+    batch: int = 32,
+    epochs: int = 8,  # of ours and of the memory copy in one call
+    workers: int = 2,  # of the DataLoader
+    drawn: int = 64,  # different faces among `count`, if they are drawn
+) -> list:  # one `Case`
     "Loading shuffled batches of uint8; `InputError` if a batch is larger than the set"
     scratch = Path(scratch)
-    if batch > count: raise InputError(f"batch {batch} is larger than the {count} faces: make it smaller")
-    for name in ("pictures", "raw", "faces"): shutil.rmtree(scratch / name, ignore_errors=True)
-    if data is None: images, masks, _ = render_faces(min(drawn, count), size)
+    if batch > count:
+        raise InputError(f"batch {batch} is larger than the {count} faces: make it smaller")
+    for name in ("pictures", "raw", "faces"):
+        shutil.rmtree(scratch / name, ignore_errors=True)
+    if data is None:
+        images, masks, _ = render_faces(min(drawn, count), size)
     else:
         built = build_face_set(scratch / "raw", data, size=size, progress=False)
         images, masks = built.images, built.masks
@@ -209,11 +335,29 @@ def batch_cases(scratch: str | Path,    # for files and the face set; what an ea
     faces = build_face_set(scratch / "faces", scratch / "pictures", size=size, progress=False)
     copies = np.array(faces.images), np.array(faces.masks)
     loader, order = picture_loader(scratch / "pictures", batch, workers), batch_order(count, batch)
+
     def run(batches, times=1):
         for _ in range(times):
-            for _ in batches(): pass
+            for _ in batches():
+                pass
+
     name = f"DataLoader, JPEG and PNG, {workers} workers"
-    ways = {"ours": lambda: run(lambda: load_ours(faces, order), epochs), name: lambda: run(lambda: loader), "memory copy": lambda: run(lambda: copy_memory(*copies, batch), epochs)}
+    ways = {
+        "ours": lambda: run(lambda: load_ours(faces, order), epochs),
+        name: lambda: run(lambda: loader),
+        "memory copy": lambda: run(lambda: copy_memory(*copies, batch), epochs),
+    }
     goals = (Goal("ours", name, at_least=20), Goal("ours", "memory copy", at_least=0.7))
     note = f"{count} faces, {epochs} epochs; ours and the copy make new arrays for each batch"
-    return [Case("batches", f"batches of {batch} at {size} px, uint8, shuffled", ways, order.size * epochs, "image", goals, {name: epochs}, note)]
+    return [
+        Case(
+            "batches",
+            f"batches of {batch} at {size} px, uint8, shuffled",
+            ways,
+            order.size * epochs,
+            "image",
+            goals,
+            {name: epochs},
+            note,
+        )
+    ]

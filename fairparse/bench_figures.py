@@ -21,18 +21,45 @@ from .runs import InputError
 def draw_ratios(findings: pd.DataFrame):
     "How many times as fast ways are, beside their goals; returns the matplotlib figure, None if there are no ratios"
     import matplotlib.pyplot as plt
+
     rows = findings[findings.unit.isin(["of the time", "times as fast"])].reset_index(drop=True)
-    if rows.empty: return None
+    if rows.empty:
+        return None
     use_style()
     slower = rows.unit == "of the time"
-    value, low, high = (rows[column].where(~slower, 1 / rows[other]) for column, other in (("value", "value"), ("low", "high"), ("high", "low")))
+    value, low, high = (
+        rows[column].where(~slower, 1 / rows[other])
+        for column, other in (("value", "value"), ("low", "high"), ("high", "low"))
+    )
     goal = rows.at_least.where(~slower, 1 / rows.at_most)
     figure, ax = plt.subplots(figsize=(8, 0.8 + 0.24 * len(rows)), layout="constrained")
-    for kind, mark, colour in (("yes", "o", "#0072B2"), ("no", "X", "#D55E00"), ("", "o", "#777777")):
+    for kind, mark, colour in (
+        ("yes", "o", "#0072B2"),
+        ("no", "X", "#D55E00"),
+        ("", "o", "#777777"),
+    ):
         own = rows.reached.fillna("") == kind
         label = {"yes": "goal reached", "no": "goal missed", "": "no goal"}[kind]
-        if own.any(): ax.errorbar(value[own], rows.index[own], xerr=[(value - low)[own], (high - value)[own]], fmt=mark, color=colour, ms=5, lw=1.2, label=label)
-    ax.plot(goal, rows.index, "|", color="black", ms=11, mew=1.6, label="goal" if goal.notna().any() else None)
+        if own.any():
+            ax.errorbar(
+                value[own],
+                rows.index[own],
+                xerr=[(value - low)[own], (high - value)[own]],
+                fmt=mark,
+                color=colour,
+                ms=5,
+                lw=1.2,
+                label=label,
+            )
+    ax.plot(
+        goal,
+        rows.index,
+        "|",
+        color="black",
+        ms=11,
+        mew=1.6,
+        label="goal" if goal.notna().any() else None,
+    )
     ax.axvline(1, color="black", lw=0.8)
     ax.set(xscale="log", yticks=rows.index, ylim=(len(rows) - 0.5, -0.5), xlabel="times as fast")
     ax.set_yticklabels(rows.case + ": " + rows.what, fontsize=7)
@@ -40,30 +67,75 @@ def draw_ratios(findings: pd.DataFrame):
     return figure
 
 # %% ../nbs/lib/98_bench_figures.ipynb #98-07
-def run_findings(out: str | Path, minutes: float = 25) -> list: # of findings; minutes: the budget
+def run_findings(out: str | Path, minutes: float = 25) -> list:  # of findings; minutes: the budget
     "Wall time of a whole run against its budget; `InputError` if there is no finished one"
     out = Path(out)
-    if not (out / "report.html").is_file(): raise InputError(f"{out} is no finished run: run `make reproduce` first, or leave the part out")
+    if not (out / "report.html").is_file():
+        raise InputError(
+            f"{out} is no finished run: run `make reproduce` first, or leave the part out"
+        )
     taken, cores = run_time(out)
-    if math.isnan(taken): raise InputError(f"{out} has no record of when its jobs ran")
-    return [finding("demo", f"whole {out.name} profile, from its records", "wall time" + (f" on {cores} cores" if cores else ""), taken, "minutes", at_most=minutes, note="time in which jobs ran, by the workflow's records: run.json knows a job's seconds, not which jobs ran at a time")]
+    if math.isnan(taken):
+        raise InputError(f"{out} has no record of when its jobs ran")
+    return [
+        finding(
+            "demo",
+            f"whole {out.name} profile, from its records",
+            "wall time" + (f" on {cores} cores" if cores else ""),
+            taken,
+            "minutes",
+            at_most=minutes,
+            note="time in which jobs ran, by the workflow's records: run.json knows a job's seconds, not which jobs ran at a time",
+        )
+    ]
 
-def stage_times(out: str | Path) -> pd.DataFrame: # stage, jobs, minutes, share in percent; the largest first
+
+def stage_times(
+    out: str | Path,
+) -> pd.DataFrame:  # stage, jobs, minutes, share in percent; the largest first
     "Minutes of all jobs of each stage of a run"
     costs = measured_costs(out)
-    table = pd.DataFrame({"stage": costs.stage, "jobs": costs.jobs, "minutes": costs.seconds_total / 60, "share": 100 * costs.seconds_total / costs.seconds_total.sum()})
+    table = pd.DataFrame(
+        {
+            "stage": costs.stage,
+            "jobs": costs.jobs,
+            "minutes": costs.seconds_total / 60,
+            "share": 100 * costs.seconds_total / costs.seconds_total.sum(),
+        }
+    )
     return table.sort_values("minutes", ascending=False, ignore_index=True)
 
-def draw_stages(stages: pd.DataFrame, least: float = 1.0): # least: share in percent from which a stage has its own bar
+
+def draw_stages(
+    stages: pd.DataFrame, least: float = 1.0
+):  # least: share in percent from which a stage has its own bar
     "Minutes of each stage of a run; returns the matplotlib figure"
     import matplotlib.pyplot as plt
+
     use_style()
     large, small = stages[stages.share >= least], stages[stages.share < least]
-    if len(small): large = pd.concat([large, pd.DataFrame({"stage": [f"{len(small)} more"], "jobs": [small.jobs.sum()], "minutes": [small.minutes.sum()]})])
+    if len(small):
+        large = pd.concat(
+            [
+                large,
+                pd.DataFrame(
+                    {
+                        "stage": [f"{len(small)} more"],
+                        "jobs": [small.jobs.sum()],
+                        "minutes": [small.minutes.sum()],
+                    }
+                ),
+            ]
+        )
     names, minutes, jobs = list(large.stage), list(large.minutes), list(large.jobs)
     figure, ax = plt.subplots(figsize=(7, 0.7 + 0.24 * len(names)), layout="constrained")
     bars = ax.barh(names, minutes, color="#0072B2")
-    ax.bar_label(bars, [f"{m:.1f} min, {k} job{'s' if k != 1 else ''}" for m, k in zip(minutes, jobs)], fontsize=7, padding=3)
+    ax.bar_label(
+        bars,
+        [f"{m:.1f} min, {k} job{'s' if k != 1 else ''}" for m, k in zip(minutes, jobs)],
+        fontsize=7,
+        padding=3,
+    )
     ax.set(xlabel="minutes of all jobs together", xlim=(0, 1.25 * max(minutes)))
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)

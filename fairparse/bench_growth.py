@@ -26,52 +26,76 @@ from .runs import InputError, package_folder, resolve
 # %% ../nbs/lib/98_bench_growth.ipynb #98-04
 def _children(pid):
     "The processes that a process started, and those that they started"
-    try: own = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
-    except OSError: return [] # it has ended
+    try:
+        own = [
+            int(child)
+            for path in Path(f"/proc/{pid}/task").glob("*/children")
+            for child in path.read_text().split()
+        ]
+    except OSError:
+        return []  # it has ended
     return own + [further for child in own for further in _children(child)]
+
 
 def anonymous_megabytes(pid: int) -> float:
     "Anonymous memory of a process and those that it started, in 10^6 bytes; `InputError` where the system does not tell"
-    if not Path("/proc/self/smaps_rollup").is_file(): raise InputError("growth of memory is measured by /proc/PID/smaps_rollup, which only Linux has: run this part of the benchmark there")
+    if not Path("/proc/self/smaps_rollup").is_file():
+        raise InputError(
+            "growth of memory is measured by /proc/PID/smaps_rollup, which only Linux has: run this part of the benchmark there"
+        )
     total = 0
     for one in (pid, *_children(pid)):
-        try: lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
-        except OSError: continue # it has ended
+        try:
+            lines = Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue  # it has ended
         total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
     return total * 1024 / 1e6
 
 # %% ../nbs/lib/98_bench_growth.ipynb #98-07
-SIDE = 128 # pixels of the faces
+SIDE = 128  # pixels of the faces
+
 
 def _faces(tell, folder, amount, side=SIDE, workers=None):
     from PIL import Image
 
     from fairparse.faces import build_face_set
     from fairparse.synthfaces import render_faces
+
     images, masks, _ = render_faces(32, 2 * side)
     for name, arrays, suffix in (("images", images, "jpg"), ("labels", masks, "png")):
         (folder / "raw" / name).mkdir(parents=True)
-        for face, array in enumerate(arrays): Image.fromarray(array).save(folder / f"{face}.{suffix}", quality=95)
-        for face in range(amount): shutil.copyfile(folder / f"{face % 32}.{suffix}", folder / "raw" / name / f"{face}.{suffix}")
+        for face, array in enumerate(arrays):
+            Image.fromarray(array).save(folder / f"{face}.{suffix}", quality=95)
+        for face in range(amount):
+            shutil.copyfile(
+                folder / f"{face % 32}.{suffix}", folder / "raw" / name / f"{face}.{suffix}"
+            )
     tell(0)
     build_face_set(folder / "set", folder / "raw", size=side, workers=workers, progress=False)
     tell(amount)
+
 
 def _draws(tell, folder, amount, classifier="outputs/demo/60_classifiers/group", seed=9_000_002):
     from fairparse.classify import load_classifier
     from fairparse.generators import open_generator
     from fairparse.latents import BLOCK, sample_latents, unguided
+
     blocks = -(-amount // BLOCK)
     marks, drawn = {BLOCK * -(-blocks * part // 8) for part in (1, 2, 4)}, 0
+
     def rule(z):
         nonlocal drawn
-        if drawn in marks and drawn < BLOCK * blocks: tell(drawn)
+        if drawn in marks and drawn < BLOCK * blocks:
+            tell(drawn)
         drawn += len(z)
         return unguided(z)
+
     generator, judge = open_generator("standin"), load_classifier(resolve(classifier))
     tell(0)
     sample_latents(folder / "draws", generator, judge, amount, seed=seed, rule=rule)
     tell(drawn)
+
 
 def _sweep(tell, folder, amount, faces=200, side=64):
     import torch
@@ -79,113 +103,228 @@ def _sweep(tell, folder, amount, faces=200, side=64):
     from fairparse.sweep import sweep_parser
     from fairparse.synthfaces import build_synthetic_set
     from fairparse.unet import build_parser, save_parser
+
     drawn = build_synthetic_set(folder / "faces", faces, side)
     torch.manual_seed(0)
     parser = build_parser("tu-mobilenetv3_small_050", "none", [32, 24, 16, 16, 8], size=side).eval()
     save_parser(parser, folder, "model")
     settings = [("gaussian_noise", (i + 1) / amount) for i in range(amount)]
     tell(0)
-    sweep_parser(parser, folder / "model.safetensors", drawn, np.arange(faces), settings, folder / "sweep", "untrained", 0, progress=False)
+    sweep_parser(
+        parser,
+        folder / "model.safetensors",
+        drawn,
+        np.arange(faces),
+        settings,
+        folder / "sweep",
+        "untrained",
+        0,
+        progress=False,
+    )
     tell(amount)
+
 
 KINDS = {"faces": _faces, "draws": _draws, "sweep": _sweep}
 ITEMS = {"faces": "face", "draws": "draw", "sweep": "setting"}
+
 
 def _work():
     "What the fresh process does: its arguments are the kind and its settings, its output a line each time that it tells"
     kind, settings, out, start = sys.argv[1], json.loads(sys.argv[2]), sys.stdout, None
     sys.stdout = sys.stderr
+
     def tell(work):
         nonlocal start
-        if work == 0: start = time.perf_counter()
-        print(json.dumps({"work": work, "seconds": time.perf_counter() - start}), file=out, flush=True)
-    with tempfile.TemporaryDirectory() as folder: KINDS[kind](tell, Path(folder), **settings)
+        if work == 0:
+            start = time.perf_counter()
+        print(
+            json.dumps({"work": work, "seconds": time.perf_counter() - start}), file=out, flush=True
+        )
+
+    with tempfile.TemporaryDirectory() as folder:
+        KINDS[kind](tell, Path(folder), **settings)
 
 # %% ../nbs/lib/98_bench_growth.ipynb #98-08
 class _Watch:
     "Peak of a process's anonymous memory, sampled in a thread"
+
     def __init__(self, pid):
-        self.pid, self.peak, self.over, self.thread = pid, 0.0, threading.Event(), threading.Thread(target=self._sample, daemon=True)
+        self.pid, self.peak, self.over, self.thread = (
+            pid,
+            0.0,
+            threading.Event(),
+            threading.Thread(target=self._sample, daemon=True),
+        )
         self.thread.start()
 
     def _sample(self):
-        while not self.over.wait(0.05): self.look()
+        while not self.over.wait(0.05):
+            self.look()
 
     def look(self):
         self.peak = max(self.peak, anonymous_megabytes(self.pid))
         return self.peak
 
-    def stop(self): self.over.set(); self.thread.join()
+    def stop(self):
+        self.over.set()
+        self.thread.join()
 
-def watch_work(kind: str,       # of `KINDS`
-               amount: int,     # of faces, draws, settings
-               threads: int = 1,
-               **settings) -> pd.DataFrame: # of the kind; a row each time that it tells: kind, work, seconds, megabytes (peak so far)
+
+def watch_work(
+    kind: str,  # of `KINDS`
+    amount: int,  # of faces, draws, settings
+    threads: int = 1,
+    **settings,
+) -> (
+    pd.DataFrame
+):  # of the kind; a row each time that it tells: kind, work, seconds, megabytes (peak so far)
     "Do a kind of work in a fresh process and watch it; `InputError` if it fails"
-    if kind not in KINDS or amount < 1: raise InputError(f"kind {kind!r}, amount {amount}: use one of {list(KINDS)}, and 1 or more")
-    anonymous_megabytes(os.getpid()) # refuses other systems before anything starts
+    if kind not in KINDS or amount < 1:
+        raise InputError(f"kind {kind!r}, amount {amount}: use one of {list(KINDS)}, and 1 or more")
+    anonymous_megabytes(os.getpid())  # refuses other systems before anything starts
     rows, environment = [], {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-c", "from fairparse.bench_growth import _work; _work()", kind, json.dumps({"amount": amount, **settings})]
-    with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=package_folder().parent) as process:
+    command = [
+        sys.executable,
+        "-c",
+        "from fairparse.bench_growth import _work; _work()",
+        kind,
+        json.dumps({"amount": amount, **settings}),
+    ]
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+            cwd=package_folder().parent,
+        ) as process,
+    ):
         watch = _Watch(process.pid)
         try:
             for told in map(json.loads, process.stdout):
-                if told["work"]: rows.append({"kind": kind, **told, "megabytes": watch.look()})
-                else: watch.peak = 0.0 # imports and preparation do not count
-        except BaseException: process.kill(); raise
-        finally: watch.stop()
+                if told["work"]:
+                    rows.append({"kind": kind, **told, "megabytes": watch.look()})
+                else:
+                    watch.peak = 0.0  # imports and preparation do not count
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            watch.stop()
         if process.wait():
             errors.seek(0)
-            raise InputError(f"the work {kind!r} with {settings or 'no settings'} failed: {errors.read().strip()[-500:]}")
+            raise InputError(
+                f"the work {kind!r} with {settings or 'no settings'} failed: {errors.read().strip()[-500:]}"
+            )
     return pd.DataFrame(rows)
 
 # %% ../nbs/lib/98_bench_growth.ipynb #98-10
-def measure_growth(faces: tuple = (500, 1000, 2000, 4000),
-                   draws: int = 180_000,           # the largest number; the others are an eighth, a quarter and a half of it
-                   settings: tuple = (1, 2, 4, 8),
-                   classifier: str | Path = "outputs/demo/60_classifiers/group", # labels the draws
-                   repetitions: int = 3, threads: int = 1) -> pd.DataFrame: # kind, work, seconds, megabytes
+def measure_growth(
+    faces: tuple = (500, 1000, 2000, 4000),
+    draws: int = 180_000,  # the largest number; the others are an eighth, a quarter and a half of it
+    settings: tuple = (1, 2, 4, 8),
+    classifier: str | Path = "outputs/demo/60_classifiers/group",  # labels the draws
+    repetitions: int = 3,
+    threads: int = 1,
+) -> pd.DataFrame:  # kind, work, seconds, megabytes
     "Measure all kinds of work; a kind without amounts (`()`, 0) is left out"
     tables = []
     for turn in range(repetitions):
         for kind, amounts in (("faces", faces), ("sweep", settings)):
-            tables += [watch_work(kind, amount, threads) for amount in amounts[::1 if turn % 2 == 0 else -1]]
-    if draws: tables.append(watch_work("draws", draws, threads, classifier=str(classifier)))
+            tables += [
+                watch_work(kind, amount, threads)
+                for amount in amounts[:: 1 if turn % 2 == 0 else -1]
+            ]
+    if draws:
+        tables.append(watch_work("draws", draws, threads, classifier=str(classifier)))
     return pd.concat(tables, ignore_index=True)
 
 # %% ../nbs/lib/98_bench_growth.ipynb #98-12
-PICTURES = 4 * SIDE**2 / 1000 # kB of a face's image and mask
+PICTURES = 4 * SIDE**2 / 1000  # kB of a face's image and mask
 
-def growth_findings(table: pd.DataFrame) -> list: # from `measure_growth`
+
+def growth_findings(table: pd.DataFrame) -> list:  # from `measure_growth`
     "For each kind: exponent of the time, growth of the peak memory, and memory for each further item"
     found = []
     for kind, part in table.groupby("kind", sort=False):
         middle = part.groupby("work")[["seconds", "megabytes"]].median()
-        if len(middle) < 2: raise InputError(f"{kind}: growth needs two amounts of work or more, not {list(middle.index)}")
+        if len(middle) < 2:
+            raise InputError(
+                f"{kind}: growth needs two amounts of work or more, not {list(middle.index)}"
+            )
         works, memory = middle.index.to_numpy(float), middle.megabytes.to_numpy()
         slopes = np.diff(np.log(middle.seconds)) / np.diff(np.log(works))
         case, faces = f"{kind}: {middle.index[0]:,} to {middle.index[-1]:,}", kind == "faces"
-        found.append(finding("growth", case, "exponent of the time (1: linear)", np.polyfit(np.log(works), np.log(middle.seconds), 1)[0], "", slopes.min(), slopes.max(), at_most=1.1, note=f"most work took {middle.seconds.iloc[-1]:.1f} s"))
-        found.append(finding("growth", case, "peak memory, most work beside least", memory[-1] / memory[0], "times", at_most=None if faces else 1.1, note=f"{memory[-1]:.0f} MB of anonymous memory with most work"))
+        found.append(
+            finding(
+                "growth",
+                case,
+                "exponent of the time (1: linear)",
+                np.polyfit(np.log(works), np.log(middle.seconds), 1)[0],
+                "",
+                slopes.min(),
+                slopes.max(),
+                at_most=1.1,
+                note=f"most work took {middle.seconds.iloc[-1]:.1f} s",
+            )
+        )
+        found.append(
+            finding(
+                "growth",
+                case,
+                "peak memory, most work beside least",
+                memory[-1] / memory[0],
+                "times",
+                at_most=None if faces else 1.1,
+                note=f"{memory[-1]:.0f} MB of anonymous memory with most work",
+            )
+        )
         further = 1000 * (memory[-1] - memory[0]) / (works[-1] - works[0])
-        found.append(finding("growth", case, f"memory for each further {ITEMS[kind]}", further, "kB", at_most=PICTURES / 10 if faces else None, note=f"its pictures have {PICTURES:.1f} kB" if faces else ""))
+        found.append(
+            finding(
+                "growth",
+                case,
+                f"memory for each further {ITEMS[kind]}",
+                further,
+                "kB",
+                at_most=PICTURES / 10 if faces else None,
+                note=f"its pictures have {PICTURES:.1f} kB" if faces else "",
+            )
+        )
     return found
 
 # %% ../nbs/lib/98_bench_growth.ipynb #98-15
-def draw_growth(table: pd.DataFrame): # from `measure_growth`
+def draw_growth(table: pd.DataFrame):  # from `measure_growth`
     "Time and memory against the amount of work, a column each kind; returns the matplotlib figure"
     import matplotlib.pyplot as plt
     from matplotlib.ticker import LogLocator
 
     from fairparse.pictures import use_style
+
     use_style()
     kinds = list(dict.fromkeys(table.kind))
-    figure, axes = plt.subplots(2, len(kinds), figsize=(3 * len(kinds) + 0.6, 4.4), squeeze=False, sharex="col", layout="constrained")
+    figure, axes = plt.subplots(
+        2,
+        len(kinds),
+        figsize=(3 * len(kinds) + 0.6, 4.4),
+        squeeze=False,
+        sharex="col",
+        layout="constrained",
+    )
     for (top, below), kind in zip(axes.T, kinds):
         part = table[table.kind == kind]
         middle = part.groupby("work")[["seconds", "megabytes"]].median()
         works = middle.index.to_numpy()
-        top.plot(works, middle.seconds.iloc[0] * works / works[0], "--", color="#777777", lw=1, label="linear")
+        top.plot(
+            works,
+            middle.seconds.iloc[0] * works / works[0],
+            "--",
+            color="#777777",
+            lw=1,
+            label="linear",
+        )
         for ax, name in ((top, "seconds"), (below, "megabytes")):
             ax.plot(part.work, part[name], "o", color="#0072B2", ms=3, alpha=0.5)
             ax.plot(works, middle[name], "-", color="#0072B2", lw=1.5, label="measured")
@@ -194,8 +333,11 @@ def draw_growth(table: pd.DataFrame): # from `measure_growth`
         top.yaxis.set_major_formatter("{x:g}")
         top.legend(fontsize=7)
         below.set(ylim=(0, 1.25 * part.megabytes.max()), xlabel=f"{ITEMS[kind]}s")
-        below.set_xticks(works, [f"{work:,}" for work in works], rotation=30 if works[-1] > 9999 else 0)
-        for ax in (top, below): ax.minorticks_off()
+        below.set_xticks(
+            works, [f"{work:,}" for work in works], rotation=30 if works[-1] > 9999 else 0
+        )
+        for ax in (top, below):
+            ax.minorticks_off()
     axes[0, 0].set_ylabel("seconds")
     axes[1, 0].set_ylabel("peak memory, MB")
     return figure

@@ -38,123 +38,250 @@ from .unet import Parser, build_parser, save_parser
 
 # %% ../nbs/lib/98_bench_parser.ipynb #98-05
 PRECISIONS = ("no", "bf16")
-POSITIVE = 0.25 # share of positive attributes; in CelebAMask-HQ 0.248
+POSITIVE = 0.25  # share of positive attributes; in CelebAMask-HQ 0.248
 
-def make_batch(batch: int, size: int, groups: int = 40, device: str = "cpu") -> tuple: # (B, 3, H, W) float, channels last; (B, H, W) int64; (B, G) float
+
+def make_batch(
+    batch: int, size: int, groups: int = 40, device: str = "cpu"
+) -> tuple:  # (B, 3, H, W) float, channels last; (B, H, W) int64; (B, G) float
     "Images, targets and memberships of procedural faces"
     images, masks, _ = render_faces(batch, size, seed=0)
     member = np.random.default_rng(0).random((batch, groups)) < POSITIVE
-    images = torch.from_numpy(images).permute(0, 3, 1, 2).float().to(device, memory_format=torch.channels_last)
-    return images, torch.from_numpy(masks).long().to(device), torch.from_numpy(member).float().to(device)
+    images = (
+        torch.from_numpy(images)
+        .permute(0, 3, 1, 2)
+        .float()
+        .to(device, memory_format=torch.channels_last)
+    )
+    return (
+        images,
+        torch.from_numpy(masks).long().to(device),
+        torch.from_numpy(member).float().to(device),
+    )
 
-def _describe(encoder, batch, size, precision): return f"{encoder}, {batch} images of {size} px{'' if precision == 'no' else f', {precision}'}"
+
+def _describe(encoder, batch, size, precision):
+    return f"{encoder}, {batch} images of {size} px{'' if precision == 'no' else f', {precision}'}"
 
 # %% ../nbs/lib/98_bench_parser.ipynb #98-07
-def make_step(parser: nn.Module, batch: tuple, precision: str = "no") -> Callable: # (loss, network) -> None
+def make_step(
+    parser: nn.Module, batch: tuple, precision: str = "no"
+) -> Callable:  # (loss, network) -> None
     "A training step on the batch: `step(loss)` or `step(loss, compiled_parser)`, where `loss(logits, target, member)` is a scalar; `InputError` for an unknown precision"
-    if precision not in PRECISIONS: raise InputError(f"precision must be one of {PRECISIONS}, not {precision!r}")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {PRECISIONS}, not {precision!r}")
     images, target, member = batch
     optimizer = torch.optim.Adam(parser.parameters(), lr=1e-4, fused=True)
+
     def step(loss, network=parser):
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"): logits = network(images)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = network(images)
         loss(logits, target, member).backward()
         optimizer.step()
         optimizer.zero_grad()
         finish(images.device)
+
     return step
 
-def make_loss_call(parser: Parser, batch: tuple, precision: str = "no") -> Callable: # (loss) -> the gradient
+
+def make_loss_call(
+    parser: Parser, batch: tuple, precision: str = "no"
+) -> Callable:  # (loss) -> the gradient
     "The loss and its gradient to the network's logits, without the network"
     images, target, member = batch
-    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"): logits = parser(images)
+    with (
+        torch.no_grad(),
+        torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        logits = parser(images)
+
     def call(loss):
         leaf = logits.detach().requires_grad_()
         loss(leaf, target, member).backward()
         finish(images.device)
         return leaf.grad
+
     return call
 
-def _build(encoder, size, device): return build_parser(encoder, "none", size=size).to(device, memory_format=torch.channels_last)
+
+def _build(encoder, size, device):
+    return build_parser(encoder, "none", size=size).to(device, memory_format=torch.channels_last)
 
 # %% ../nbs/lib/98_bench_parser.ipynb #98-09
-TERMS = {"Dice alone": (1, 0, 0), "+ robustness": (0.6, 0.4, 0), "+ fairness": (0.6, 0, 0.4), "all three": (0.4, 0.3, 0.3)}
+TERMS = {
+    "Dice alone": (1, 0, 0),
+    "+ robustness": (0.6, 0.4, 0),
+    "+ fairness": (0.6, 0, 0.4),
+    "all three": (0.4, 0.3, 0.3),
+}
 MOST = {"cpu": 1.10, "cuda": 1.05}
+
 
 def our_loss(groups: int, weights: tuple, device: str = "cpu", **config) -> Callable:
     "`MultiObjectiveLoss` with fixed weights, its parts read as the trainer reads them"
     module = MultiObjectiveLoss(len(CLASSES), groups, LossConfig(**config)).to(device)
+
     def loss(logits, target, member):
         parts = module(logits, target, member, weights)
-        parts.values # read back for the history: on a GPU the step waits for it
+        parts.values  # read back for the history: on a GPU the step waits for it
         return parts.total
+
     return loss
 
-def step_cases(size: int = 256, batch: int = 8, encoder: str = "resnet34", groups: int = 40, device: str = "cpu", precision: str = "no") -> list:
+
+def step_cases(
+    size: int = 256,
+    batch: int = 8,
+    encoder: str = "resnet34",
+    groups: int = 40,
+    device: str = "cpu",
+    precision: str = "no",
+) -> list:
     "A training step with one, two and three objectives; and the loss alone"
     parser, data = _build(encoder, size, device), make_batch(batch, size, groups, device)
     step, alone = make_step(parser, data, precision), make_loss_call(parser, data, precision)
     losses = {name: our_loss(groups, weights, device) for name, weights in TERMS.items()}
     described = _describe(encoder, batch, size, precision)
-    return [Case("step", described, {name: partial(step, loss) for name, loss in losses.items()}, batch, "image",
-                 (Goal("all three", "Dice alone", at_most=MOST[device.split(":")[0]]),)),
-            Case("step", f"{described}, loss alone", {name: partial(alone, loss) for name, loss in losses.items()}, batch, "image", tuple(Goal("Dice alone", name) for name in list(TERMS)[1:]))]
+    return [
+        Case(
+            "step",
+            described,
+            {name: partial(step, loss) for name, loss in losses.items()},
+            batch,
+            "image",
+            (Goal("all three", "Dice alone", at_most=MOST[device.split(":")[0]]),),
+        ),
+        Case(
+            "step",
+            f"{described}, loss alone",
+            {name: partial(alone, loss) for name, loss in losses.items()},
+            batch,
+            "image",
+            tuple(Goal("Dice alone", name) for name in list(TERMS)[1:]),
+        ),
+    ]
 
 # %% ../nbs/lib/98_bench_parser.ipynb #98-12
-def operator_shares(function: Callable, # without arguments
-                    rows: int = 8) -> pd.DataFrame: # operator, calls, ms, share of the time in percent; the largest first
+def operator_shares(
+    function: Callable,  # without arguments
+    rows: int = 8,
+) -> pd.DataFrame:  # operator, calls, ms, share of the time in percent; the largest first
     "Operators in which one call spends its time, without those that they call; of the GPU, if it runs on one"
     from torch.profiler import ProfilerActivity, profile
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99") # the profiler's own messages, such as that there is no GPU
+
+    os.environ.setdefault(
+        "KINETO_LOG_LEVEL", "99"
+    )  # the profiler's own messages, such as that there is no GPU
     function()
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * torch.cuda.is_available()
-    with profile(activities=activities) as record: function()
+    with profile(activities=activities) as record:
+        function()
     events = record.key_averages()
-    spent = "self_device_time_total" if sum(event.self_device_time_total for event in events) else "self_cpu_time_total"
+    spent = (
+        "self_device_time_total"
+        if sum(event.self_device_time_total for event in events)
+        else "self_cpu_time_total"
+    )
     total = sum(getattr(event, spent) for event in events) or 1
-    table = pd.DataFrame([(event.key, event.count, getattr(event, spent) / 1000, 100 * getattr(event, spent) / total) for event in events], columns=["operator", "calls", "ms", "share"])
+    table = pd.DataFrame(
+        [
+            (
+                event.key,
+                event.count,
+                getattr(event, spent) / 1000,
+                100 * getattr(event, spent) / total,
+            )
+            for event in events
+        ],
+        columns=["operator", "calls", "ms", "share"],
+    )
     return table.sort_values("share", ascending=False, ignore_index=True).head(rows)
 
 # %% ../nbs/lib/98_bench_parser.ipynb #98-15
-def naive_miou(probs: Tensor, # (B, C, H, W)
-               truth: Tensor, # (B, C, H, W), one-hot
-              ) -> Tensor:    # scalar
+def naive_miou(
+    probs: Tensor,  # (B, C, H, W)
+    truth: Tensor,  # (B, C, H, W), one-hot
+) -> Tensor:  # scalar
     "Soft IoU over the batch, mean over its classes, as one writes it"
     overlap = (probs * truth).sum((0, 2, 3))
     union = (probs + truth).sum((0, 2, 3)) - overlap
     return (overlap / union.clamp(min=1e-6))[truth.sum((0, 2, 3)) > 0].mean()
 
-def naive_loss(logits: Tensor, target: Tensor, member: Tensor, weights: tuple,
-               noise_std: float = 1.0,
-               by_metric: bool = False, # groups by torchmetrics on label maps, which has no gradient
-              ) -> Tensor:              # scalar
+
+def naive_loss(
+    logits: Tensor,
+    target: Tensor,
+    member: Tensor,
+    weights: tuple,
+    noise_std: float = 1.0,
+    by_metric: bool = False,  # groups by torchmetrics on label maps, which has no gradient
+) -> Tensor:  # scalar
     "The three objectives of the paper's Algorithm 1 in its order, with a loop over the attributes; `InputError` without torchmetrics"
     import segmentation_models_pytorch as smp
+
     logits, classes = logits.float(), logits.shape[1]
     truth = F.one_hot(target, classes).permute(0, 3, 1, 2)
     accuracy = smp.losses.DiceLoss("multiclass")(logits, target)
     robustness = -naive_miou((logits + noise_std * torch.randn_like(logits)).softmax(1), truth)
-    score, seen, known = (_metric(classes, logits.device), logits.argmax(1), target) if by_metric else (naive_miou, logits.softmax(1), truth)
+    score, seen, known = (
+        (_metric(classes, logits.device), logits.argmax(1), target)
+        if by_metric
+        else (naive_miou, logits.softmax(1), truth)
+    )
     groups = [member[:, g] > 0 for g in range(member.shape[1])]
-    fairness = torch.stack([score(seen[own], known[own]) for own in groups if own.any()]).var(unbiased=False)
+    fairness = torch.stack([score(seen[own], known[own]) for own in groups if own.any()]).var(
+        unbiased=False
+    )
     return sum(weight * part for weight, part in zip(weights, (accuracy, robustness, fairness)))
 
+
 def _metric(classes, device):
-    if importlib.util.find_spec("torchmetrics") is None: raise InputError("torchmetrics is not installed: pip install torchmetrics")
+    if importlib.util.find_spec("torchmetrics") is None:
+        raise InputError("torchmetrics is not installed: pip install torchmetrics")
     from torchmetrics.classification import MulticlassJaccardIndex
+
     return MulticlassJaccardIndex(classes).to(device)
 
 # %% ../nbs/lib/98_bench_parser.ipynb #98-17
 AS_WRITTEN = dict(weighting="equal", min_size=1, group_classes="present")
 
-def naive_step_cases(size: int = 256, batch: int = 8, encoder: str = "resnet34", groups: int = 40, device: str = "cpu", precision: str = "no") -> list:
+
+def naive_step_cases(
+    size: int = 256,
+    batch: int = 8,
+    encoder: str = "resnet34",
+    groups: int = 40,
+    device: str = "cpu",
+    precision: str = "no",
+) -> list:
     "All three objectives: ours beside the loop over attributes; a whole step, and the loss alone"
-    parser, data, weights = _build(encoder, size, device), make_batch(batch, size, groups, device), TERMS["all three"]
+    parser, data, weights = (
+        _build(encoder, size, device),
+        make_batch(batch, size, groups, device),
+        TERMS["all three"],
+    )
     step, alone = make_step(parser, data, precision), make_loss_call(parser, data, precision)
-    losses = {"ours": our_loss(groups, weights, device, **AS_WRITTEN), f"loop over {groups} groups": partial(naive_loss, weights=weights),
-              "loop with torchmetrics": partial(naive_loss, weights=weights, by_metric=True)}
-    described, goals = _describe(encoder, batch, size, precision), tuple(Goal("ours", name) for name in list(losses)[1:])
-    return [Case("naive_step", f"{described}{ending}", {name: partial(call, loss) for name, loss in losses.items()}, batch, "image", goals, note="torchmetrics' term has no gradient")
-            for call, ending in ((step, ""), (alone, ", loss alone"))]
+    losses = {
+        "ours": our_loss(groups, weights, device, **AS_WRITTEN),
+        f"loop over {groups} groups": partial(naive_loss, weights=weights),
+        "loop with torchmetrics": partial(naive_loss, weights=weights, by_metric=True),
+    }
+    described, goals = (
+        _describe(encoder, batch, size, precision),
+        tuple(Goal("ours", name) for name in list(losses)[1:]),
+    )
+    return [
+        Case(
+            "naive_step",
+            f"{described}{ending}",
+            {name: partial(call, loss) for name, loss in losses.items()},
+            batch,
+            "image",
+            goals,
+            note="torchmetrics' term has no gradient",
+        )
+        for call, ending in ((step, ""), (alone, ", loss alone"))
+    ]
 
 # %% ../nbs/lib/98_bench_parser.ipynb #98-20
 def _copy(parser, **to):
@@ -163,129 +290,285 @@ def _copy(parser, **to):
     other.load_state_dict(parser.state_dict())
     return other.eval().to(**to)
 
+
 def onnx_session(file: str | Path, threads: int):
     "A file in ONNX Runtime; `InputError` if that is not installed"
-    if importlib.util.find_spec("onnxruntime") is None: raise InputError("onnxruntime is not installed: pip install 'fairparse[onnx]'")
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise InputError("onnxruntime is not installed: pip install 'fairparse[onnx]'")
     import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
-def parsing_ways(parser: Parser,
-                 file: str | Path | None = None,        # exported from it; None: without ONNX Runtime
-                 backend: str | None = None,            # of torch.compile, usually "inductor"; None: without
-                ) -> dict:                              # name -> function: (B, 3, H, W) uint8 -> (B, C, H, W) float32 probabilities
+
+def parsing_ways(
+    parser: Parser,
+    file: str | Path | None = None,  # exported from it; None: without ONNX Runtime
+    backend: str | None = None,  # of torch.compile, usually "inductor"; None: without
+) -> dict:  # name -> function: (B, 3, H, W) uint8 -> (B, C, H, W) float32 probabilities
     "Ways to parse on the CPU; in bfloat16 where it has units for that"
+
     def inference(network, cast=False, **to):
         @torch.inference_mode()
         def parse(images):
-            with torch.autocast("cpu", torch.bfloat16, enabled=cast): return network(images.contiguous(**to)).float().softmax(1)
+            with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+                return network(images.contiguous(**to)).float().softmax(1)
+
         return parse
+
     last = dict(memory_format=torch.channels_last)
     fast = _copy(parser, **last)
     ways = {"contiguous": inference(_copy(parser)), "channels last": inference(fast, **last)}
-    if backend: ways["compiled"] = inference(torch.compile(fast, backend=backend), **last)
+    if backend:
+        ways["compiled"] = inference(torch.compile(fast, backend=backend), **last)
     if file:
         session = onnx_session(file, torch.get_num_threads())
-        ways["ONNX Runtime"] = lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+        ways["ONNX Runtime"] = lambda images: torch.from_numpy(
+            session.run(None, {"images": images.numpy()})[0]
+        )
     if getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"):
-        ways |= {"bf16 decoder": inference(fast, cast=True, **last), "bf16": inference(_copy(parser, dtype=torch.bfloat16, **last), **last)}
+        ways |= {
+            "bf16 decoder": inference(fast, cast=True, **last),
+            "bf16": inference(_copy(parser, dtype=torch.bfloat16, **last), **last),
+        }
     return ways
 
-def inference_cases(size: int = 256, batch: int = 8, encoder: str = "resnet34", scratch: str | Path = ".", backend: str = "inductor") -> list:
+
+def inference_cases(
+    size: int = 256,
+    batch: int = 8,
+    encoder: str = "resnet34",
+    scratch: str | Path = ".",
+    backend: str = "inductor",
+) -> list:
     "Ways to parse a batch and a single image, beside the default of `24_predict`; and what comes before the first result. `scratch`: a folder for the exported file"
-    images, parser = make_batch(batch, size)[0].byte().contiguous(), build_parser(encoder, "none", size=size).eval()
+    images, parser = (
+        make_batch(batch, size)[0].byte().contiguous(),
+        build_parser(encoder, "none", size=size).eval(),
+    )
     save_parser(parser, scratch)
     start = time.perf_counter()
-    export_onnx(scratch, Path(scratch) / "parser.onnx", tolerance=1e-2) # an untrained ResNet's numbers are large
-    found = [finding("inference", _describe(encoder, batch, size, "no"), "export to ONNX, compared", time.perf_counter() - start, "s")]
+    export_onnx(
+        scratch, Path(scratch) / "parser.onnx", tolerance=1e-2
+    )  # an untrained ResNet's numbers are large
+    found = [
+        finding(
+            "inference",
+            _describe(encoder, batch, size, "no"),
+            "export to ONNX, compared",
+            time.perf_counter() - start,
+            "s",
+        )
+    ]
     ways, cases = parsing_ways(parser, Path(scratch) / "parser.onnx", backend), []
     for given in (images, images[:1]):
         described, start = _describe(encoder, len(given), size, "no"), time.perf_counter()
         ways["compiled"](given)
-        found.append(finding("inference", described, "compiled: first call", time.perf_counter() - start, "s"))
-        cases.append(Case("inference", described, {name: partial(parse, given) for name, parse in ways.items()}, len(given), "image",
-                          tuple(Goal(name, "channels last") for name in ways if name != "channels last")))
+        found.append(
+            finding(
+                "inference", described, "compiled: first call", time.perf_counter() - start, "s"
+            )
+        )
+        cases.append(
+            Case(
+                "inference",
+                described,
+                {name: partial(parse, given) for name, parse in ways.items()},
+                len(given),
+                "image",
+                tuple(Goal(name, "channels last") for name in ways if name != "channels last"),
+            )
+        )
     return [*cases, *found]
 
 # %% ../nbs/lib/98_bench_parser.ipynb #98-23
-def label_findings(parser: Parser, faces: FaceSet, # of the parser's classes and size
-                   rows: np.ndarray, batch: int = 16) -> list:
+def label_findings(
+    parser: Parser,
+    faces: FaceSet,  # of the parser's classes and size
+    rows: np.ndarray,
+    batch: int = 16,
+) -> list:
     "Pixels that each way of parsing in PyTorch labels otherwise than the default, and its mIoU; `InputError` if parser and faces have different classes"
     check_scorable(parser, faces, rows)
-    images, truth = torch.from_numpy(faces.images[rows]).permute(0, 3, 1, 2), torch.from_numpy(faces.masks[rows])
-    labels = {name: torch.cat([parse(images[start:start + batch]).argmax(1) for start in range(0, len(rows), batch)]) for name, parse in parsing_ways(parser).items()}
+    images, truth = (
+        torch.from_numpy(faces.images[rows]).permute(0, 3, 1, 2),
+        torch.from_numpy(faces.masks[rows]),
+    )
+    labels = {
+        name: torch.cat(
+            [parse(images[start : start + batch]).argmax(1) for start in range(0, len(rows), batch)]
+        )
+        for name, parse in parsing_ways(parser).items()
+    }
     described, found = f"{parser.spec.encoder}, trained, {len(rows)} faces of {faces.size} px", []
     for name, own in labels.items():
-        found += [finding("inference", described, f"{name}: pixels labelled otherwise", 100 * (own != labels["channels last"]).double().mean().item(), "%"),
-                  finding("inference", described, f"{name}: mIoU", 100 * float(iou(count_pixels(own, truth, len(faces.classes)))), "%")]
+        found += [
+            finding(
+                "inference",
+                described,
+                f"{name}: pixels labelled otherwise",
+                100 * (own != labels["channels last"]).double().mean().item(),
+                "%",
+            ),
+            finding(
+                "inference",
+                described,
+                f"{name}: mIoU",
+                100 * float(iou(count_pixels(own, truth, len(faces.classes)))),
+                "%",
+            ),
+        ]
     return found
 
 # %% ../nbs/lib/98_bench_parser.ipynb #98-26
-def matrix_peak(device: str = "cuda", dtype: torch.dtype = torch.bfloat16,
-                side: int = 8192, repetitions: int = 20, calls: int = 10) -> float: # operations a second
+def matrix_peak(
+    device: str = "cuda",
+    dtype: torch.dtype = torch.bfloat16,
+    side: int = 8192,
+    repetitions: int = 20,
+    calls: int = 10,
+) -> float:  # operations a second
     "Measured rate of matrix products: the median over repetitions of `calls` products each"
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     product, seconds = left @ right, []
     for _ in range(repetitions):
         finish(device)
         start = time.perf_counter()
-        for _ in range(calls): torch.mm(left, right, out=product)
+        for _ in range(calls):
+            torch.mm(left, right, out=product)
         finish(device)
         seconds.append(time.perf_counter() - start)
     return 2 * side**3 * calls / float(np.median(seconds))
 
-def count_operations(encoder: str = "resnet34", size: int = 256) -> tuple: # GFLOP an image: forward, forward and backward
+
+def count_operations(
+    encoder: str = "resnet34", size: int = 256
+) -> tuple:  # GFLOP an image: forward, forward and backward
     "Operations of the network, counted by torch over its matrix products and convolutions"
     from torch.utils.flop_counter import FlopCounterMode
-    parser, images, counted = build_parser(encoder, "none", size=size).to("meta"), torch.zeros(2, 3, size, size, device="meta"), []
+
+    parser, images, counted = (
+        build_parser(encoder, "none", size=size).to("meta"),
+        torch.zeros(2, 3, size, size, device="meta"),
+        [],
+    )
     for learn in (False, True):
         with FlopCounterMode(display=False) as counter:
             logits = parser(images)
-            if learn: logits.sum().backward()
+            if learn:
+                logits.sum().backward()
         counted.append(counter.get_total_flops() / len(images) / 1e9)
     return tuple(counted)
 
 # %% ../nbs/lib/98_bench_parser.ipynb #98-28
-def unet_cases(device: str = "cuda", size: int = 256, batch: int = 64, encoder: str = "resnet34", precision: str = "bf16", groups: int = 40, backend: str = "inductor") -> list:
+def unet_cases(
+    device: str = "cuda",
+    size: int = 256,
+    batch: int = 64,
+    encoder: str = "resnet34",
+    precision: str = "bf16",
+    groups: int = 40,
+    backend: str = "inductor",
+) -> list:
     "Training steps with all three objectives, channels last: as they are and compiled"
-    parser, data, loss = _build(encoder, size, device), make_batch(batch, size, groups, device), our_loss(groups, TERMS["all three"], device)
+    parser, data, loss = (
+        _build(encoder, size, device),
+        make_batch(batch, size, groups, device),
+        our_loss(groups, TERMS["all three"], device),
+    )
     step = make_step(parser, data, precision)
-    ways = {"channels last": partial(step, loss), "channels last, compiled": partial(step, loss, torch.compile(parser, backend=backend))}
-    return [Case("unet", f"{_describe(encoder, batch, size, precision)}, training", ways, batch, "image", (Goal("channels last, compiled", "channels last"),))]
+    ways = {
+        "channels last": partial(step, loss),
+        "channels last, compiled": partial(step, loss, torch.compile(parser, backend=backend)),
+    }
+    return [
+        Case(
+            "unet",
+            f"{_describe(encoder, batch, size, precision)}, training",
+            ways,
+            batch,
+            "image",
+            (Goal("channels last, compiled", "channels last"),),
+        )
+    ]
 
-def unet_findings(times: pd.DataFrame, # of `unet_cases`, measured
-                  peak: float,         # operations a second, from `matrix_peak`
-                  encoder: str = "resnet34", size: int = 256) -> list:
+
+def unet_findings(
+    times: pd.DataFrame,  # of `unet_cases`, measured
+    peak: float,  # operations a second, from `matrix_peak`
+    encoder: str = "resnet34",
+    size: int = 256,
+) -> list:
     "Images a second and the share of the matrix peak that a training reaches; `InputError` if there are no such times"
     steps = per_item(times[(times.part == "unet") & times.case.str.endswith("training")])
-    if steps.empty: raise InputError("the times hold no training step of part \"unet\": measure `unet_cases` first")
+    if steps.empty:
+        raise InputError(
+            'the times hold no training step of part "unet": measure `unet_cases` first'
+        )
     forward, whole = count_operations(encoder, size)
-    found = [finding("unet", steps.case[0], "forward pass", forward, "GFLOP an image"), finding("unet", steps.case[0], "forward and backward pass", whole, "GFLOP an image"),
-             finding("unet", steps.case[0], "measured matrix peak", peak / 1e12, "TFLOP/s")]
+    found = [
+        finding("unet", steps.case[0], "forward pass", forward, "GFLOP an image"),
+        finding("unet", steps.case[0], "forward and backward pass", whole, "GFLOP an image"),
+        finding("unet", steps.case[0], "measured matrix peak", peak / 1e12, "TFLOP/s"),
+    ]
     for row in steps.itertuples():
         rates = [1000 / ms for ms in (row.median_ms, row.max_ms, row.min_ms)]
         shares = [100 * rate * whole * 1e9 / peak for rate in rates]
-        for what, unit, (value, low, high) in ((row.way, "images/s", rates), (f"{row.way}: share of the matrix peak", "%", shares)): found.append(finding("unet", row.case, what, value, unit, low, high))
+        for what, unit, (value, low, high) in (
+            (row.way, "images/s", rates),
+            (f"{row.way}: share of the matrix peak", "%", shares),
+        ):
+            found.append(finding("unet", row.case, what, value, unit, low, high))
     return found
 
 # %% ../nbs/lib/98_bench_parser.ipynb #98-30
-EVERYDAY = AugmentConfig(flip=0.5, rotate=15, scale=0.25, shift=0.08, brightness=0.3, contrast=0.3, saturation=0.4, tint=0.1)
+EVERYDAY = AugmentConfig(
+    flip=0.5,
+    rotate=15,
+    scale=0.25,
+    shift=0.08,
+    brightness=0.3,
+    contrast=0.3,
+    saturation=0.4,
+    tint=0.1,
+)
 
-def run_epoch(source: tuple, # of `hold_faces`, or the memory maps
-              batches: np.ndarray, # (steps, B) positions
-              device: str, config: AugmentConfig | None = EVERYDAY) -> tuple: # the last batch
+
+def run_epoch(
+    source: tuple,  # of `hold_faces`, or the memory maps
+    batches: np.ndarray,  # (steps, B) positions
+    device: str,
+    config: AugmentConfig | None = EVERYDAY,
+) -> tuple:  # the last batch
     "Fetch the batches of an epoch and augment them on the device"
     order = torch.as_tensor(flip_order(CLASSES), device=device)
     for rows in batches:
         images, target = take_faces(source, rows, torch.device(device))
-        if config: images, target = augment(images, target, order, config)
+        if config:
+            images, target = augment(images, target, order, config)
     finish(device)
     return images, target
+
 
 def fetch_cases(faces: FaceSet, device: str = "cuda", batch: int = 64) -> list:
     "An epoch of a face set: from its file beside from the device's memory, with augmentation and without"
     batches = epoch_order(np.arange(len(faces)), None, 0, 0, batch)
-    sources = {"memory map": (faces.images, faces.masks), "resident": hold_faces(faces, torch.device(device))}
-    return [Case("unet", f"{len(faces)} faces of {faces.size} px, {what}", {name: partial(run_epoch, source, batches, device, config) for name, source in sources.items()}, batches.size, "face", (Goal("resident", "memory map"),))
-            for what, config in (("fetched", None), ("fetched and augmented", EVERYDAY))]
+    sources = {
+        "memory map": (faces.images, faces.masks),
+        "resident": hold_faces(faces, torch.device(device)),
+    }
+    return [
+        Case(
+            "unet",
+            f"{len(faces)} faces of {faces.size} px, {what}",
+            {
+                name: partial(run_epoch, source, batches, device, config)
+                for name, source in sources.items()
+            },
+            batches.size,
+            "face",
+            (Goal("resident", "memory map"),),
+        )
+        for what, config in (("fetched", None), ("fetched and augmented", EVERYDAY))
+    ]

@@ -23,13 +23,24 @@ from .groups import Groups
 from .metrics import count_pixels, iou, mean_present, resample_weights
 from .runs import InputError, keep_freed_memory
 
+
 def _need(package, why):
     "`InputError` unless a package is installed"
-    if importlib.util.find_spec(package) is None: raise InputError(f"{package} is not installed, {why}: pip install {package}")
+    if importlib.util.find_spec(package) is None:
+        raise InputError(f"{package} is not installed, {why}: pip install {package}")
 
 # %% ../nbs/lib/98_bench_scores.ipynb #98-04
-CORRUPTIONS = {"gaussian_noise": "gaussian_noise", "salt_and_pepper": "impulse_noise", "blur": "gaussian_blur", "motion_blur": "motion_blur",
-               "brightness": "brightness", "contrast": "contrast", "jpeg": "jpeg_compression", "downscaling": "pixelate"} # our name -> theirs
+CORRUPTIONS = {
+    "gaussian_noise": "gaussian_noise",
+    "salt_and_pepper": "impulse_noise",
+    "blur": "gaussian_blur",
+    "motion_blur": "motion_blur",
+    "brightness": "brightness",
+    "contrast": "contrast",
+    "jpeg": "jpeg_compression",
+    "downscaling": "pixelate",
+}  # our name -> theirs
+
 
 @contextlib.contextmanager
 def _pkg_resources():
@@ -38,9 +49,12 @@ def _pkg_resources():
     if missing:
         sys.modules["pkg_resources"] = types.ModuleType("pkg_resources")
         sys.modules["pkg_resources"].resource_filename = lambda package, path: path
-    try: yield
+    try:
+        yield
     finally:
-        if missing: del sys.modules["pkg_resources"]
+        if missing:
+            del sys.modules["pkg_resources"]
+
 
 def load_imagecorruptions():
     "The module `imagecorruptions`; `InputError` when it is not installed"
@@ -50,69 +64,143 @@ def load_imagecorruptions():
         import imagecorruptions
         from imagecorruptions import corruptions
     from skimage.filters import gaussian
-    corruptions.gaussian = lambda image, sigma, multichannel: gaussian(image, sigma=sigma, channel_axis=-1 if multichannel else None)
+
+    corruptions.gaussian = lambda image, sigma, multichannel: gaussian(
+        image, sigma=sigma, channel_axis=-1 if multichannel else None
+    )
     return imagecorruptions
 
 # %% ../nbs/lib/98_bench_scores.ipynb #98-06
-def perturb_cases(count: int = 64,  # images
-                  size: int = 256,  # their side in pixels
-                 ) -> list:         # of `Case`
+def perturb_cases(
+    count: int = 64,  # images
+    size: int = 256,  # their side in pixels
+) -> list:  # of `Case`
     "A case for each perturbation that imagecorruptions has too"
     import torch
     from fairparse.perturb import image_seeds, perturb
     from fairparse.synthfaces import render_faces
-    keep_freed_memory() # as training does
+
+    keep_freed_memory()  # as training does
     theirs, faces = load_imagecorruptions(), render_faces(count, size, seed=1)[0]
-    batch, seeds = torch.from_numpy(faces).permute(0, 3, 1, 2).contiguous(), image_seeds(range(count))
+    batch, seeds = (
+        torch.from_numpy(faces).permute(0, 3, 1, 2).contiguous(),
+        image_seeds(range(count)),
+    )
+
     def case(name, other):
-        ways = {"ours": lambda: perturb(batch, name, 0.3, seeds), "imagecorruptions": lambda: [theirs.corrupt(face, 3, other) for face in faces]}
-        return Case("perturb", f"{count} images of {size} px, {name}", ways, count, "image", (Goal("ours", "imagecorruptions"),), note=f"ours in {torch.get_num_threads()} threads, theirs in one")
+        ways = {
+            "ours": lambda: perturb(batch, name, 0.3, seeds),
+            "imagecorruptions": lambda: [theirs.corrupt(face, 3, other) for face in faces],
+        }
+        return Case(
+            "perturb",
+            f"{count} images of {size} px, {name}",
+            ways,
+            count,
+            "image",
+            (Goal("ours", "imagecorruptions"),),
+            note=f"ours in {torch.get_num_threads()} threads, theirs in one",
+        )
+
     return [case(*names) for names in CORRUPTIONS.items()]
 
-def median_finding(findings: pd.DataFrame, # of `perturb_cases`, a row each
-                  ) -> dict:
+
+def median_finding(
+    findings: pd.DataFrame,  # of `perturb_cases`, a row each
+) -> dict:
     "The finding with the goal: how many times as fast in the median over perturbations"
     single = findings[findings.what == "ours, beside imagecorruptions"]
-    if not len(single): raise InputError("the findings hold no perturbation: measure the cases of `perturb_cases` first")
-    each = "; ".join(f"{case.split(', ')[-1]} {value:.1f}" for case, value in zip(single.case, single.value))
-    return finding("perturb", f"median of {len(single)} perturbations", "ours, beside imagecorruptions", single.value.median(), "times as fast", single.value.min(), single.value.max(),
-                   at_least=5, note=f"low and high are the slowest and the fastest perturbation: {each}; ours in as many threads as torch has, theirs in one")
+    if not len(single):
+        raise InputError(
+            "the findings hold no perturbation: measure the cases of `perturb_cases` first"
+        )
+    each = "; ".join(
+        f"{case.split(', ')[-1]} {value:.1f}" for case, value in zip(single.case, single.value)
+    )
+    return finding(
+        "perturb",
+        f"median of {len(single)} perturbations",
+        "ours, beside imagecorruptions",
+        single.value.median(),
+        "times as fast",
+        single.value.min(),
+        single.value.max(),
+        at_least=5,
+        note=f"low and high are the slowest and the fastest perturbation: {each}; ours in as many threads as torch has, theirs in one",
+    )
 
-def perturb_here(name: str, count: int = 64, size: int = 256) -> Callable: # a function without arguments
+
+def perturb_here(
+    name: str, count: int = 64, size: int = 256
+) -> Callable:  # a function without arguments
     "Ours, one image after the other in this thread, where a profiler sees it"
     import torch
     from fairparse.perturb import PERTURBATIONS, Draws, image_seeds
     from fairparse.synthfaces import render_faces
-    kind, images = PERTURBATIONS[name], torch.from_numpy(render_faces(count, size, seed=1)[0]).permute(0, 3, 1, 2)
+
+    kind, images = (
+        PERTURBATIONS[name],
+        torch.from_numpy(render_faces(count, size, seed=1)[0]).permute(0, 3, 1, 2),
+    )
+
     def here():
-        for image, seed in zip(images.split(1), image_seeds(range(count))): kind.function(image.float().contiguous(), kind.value(0.3), Draws([seed]))
+        for image, seed in zip(images.split(1), image_seeds(range(count))):
+            kind.function(image.float().contiguous(), kind.value(0.3), Draws([seed]))
+
     return here
 
 # %% ../nbs/lib/98_bench_scores.ipynb #98-09
-def count_cases(shape: tuple = (64, 256, 256), # images, height, width
-                classes: int = 19) -> list:    # of `Case`; each way gives tp, fp, fn as (images, classes, 3)
+def count_cases(
+    shape: tuple = (64, 256, 256),  # images, height, width
+    classes: int = 19,
+) -> list:  # of `Case`; each way gives tp, fp, fn as (images, classes, 3)
     "Counts of every image and class from predicted and true masks"
     _need("torchmetrics", "beside which counts are timed")
     import torch
     from segmentation_models_pytorch.metrics import get_stats
     from torchmetrics.functional.classification import multiclass_stat_scores
+
     random, (n, height, width) = torch.Generator().manual_seed(0), shape
     patches = torch.randint(classes, (n, -(-height // 8), -(-width // 8)), generator=random)
     true = patches.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :height, :width].contiguous()
-    pred = torch.where(torch.rand(shape, generator=random) < 0.1, torch.randint(classes, shape, generator=random), true)
+    pred = torch.where(
+        torch.rand(shape, generator=random) < 0.1,
+        torch.randint(classes, shape, generator=random),
+        true,
+    )
+
     def with_torchmetrics():
-        stats = multiclass_stat_scores(pred, true, classes, average="none", multidim_average="samplewise") # tp, fp, tn, fn, support
+        stats = multiclass_stat_scores(
+            pred, true, classes, average="none", multidim_average="samplewise"
+        )  # tp, fp, tn, fn, support
         return stats[..., [0, 1, 3]].numpy()
-    ways = {"ours": lambda: count_pixels(pred, true, classes), "torchmetrics": with_torchmetrics,
-            "smp.metrics": lambda: torch.stack(get_stats(pred, true, mode="multiclass", num_classes=classes)[:3], -1).numpy()}
+
+    ways = {
+        "ours": lambda: count_pixels(pred, true, classes),
+        "torchmetrics": with_torchmetrics,
+        "smp.metrics": lambda: torch.stack(
+            get_stats(pred, true, mode="multiclass", num_classes=classes)[:3], -1
+        ).numpy(),
+    }
     goals = Goal("ours", "smp.metrics", at_most=1.0), Goal("ours", "torchmetrics", at_most=0.1)
-    return [Case("counts", f"{n} masks of {height} x {width} px, {classes} classes", ways, n, "image", goals, note="torchmetrics: multiclass_stat_scores, samplewise")]
+    return [
+        Case(
+            "counts",
+            f"{n} masks of {height} x {width} px, {classes} classes",
+            ways,
+            n,
+            "image",
+            goals,
+            note="torchmetrics: multiclass_stat_scores, samplewise",
+        )
+    ]
 
 # %% ../nbs/lib/98_bench_scores.ipynb #98-12
-def plain_bootstrap(counts: np.ndarray,          # (N, C, 3)
-                    membership: np.ndarray,      # (G, N) bool
-                    draws: Iterable[np.ndarray], # for each resample the indices of its N faces
-                   ) -> np.ndarray:              # (R, G) mean IoU over the classes that are there
+def plain_bootstrap(
+    counts: np.ndarray,  # (N, C, 3)
+    membership: np.ndarray,  # (G, N) bool
+    draws: Iterable[np.ndarray],  # for each resample the indices of its N faces
+) -> np.ndarray:  # (R, G) mean IoU over the classes that are there
     "The loop over resamples and groups"
     rows = []
     for drawn in draws:
@@ -124,36 +212,96 @@ def plain_bootstrap(counts: np.ndarray,          # (N, C, 3)
         rows.append(row)
     return np.array(rows)
 
-def fairlearn_bootstrap(scores: np.ndarray,     # (N,) a score for each face
-                        membership: np.ndarray, # (G, N) bool
-                        resamples: int, seed: int = 0) -> list: # of `MetricFrame`, one a group
+
+def fairlearn_bootstrap(
+    scores: np.ndarray,  # (N,) a score for each face
+    membership: np.ndarray,  # (G, N) bool
+    resamples: int,
+    seed: int = 0,
+) -> list:  # of `MetricFrame`, one a group
     "fairlearn's bootstrap of the mean score of each group and of the others, with 95 % intervals"
     _need("fairlearn", "beside which resampling is timed")
     from fairlearn.metrics import MetricFrame
-    def mean_score(true, pred): return np.mean(pred)
-    return [MetricFrame(metrics=mean_score, y_true=scores, y_pred=scores, sensitive_features=member, n_boot=resamples, ci_quantiles=[0.025, 0.975], random_state=seed) for member in membership]
 
-def made_counts(images: int, groups: int, classes: int, seed: int = 0) -> tuple: # counts (N, C, 3), Groups
+    def mean_score(true, pred):
+        return np.mean(pred)
+
+    return [
+        MetricFrame(
+            metrics=mean_score,
+            y_true=scores,
+            y_pred=scores,
+            sensitive_features=member,
+            n_boot=resamples,
+            ci_quantiles=[0.025, 0.975],
+            random_state=seed,
+        )
+        for member in membership
+    ]
+
+
+def made_counts(
+    images: int, groups: int, classes: int, seed: int = 0
+) -> tuple:  # counts (N, C, 3), Groups
     "Made-up counts, and groups of 2 to 50 % of the faces"
     random = np.random.default_rng(seed)
     membership = random.random((groups, images)) < np.linspace(0.02, 0.5, groups)[:, None]
-    return random.integers(0, 4000, (images, classes, 3)), Groups([f"attribute {g}" for g in range(groups)], membership)
+    return random.integers(0, 4000, (images, classes, 3)), Groups(
+        [f"attribute {g}" for g in range(groups)], membership
+    )
 
-def bootstrap_cases(images: int = 3000, groups: int = 40, resamples: int = 1000, classes: int = 19,
-                    loop_resamples: int = 100, fairlearn_resamples: int = 20) -> list: # what the rivals do, scaled up to `resamples`
+
+def bootstrap_cases(
+    images: int = 3000,
+    groups: int = 40,
+    resamples: int = 1000,
+    classes: int = 19,
+    loop_resamples: int = 100,
+    fairlearn_resamples: int = 20,
+) -> list:  # what the rivals do, scaled up to `resamples`
     "Group mIoUs in resamples of the faces"
     _need("fairlearn", "beside which resampling is timed")
     counts, named = made_counts(images, groups, classes)
     each_face = mean_present(np.stack([iou(face[None], "none") for face in counts]))
+
     def first_parser():
         resample_weights.cache_clear()
         return bootstrap_groups(counts[None], named, resamples=resamples)
+
     def loop():
         random = np.random.default_rng(0)
-        return plain_bootstrap(counts, named.membership, (random.integers(images, size=images) for _ in range(loop_resamples)))
-    ways = {"ours, first parser": first_parser, "ours, each further parser": lambda: bootstrap_groups(counts[None], named, resamples=resamples),
-            "plain loop": loop, "fairlearn": lambda: fairlearn_bootstrap(each_face, named.membership, fairlearn_resamples)}
-    goals = [Goal(way, rival, at_least=100 if way == "ours, first parser" else None) for rival in ("plain loop", "fairlearn") for way in list(ways)[:2]]
+        return plain_bootstrap(
+            counts,
+            named.membership,
+            (random.integers(images, size=images) for _ in range(loop_resamples)),
+        )
+
+    ways = {
+        "ours, first parser": first_parser,
+        "ours, each further parser": lambda: bootstrap_groups(
+            counts[None], named, resamples=resamples
+        ),
+        "plain loop": loop,
+        "fairlearn": lambda: fairlearn_bootstrap(each_face, named.membership, fairlearn_resamples),
+    }
+    goals = [
+        Goal(way, rival, at_least=100 if way == "ours, first parser" else None)
+        for rival in ("plain loop", "fairlearn")
+        for way in list(ways)[:2]
+    ]
     note = f"the loop did {loop_resamples} resamples and fairlearn {fairlearn_resamples}, scaled up; fairlearn: mean over faces of their IoU, not the IoU of the set"
-    return [Case("bootstrap", f"{images} faces, {groups} groups, {resamples} resamples, {classes} classes", ways, resamples, "resample", tuple(goals),
-                 {"plain loop": resamples / loop_resamples, "fairlearn": resamples / fairlearn_resamples}, note)]
+    return [
+        Case(
+            "bootstrap",
+            f"{images} faces, {groups} groups, {resamples} resamples, {classes} classes",
+            ways,
+            resamples,
+            "resample",
+            tuple(goals),
+            {
+                "plain loop": resamples / loop_resamples,
+                "fairlearn": resamples / fairlearn_resamples,
+            },
+            note,
+        )
+    ]

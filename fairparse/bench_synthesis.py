@@ -29,7 +29,14 @@ from .bench import Case, Goal, finding, finish
 from .calibration import wilson
 from .classify import load_classifier
 from .controlnet import Base, encode_prompts, load_base, load_controlnet, pick_palette
-from .controlnet_training import STORED, ControlNetConfig, ControlNetTrainer, Pairs, check_precision, controlnet_step
+from fairparse.controlnet_training import (
+    STORED,
+    ControlNetConfig,
+    ControlNetTrainer,
+    Pairs,
+    check_precision,
+    controlnet_step,
+)
 from .directions import read_directions
 from .gan_training import GanConfig, GanTrainer, gan_epoch
 from .generators import FaceGenerator, open_generator
@@ -37,7 +44,13 @@ from .guidance import Rule, fit_latent_model
 from .labels import CLASSES
 from .latent_cache import cache_latents, cache_prompts, resize_images, resize_maps
 from .latents import open_latents, random_latents
-from .pix2pixhd import Generator, GeneratorSpec, MultiScaleDiscriminator, adversarial_loss, feature_loss
+from fairparse.pix2pixhd import (
+    Generator,
+    GeneratorSpec,
+    MultiScaleDiscriminator,
+    adversarial_loss,
+    feature_loss,
+)
 from .prompts import face_prompts
 from .records import YIELDS, read_table
 from .runs import InputError, hash_file, read_json, resolve
@@ -48,40 +61,87 @@ from .train import pick_precision
 
 # %% ../nbs/lib/98_bench_synthesis.ipynb #98-04
 @contextmanager
-def own_precision(name: str): # "no", "bf16", "fp16", as accelerate names it
-    "Accelerate's process-wide precision in this block; afterwards it is what it was, \"no\" at first"
+def own_precision(name: str):  # "no", "bf16", "fp16", as accelerate names it
+    'Accelerate\'s process-wide precision in this block; afterwards it is what it was, "no" at first'
     from accelerate.state import AcceleratorState
+
     state = AcceleratorState._shared_state
     before = state.get("_mixed_precision", "no")
-    if state: state["_mixed_precision"] = name
-    try: yield
+    if state:
+        state["_mixed_precision"] = name
+    try:
+        yield
     finally:
-        if state: state["_mixed_precision"] = before
+        if state:
+            state["_mixed_precision"] = before
 
 # %% ../nbs/lib/98_bench_synthesis.ipynb #98-06
-def build_sd15(share: float = 0.25, # of all widths: 0.25, 0.5, 0.75 or 1
-               device: str = "cpu", seed: int = 0) -> Base:
+def build_sd15(
+    share: float = 0.25,  # of all widths: 0.25, 0.5, 0.75 or 1
+    device: str = "cpu",
+    seed: int = 0,
+) -> Base:
     "Stable Diffusion 1.5 with random weights; `InputError` for a share that gives no whole number of heads"
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
-    if share not in (0.25, 0.5, 0.75, 1): raise InputError(f"share {share}: use 0.25, 0.5, 0.75 or 1, so that attention keeps a whole number of heads")
-    def widths(*numbers): return tuple(int(share * n) for n in numbers)
+
+    if share not in (0.25, 0.5, 0.75, 1):
+        raise InputError(
+            f"share {share}: use 0.25, 0.5, 0.75 or 1, so that attention keeps a whole number of heads"
+        )
+
+    def widths(*numbers):
+        return tuple(int(share * n) for n in numbers)
+
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
     tokenizer.model_max_length = 77
-    text = CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=int(768 * share), intermediate_size=int(3072 * share), projection_dim=int(768 * share), num_hidden_layers=12, num_attention_heads=int(12 * share),
-                          max_position_embeddings=77, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    vae = AutoencoderKL(block_out_channels=widths(128, 256, 512, 512), down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, layers_per_block=2,
-                        latent_channels=4, norm_num_groups=int(32 * share), sample_size=512)
-    unet = UNet2DConditionModel(sample_size=64, block_out_channels=widths(320, 640, 1280, 1280), attention_head_dim=int(8 * share), norm_num_groups=int(32 * share), cross_attention_dim=int(768 * share))
-    parts = [part.requires_grad_(False).eval().to(device) for part in (CLIPTextModel(text), vae, unet)]
-    noise = {name: NOISE[name] for name in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")}
-    return Base(f"Stable Diffusion 1.5, widths times {share:g}", tokenizer, *parts, DDPMScheduler(**noise))
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=int(768 * share),
+        intermediate_size=int(3072 * share),
+        projection_dim=int(768 * share),
+        num_hidden_layers=12,
+        num_attention_heads=int(12 * share),
+        max_position_embeddings=77,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=widths(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+        norm_num_groups=int(32 * share),
+        sample_size=512,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=64,
+        block_out_channels=widths(320, 640, 1280, 1280),
+        attention_head_dim=int(8 * share),
+        norm_num_groups=int(32 * share),
+        cross_attention_dim=int(768 * share),
+    )
+    parts = [
+        part.requires_grad_(False).eval().to(device) for part in (CLIPTextModel(text), vae, unet)
+    ]
+    noise = {
+        name: NOISE[name]
+        for name in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+    }
+    return Base(
+        f"Stable Diffusion 1.5, widths times {share:g}", tokenizer, *parts, DDPMScheduler(**noise)
+    )
 
 # %% ../nbs/lib/98_bench_synthesis.ipynb #98-08
 class EncodingTrainer(ControlNetTrainer):
     "Encodes pictures and prompts in each step, as diffusers' `train_controlnet.py` does"
-    def __init__(self, *args, images: np.ndarray, prompts: list, **kwargs): # (M, H, W, 3) uint8, M sentences
+
+    def __init__(
+        self, *args, images: np.ndarray, prompts: list, **kwargs
+    ):  # (M, H, W, 3) uint8, M sentences
         super().__init__(*args, **kwargs)
         self.images, self.prompts = images, prompts
         kind = STORED[self.accelerator.mixed_precision]
@@ -91,61 +151,127 @@ class EncodingTrainer(ControlNetTrainer):
     @torch.no_grad()
     def fetch(self, pairs: Pairs, positions: np.ndarray, mirrored: np.ndarray) -> tuple:
         "As of `ControlNetTrainer`, without the cached numbers"
-        rows, vae, flipped = pairs.rows[positions], self.base.vae, torch.from_numpy(mirrored).to(self.device)
-        maps = resize_maps(torch.from_numpy(pairs.maps[positions]).to(self.device).long(), pairs.latents.shape[-1] * self.base.factor)
+        rows, vae, flipped = (
+            pairs.rows[positions],
+            self.base.vae,
+            torch.from_numpy(mirrored).to(self.device),
+        )
+        maps = resize_maps(
+            torch.from_numpy(pairs.maps[positions]).to(self.device).long(),
+            pairs.latents.shape[-1] * self.base.factor,
+        )
         maps = torch.where(flipped[:, None, None], self.order[maps.flip(-1)], maps)
         faces = torch.from_numpy(self.images[rows]).to(self.device).permute(0, 3, 1, 2)
         faces = torch.where(flipped[:, None, None, None], faces.flip(-1), faces)
         faces = resize_images(faces.float() / 127.5 - 1, maps.shape[-1]).clamp(-1, 1)
         moments = vae.encode(faces.to(vae.dtype)).latent_dist.parameters
-        return moments.float(), encode_prompts(self.base, [self.prompts[row] for row in rows]).float(), maps
+        return (
+            moments.float(),
+            encode_prompts(self.base, [self.prompts[row] for row in rows]).float(),
+            maps,
+        )
 
-def controlnet_trainers(count: int, batch: int, device: str, base: str | float, size: int, precision: str, folder: str) -> tuple: # two trainers: with the cache, without
+
+def controlnet_trainers(
+    count: int, batch: int, device: str, base: str | float, size: int, precision: str, folder: str
+) -> tuple:  # two trainers: with the cache, without
     "The same training twice, on drawn faces of 64 pixels that are encoded at `size`"
     model = load_base(base, device=device) if isinstance(base, str) else build_sd15(base, device)
     images, masks, table = render_faces(count, 64)
     prompts = face_prompts(table, "attributes")
     latents = cache_latents(model, images, hashlib.sha256(images).hexdigest(), size, folder)
     embeddings, sentence = cache_prompts(model, prompts, folder)
-    pairs, config = Pairs(latents, embeddings, sentence, masks, np.arange(count)), ControlNetConfig(batch_size=batch, precision=precision)
+    pairs, config = (
+        Pairs(latents, embeddings, sentence, masks, np.arange(count)),
+        ControlNetConfig(batch_size=batch, precision=precision),
+    )
     common = (pairs, pick_palette("face"), CLASSES, config, folder, device)
     with own_precision(check_precision(precision, device)):
-        return tuple(kind(model, load_controlnet("fresh", model), *common, progress=False, **more) for kind, more in ((ControlNetTrainer, {}), (EncodingTrainer, {"images": images, "prompts": prompts})))
+        return tuple(
+            kind(model, load_controlnet("fresh", model), *common, progress=False, **more)
+            for kind, more in (
+                (ControlNetTrainer, {}),
+                (EncodingTrainer, {"images": images, "prompts": prompts}),
+            )
+        )
 
-def controlnet_cases(count: int = 32,              # drawn faces
-                     batch: int = 4, device: str = "cpu",
-                     base: str | float = "standin", # as for `load_base`, or a share of Stable Diffusion 1.5's widths, see `build_sd15`
-                     size: int = 64,               # side in pixels at which faces are encoded
-                     precision: str = "no") -> list: # see `ControlNetConfig`
+
+def controlnet_cases(
+    count: int = 32,  # drawn faces
+    batch: int = 4,
+    device: str = "cpu",
+    base: str
+    | float = "standin",  # as for `load_base`, or a share of Stable Diffusion 1.5's widths, see `build_sd15`
+    size: int = 64,  # side in pixels at which faces are encoded
+    precision: str = "no",
+) -> list:  # see `ControlNetConfig`
     "A training step with cached latents and embeddings beside the same step that encodes them"
-    with tempfile.TemporaryDirectory() as folder: ours, usual = controlnet_trainers(count, batch, device, base, size, precision, folder) # a memory map outlives its file's name
-    order, picked = itertools.cycle(epoch_order(np.arange(count), None, 0, 0, batch)), check_precision(precision, device)
+    with tempfile.TemporaryDirectory() as folder:
+        ours, usual = controlnet_trainers(
+            count, batch, device, base, size, precision, folder
+        )  # a memory map outlives its file's name
+    order, picked = (
+        itertools.cycle(epoch_order(np.arange(count), None, 0, 0, batch)),
+        check_precision(precision, device),
+    )
+
     def step(trainer):
-        with own_precision(picked): controlnet_step(trainer, next(order), 0, 1e-5)
+        with own_precision(picked):
+            controlnet_step(trainer, next(order), 0, 1e-5)
         finish(device)
+
     ways = {"cached": lambda: step(ours), "encoded in each step": lambda: step(usual)}
-    return [Case("controlnet", f"{ours.base.name}, {size} px, batch {batch}, {picked.replace('no', 'float32')}, {device}", ways, batch, "face", (Goal("cached", "encoded in each step"),))]
+    return [
+        Case(
+            "controlnet",
+            f"{ours.base.name}, {size} px, batch {batch}, {picked.replace('no', 'float32')}, {device}",
+            ways,
+            batch,
+            "face",
+            (Goal("cached", "encoded in each step"),),
+        )
+    ]
 
 # %% ../nbs/lib/98_bench_synthesis.ipynb #98-11
 class FaceFiles(torch.utils.data.Dataset):
     "An image and a label file a face"
-    def __init__(self, folder: str | Path, count: int): self.folder, self.count = Path(folder), count
-    def __len__(self): return self.count
+
+    def __init__(self, folder: str | Path, count: int):
+        self.folder, self.count = Path(folder), count
+
+    def __len__(self):
+        return self.count
 
     def __getitem__(self, index):
-        image = np.asarray(Image.open(self.folder / f"{index}.jpg").convert("RGB"), np.float32) / 127.5 - 1
+        image = (
+            np.asarray(Image.open(self.folder / f"{index}.jpg").convert("RGB"), np.float32) / 127.5
+            - 1
+        )
         label = torch.from_numpy(np.asarray(Image.open(self.folder / f"{index}.png"), np.int64))
-        return F.one_hot(label, len(CLASSES)).permute(2, 0, 1).float(), torch.from_numpy(image).permute(2, 0, 1)
+        return F.one_hot(label, len(CLASSES)).permute(2, 0, 1).float(), torch.from_numpy(
+            image
+        ).permute(2, 0, 1)
+
 
 class PlanesGenerator(nn.Module):
     "A generator's own layers, from planes instead of labels"
+
     def __init__(self, generator: Generator):
         super().__init__()
         self.features, self.to_rgb = generator.features, generator.to_rgb
 
-    def forward(self, planes): return self.to_rgb(self.features(planes)) # (B, C, H, W) -> (B, 3, H, W)
+    def forward(self, planes):
+        return self.to_rgb(self.features(planes))  # (B, C, H, W) -> (B, 3, H, W)
 
-def plain_epoch(generator: nn.Module, judge: nn.Module, optimizers: list, loader, config: GanConfig, device: str = "cpu") -> tuple: # means of the generator's and the discriminators' loss
+
+def plain_epoch(
+    generator: nn.Module,
+    judge: nn.Module,
+    optimizers: list,
+    loader,
+    config: GanConfig,
+    device: str = "cpu",
+) -> tuple:  # means of the generator's and the discriminators' loss
     "An epoch as one writes it first"
     total, judged_total = 0.0, 0.0
     for planes, real in loader:
@@ -154,7 +280,11 @@ def plain_epoch(generator: nn.Module, judge: nn.Module, optimizers: list, loader
         on_fake, on_real = judge(planes, fake.detach()), judge(planes, real)
         judge_loss = (adversarial_loss(on_fake, False) + adversarial_loss(on_real, True)) / 2
         judged = judge(planes, fake)
-        loss = adversarial_loss(judged, True) + config.l1 * F.l1_loss(fake, real) + config.features * feature_loss(judged, on_real)
+        loss = (
+            adversarial_loss(judged, True)
+            + config.l1 * F.l1_loss(fake, real)
+            + config.features * feature_loss(judged, on_real)
+        )
         optimizers[0].zero_grad()
         loss.backward()
         optimizers[0].step()
@@ -166,9 +296,21 @@ def plain_epoch(generator: nn.Module, judge: nn.Module, optimizers: list, loader
 
 # %% ../nbs/lib/98_bench_synthesis.ipynb #98-12
 class _NoBar:
-    def update(self): pass
+    def update(self):
+        pass
 
-def gan_ways(folder: str | Path, faces: int, size: int, batch: int, channels: int, device: str, workers: int, network: dict, config: dict) -> tuple: # the plain loop's networks and data, trainers of ours by precision
+
+def gan_ways(
+    folder: str | Path,
+    faces: int,
+    size: int,
+    batch: int,
+    channels: int,
+    device: str,
+    workers: int,
+    network: dict,
+    config: dict,
+) -> tuple:  # the plain loop's networks and data, trainers of ours by precision
     "Draw faces, write them as files, make the trainings; all generators start with the same weights"
     folder = Path(folder)
     drawn = build_synthetic_set(folder / "faces", count=faces, size=size, seed=0)
@@ -179,154 +321,395 @@ def gan_ways(folder: str | Path, faces: int, size: int, batch: int, channels: in
     spec, trainers = GeneratorSpec(channels, size=size, **network), {}
     for precision in dict.fromkeys(("no", pick_precision("auto", device))):
         torch.manual_seed(0)
-        with own_precision(precision): trainers[precision] = GanTrainer(Generator(spec), np.array(drawn.masks), images, np.arange(faces), GanConfig(batch_size=batch, precision=precision, **config), folder / precision, device, progress=False)
+        with own_precision(precision):
+            trainers[precision] = GanTrainer(
+                Generator(spec),
+                np.array(drawn.masks),
+                images,
+                np.arange(faces),
+                GanConfig(batch_size=batch, precision=precision, **config),
+                folder / precision,
+                device,
+                progress=False,
+            )
     ours = trainers["no"]
-    judge = MultiScaleDiscriminator(len(CLASSES), ours.config.scales, ours.config.discriminator_channels, ours.config.discriminator_layers)
+    judge = MultiScaleDiscriminator(
+        len(CLASSES),
+        ours.config.scales,
+        ours.config.discriminator_channels,
+        ours.config.discriminator_layers,
+    )
     judge.load_state_dict(ours.judge.state_dict())
     torch.manual_seed(0)
     networks = PlanesGenerator(Generator(spec)).to(device), judge.to(device)
-    adams = [torch.optim.Adam(net.parameters(), lr=ours.config.lr, betas=(ours.config.beta1, 0.999)) for net in networks]
-    loader = torch.utils.data.DataLoader(FaceFiles(folder, faces), batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0, pin_memory=device != "cpu")
+    adams = [
+        torch.optim.Adam(net.parameters(), lr=ours.config.lr, betas=(ours.config.beta1, 0.999))
+        for net in networks
+    ]
+    loader = torch.utils.data.DataLoader(
+        FaceFiles(folder, faces),
+        batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device != "cpu",
+    )
     return (*networks, adams, loader), trainers
 
-SMALL = {"network": {"downsamplings": 2, "blocks": 2, "enhancers": 1, "enhancer_blocks": 1}, "config": {"discriminator_channels": 16, "discriminator_layers": 2}}
 
-def gan_cases(folder: str | Path,     # gets the image files, and must be there until the case was measured
-              faces: int = 64, size: int = 64, batch: int = 4, channels: int = 12, device: str = "cpu",
-              workers: int = 0,       # processes that read files for the plain loop
-              shape: dict = SMALL) -> list: # further settings of the networks; {"network": {}, "config": {}}: Pix2PixHD's own
-    "An epoch of Pix2PixHD: a plain loop over image files, ours in float32, ours in the precision that \"auto\" picks"
+SMALL = {
+    "network": {"downsamplings": 2, "blocks": 2, "enhancers": 1, "enhancer_blocks": 1},
+    "config": {"discriminator_channels": 16, "discriminator_layers": 2},
+}
+
+
+def gan_cases(
+    folder: str | Path,  # gets the image files, and must be there until the case was measured
+    faces: int = 64,
+    size: int = 64,
+    batch: int = 4,
+    channels: int = 12,
+    device: str = "cpu",
+    workers: int = 0,  # processes that read files for the plain loop
+    shape: dict = SMALL,
+) -> list:  # further settings of the networks; {"network": {}, "config": {}}: Pix2PixHD's own
+    'An epoch of Pix2PixHD: a plain loop over image files, ours in float32, ours in the precision that "auto" picks'
     plain, trainers = gan_ways(folder, faces, size, batch, channels, device, workers, **shape)
+
     def train(precision):
-        with own_precision(precision): gan_epoch(trainers[precision], _NoBar())
+        with own_precision(precision):
+            gan_epoch(trainers[precision], _NoBar())
         finish(device)
+
     ways = {"plain loop over files": lambda: plain_epoch(*plain, trainers["no"].config, device)}
-    for precision in trainers: ways["ours, float32" if precision == "no" else f"ours, auto ({precision})"] = lambda precision=precision: train(precision)
-    note = "" if len(trainers) > 1 else "this device has no units for bfloat16: \"auto\" picks float32"
-    return [Case("gan", f"Pix2PixHD, {size} px, batch {batch}, {channels} channels, {device}", ways, faces // batch * batch, "image", tuple(Goal(way, "plain loop over files") for way in list(ways)[1:]), note=note)]
+    for precision in trainers:
+        ways["ours, float32" if precision == "no" else f"ours, auto ({precision})"] = (
+            lambda precision=precision: train(precision)
+        )
+    note = (
+        "" if len(trainers) > 1 else 'this device has no units for bfloat16: "auto" picks float32'
+    )
+    return [
+        Case(
+            "gan",
+            f"Pix2PixHD, {size} px, batch {batch}, {channels} channels, {device}",
+            ways,
+            faces // batch * batch,
+            "image",
+            tuple(Goal(way, "plain loop over files") for way in list(ways)[1:]),
+            note=note,
+        )
+    ]
 
 # %% ../nbs/lib/98_bench_synthesis.ipynb #98-15
-WIDEST = {256: 16384, 1024: 32768} # pixels -> channels times pixels of a block, at most 512 channels
+WIDEST = {
+    256: 16384,
+    1024: 32768,
+}  # pixels -> channels times pixels of a block, at most 512 channels
+
 
 def random_stylegan(size: int, batch: int, device: str = "cpu") -> FaceGenerator:
     "The official generator for this size, with random weights; `InputError` for another than 256 or 1024"
-    if size not in WIDEST: raise InputError(f"size {size}: the official configurations are those for {list(WIDEST)} pixels")
+    if size not in WIDEST:
+        raise InputError(
+            f"size {size}: the official configurations are those for {list(WIDEST)} pixels"
+        )
     torch.manual_seed(0)
     sides = [4 * 2**i for i in range(int(math.log2(size)) - 1)]
-    net = stylegan.Generator(stylegan.GeneratorConfig(channels=[min(512, WIDEST[size] // side) for side in sides])).requires_grad_(False).eval().to(device)
-    return FaceGenerator(f"StyleGAN2 of {size} px (random weights)", 512, size, "", net, 1.0, device, batch)
+    net = (
+        stylegan.Generator(
+            stylegan.GeneratorConfig(channels=[min(512, WIDEST[size] // side) for side in sides])
+        )
+        .requires_grad_(False)
+        .eval()
+        .to(device)
+    )
+    return FaceGenerator(
+        f"StyleGAN2 of {size} px (random weights)", 512, size, "", net, 1.0, device, batch
+    )
 
-def grouped_convolution(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, kernel: Tensor | None = None) -> Tensor: # as of `stylegan.modulated_convolution`
+
+def grouped_convolution(
+    x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, kernel: Tensor | None = None
+) -> Tensor:  # as of `stylegan.modulated_convolution`
     "The official form (`modulated_conv2d` with fused modulation): weights of each face, one grouped convolution"
     b, i, h, w = x.shape
     o, _, k, _ = weight.shape
     scaled = weight[None] * style[:, None, :, None, None]
-    if demodulate: scaled = scaled * (scaled.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
+    if demodulate:
+        scaled = scaled * (scaled.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
     x = x.reshape(1, b * i, h, w)
-    if kernel is None: return F.conv2d(x, scaled.reshape(b * o, i, k, k), padding=k // 2, groups=b).reshape(b, o, h, w)
+    if kernel is None:
+        return F.conv2d(x, scaled.reshape(b * o, i, k, k), padding=k // 2, groups=b).reshape(
+            b, o, h, w
+        )
     x = F.conv_transpose2d(x, scaled.transpose(1, 2).reshape(b * i, o, k, k), stride=2, groups=b)
     edge = len(kernel) - k
     return stylegan.blur(x.reshape(b, o, *x.shape[2:]), kernel, (edge + 2) // 2, (edge + 1) // 2, 4)
+
 
 @contextmanager
 def use_convolution(function):
     "Generators compute by another modulated convolution in this block"
     own, stylegan.modulated_convolution = stylegan.modulated_convolution, function
-    try: yield
-    finally: stylegan.modulated_convolution = own
+    try:
+        yield
+    finally:
+        stylegan.modulated_convolution = own
 
-def stylegan_cases(device: str = "cpu", sizes: tuple | None = None, batch: int = 4) -> list: # sizes None: 256, and on a GPU 1024
+
+def stylegan_cases(
+    device: str = "cpu", sizes: tuple | None = None, batch: int = 4
+) -> list:  # sizes None: 256, and on a GPU 1024
     "Painting a batch of faces: our form of the modulated convolution beside the official one"
     cases = []
     for size in sizes or ((256,) if device == "cpu" else (256, 1024)):
         source, z = random_stylegan(size, batch, device), random_latents(0, 0, batch, 512)
+
         def official(source=source, z=z):
-            with use_convolution(grouped_convolution): source.paint(z)
-        ways = {"ours": lambda source=source, z=z: source.paint(z), "grouped convolutions": official} # `paint` ends with a copy to the host
-        cases.append(Case("stylegan", f"{source.name}, batch {batch}, float32, {device}", ways, batch, "image", (Goal("ours", "grouped convolutions"),)))
+            with use_convolution(grouped_convolution):
+                source.paint(z)
+
+        ways = {
+            "ours": lambda source=source, z=z: source.paint(z),
+            "grouped convolutions": official,
+        }  # `paint` ends with a copy to the host
+        cases.append(
+            Case(
+                "stylegan",
+                f"{source.name}, batch {batch}, float32, {device}",
+                ways,
+                batch,
+                "image",
+                (Goal("ours", "grouped convolutions"),),
+            )
+        )
     return cases
 
 # %% ../nbs/lib/98_bench_synthesis.ipynb #98-17
-def painted_per_accepted(accepted: int, painted: int, complete: bool = True) -> tuple: # complete: it ended with an acceptance; False: the end of all draws, then Clopper and Pearson's; value, low, high
+def painted_per_accepted(
+    accepted: int, painted: int, complete: bool = True
+) -> tuple:  # complete: it ended with an acceptance; False: the end of all draws, then Clopper and Pearson's; value, low, high
     "Paintings for each acceptance with an exact 95 % interval"
     from scipy.stats import beta
-    low = beta.ppf(0.025, accepted, painted - accepted + 1) if accepted else 0.0
-    high = beta.ppf(0.975, accepted + (not complete), painted - accepted) if painted > accepted else 1.0
-    return tuple(float(1 / p) if p else math.inf for p in (accepted / painted if painted else 0.0, high, low))
 
-def sample_until(rule: Rule, generator, classifier, second, wanted: int, seed: int,
-                 most: int | None = None,  # faces to paint at most; None: 60 for each wanted one
-                 drawn: int | None = None, # vectors to draw at most; None: 1000 for each wanted one, as in 62_guide
-                ) -> dict:                 # proposed, painted, accepted, confirmed; seconds without those of the second classifier
+    low = beta.ppf(0.025, accepted, painted - accepted + 1) if accepted else 0.0
+    high = (
+        beta.ppf(0.975, accepted + (not complete), painted - accepted)
+        if painted > accepted
+        else 1.0
+    )
+    return tuple(
+        float(1 / p) if p else math.inf for p in (accepted / painted if painted else 0.0, high, low)
+    )
+
+
+def sample_until(
+    rule: Rule,
+    generator,
+    classifier,
+    second,
+    wanted: int,
+    seed: int,
+    most: int | None = None,  # faces to paint at most; None: 60 for each wanted one
+    drawn: int
+    | None = None,  # vectors to draw at most; None: 1000 for each wanted one, as in 62_guide
+) -> dict:  # proposed, painted, accepted, confirmed; seconds without those of the second classifier
     "Paint by a rule until `wanted` faces are accepted, and stop at the very face"
-    most, drawn, done, kept, start = most or 60 * wanted, drawn or 1000 * wanted, {"proposed": 0, "painted": 0, "accepted": 0}, [], time.perf_counter()
+    most, drawn, done, kept, start = (
+        most or 60 * wanted,
+        drawn or 1000 * wanted,
+        {"proposed": 0, "painted": 0, "accepted": 0},
+        [],
+        time.perf_counter(),
+    )
     while done["accepted"] < wanted and done["painted"] < most and done["proposed"] < drawn:
-        latents, chosen = rule(random_latents(seed, done["proposed"], min(500, drawn - done["proposed"]), generator.z_dim))
-        places = np.flatnonzero(chosen)[:most - done["painted"]]
+        latents, chosen = rule(
+            random_latents(
+                seed, done["proposed"], min(500, drawn - done["proposed"]), generator.z_dim
+            )
+        )
+        places = np.flatnonzero(chosen)[: most - done["painted"]]
         images = generator.paint(latents[places], rule.space)
-        says = np.array(classifier.classes)[classifier.predict(images).argmax(1)] if len(images) else np.empty(0, str)
-        hits = np.flatnonzero(says == rule.target)[:wanted - done["accepted"]]
-        if len(hits) == wanted - done["accepted"]: places = places[:hits[-1] + 1] # the rest is as if it had not been painted
+        says = (
+            np.array(classifier.classes)[classifier.predict(images).argmax(1)]
+            if len(images)
+            else np.empty(0, str)
+        )
+        hits = np.flatnonzero(says == rule.target)[: wanted - done["accepted"]]
+        if len(hits) == wanted - done["accepted"]:
+            places = places[: hits[-1] + 1]  # the rest is as if it had not been painted
         ended = len(hits) == wanted - done["accepted"] or done["painted"] + len(places) == most
-        for name, count in (("proposed", places[-1] + 1 if ended else len(chosen)), ("painted", len(places)), ("accepted", len(hits))): done[name] += int(count)
+        for name, count in (
+            ("proposed", places[-1] + 1 if ended else len(chosen)),
+            ("painted", len(places)),
+            ("accepted", len(hits)),
+        ):
+            done[name] += int(count)
         kept.append(images[hits])
     seconds, kept = time.perf_counter() - start, np.concatenate(kept)
-    confirmed = int((np.array(second.classes)[second.predict(kept).argmax(1)] == rule.target).sum()) if len(kept) else 0
+    confirmed = (
+        int((np.array(second.classes)[second.predict(kept).argmax(1)] == rule.target).sum())
+        if len(kept)
+        else 0
+    )
     return {**done, "confirmed": confirmed, "seconds": seconds}
 
 # %% ../nbs/lib/98_bench_synthesis.ipynb #98-20
-def rules_of_run(latents: str | Path, guided: str | Path, classifier: str | Path, device: str = "cpu") -> tuple: # folders of 61_sample_latents, 62_guide, and the classifier that labelled; rules by name, generator, facts
+def rules_of_run(
+    latents: str | Path, guided: str | Path, classifier: str | Path, device: str = "cpu"
+) -> tuple:  # folders of 61_sample_latents, 62_guide, and the classifier that labelled; rules by name, generator, facts
     "Rejection, the paper's rule and the chosen one for the rarest group of a finished run; `InputError` if its stages do not belong together"
     store, guided = open_latents(resolve(latents)), resolve(guided)
-    if not (guided / "yields.parquet").is_file(): raise InputError(f"{guided} holds no finished run of 62_guide (no yields.parquet): run the stage first")
+    if not (guided / "yields.parquet").is_file():
+        raise InputError(
+            f"{guided} holds no finished run of 62_guide (no yields.parquet): run the stage first"
+        )
     run, yields = read_json(guided / "run.json"), read_table(guided / "yields.parquet", YIELDS)
-    if hash_file(resolve(classifier) / "model.safetensors") != store.meta["identity"]: raise InputError(f"{classifier} is not the classifier that labelled the draws in {latents}: name that one")
-    if store.meta["identity"] not in run["inputs"].values(): raise InputError(f"{guided} was made with another classifier than the draws in {latents}: name stages of one run")
+    if hash_file(resolve(classifier) / "model.safetensors") != store.meta["identity"]:
+        raise InputError(
+            f"{classifier} is not the classifier that labelled the draws in {latents}: name that one"
+        )
+    if store.meta["identity"] not in run["inputs"].values():
+        raise InputError(
+            f"{guided} was made with another classifier than the draws in {latents}: name stages of one run"
+        )
     given, collected = run["parameters"], yields[yields.purpose == "collected"].set_index("target")
-    source = open_generator(given["generator"], given["psi"], device, given["batch_size"] if "batch_size" in given else 100, given.get("picture_size", 0))
+    source = open_generator(
+        given["generator"],
+        given["psi"],
+        device,
+        given["batch_size"] if "batch_size" in given else 100,
+        given.get("picture_size", 0),
+    )
     shares = store.counts() / store.counts().sum()
     group = shares[[name for name in store.classes if name in collected.index]].idxmin()
     rows, directions = store.kept(), read_directions(guided / "directions.npz")
-    spaces, own = [space for space in given["spaces"] if space == "z" or source.w_dim], {"z": store.latents(rows)}
+    spaces, own = (
+        [space for space in given["spaces"] if space == "z" or source.w_dim],
+        {"z": store.latents(rows)},
+    )
     vectors = own | {"w": source.map(own["z"])} if "w" in spaces else own
-    prior = {"w": source.map(random_latents(store.meta["seed"], 0, 10_000, source.z_dim))} if "w" in spaces else {}
-    model = fit_latent_model(vectors[spaces[-1]], rows[[f"p_{name}" for name in store.classes]].to_numpy(), store.classes, spaces[-1])
+    prior = (
+        {"w": source.map(random_latents(store.meta["seed"], 0, 10_000, source.z_dim))}
+        if "w" in spaces
+        else {}
+    )
+    model = fit_latent_model(
+        vectors[spaces[-1]],
+        rows[[f"p_{name}" for name in store.classes]].to_numpy(),
+        store.classes,
+        spaces[-1],
+    )
     chosen = collected.loc[group]
-    others = _left_alone(given["labellers"], directions, device) if chosen.rule == "conditional" else []
-    facts = LatentFacts(source, vectors, rows.label.to_numpy(str), {(d.group, d.space): d for name, d in directions.items() if ": " not in name}, others, model, prior)
-    rules = candidate_rules(group, facts, Grid(given["alphas"], given["odds"], given["radii"], given["anchors"]))
-    mine = [rule for rule in rules if (rule.name, rule.space) == (chosen.rule, chosen.space) and abs(rule.alpha - chosen.alpha) < 1e-9]
-    if not mine: raise InputError(f"{guided} collected {group} by {chosen.rule} {chosen.alpha}, which the draws in {latents} do not give again: name stages of one run")
-    ways = {"rejection without guidance": rules[0], "the paper's rule (raw)": rules[1], f"ours ({mine[0].name}, {mine[0].alpha:.3g})": mine[0]}
-    return ways, source, {"group": group, "share": float(shares[group]), "seeds": {store.meta["seed"], *range(given["seed"], given["seed"] + 3)}}
+    others = (
+        _left_alone(given["labellers"], directions, device) if chosen.rule == "conditional" else []
+    )
+    facts = LatentFacts(
+        source,
+        vectors,
+        rows.label.to_numpy(str),
+        {(d.group, d.space): d for name, d in directions.items() if ": " not in name},
+        others,
+        model,
+        prior,
+    )
+    rules = candidate_rules(
+        group, facts, Grid(given["alphas"], given["odds"], given["radii"], given["anchors"])
+    )
+    mine = [
+        rule
+        for rule in rules
+        if (rule.name, rule.space) == (chosen.rule, chosen.space)
+        and abs(rule.alpha - chosen.alpha) < 1e-9
+    ]
+    if not mine:
+        raise InputError(
+            f"{guided} collected {group} by {chosen.rule} {chosen.alpha}, which the draws in {latents} do not give again: name stages of one run"
+        )
+    ways = {
+        "rejection without guidance": rules[0],
+        "the paper's rule (raw)": rules[1],
+        f"ours ({mine[0].name}, {mine[0].alpha:.3g})": mine[0],
+    }
+    return (
+        ways,
+        source,
+        {
+            "group": group,
+            "share": float(shares[group]),
+            "seeds": {store.meta["seed"], *range(given["seed"], given["seed"] + 3)},
+        },
+    )
+
 
 def _left_alone(labellers, directions, device):
     "Directions of downstream answers that conditional ones leave alone, as 62_guide takes them: of k answers that exclude each other, k - 1"
     left = []
     for labeller in (load_classifier(resolve(folder), device) for folder in labellers):
-        found = [directions[name] for name in (f"{labeller.task}: {label} (z)" for label in labeller.classes) if name in directions]
+        found = [
+            directions[name]
+            for name in (f"{labeller.task}: {label} (z)" for label in labeller.classes)
+            if name in directions
+        ]
         left += found[:-1] if len(found) == len(labeller.classes) else found
     return left
 
-def guidance_findings(latents: str | Path = "outputs/demo/61_latents", guided: str | Path = "outputs/demo/62_guided",
-                      classifier: str | Path = "outputs/demo/60_classifiers/group", second: str | Path = "outputs/demo/60_classifiers/group_second",
-                      wanted: int = 1000,      # accepted faces
-                      seed: int = 9_000_001,   # of the draws: none that the run used
-                      device: str = "cpu", most: int | None = None) -> list: # most: faces to paint at most for each way; None: 60 for each wanted one
+
+def guidance_findings(
+    latents: str | Path = "outputs/demo/61_latents",
+    guided: str | Path = "outputs/demo/62_guided",
+    classifier: str | Path = "outputs/demo/60_classifiers/group",
+    second: str | Path = "outputs/demo/60_classifiers/group_second",
+    wanted: int = 1000,  # accepted faces
+    seed: int = 9_000_001,  # of the draws: none that the run used
+    device: str = "cpu",
+    most: int | None = None,
+) -> list:  # most: faces to paint at most for each way; None: 60 for each wanted one
     "Paintings for each accepted face of the rarest group, by three ways; findings with exact intervals"
-    if wanted < 1: raise InputError(f"wanted {wanted}: it must be 1 or more")
+    if wanted < 1:
+        raise InputError(f"wanted {wanted}: it must be 1 or more")
     ways, source, facts = rules_of_run(latents, guided, classifier, device)
-    if seed in facts["seeds"]: raise InputError(f"seed {seed} is one of those that the run used {sorted(facts['seeds'])}: choose another, so that no face is seen twice")
+    if seed in facts["seeds"]:
+        raise InputError(
+            f"seed {seed} is one of those that the run used {sorted(facts['seeds'])}: choose another, so that no face is seen twice"
+        )
     first, other = (load_classifier(resolve(folder), device) for folder in (classifier, second))
-    case, found = f"{wanted:,} accepted faces of {facts['group']} ({100 * facts['share']:.1f} % of unguided faces), {source.name}", []
+    case, found = (
+        f"{wanted:,} accepted faces of {facts['group']} ({100 * facts['share']:.1f} % of unguided faces), {source.name}",
+        [],
+    )
     for way, rule in ways.items():
         done = sample_until(rule, source, first, other, wanted, seed, most)
         complete = done["accepted"] == wanted
-        note = f"{done['painted']:,} painted of {done['proposed']:,} vectors drawn" + ("" if complete else f"; stopped at the last one with {done['accepted']:,} accepted")
-        found.append(finding("guidance", case, way, *_in_order(painted_per_accepted(done["accepted"], done["painted"], complete)), note=note))
+        note = f"{done['painted']:,} painted of {done['proposed']:,} vectors drawn" + (
+            "" if complete else f"; stopped at the last one with {done['accepted']:,} accepted"
+        )
+        found.append(
+            finding(
+                "guidance",
+                case,
+                way,
+                *_in_order(painted_per_accepted(done["accepted"], done["painted"], complete)),
+                note=note,
+            )
+        )
         low, high = wilson(np.array([done["confirmed"]]), np.array([max(done["accepted"], 1)]))
-        found.append(finding("guidance", case, f"{way}: confirmed by the second classifier", 100 * done["confirmed"] / max(done["accepted"], 1), "% of the accepted", 100 * low[0], 100 * high[0]))
+        found.append(
+            finding(
+                "guidance",
+                case,
+                f"{way}: confirmed by the second classifier",
+                100 * done["confirmed"] / max(done["accepted"], 1),
+                "% of the accepted",
+                100 * low[0],
+                100 * high[0],
+            )
+        )
         found.append(finding("guidance", case, f"{way}: time", done["seconds"], "s"))
     return found
 
-def _in_order(per_face): return per_face[0], "painted for one accepted", per_face[1], per_face[2]
+
+def _in_order(per_face):
+    return per_face[0], "painted for one accepted", per_face[1], per_face[2]

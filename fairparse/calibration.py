@@ -21,112 +21,194 @@ from .runs import InputError
 @dataclass(frozen=True)
 class Calibration:
     "What turns logits into probabilities: `softmax(scale * logits + bias)`"
-    scale: float = 1.0    # 1 / temperature
-    bias: tuple = ()      # one number a class; empty: none
+
+    scale: float = 1.0  # 1 / temperature
+    bias: tuple = ()  # one number a class; empty: none
     method: str = "none"
 
-    def probabilities(self, logits: np.ndarray) -> np.ndarray: # (N, C) -> (N, C) float32
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:  # (N, C) -> (N, C) float32
         "Calibrated probabilities"
-        return softmax(self.scale * np.asarray(logits, np.float64) + (np.array(self.bias) if len(self.bias) else 0.0), axis=1).astype(np.float32)
+        return softmax(
+            self.scale * np.asarray(logits, np.float64)
+            + (np.array(self.bias) if len(self.bias) else 0.0),
+            axis=1,
+        ).astype(np.float32)
 
-    def as_dict(self) -> dict: return {**asdict(self), "bias": list(self.bias)}
+    def as_dict(self) -> dict:
+        return {**asdict(self), "bias": list(self.bias)}
+
 
 def _check_logits(logits, labels):
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
-    if logits.ndim != 2 or len(logits) != len(labels) or not len(labels): raise InputError(f"logits {logits.shape} and {len(labels)} labels: give (N, C) and N, with one face at least")
-    if not np.isfinite(logits).all(): raise InputError("logits are not finite: the training went wrong")
-    if labels.min() < 0 or labels.max() >= logits.shape[1]: raise InputError(f"labels {labels.min()}..{labels.max()} for {logits.shape[1]} classes")
+    if logits.ndim != 2 or len(logits) != len(labels) or not len(labels):
+        raise InputError(
+            f"logits {logits.shape} and {len(labels)} labels: give (N, C) and N, with one face at least"
+        )
+    if not np.isfinite(logits).all():
+        raise InputError("logits are not finite: the training went wrong")
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise InputError(f"labels {labels.min()}..{labels.max()} for {logits.shape[1]} classes")
     return logits, labels
 
-def fit_calibration(logits: np.ndarray,   # (N, C), of the validation faces
-                    labels: np.ndarray,   # (N,)
-                    method: str = "bias_corrected", # or "temperature", "none"
-                   ) -> Calibration:
+
+def fit_calibration(
+    logits: np.ndarray,  # (N, C), of the validation faces
+    labels: np.ndarray,  # (N,)
+    method: str = "bias_corrected",  # or "temperature", "none"
+) -> Calibration:
     "The calibration of greatest likelihood; `InputError` for logits that are not finite and unknown methods"
-    if method not in ("none", "temperature", "bias_corrected"): raise InputError(f"calibration {method!r} is none of 'none', 'temperature', 'bias_corrected'")
+    if method not in ("none", "temperature", "bias_corrected"):
+        raise InputError(
+            f"calibration {method!r} is none of 'none', 'temperature', 'bias_corrected'"
+        )
     logits, labels = _check_logits(logits, labels)
-    if method == "none": return Calibration()
+    if method == "none":
+        return Calibration()
     n, classes = logits.shape
     away = 1 / (np.bincount(labels, minlength=classes) + 2)[labels]
     target = np.repeat(away[:, None] / max(classes - 1, 1), classes, 1)
     target[np.arange(n), labels] = 1 - away
+
     def loss(x):
         z = x[0] * logits + x[1:]
         error = (softmax(z, axis=1) - target) / n
-        return -(target * log_softmax(z, axis=1)).sum() / n, np.concatenate([[(error * logits).sum()], error.sum(0)])
+        return -(target * log_softmax(z, axis=1)).sum() / n, np.concatenate(
+            [[(error * logits).sum()], error.sum(0)]
+        )
+
     free = classes if method == "bias_corrected" else 0
     bounds = [(1e-3, 1e3)] + [(-20, 20) if free else (0, 0)] * classes
-    x = minimize(loss, np.concatenate([[1.0], np.zeros(classes)]), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000}).x
+    x = minimize(
+        loss,
+        np.concatenate([[1.0], np.zeros(classes)]),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": 1000},
+    ).x
     return Calibration(float(x[0]), tuple((x[1:] - x[1:].mean()).tolist()) if free else (), method)
 
 # %% ../nbs/lib/61_calibration.ipynb #61-06
-def reliability_table(probabilities: np.ndarray, # (N, C)
-                      labels: np.ndarray,        # (N,)
-                      bins: int = 15) -> pd.DataFrame: # low, high, n, confidence, accuracy; empty bins hold NaN
+def reliability_table(
+    probabilities: np.ndarray,  # (N, C)
+    labels: np.ndarray,  # (N,)
+    bins: int = 15,
+) -> pd.DataFrame:  # low, high, n, confidence, accuracy; empty bins hold NaN
     "Mean confidence and accuracy in equal bins of confidence"
     probabilities, labels = _check_logits(probabilities, labels)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     position = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     n, edges = np.bincount(position, minlength=bins), np.linspace(0, 1, bins + 1)
-    with np.errstate(invalid="ignore"): mean = [np.bincount(position, v, bins) / n for v in (confidence, right)]
-    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "n": n, "confidence": mean[0], "accuracy": mean[1]})
+    with np.errstate(invalid="ignore"):
+        mean = [np.bincount(position, v, bins) / n for v in (confidence, right)]
+    return pd.DataFrame(
+        {"low": edges[:-1], "high": edges[1:], "n": n, "confidence": mean[0], "accuracy": mean[1]}
+    )
 
-def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float: # 0..1
+
+def calibration_error(
+    probabilities: np.ndarray, labels: np.ndarray, bins: int = 15
+) -> float:  # 0..1
     "Expected calibration error"
     table = reliability_table(probabilities, labels, bins)
     return float((table.n * (table.confidence - table.accuracy).abs()).sum() / table.n.sum())
 
-def draw_reliability(tables: dict, # name -> from `reliability_table`
-                     ax=None):
+
+def draw_reliability(
+    tables: dict,  # name -> from `reliability_table`
+    ax=None,
+):
     "Accuracy against confidence; the area of a dot grows with the number of faces; returns the axes"
     import matplotlib.pyplot as plt
     from fairparse.pictures import use_style
+
     use_style()
     ax = ax or plt.subplots(figsize=(3, 3))[1]
     ax.plot([0, 1], [0, 1], color="#999999", linewidth=1)
-    for (name, table), colour, marker in zip(tables.items(), ("#D55E00", "#0072B2", "#009E73", "#CC79A7"), "osD^"):
+    for (name, table), colour, marker in zip(
+        tables.items(), ("#D55E00", "#0072B2", "#009E73", "#CC79A7"), "osD^"
+    ):
         there = table[table.n > 0]
         ax.plot(there.confidence, there.accuracy, color=colour, linewidth=1)
-        ax.scatter(there.confidence, there.accuracy, 4 + 160 * there.n / there.n.sum(), color=colour, marker=marker, label=name, alpha=0.8)
+        ax.scatter(
+            there.confidence,
+            there.accuracy,
+            4 + 160 * there.n / there.n.sum(),
+            color=colour,
+            marker=marker,
+            label=name,
+            alpha=0.8,
+        )
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", aspect="equal")
     ax.legend(loc="upper left")
     return ax
 
 # %% ../nbs/lib/61_calibration.ipynb #61-10
-def adapt_prior(probabilities: np.ndarray, # (N, C), calibrated, of the new faces
-                shares: np.ndarray,        # (C,) of the classes where they were calibrated
-                steps: int = 1000, tolerance: float = 1e-8) -> tuple: # adapted probabilities (N, C), estimated shares (C,)
+def adapt_prior(
+    probabilities: np.ndarray,  # (N, C), calibrated, of the new faces
+    shares: np.ndarray,  # (C,) of the classes where they were calibrated
+    steps: int = 1000,
+    tolerance: float = 1e-8,
+) -> tuple:  # adapted probabilities (N, C), estimated shares (C,)
     "Probabilities and shares under a shift of the shares alone; `InputError` if a class had no share"
     shares = np.asarray(shares, np.float64)
-    if (shares <= 0).any(): raise InputError(f"shares {shares.tolist()}: each class needs a share above 0 where the probabilities were calibrated")
+    if (shares <= 0).any():
+        raise InputError(
+            f"shares {shares.tolist()}: each class needs a share above 0 where the probabilities were calibrated"
+        )
     now = old = shares / shares.sum()
     for _ in range(steps):
         adapted = probabilities * (now / old)
         adapted /= adapted.sum(1, keepdims=True)
         before, now = now, adapted.mean(0)
-        if np.abs(now - before).max() < tolerance: break
+        if np.abs(now - before).max() < tolerance:
+            break
     return adapted.astype(np.float32), now
 
 # %% ../nbs/lib/61_calibration.ipynb #61-13
-def wilson(right, n, level: float = 0.95) -> tuple: # low, high
+def wilson(right, n, level: float = 0.95) -> tuple:  # low, high
     "Wilson's interval of a proportion; (0, 1) where n is 0; numbers or arrays"
     right, n, z = np.asarray(right, float), np.asarray(n, float), norm.ppf(0.5 + level / 2)
     safe = np.maximum(n, 1)
     p, spread = right / safe, z / safe * np.sqrt(right * (safe - right) / safe + z * z / 4)
     middle, width = (p + z * z / (2 * safe)) / (1 + z * z / safe), spread / (1 + z * z / safe)
-    return np.where(n > 0, np.clip(middle - width, 0, 1), 0.0), np.where(n > 0, np.clip(middle + width, 0, 1), 1.0)
+    return np.where(n > 0, np.clip(middle - width, 0, 1), 0.0), np.where(
+        n > 0, np.clip(middle + width, 0, 1), 1.0
+    )
 
-def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray: # (C, C) int64: row true, column predicted
+
+def confusion_matrix(
+    labels: np.ndarray, predicted: np.ndarray, classes: int
+) -> np.ndarray:  # (C, C) int64: row true, column predicted
     "Counts of true and predicted class"
-    return np.bincount(np.asarray(labels) * classes + np.asarray(predicted), minlength=classes * classes).reshape(classes, classes)
+    return np.bincount(
+        np.asarray(labels) * classes + np.asarray(predicted), minlength=classes * classes
+    ).reshape(classes, classes)
 
-def confusion_table(matrix: np.ndarray, classes: list) -> pd.DataFrame: # a row a true class: true, n, a column a predicted class, recall, low, high
+
+def confusion_table(
+    matrix: np.ndarray, classes: list
+) -> pd.DataFrame:  # a row a true class: true, n, a column a predicted class, recall, low, high
     "Confusion matrix with each class's recall and its interval"
     n, right = matrix.sum(1), matrix.diagonal()
     low, high = wilson(right, n)
-    return pd.DataFrame({"true": classes, "n": n, **{c: matrix[:, i] for i, c in enumerate(classes)}, "recall": np.where(n > 0, right / np.maximum(n, 1), np.nan), "low": low, "high": high})
+    return pd.DataFrame(
+        {
+            "true": classes,
+            "n": n,
+            **{c: matrix[:, i] for i, c in enumerate(classes)},
+            "recall": np.where(n > 0, right / np.maximum(n, 1), np.nan),
+            "low": low,
+            "high": high,
+        }
+    )
 
-def score_table(probabilities: np.ndarray, labels: np.ndarray, split: np.ndarray) -> pd.DataFrame: # a row a split: n, accuracy, low, high, balanced_accuracy, loss, calibration_error
+
+def score_table(
+    probabilities: np.ndarray, labels: np.ndarray, split: np.ndarray
+) -> (
+    pd.DataFrame
+):  # a row a split: n, accuracy, low, high, balanced_accuracy, loss, calibration_error
     "Accuracy with its interval, mean recall of the classes that occur, log loss and calibration error of each split that has faces"
     rows, (probabilities, labels) = [], _check_logits(probabilities, labels)
     for name in (s for s in ("train", "valid", "test") if (split == s).any()):
@@ -134,43 +216,105 @@ def score_table(probabilities: np.ndarray, labels: np.ndarray, split: np.ndarray
         matrix = confusion_matrix(truth, p.argmax(1), p.shape[1])
         there, right = matrix.sum(1) > 0, matrix.diagonal().sum()
         low, high = wilson(right, len(truth))
-        rows.append({"split": name, "n": len(truth), "accuracy": right / len(truth), "low": float(low), "high": float(high), "balanced_accuracy": (matrix.diagonal()[there] / matrix.sum(1)[there]).mean(),
-                     "loss": -np.log(p[np.arange(len(truth)), truth].clip(1e-12)).mean(), "calibration_error": calibration_error(p, truth)})
+        rows.append(
+            {
+                "split": name,
+                "n": len(truth),
+                "accuracy": right / len(truth),
+                "low": float(low),
+                "high": float(high),
+                "balanced_accuracy": (matrix.diagonal()[there] / matrix.sum(1)[there]).mean(),
+                "loss": -np.log(p[np.arange(len(truth)), truth].clip(1e-12)).mean(),
+                "calibration_error": calibration_error(p, truth),
+            }
+        )
     return pd.DataFrame(rows)
 
-def group_accuracy(right: np.ndarray,        # (N,) bool: the prediction was right
-                   attributes: pd.DataFrame, # N rows
-                   columns: list | None = None, # which attributes; None: all of at most 20 values
-                  ) -> pd.DataFrame:         # attribute, value, n, accuracy, low, high
+
+def group_accuracy(
+    right: np.ndarray,  # (N,) bool: the prediction was right
+    attributes: pd.DataFrame,  # N rows
+    columns: list | None = None,  # which attributes; None: all of at most 20 values
+) -> pd.DataFrame:  # attribute, value, n, accuracy, low, high
     "Accuracy of every group of every attribute, with Wilson's interval; `InputError` for attributes that are not there"
-    columns = [c for c in attributes if attributes[c].nunique() <= 20] if columns is None else list(columns)
+    columns = (
+        [c for c in attributes if attributes[c].nunique() <= 20]
+        if columns is None
+        else list(columns)
+    )
     missing = [c for c in columns if c not in attributes]
-    if missing: raise InputError(f"there are no attributes {missing}: there are {list(attributes)}")
-    rows = [{"attribute": c, "value": str(v), "n": len(i), "accuracy": right[i].mean(), "right": right[i].sum()} for c in columns for v, i in sorted(attributes.reset_index(drop=True).groupby(c).indices.items(), key=lambda item: str(item[0]))]
+    if missing:
+        raise InputError(f"there are no attributes {missing}: there are {list(attributes)}")
+    rows = [
+        {
+            "attribute": c,
+            "value": str(v),
+            "n": len(i),
+            "accuracy": right[i].mean(),
+            "right": right[i].sum(),
+        }
+        for c in columns
+        for v, i in sorted(
+            attributes.reset_index(drop=True).groupby(c).indices.items(),
+            key=lambda item: str(item[0]),
+        )
+    ]
     table = pd.DataFrame(rows, columns=["attribute", "value", "n", "accuracy", "right"])
     table["low"], table["high"] = wilson(table.right, table.n)
     return table.drop(columns="right")
 
 # %% ../nbs/lib/61_calibration.ipynb #61-16
-def _solve_shares(rates, q, n): # rates (C, C): rows add up to 1; q (C,) reported shares of n faces
+def _solve_shares(rates, q, n):  # rates (C, C): rows add up to 1; q (C,) reported shares of n faces
     weight = 1 / np.sqrt(np.maximum(q, 1 / n))
     rows = np.concatenate([rates.T * weight[:, None], np.full((1, len(q)), 1e4)])
     p, _ = nnls(rows, np.concatenate([q * weight, [1e4]]))
     return p / p.sum()
 
-def corrected_shares(counts: np.ndarray,    # (C,) how often each class was predicted
-                     confusion: np.ndarray, # (C, C) counts on labelled faces: row true, column predicted
-                     classes: list | None = None,
-                     resamples: int = 1000, level: float = 0.95, seed: int = 0) -> pd.DataFrame: # class, count, share, corrected, low, high
+
+def corrected_shares(
+    counts: np.ndarray,  # (C,) how often each class was predicted
+    confusion: np.ndarray,  # (C, C) counts on labelled faces: row true, column predicted
+    classes: list | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:  # class, count, share, corrected, low, high
     "True shares behind the counted ones, with an interval; `InputError` where a class has no labelled face"
     counts, confusion = np.asarray(counts, np.int64), np.asarray(confusion, np.int64)
-    if confusion.shape != (len(counts),) * 2 or (counts < 0).any() or (confusion < 0).any() or not counts.sum(): raise InputError(f"counts of {len(counts)} classes and a confusion matrix {confusion.shape}: give C counts, not all 0, and C x C, none below 0")
+    if (
+        confusion.shape != (len(counts),) * 2
+        or (counts < 0).any()
+        or (confusion < 0).any()
+        or not counts.sum()
+    ):
+        raise InputError(
+            f"counts of {len(counts)} classes and a confusion matrix {confusion.shape}: give C counts, not all 0, and C x C, none below 0"
+        )
     classes = list(classes) if classes is not None else [str(i) for i in range(len(counts))]
     n, sizes = counts.sum(), confusion.sum(1)
-    if (sizes == 0).any(): raise InputError(f"no labelled face of class {classes[int(np.argmin(sizes))]!r}: how it is confused is not known, so shares cannot be corrected")
+    if (sizes == 0).any():
+        raise InputError(
+            f"no labelled face of class {classes[int(np.argmin(sizes))]!r}: how it is confused is not known, so shares cannot be corrected"
+        )
     rates, q, rng = confusion / sizes[:, None], counts / n, np.random.default_rng(seed)
     # half a face a cell, shared: a confusion that was not seen in 30 faces may still happen
     smooth = (confusion + 0.5 / len(counts)) / (sizes + 0.5)[:, None]
-    samples = [_solve_shares(np.stack([rng.multinomial(s, r) for s, r in zip(sizes, smooth)]) / sizes[:, None], rng.multinomial(n, q) / n, n) for _ in range(resamples)]
+    samples = [
+        _solve_shares(
+            np.stack([rng.multinomial(s, r) for s, r in zip(sizes, smooth)]) / sizes[:, None],
+            rng.multinomial(n, q) / n,
+            n,
+        )
+        for _ in range(resamples)
+    ]
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return pd.DataFrame({"class": classes, "count": counts, "share": q, "corrected": _solve_shares(rates, q, n), "low": low, "high": high})
+    return pd.DataFrame(
+        {
+            "class": classes,
+            "count": counts,
+            "share": q,
+            "corrected": _solve_shares(rates, q, n),
+            "low": low,
+            "high": high,
+        }
+    )

@@ -15,30 +15,45 @@ from torch import nn
 from .runs import InputError, atomic_write
 
 # %% ../nbs/lib/22_checkpoints.ipynb #22-04
-def write_checkpoint(path: str | Path, state: dict # tensors, numbers, text, and lists or dicts of these; state["identity"] names the training
-                    ):
+def write_checkpoint(
+    path: str | Path,
+    state: dict,  # tensors, numbers, text, and lists or dicts of these; state["identity"] names the training
+):
     "Write a training's state, atomically"
     packed = io.BytesIO()
     torch.save(state, packed)  # in memory first: only then a full disk is an OSError
-    with atomic_write(path) as tmp: tmp.write_bytes(packed.getbuffer())
+    with atomic_write(path) as tmp:
+        tmp.write_bytes(packed.getbuffer())
+
 
 def read_checkpoint(path: str | Path, identity: str, device="cpu", say=print) -> dict | None:
     "State of the training `identity`, None if there is none of it (said through `say`); `InputError` if the file is damaged"
-    if not Path(path).is_file(): return None
-    try: state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error: raise InputError(f"checkpoint {path} cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__}): delete it to start again") from error
-    if state.get("identity") == identity: return state
-    say(f"{path} belongs to another configuration, network or other data: starting again from the first epoch")
+    if not Path(path).is_file():
+        return None
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"checkpoint {path} cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__}): delete it to start again"
+        ) from error
+    if state.get("identity") == identity:
+        return state
+    say(
+        f"{path} belongs to another configuration, network or other data: starting again from the first epoch"
+    )
 
 # %% ../nbs/lib/22_checkpoints.ipynb #22-07
 @torch.no_grad()
-def move_average(average: nn.Module, # changed in place
-                 network: nn.Module, # the same architecture
-                 decay: float,       # 0..1: how much of the average stays
-                 updates: int,       # how many updates there were, this one included
-                ):
+def move_average(
+    average: nn.Module,  # changed in place
+    network: nn.Module,  # the same architecture
+    decay: float,  # 0..1: how much of the average stays
+    updates: int,  # how many updates there were, this one included
+):
     "Move the averaged weights towards the present ones"
     decay = min(decay, (1 + updates) / (10 + updates))
     for mean, now in zip(average.state_dict().values(), network.state_dict().values()):
-        if mean.is_floating_point(): mean.lerp_(now, 1 - decay)
-        else: mean.copy_(now)
+        if mean.is_floating_point():
+            mean.lerp_(now, 1 - decay)
+        else:
+            mean.copy_(now)

@@ -23,81 +23,135 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .backbones import FaceNet, build_network
-from .calibration import Calibration, confusion_matrix, confusion_table, fit_calibration, group_accuracy, score_table
+from fairparse.calibration import (
+    Calibration,
+    confusion_matrix,
+    confusion_table,
+    fit_calibration,
+    group_accuracy,
+    score_table,
+)
 from .checkpoints import read_checkpoint, write_checkpoint
 from .labelled_faces import LabelledFaces
 from .records import Schema, write_table
-from .runs import InputError, atomic_write, check_types, keep_freed_memory, read_json, write_json
+from fairparse.runs import (
+    InputError,
+    atomic_write,
+    check_types,
+    keep_freed_memory,
+    read_json,
+    write_json,
+)
 from .sampling import derive_seed
 from .train import pick_precision
 
 # %% ../nbs/lib/61_classify.ipynb #61-05
-COLOUR_IS_LABEL = ("group", "race", "race5") # tasks whose pictures keep their colours
+COLOUR_IS_LABEL = ("group", "race", "race5")  # tasks whose pictures keep their colours
+
 
 @dataclass
 class ClassifierConfig:
     "All that decides a training, beside the data"
-    backbone: str = "small"           # "small", "vgg16", or any name of timm
-    weights: str = "none"             # "none", "imagenet", "offline", or a path, see `61_backbones`
-    size: int = 64                    # side of the pictures that the network sees
+
+    backbone: str = "small"  # "small", "vgg16", or any name of timm
+    weights: str = "none"  # "none", "imagenet", "offline", or a path, see `61_backbones`
+    size: int = 64  # side of the pictures that the network sees
     seed: int = 0
-    epochs: int = 50                  # at most
-    patience: int = 8                 # epochs without a better validation loss after which training stops
+    epochs: int = 50  # at most
+    patience: int = 8  # epochs without a better validation loss after which training stops
     batch_size: int = 64
     lr: float = 1e-3
-    backbone_lr: float = 1.0          # the backbone learns this many times as fast as the head
-    frozen_epochs: int = 0            # first epochs in which only the head learns
-    lr_schedule: str = "constant"     # or "cosine": falls to 0 over all epochs
-    weight_decay: float = 0.0         # above 0: AdamW
-    dropout: float = 0.2              # before the head
+    backbone_lr: float = 1.0  # the backbone learns this many times as fast as the head
+    frozen_epochs: int = 0  # first epochs in which only the head learns
+    lr_schedule: str = "constant"  # or "cosine": falls to 0 over all epochs
+    weight_decay: float = 0.0  # above 0: AdamW
+    dropout: float = 0.2  # before the head
     label_smoothing: float = 0.0
-    balance: str = "none"             # see the table
-    calibration: str = "bias_corrected" # or "temperature", "none"
-    flip: float = 0.5                 # probability
-    shift: float = 0.06               # of the side, each way, rounded to whole pixels
-    turn: float | None = None         # degrees, each way; None: 8, or 0 below 48 pixels
-    zoom: float | None = None         # each way; None: 0.08, or 0 below 48 pixels
-    colour: float | None = None       # brightness and contrast, each way; None: 0, or 0.2 where colour is not the label
-    flip_average: bool = False        # predictions are averaged with those of the mirrored face
-    precision: str = "auto"           # "no", "bf16" or "auto": bf16 where it is faster
+    balance: str = "none"  # see the table
+    calibration: str = "bias_corrected"  # or "temperature", "none"
+    flip: float = 0.5  # probability
+    shift: float = 0.06  # of the side, each way, rounded to whole pixels
+    turn: float | None = None  # degrees, each way; None: 8, or 0 below 48 pixels
+    zoom: float | None = None  # each way; None: 0.08, or 0 below 48 pixels
+    colour: float | None = (
+        None  # brightness and contrast, each way; None: 0, or 0.2 where colour is not the label
+    )
+    flip_average: bool = False  # predictions are averaged with those of the mirrored face
+    precision: str = "auto"  # "no", "bf16" or "auto": bf16 where it is faster
 
     def __post_init__(self):
         check_types(self)
         for name, usual in (("turn", 8.0), ("zoom", 0.08)):
-            if getattr(self, name) is None: setattr(self, name, usual if self.size >= 48 else 0.0)
-        for name, allowed in (("balance", ("none", "loss", "effective", "sampling")), ("lr_schedule", ("constant", "cosine")), ("precision", ("no", "bf16", "auto")), ("calibration", ("none", "temperature", "bias_corrected"))):
-            if getattr(self, name) not in allowed: raise InputError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
+            if getattr(self, name) is None:
+                setattr(self, name, usual if self.size >= 48 else 0.0)
+        for name, allowed in (
+            ("balance", ("none", "loss", "effective", "sampling")),
+            ("lr_schedule", ("constant", "cosine")),
+            ("precision", ("no", "bf16", "auto")),
+            ("calibration", ("none", "temperature", "bias_corrected")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
         for name in ("size", "epochs", "patience", "batch_size", "lr"):
-            if not getattr(self, name) > 0: raise InputError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("seed", "backbone_lr", "frozen_epochs", "weight_decay", "shift", "turn", "zoom"):
-            if not getattr(self, name) >= 0: raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in (
+            "seed",
+            "backbone_lr",
+            "frozen_epochs",
+            "weight_decay",
+            "shift",
+            "turn",
+            "zoom",
+        ):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
         for name in ("dropout", "label_smoothing", "flip", "zoom", "shift"):
-            if not 0 <= getattr(self, name) <= 1: raise InputError(f"{name} must lie in 0..1, not {getattr(self, name)}")
-        if self.colour is not None and not 0 <= self.colour <= 1: raise InputError(f"colour must lie in 0..1, not {self.colour}")
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie in 0..1, not {getattr(self, name)}")
+        if self.colour is not None and not 0 <= self.colour <= 1:
+            raise InputError(f"colour must lie in 0..1, not {self.colour}")
 
-def class_weights(counts: np.ndarray, # (C,) training faces of each class, all above 0
-                  balance: str) -> np.ndarray: # (C,) whose mean over the faces is 1
+
+def class_weights(
+    counts: np.ndarray,  # (C,) training faces of each class, all above 0
+    balance: str,
+) -> np.ndarray:  # (C,) whose mean over the faces is 1
     "Weights of the classes in the loss"
-    if balance in ("none", "sampling"): return np.ones(len(counts))
+    if balance in ("none", "sampling"):
+        return np.ones(len(counts))
     beta = 1 - 1 / counts.sum() if balance == "loss" else 0.999
-    weights = 1 / counts if balance == "loss" else (1 - beta) / (1 - beta ** counts)
+    weights = 1 / counts if balance == "loss" else (1 - beta) / (1 - beta**counts)
     return weights * counts.sum() / (weights * counts).sum()
 
 # %% ../nbs/lib/61_classify.ipynb #61-07
-def vary(images: Tensor,              # (B, 3, S, S) float, 0..255
-         config: ClassifierConfig,
-         colour: float,               # brightness and contrast, each way
-        ) -> Tensor:
+def vary(
+    images: Tensor,  # (B, 3, S, S) float, 0..255
+    config: ClassifierConfig,
+    colour: float,  # brightness and contrast, each way
+) -> Tensor:
     "Mirror, turn, zoom and shift each picture in one resampling, then vary brightness and contrast"
     b, device = len(images), images.device
-    def spread(width): return (2 * torch.rand(b, device=device) - 1) * width
+
+    def spread(width):
+        return (2 * torch.rand(b, device=device) - 1) * width
+
     mirror = 1 - 2 * (torch.rand(b, device=device) < config.flip).float()
     angle, scale = spread(config.turn) * torch.pi / 180, 1 + spread(config.zoom)
     cos, sin = scale * angle.cos(), scale * angle.sin()
-    x, y = ((spread(config.shift) * images.shape[-1]).round() * 2 / images.shape[-1] for _ in range(2)) # whole pixels
-    grid = F.affine_grid(torch.stack([torch.stack([cos * mirror, -sin, x], 1), torch.stack([sin * mirror, cos, y], 1)], 1), images.shape, align_corners=False)
+    x, y = (
+        (spread(config.shift) * images.shape[-1]).round() * 2 / images.shape[-1] for _ in range(2)
+    )  # whole pixels
+    grid = F.affine_grid(
+        torch.stack(
+            [torch.stack([cos * mirror, -sin, x], 1), torch.stack([sin * mirror, cos, y], 1)], 1
+        ),
+        images.shape,
+        align_corners=False,
+    )
     images = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    if not colour: return images
+    if not colour:
+        return images
     mean = images.mean((1, 2, 3), keepdim=True)
     contrast, brightness = (1 + spread(colour).view(b, 1, 1, 1) for _ in range(2))
     return ((images - mean) * contrast + mean * brightness).clamp(0, 255)
@@ -105,36 +159,83 @@ def vary(images: Tensor,              # (B, 3, S, S) float, 0..255
 # %% ../nbs/lib/61_classify.ipynb #61-10
 class Classifier:
     "A trained network with its classes and calibration"
-    def __init__(self, network: FaceNet, task: str, classes: list, config: ClassifierConfig, calibration: Calibration = Calibration(), facts: dict | None = None):
-        self.network, self.task, self.classes, self.config, self.calibration, self.facts = network, task, list(classes), config, calibration, facts or {}
+
+    def __init__(
+        self,
+        network: FaceNet,
+        task: str,
+        classes: list,
+        config: ClassifierConfig,
+        calibration: Calibration = Calibration(),
+        facts: dict | None = None,
+    ):
+        self.network, self.task, self.classes, self.config, self.calibration, self.facts = (
+            network,
+            task,
+            list(classes),
+            config,
+            calibration,
+            facts or {},
+        )
 
     @property
-    def device(self): return self.network.head.weight.device
+    def device(self):
+        return self.network.head.weight.device
 
     def _batches(self, images, batch_size):
         "Batches (B, 3, S, S) on the device, cropped to the centred square, resized"
-        images, size = np.asarray(images) if isinstance(images, (list, tuple)) else images, self.config.size
-        if getattr(images, "ndim", 0) != 4 or images.shape[-1] != 3 or images.dtype != np.uint8: raise InputError(f"images must be (N, H, W, 3) of type uint8, not {getattr(images, 'shape', type(images))} of {getattr(images, 'dtype', '?')}")
+        images, size = (
+            np.asarray(images) if isinstance(images, (list, tuple)) else images,
+            self.config.size,
+        )
+        if getattr(images, "ndim", 0) != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+            raise InputError(
+                f"images must be (N, H, W, 3) of type uint8, not {getattr(images, 'shape', type(images))} of {getattr(images, 'dtype', '?')}"
+            )
         side = min(images.shape[1:3])
         top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
         for start in range(0, len(images), batch_size):
-            batch = torch.from_numpy(np.array(images[start:start + batch_size, top:top + side, left:left + side])).permute(0, 3, 1, 2).to(self.device).float()
-            yield batch if side == size else F.interpolate(batch, (size, size), mode="bilinear", antialias=True, align_corners=False).round().clamp(0, 255)
+            batch = (
+                torch.from_numpy(
+                    np.array(
+                        images[start : start + batch_size, top : top + side, left : left + side]
+                    )
+                )
+                .permute(0, 3, 1, 2)
+                .to(self.device)
+                .float()
+            )
+            yield (
+                batch
+                if side == size
+                else F.interpolate(
+                    batch, (size, size), mode="bilinear", antialias=True, align_corners=False
+                )
+                .round()
+                .clamp(0, 255)
+            )
 
     @torch.inference_mode()
-    def logits(self, images: np.ndarray, # (N, H, W, 3) uint8, may be a memory map
-               batch_size: int = 256) -> np.ndarray: # (N, C) float32
+    def logits(
+        self,
+        images: np.ndarray,  # (N, H, W, 3) uint8, may be a memory map
+        batch_size: int = 256,
+    ) -> np.ndarray:  # (N, C) float32
         "Scores before calibration; `InputError` for anything but uint8 pictures"
         self.network.eval()
         parts = []
         for batch in self._batches(images, batch_size):
             z = self.network(batch)
-            if self.config.flip_average: z = (z + self.network(batch.flip(-1))) / 2
+            if self.config.flip_average:
+                z = (z + self.network(batch.flip(-1))) / 2
             parts.append(z.float().cpu().numpy())
         return np.concatenate(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
 
-    def predict(self, images: np.ndarray, # (N, H, W, 3) uint8, any size
-                batch_size: int = 256) -> np.ndarray: # (N, C) float32, rows add up to 1
+    def predict(
+        self,
+        images: np.ndarray,  # (N, H, W, 3) uint8, any size
+        batch_size: int = 256,
+    ) -> np.ndarray:  # (N, C) float32, rows add up to 1
         "Calibrated probabilities of the classes; `InputError` for anything but uint8 pictures"
         return self.calibration.probabilities(self.logits(images, batch_size))
 
@@ -142,75 +243,182 @@ class Classifier:
 def save_classifier(classifier: Classifier, folder: str | Path):
     "Write `model.safetensors` and `model.json`, atomically"
     from safetensors.torch import save
-    packed, folder = save({k: v.detach().cpu().contiguous() for k, v in classifier.network.state_dict().items()}), Path(folder)
-    with atomic_write(folder / "model.safetensors") as tmp: tmp.write_bytes(packed)
-    write_json(folder / "model.json", {"what": "face classifier", "task": classifier.task, "classes": classifier.classes, "config": asdict(classifier.config), "calibration": classifier.calibration.as_dict(),
-                                       "facts": classifier.facts, "sha256": hashlib.sha256(packed).hexdigest()})
+
+    packed, folder = (
+        save(
+            {k: v.detach().cpu().contiguous() for k, v in classifier.network.state_dict().items()}
+        ),
+        Path(folder),
+    )
+    with atomic_write(folder / "model.safetensors") as tmp:
+        tmp.write_bytes(packed)
+    write_json(
+        folder / "model.json",
+        {
+            "what": "face classifier",
+            "task": classifier.task,
+            "classes": classifier.classes,
+            "config": asdict(classifier.config),
+            "calibration": classifier.calibration.as_dict(),
+            "facts": classifier.facts,
+            "sha256": hashlib.sha256(packed).hexdigest(),
+        },
+    )
+
 
 def load_classifier(folder: str | Path, device: str = "cpu") -> Classifier:
     "Read a trained classifier, ready for `predict`; `InputError` if the folder holds none, or parts of two"
     from safetensors import SafetensorError
     from safetensors.torch import load
+
     folder = Path(folder)
     weights, record = folder / "model.safetensors", read_json(folder / "model.json")
-    if record.get("what") != "face classifier": raise InputError(f"{folder / 'model.json'} describes no face classifier: train one with `train_classifier`")
-    if not weights.is_file(): raise InputError(f"{weights} is missing: train the classifier again")
+    if record.get("what") != "face classifier":
+        raise InputError(
+            f"{folder / 'model.json'} describes no face classifier: train one with `train_classifier`"
+        )
+    if not weights.is_file():
+        raise InputError(f"{weights} is missing: train the classifier again")
     packed = weights.read_bytes()
-    if hashlib.sha256(packed).hexdigest() != record.get("sha256"): raise InputError(f"{weights} does not match the checksum in model.json: copy the folder again, or train again")
+    if hashlib.sha256(packed).hexdigest() != record.get("sha256"):
+        raise InputError(
+            f"{weights} does not match the checksum in model.json: copy the folder again, or train again"
+        )
     try:
-        config, calibration = ClassifierConfig(**record["config"]), Calibration(record["calibration"]["scale"], tuple(record["calibration"]["bias"]), record["calibration"]["method"])
-        network = build_network(config.backbone, len(record["classes"]), config.size, "none", config.dropout)
+        config, calibration = (
+            ClassifierConfig(**record["config"]),
+            Calibration(
+                record["calibration"]["scale"],
+                tuple(record["calibration"]["bias"]),
+                record["calibration"]["method"],
+            ),
+        )
+        network = build_network(
+            config.backbone, len(record["classes"]), config.size, "none", config.dropout
+        )
         network.load_state_dict(load(packed))
-        return Classifier(network.requires_grad_(False).eval().to(device, memory_format=torch.channels_last), record["task"], record["classes"], config, calibration, record["facts"])
-    except (KeyError, TypeError, RuntimeError, SafetensorError) as error: raise InputError(f"{folder} holds no classifier that this version can read ({str(error).partition(chr(10))[0]}): train it again") from error
+        return Classifier(
+            network.requires_grad_(False).eval().to(device, memory_format=torch.channels_last),
+            record["task"],
+            record["classes"],
+            config,
+            calibration,
+            record["facts"],
+        )
+    except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise InputError(
+            f"{folder} holds no classifier that this version can read ({str(error).partition(chr(10))[0]}): train it again"
+        ) from error
 
 # %% ../nbs/lib/61_classify.ipynb #61-14
 class ClassifierTrainer:
     "Network, data and optimiser of one training"
-    def __init__(self, faces: LabelledFaces, config: ClassifierConfig, folder: str | Path, device: str = "cpu"):
+
+    def __init__(
+        self,
+        faces: LabelledFaces,
+        config: ClassifierConfig,
+        folder: str | Path,
+        device: str = "cpu",
+    ):
         self.faces, self.config, self.folder, self.device = faces, config, Path(folder), device
         self.train, self.valid = faces.rows("train"), faces.rows("valid")
         counts = np.bincount(faces.labels[self.train], minlength=len(faces.classes))
-        if len(faces.classes) < 2: raise InputError(f"{faces.source}: one class only ({faces.classes}): a classifier needs two or more")
-        if (counts == 0).any(): raise InputError(f"{faces.source}: no training face of {[c for c, n in zip(faces.classes, counts) if not n]}: add some, or leave the class out")
-        if not len(self.valid): raise InputError(f"{faces.source}: no validation faces, which decide when to stop: raise valid_share")
-        if faces.size != config.size: raise InputError(f"faces of {faces.size} pixels for a classifier of size {config.size}: open them with size={config.size}")
+        if len(faces.classes) < 2:
+            raise InputError(
+                f"{faces.source}: one class only ({faces.classes}): a classifier needs two or more"
+            )
+        if (counts == 0).any():
+            raise InputError(
+                f"{faces.source}: no training face of {[c for c, n in zip(faces.classes, counts) if not n]}: add some, or leave the class out"
+            )
+        if not len(self.valid):
+            raise InputError(
+                f"{faces.source}: no validation faces, which decide when to stop: raise valid_share"
+            )
+        if faces.size != config.size:
+            raise InputError(
+                f"faces of {faces.size} pixels for a classifier of size {config.size}: open them with size={config.size}"
+            )
         keep_freed_memory()
         torch.manual_seed(derive_seed(config.seed, 0))
-        self.network = build_network(config.backbone, len(faces.classes), config.size, config.weights, config.dropout).to(device, memory_format=torch.channels_last)
+        self.network = build_network(
+            config.backbone, len(faces.classes), config.size, config.weights, config.dropout
+        ).to(device, memory_format=torch.channels_last)
         self.identity = training_identity(self)
-        self.weights = torch.tensor(class_weights(counts, config.balance), dtype=torch.float32, device=device)
+        self.weights = torch.tensor(
+            class_weights(counts, config.balance), dtype=torch.float32, device=device
+        )
         # sampling changes how often a class comes, so the validation loss, which has to judge the same aim, weighs it
-        self.valid_weights = torch.tensor(class_weights(counts, "loss" if config.balance == "sampling" else config.balance), dtype=torch.float32, device=device)
+        self.valid_weights = torch.tensor(
+            class_weights(counts, "loss" if config.balance == "sampling" else config.balance),
+            dtype=torch.float32,
+            device=device,
+        )
         self.draw = (1 / counts)[faces.labels[self.train]] if config.balance == "sampling" else None
-        self.colour = config.colour if config.colour is not None else 0.0 if faces.task in COLOUR_IS_LABEL else 0.2
+        self.colour = (
+            config.colour
+            if config.colour is not None
+            else 0.0
+            if faces.task in COLOUR_IS_LABEL
+            else 0.2
+        )
         slow = device == "cpu" and self.network.depthwise
-        self.bf16 = (pick_precision(config.precision, device) if config.precision != "auto" or not slow else "no") == "bf16"
-        groups = [{"params": list(self.network.backbone.parameters())}, {"params": list(self.network.head.parameters())}]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True) # without decay it is Adam
-        self.epoch, self.best_epoch, self.best_loss, self.best, self.history = 0, -1, float("inf"), None, []
+        self.bf16 = (
+            pick_precision(config.precision, device)
+            if config.precision != "auto" or not slow
+            else "no"
+        ) == "bf16"
+        groups = [
+            {"params": list(self.network.backbone.parameters())},
+            {"params": list(self.network.head.parameters())},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )  # without decay it is Adam
+        self.epoch, self.best_epoch, self.best_loss, self.best, self.history = (
+            0,
+            -1,
+            float("inf"),
+            None,
+            [],
+        )
 
-    def batches(self) -> list: # of (B,) positions among the faces
+    def batches(self) -> list:  # of (B,) positions among the faces
         "Batches of the present epoch, of equal sizes but for one face"
         rng = np.random.default_rng([self.config.seed, self.epoch, 1])
-        order = rng.permutation(self.train) if self.draw is None else rng.choice(self.train, len(self.train), p=self.draw / self.draw.sum())
+        order = (
+            rng.permutation(self.train)
+            if self.draw is None
+            else rng.choice(self.train, len(self.train), p=self.draw / self.draw.sum())
+        )
         return np.array_split(order, max(-(-len(order) // self.config.batch_size), 1))
 
     def set_rates(self):
         "Learning rates of the present epoch; a frozen backbone keeps its batch statistics too"
         c = self.config
-        rate = c.lr * (0.5 * (1 + math.cos(math.pi * self.epoch / c.epochs)) if c.lr_schedule == "cosine" else 1.0)
+        rate = c.lr * (
+            0.5 * (1 + math.cos(math.pi * self.epoch / c.epochs))
+            if c.lr_schedule == "cosine"
+            else 1.0
+        )
         frozen = self.epoch < c.frozen_epochs
-        for group, factor in zip(self.optimizer.param_groups, (0.0 if frozen else c.backbone_lr, 1.0)): group["lr"] = rate * factor
+        for group, factor in zip(
+            self.optimizer.param_groups, (0.0 if frozen else c.backbone_lr, 1.0)
+        ):
+            group["lr"] = rate * factor
         self.network.train()
         self.network.backbone.requires_grad_(not frozen)
-        if frozen: self.network.backbone.eval()
+        if frozen:
+            self.network.backbone.eval()
         return rate
 
-def classifier_step(trainer: ClassifierTrainer,
-                    rows: np.ndarray, # (B,) positions among the faces
-                    seed: int,        # of variations and dropout
-                   ) -> Tensor:       # (2,) loss, share of right answers
+
+def classifier_step(
+    trainer: ClassifierTrainer,
+    rows: np.ndarray,  # (B,) positions among the faces
+    seed: int,  # of variations and dropout
+) -> Tensor:  # (2,) loss, share of right answers
     "One optimisation step"
     t = trainer
     torch.manual_seed(seed)
@@ -221,8 +429,11 @@ def classifier_step(trainer: ClassifierTrainer,
     images = vary(images, t.config, t.colour).contiguous(memory_format=torch.channels_last)
 
     # forward
-    with torch.autocast(torch.device(t.device).type, torch.bfloat16, enabled=t.bf16): logits = t.network(images)
-    losses = F.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=t.config.label_smoothing)
+    with torch.autocast(torch.device(t.device).type, torch.bfloat16, enabled=t.bf16):
+        logits = t.network(images)
+    losses = F.cross_entropy(
+        logits.float(), labels, reduction="none", label_smoothing=t.config.label_smoothing
+    )
     loss = (losses * t.weights[labels]).mean()
 
     # backward, update
@@ -232,87 +443,180 @@ def classifier_step(trainer: ClassifierTrainer,
     return torch.stack([loss.detach(), (logits.argmax(1) == labels).float().mean()])
 
 # %% ../nbs/lib/61_classify.ipynb #61-16
-CLASSIFIER_HISTORY = Schema("classifier history", {"epoch": "int64", "loss": "float64", "accuracy": "float64", "valid_loss": "float64", "valid_accuracy": "float64", "lr": "float64", "seconds": "float64"})
+CLASSIFIER_HISTORY = Schema(
+    "classifier history",
+    {
+        "epoch": "int64",
+        "loss": "float64",
+        "accuracy": "float64",
+        "valid_loss": "float64",
+        "valid_accuracy": "float64",
+        "lr": "float64",
+        "seconds": "float64",
+    },
+)
+
 
 def training_identity(trainer: ClassifierTrainer) -> str:
     "SHA-256 over all that decides a training's result, taken before its first step"
     f = trainer.faces
-    digest = hashlib.sha256(json.dumps([asdict(trainer.config), f.task, f.classes], sort_keys=True).encode())
+    digest = hashlib.sha256(
+        json.dumps([asdict(trainer.config), f.task, f.classes], sort_keys=True).encode()
+    )
     for rows in (trainer.train, trainer.valid):
         digest.update(f.labels[rows])
-        for start in range(0, len(rows), 4096): digest.update(np.ascontiguousarray(f.images[rows[start:start + 4096]]))
-    for tensor in trainer.network.state_dict().values(): digest.update(tensor.cpu().contiguous().numpy())
+        for start in range(0, len(rows), 4096):
+            digest.update(np.ascontiguousarray(f.images[rows[start : start + 4096]]))
+    for tensor in trainer.network.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy())
     return digest.hexdigest()
 
-def train_epoch(trainer: ClassifierTrainer) -> dict: # a row of the history
+
+def train_epoch(trainer: ClassifierTrainer) -> dict:  # a row of the history
     "All steps of an epoch, then the validation faces; `InputError` if the loss is not finite"
     t, started = trainer, time.time()
     rate, sums = t.set_rates(), torch.zeros(2, device=t.device)
-    for step, rows in enumerate(t.batches()): sums += len(rows) * classifier_step(t, rows, derive_seed(t.config.seed, t.epoch, step))
+    for step, rows in enumerate(t.batches()):
+        sums += len(rows) * classifier_step(t, rows, derive_seed(t.config.seed, t.epoch, step))
     loss, accuracy = (sums / len(t.train)).tolist()
     labels = torch.from_numpy(t.faces.labels[t.valid])
-    z = torch.from_numpy(Classifier(t.network, t.faces.task, t.faces.classes, t.config).logits(t.faces.images[t.valid]))
+    z = torch.from_numpy(
+        Classifier(t.network, t.faces.task, t.faces.classes, t.config).logits(
+            t.faces.images[t.valid]
+        )
+    )
     weights = t.valid_weights.cpu()[labels]
-    valid_loss = float((F.cross_entropy(z, labels, reduction="none") * weights).sum() / weights.sum())
-    if not np.isfinite([loss, valid_loss]).all(): raise InputError(f"training stopped: the loss is not finite in epoch {t.epoch + 1}: lower lr (now {t.config.lr:g})")
-    return {"epoch": t.epoch, "loss": loss, "accuracy": accuracy, "valid_loss": valid_loss, "valid_accuracy": float((z.argmax(1) == labels).float().mean()), "lr": rate, "seconds": time.time() - started}
+    valid_loss = float(
+        (F.cross_entropy(z, labels, reduction="none") * weights).sum() / weights.sum()
+    )
+    if not np.isfinite([loss, valid_loss]).all():
+        raise InputError(
+            f"training stopped: the loss is not finite in epoch {t.epoch + 1}: lower lr (now {t.config.lr:g})"
+        )
+    return {
+        "epoch": t.epoch,
+        "loss": loss,
+        "accuracy": accuracy,
+        "valid_loss": valid_loss,
+        "valid_accuracy": float((z.argmax(1) == labels).float().mean()),
+        "lr": rate,
+        "seconds": time.time() - started,
+    }
+
 
 def fit(trainer: ClassifierTrainer, say=print):
     "Train until the last epoch, or until `patience` epochs brought nothing; then restore the best weights"
     t, path = trainer, trainer.folder / "checkpoint" / "state.pt"
     if state := read_checkpoint(path, t.identity, t.device, say):
         t.network.load_state_dict(state["network"]), t.optimizer.load_state_dict(state["optimizer"])
-        t.epoch, t.best_epoch, t.best_loss, t.best, t.history = (state[k] for k in ("epoch", "best_epoch", "best_loss", "best", "history"))
+        t.epoch, t.best_epoch, t.best_loss, t.best, t.history = (
+            state[k] for k in ("epoch", "best_epoch", "best_loss", "best", "history")
+        )
         say(f"resumed after epoch {t.epoch} of at most {t.config.epochs}")
     while t.epoch < t.config.epochs and t.epoch - t.best_epoch <= t.config.patience:
         row = train_epoch(t)
         t.history.append(row)
-        if row["valid_loss"] < t.best_loss: t.best_epoch, t.best_loss, t.best = t.epoch, row["valid_loss"], copy.deepcopy(t.network.state_dict())
+        if row["valid_loss"] < t.best_loss:
+            t.best_epoch, t.best_loss, t.best = (
+                t.epoch,
+                row["valid_loss"],
+                copy.deepcopy(t.network.state_dict()),
+            )
         t.epoch += 1
-        write_checkpoint(path, {"identity": t.identity, "epoch": t.epoch, "best_epoch": t.best_epoch, "best_loss": t.best_loss, "best": t.best, "history": t.history,
-                                "network": t.network.state_dict(), "optimizer": t.optimizer.state_dict()})
-        say(f"epoch {t.epoch}: loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}; validation {row['valid_loss']:.3f}, {row['valid_accuracy']:.3f}; {row['seconds']:.1f} s")
+        write_checkpoint(
+            path,
+            {
+                "identity": t.identity,
+                "epoch": t.epoch,
+                "best_epoch": t.best_epoch,
+                "best_loss": t.best_loss,
+                "best": t.best,
+                "history": t.history,
+                "network": t.network.state_dict(),
+                "optimizer": t.optimizer.state_dict(),
+            },
+        )
+        say(
+            f"epoch {t.epoch}: loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}; validation {row['valid_loss']:.3f}, {row['valid_accuracy']:.3f}; {row['seconds']:.1f} s"
+        )
     t.network.load_state_dict(t.best)
     t.network.requires_grad_(False).eval()
 
 # %% ../nbs/lib/61_classify.ipynb #61-18
-def train_classifier(faces: LabelledFaces, # pictures of the configuration's size
-                     config: ClassifierConfig,
-                     folder: str | Path,   # gets checkpoint/, model.safetensors, model.json, history.parquet
-                     device: str = "cpu", say=print) -> Classifier:
+def train_classifier(
+    faces: LabelledFaces,  # pictures of the configuration's size
+    config: ClassifierConfig,
+    folder: str | Path,  # gets checkpoint/, model.safetensors, model.json, history.parquet
+    device: str = "cpu",
+    say=print,
+) -> Classifier:
     "Train, calibrate and save; `InputError` if a class has no training face, or sizes do not fit"
     trainer = ClassifierTrainer(faces, config, folder, device)
     fit(trainer, say)
     classifier = Classifier(trainer.network, faces.task, faces.classes, config)
-    classifier.calibration = fit_calibration(classifier.logits(faces.images[trainer.valid]), faces.labels[trainer.valid], config.calibration)
-    shares = {s: np.bincount(faces.labels[faces.rows(s)], minlength=len(faces.classes)).tolist() for s in ("train", "valid", "test")}
-    classifier.facts = {"source": faces.source, "faces": shares, "rejected": len(faces.rejected), "epochs": trainer.epoch, "best_epoch": trainer.best_epoch + 1, "weights": sum(p.numel() for p in trainer.network.parameters())}
+    classifier.calibration = fit_calibration(
+        classifier.logits(faces.images[trainer.valid]),
+        faces.labels[trainer.valid],
+        config.calibration,
+    )
+    shares = {
+        s: np.bincount(faces.labels[faces.rows(s)], minlength=len(faces.classes)).tolist()
+        for s in ("train", "valid", "test")
+    }
+    classifier.facts = {
+        "source": faces.source,
+        "faces": shares,
+        "rejected": len(faces.rejected),
+        "epochs": trainer.epoch,
+        "best_epoch": trainer.best_epoch + 1,
+        "weights": sum(p.numel() for p in trainer.network.parameters()),
+    }
     write_table(pd.DataFrame(trainer.history), Path(folder) / "history.parquet", CLASSIFIER_HISTORY)
     save_classifier(classifier, folder)
     return classifier
 
+
 @dataclass
 class Evaluation:
     "What is known of a classifier's errors on some faces"
-    probabilities: np.ndarray  # (N, C), calibrated
-    raw: np.ndarray            # (N, C), before calibration
-    scores: pd.DataFrame       # a row a split: accuracy with interval, balanced accuracy, loss, calibration error
-    matrix: np.ndarray         # (C, C) confusion of the test faces: row true, column predicted
-    confusion: pd.DataFrame    # the same for people, with recalls and intervals
-    groups: pd.DataFrame       # accuracy of each group of the test faces, with intervals
-    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64)) # positions of the test faces
 
-def evaluate_classifier(classifier: Classifier, faces: LabelledFaces,
-                        columns: list | None = None, # attributes whose groups are reported; None: all of few values
-                        split: str = "test",         # confusion and groups are of these faces; "all": all faces
-                       ) -> Evaluation:
+    probabilities: np.ndarray  # (N, C), calibrated
+    raw: np.ndarray  # (N, C), before calibration
+    scores: (
+        pd.DataFrame
+    )  # a row a split: accuracy with interval, balanced accuracy, loss, calibration error
+    matrix: np.ndarray  # (C, C) confusion of the test faces: row true, column predicted
+    confusion: pd.DataFrame  # the same for people, with recalls and intervals
+    groups: pd.DataFrame  # accuracy of each group of the test faces, with intervals
+    rows: np.ndarray = field(
+        default_factory=lambda: np.zeros(0, np.int64)
+    )  # positions of the test faces
+
+
+def evaluate_classifier(
+    classifier: Classifier,
+    faces: LabelledFaces,
+    columns: list | None = None,  # attributes whose groups are reported; None: all of few values
+    split: str = "test",  # confusion and groups are of these faces; "all": all faces
+) -> Evaluation:
     "Every score of a classifier on labelled faces; `InputError` if the classes differ or there are none"
-    if list(faces.classes) != classifier.classes: raise InputError(f"{faces.source} has classes {faces.classes}, the classifier {classifier.classes}: open the faces with a task of the same classes")
+    if list(faces.classes) != classifier.classes:
+        raise InputError(
+            f"{faces.source} has classes {faces.classes}, the classifier {classifier.classes}: open the faces with a task of the same classes"
+        )
     rows = np.arange(len(faces)) if split == "all" else faces.rows(split)
-    if not len(rows): raise InputError(f"{faces.source} has no {split} faces")
+    if not len(rows):
+        raise InputError(f"{faces.source} has no {split} faces")
     logits = classifier.logits(faces.images)
     probabilities = classifier.calibration.probabilities(logits)
     predicted = probabilities[rows].argmax(1)
     matrix = confusion_matrix(faces.labels[rows], predicted, len(faces.classes))
-    return Evaluation(probabilities, Calibration().probabilities(logits), score_table(probabilities, faces.labels, faces.split), matrix, confusion_table(matrix, faces.classes),
-                      group_accuracy(predicted == faces.labels[rows], faces.attributes.iloc[rows], columns), rows)
+    return Evaluation(
+        probabilities,
+        Calibration().probabilities(logits),
+        score_table(probabilities, faces.labels, faces.split),
+        matrix,
+        confusion_table(matrix, faces.classes),
+        group_accuracy(predicted == faces.labels[rows], faces.attributes.iloc[rows], columns),
+        rows,
+    )

@@ -13,85 +13,177 @@ from pathlib import Path
 
 from .commands import COMMANDS, arg, command, make_parser
 from .engine import own_device, own_folder, run_group, workflow_command
-from .notebooks import check_parameters, execute_notebook, find_notebook, job_environment, read_parameters, read_yaml
+from fairparse.notebooks import (
+    check_parameters,
+    execute_notebook,
+    find_notebook,
+    job_environment,
+    read_parameters,
+    read_yaml,
+)
 from .profiles import plan_run
 from .runs import InputError, atomic_write, die_with_parent, find_root, resolve
 from .terminal import completion_script, guarded
 
 # %% ../nbs/lib/95_cli.ipynb #95-04
-def _on_terminate(signum, frame): raise SystemExit(128 + signum)
+def _on_terminate(signum, frame):
+    raise SystemExit(128 + signum)
 
-def main(argv: list | None = None, # sys.argv[1:] if None
-        ) -> int:                  # exit code, see 94_terminal
+
+def main(
+    argv: list | None = None,  # sys.argv[1:] if None
+) -> int:  # exit code, see 94_terminal
     "Entry point of the console script"
+
     def work():
         given = vars(make_parser().parse_args(argv))
         given.pop("debug")
         return COMMANDS[given.pop("command")][0](**given)
+
     signal.signal(signal.SIGTERM, _on_terminate)
     return guarded(work, "--debug" in (sys.argv[1:] if argv is None else argv))
 
 # %% ../nbs/lib/95_cli.ipynb #95-07
-@command(arg("notebook", help="a paper notebook's name, such as 20_train_parser, or a path"),
-         arg("out", metavar="OUT.ipynb", help="where the executed notebook goes"),
-         arg("-p", dest="texts", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter; may be repeated"),
-         arg("--parameters", metavar="FILE|JSON", help="parameters from a YAML file, or written out as JSON"),
-         arg("--threads", type=int, help="threads of the numerical libraries"),
-         arg("--verbose", action="store_true", help="show what the cells print"),
-         arg("--tied", type=int, metavar="PID", help="end when the process PID, which started this one, ends (the workflow asks for it)"))
+@command(
+    arg("notebook", help="a paper notebook's name, such as 20_train_parser, or a path"),
+    arg("out", metavar="OUT.ipynb", help="where the executed notebook goes"),
+    arg(
+        "-p",
+        dest="texts",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a parameter; may be repeated",
+    ),
+    arg(
+        "--parameters",
+        metavar="FILE|JSON",
+        help="parameters from a YAML file, or written out as JSON",
+    ),
+    arg("--threads", type=int, help="threads of the numerical libraries"),
+    arg("--verbose", action="store_true", help="show what the cells print"),
+    arg(
+        "--tied",
+        type=int,
+        metavar="PID",
+        help="end when the process PID, which started this one, ends (the workflow asks for it)",
+    ),
+)
 def run(notebook, out, texts, parameters, threads, verbose, tied):
     "Run one paper notebook with checked parameters"
-    if tied: die_with_parent(tied)
+    if tied:
+        die_with_parent(tied)
     path, out, started = find_notebook(notebook), Path(out).expanduser().absolute(), time.time()
-    if out.suffix != ".ipynb": raise InputError(f"{out} does not end in .ipynb: name the executed notebook")
-    if out == path.resolve(): raise InputError(f"{out} is the notebook itself: choose another place for the executed one")
+    if out.suffix != ".ipynb":
+        raise InputError(f"{out} does not end in .ipynb: name the executed notebook")
+    if out == path.resolve():
+        raise InputError(f"{out} is the notebook itself: choose another place for the executed one")
     values = check_parameters(path, read_yaml(parameters) if parameters else {}, dict(texts))
-    with job_environment(threads), own_device({**read_parameters(path), **values}): execute_notebook(path, out, values, verbose)
+    with job_environment(threads), own_device({**read_parameters(path), **values}):
+        execute_notebook(path, out, values, verbose)
     print(f"{path.stem}: {time.time() - started:.0f} s, {out}")
 
 # %% ../nbs/lib/95_cli.ipynb #95-09
-@command(arg("--profile", help="what to run: ci, demo, sample, paper, study, or a .yaml file (default: sample with --data, demo without)"),
-         arg("--data", metavar="DIR", help="folder of real faces, CelebAMask-HQ or images/ + labels/"),
-         arg("--cores", type=int, help="CPU cores to use (default: all)"),
-         arg("--out", metavar="DIR", help="results (default: outputs/PROFILE in the repository)"),
-         arg("--stages", nargs="+", metavar="STAGE", help="only these stages and what they need"),
-         arg("--set", dest="settings", action="append", default=[], metavar="SECTION.NAME=VALUE", help="change one value of the profile; may be repeated"),
-         arg("--cluster", metavar="NAME|DIR", help="run the jobs on a cluster: slurm, kubernetes, or a folder with a Snakemake profile (default: on this machine)"),
-         arg("--dry-run", action="store_true", help="say what would run, why, and what it is expected to cost"))
+@command(
+    arg(
+        "--profile",
+        help="what to run: ci, demo, sample, paper, study, or a .yaml file (default: sample with --data, demo without)",
+    ),
+    arg("--data", metavar="DIR", help="folder of real faces, CelebAMask-HQ or images/ + labels/"),
+    arg("--cores", type=int, help="CPU cores to use (default: all)"),
+    arg("--out", metavar="DIR", help="results (default: outputs/PROFILE in the repository)"),
+    arg("--stages", nargs="+", metavar="STAGE", help="only these stages and what they need"),
+    arg(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="SECTION.NAME=VALUE",
+        help="change one value of the profile; may be repeated",
+    ),
+    arg(
+        "--cluster",
+        metavar="NAME|DIR",
+        help="run the jobs on a cluster: slurm, kubernetes, or a folder with a Snakemake profile (default: on this machine)",
+    ),
+    arg(
+        "--dry-run",
+        action="store_true",
+        help="say what would run, why, and what it is expected to cost",
+    ),
+)
 def reproduce(profile, data, cores, out, stages, settings, cluster, dry_run):
     "Run the experiments: whatever is missing or out of date, in the right order"
     import yaml
+
     profile, started = profile or ("sample" if data else "demo"), time.time()
-    if cores is not None and cores < 1: raise InputError(f"--cores is {cores}: it must be 1 or more")
+    if cores is not None and cores < 1:
+        raise InputError(f"--cores is {cores}: it must be 1 or more")
     if cluster:
         from fairparse.clusters import find_cluster, run_on_cluster
+
         cluster = find_cluster(cluster)
     record, remarks = plan_run(profile, data, stages, settings)
-    if remarks: print(*remarks, sep="\n")
+    if remarks:
+        print(*remarks, sep="\n")
     out = Path(out).expanduser().absolute() if out else find_root() / "outputs" / Path(profile).stem
     with own_folder(out):
-        with atomic_write(out / ("plan.yaml" if dry_run else "profile.yaml")) as tmp: tmp.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+        with atomic_write(out / ("plan.yaml" if dry_run else "profile.yaml")) as tmp:
+            tmp.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
         snakemake = workflow_command(out, cores, cluster, dry_run)
         if dry_run:
             from fairparse.costs import dry_run as tell
+
             return tell(snakemake, record, Path(profile).stem, out, cores)
         failed = run_on_cluster(snakemake, cluster, out) if cluster else run_group(snakemake)
         from fairparse.report_page import finish_run, write_report
+
         if failed:
-            print(f"error: stopped before the end; what is done stays in {out}, and the same command goes on from there", file=sys.stderr)
+            print(
+                f"error: stopped before the end; what is done stays in {out}, and the same command goes on from there",
+                file=sys.stderr,
+            )
             print(f"so far: {write_report(out)}", file=sys.stderr)
             return 1
         print(finish_run(out))
         print(f"\ndone in {(time.time() - started) / 60:.1f} minutes")
 
 # %% ../nbs/lib/95_cli.ipynb #95-11
-@command(arg("notebook", help="a paper notebook's name, such as 20_train_parser, or a path"),
-         arg("-g", dest="grid", action="append", required=True, metavar="NAME=VALUES", help="values of one parameter, name=v1,v2 or name=0:5; may be repeated: every combination is run"),
-         arg("-p", dest="texts", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="set a parameter for all points; may be repeated"),
-         arg("--out", metavar="DIR", help="results (default: outputs/sweeps/NOTEBOOK in the repository)"),
-         arg("--cores", type=int, help="CPU cores to use, which is how many points of one thread run at a time (default: all)"),
-         arg("--threads", type=int, help="threads of each point (default: the notebook's parameter `threads`, or 1)"),
-         arg("--dry-run", action="store_true", help="list the points that would run, and why"))
+@command(
+    arg("notebook", help="a paper notebook's name, such as 20_train_parser, or a path"),
+    arg(
+        "-g",
+        dest="grid",
+        action="append",
+        required=True,
+        metavar="NAME=VALUES",
+        help="values of one parameter, name=v1,v2 or name=0:5; may be repeated: every combination is run",
+    ),
+    arg(
+        "-p",
+        dest="texts",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="set a parameter for all points; may be repeated",
+    ),
+    arg(
+        "--out", metavar="DIR", help="results (default: outputs/sweeps/NOTEBOOK in the repository)"
+    ),
+    arg(
+        "--cores",
+        type=int,
+        help="CPU cores to use, which is how many points of one thread run at a time (default: all)",
+    ),
+    arg(
+        "--threads",
+        type=int,
+        help="threads of each point (default: the notebook's parameter `threads`, or 1)",
+    ),
+    arg("--dry-run", action="store_true", help="list the points that would run, and why"),
+)
 def sweep(notebook, grid, texts, out, cores, threads, dry_run):
     """Run one paper notebook over a grid of parameters and gather one table, results.csv
 
@@ -99,28 +191,54 @@ def sweep(notebook, grid, texts, out, cores, threads, dry_run):
     fairparse sweep 20_train_parser -g lr=1e-4,1e-3 -g 'end_weights=[0.4,0.3,0.3],[0.6,0.2,0.2]' -p epochs 10 --cores 4
     fairparse sweep 80_table1_objectives -g resamples=200,2000 --out /tmp/resamples --dry-run"""
     from fairparse.grid import run_sweep
+
     return run_sweep(notebook, grid, dict(texts), out, cores, threads, dry_run)
 
 # %% ../nbs/lib/95_cli.ipynb #95-13
-@command(arg("--profile", help="what to examine: a profile, or a .yaml file (default: all; the exit code is then the demo's)"),
-         arg("--data", metavar="DIR", help="folder of real faces"),
-         arg("--out", metavar="DIR", help="where results would go (default: outputs/PROFILE in the repository)"),
-         arg("--offline", action="store_true", help="there is no connection: what would be downloaded counts as missing"),
-         arg("--json", dest="as_json", action="store_true", help="the same as JSON"))
+@command(
+    arg(
+        "--profile",
+        help="what to examine: a profile, or a .yaml file (default: all; the exit code is then the demo's)",
+    ),
+    arg("--data", metavar="DIR", help="folder of real faces"),
+    arg(
+        "--out",
+        metavar="DIR",
+        help="where results would go (default: outputs/PROFILE in the repository)",
+    ),
+    arg(
+        "--offline",
+        action="store_true",
+        help="there is no connection: what would be downloaded counts as missing",
+    ),
+    arg("--json", dest="as_json", action="store_true", help="the same as JSON"),
+)
 def doctor(profile, data, out, offline, as_json):
     "Say what is missing for a profile, stage by stage, and where to get it; nothing is downloaded"
     from fairparse.doctor import doctor as examine_all
+
     return examine_all(profile, data, out, offline, as_json)
 
-@command(arg("first", metavar="A", help="an output folder, or a file"), arg("second", metavar="B", help="another"),
-         arg("--tolerance", type=float, default=0.0, help="of numbers that are not whole, absolute below 1 and relative above (default: 0, equal to the last bit)"))
+
+@command(
+    arg("first", metavar="A", help="an output folder, or a file"),
+    arg("second", metavar="B", help="another"),
+    arg(
+        "--tolerance",
+        type=float,
+        default=0.0,
+        help="of numbers that are not whole, absolute below 1 and relative above (default: 0, equal to the last bit)",
+    ),
+)
 def compare(first, second, tolerance):
     """Tell two output folders apart, number by number; exit code 0 if they are equal, 1 if not
 
     fairparse compare outputs/demo /tmp/demo
     fairparse compare outputs/local outputs/slurm --tolerance 1e-6"""
     from fairparse.compare import compare as compare_runs
+
     return compare_runs(first, second, tolerance)
+
 
 @command(arg("shell", choices=("bash", "zsh", "tcsh", "fish"), help="the shell to complete in"))
 def completion(shell):
@@ -130,33 +248,69 @@ def completion(shell):
     print(completion_script(make_parser(), shell))
 
 # %% ../nbs/lib/95_cli.ipynb #95-15
-@command(arg("--out", metavar="DIR", help="folder for the site, which will be in DIR/site (default: _docs in the repository)"),
-         arg("--run", metavar="DIR", help="a finished run on procedural faces: its executed notebooks are shown"))
+@command(
+    arg(
+        "--out",
+        metavar="DIR",
+        help="folder for the site, which will be in DIR/site (default: _docs in the repository)",
+    ),
+    arg(
+        "--run",
+        metavar="DIR",
+        help="a finished run on procedural faces: its executed notebooks are shown",
+    ),
+)
 def docs(out, run):
     "Build the site from the notebooks and check its links"
     from fairparse.site import build_site
+
     page = build_site(Path(out).absolute() if out else resolve("_docs"), run)
-    print(f"{page}: open it in a browser, or serve it with `python -m http.server -d {page.parent}`")
+    print(
+        f"{page}: open it in a browser, or serve it with `python -m http.server -d {page.parent}`"
+    )
 
 # %% ../nbs/lib/95_cli.ipynb #95-17
-@command(arg("out", nargs="?", metavar="OUT", help="an output folder, finished or not (default: outputs/demo in the repository)"))
+@command(
+    arg(
+        "out",
+        nargs="?",
+        metavar="OUT",
+        help="an output folder, finished or not (default: outputs/demo in the repository)",
+    )
+)
 def report(out):
     "Write report.html of an output folder: every table and figure on one page"
     from fairparse.report_page import write_report
+
     print(write_report(Path(out).absolute() if out else resolve("outputs/demo")))
 
-@command(arg("--out", metavar="DIR", help="a finished output folder (default: outputs/demo in the repository)"),
-         arg("--check", action="store_true", help="only say which published results are older than the code that makes them"),
-         arg("--release", action="store_true", help="with --check: fail if there are any"))
+
+@command(
+    arg(
+        "--out",
+        metavar="DIR",
+        help="a finished output folder (default: outputs/demo in the repository)",
+    ),
+    arg(
+        "--check",
+        action="store_true",
+        help="only say which published results are older than the code that makes them",
+    ),
+    arg("--release", action="store_true", help="with --check: fail if there are any"),
+)
 def publish(out, check, release):
     "Copy tables, figures and report to outputs/published and refresh the README"
     from fairparse.report import check_published, publish as publish_results
-    if check: return check_published(release)
-    for path in publish_results(Path(out).absolute() if out else resolve("outputs/demo")): print(path)
+
+    if check:
+        return check_published(release)
+    for path in publish_results(Path(out).absolute() if out else resolve("outputs/demo")):
+        print(path)
 
 # %% ../nbs/lib/95_cli.ipynb #95-19
-import fairparse.parser_commands # registers its commands
+import fairparse.parser_commands  # registers its commands
 
 # %% ../nbs/lib/95_cli.ipynb #95-20
 #| eval: false
-if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())  # `python -m fairparse.cli`, not the notebook
+if __name__ == "__main__" and "__file__" in globals():
+    sys.exit(main())  # `python -m fairparse.cli`, not the notebook

@@ -22,22 +22,37 @@ from .notebooks import nearest, read_yaml
 from .runs import InputError, find_root
 
 # %% ../nbs/lib/97_clusters.ipynb #97-04
-def find_cluster(name: str, # of a folder in nbs/workflow/clusters, or a path to a folder
-                ) -> Path:
+def find_cluster(
+    name: str,  # of a folder in nbs/workflow/clusters, or a path to a folder
+) -> Path:
     "The folder of a cluster's profile; `InputError` if there is none, or its executor is not installed"
     known = find_root() / "nbs" / "workflow" / "clusters"
-    folder = Path(name).expanduser().absolute() if "/" in name or not (known / name).is_dir() else known / name
+    folder = (
+        Path(name).expanduser().absolute()
+        if "/" in name or not (known / name).is_dir()
+        else known / name
+    )
     names = sorted(path.parent.name for path in known.glob("*/config.yaml"))
-    if not (folder / "config.yaml").is_file(): raise InputError(f"there is no cluster {name!r}{nearest(name, names)}: there are {', '.join(names)}, or give a folder with a Snakemake profile, config.yaml")
+    if not (folder / "config.yaml").is_file():
+        raise InputError(
+            f"there is no cluster {name!r}{nearest(name, names)}: there are {', '.join(names)}, or give a folder with a Snakemake profile, config.yaml"
+        )
     executor = cluster_executor(folder)
     module = f"snakemake_executor_plugin_{executor.replace('-', '_')}"
-    if not importlib.util.find_spec(module) and not (folder / module).is_dir(): raise InputError(f"cluster {name} needs the executor {executor!r}, which is not installed: pip install snakemake-executor-plugin-{executor}")
+    if not importlib.util.find_spec(module) and not (folder / module).is_dir():
+        raise InputError(
+            f"cluster {name} needs the executor {executor!r}, which is not installed: pip install snakemake-executor-plugin-{executor}"
+        )
     return folder
+
 
 def cluster_executor(folder: Path) -> str:
     "Name of the executor of a cluster's profile"
     executor = read_yaml(folder / "config.yaml").get("executor")
-    if not isinstance(executor, str): raise InputError(f"{folder / 'config.yaml'} names no executor: add a line such as `executor: slurm`")
+    if not isinstance(executor, str):
+        raise InputError(
+            f"{folder / 'config.yaml'} names no executor: add a line such as `executor: slurm`"
+        )
     return executor
 
 # %% ../nbs/lib/97_clusters.ipynb #97-07
@@ -45,47 +60,80 @@ def job_prefix(out: Path) -> str:
     "What the names of a folder's Slurm jobs begin with"
     return f"fairparse-{hashlib.sha256(os.path.realpath(out).encode()).hexdigest()[:12]}"
 
+
 def cancel_jobs(out: Path):
     "Cancel the Slurm jobs that a run in `out` left behind, and wait until they are gone"
+
     def left():
-        queue = subprocess.run(["squeue", "--me", "--noheader", "--format", "%i %j"], capture_output=True, text=True)
-        if queue.returncode: raise InputError(f"Slurm does not answer: {queue.stderr.strip()}")
-        return [line.split()[0] for line in queue.stdout.splitlines() if f" {job_prefix(out)}" in line]
+        queue = subprocess.run(
+            ["squeue", "--me", "--noheader", "--format", "%i %j"], capture_output=True, text=True
+        )
+        if queue.returncode:
+            raise InputError(f"Slurm does not answer: {queue.stderr.strip()}")
+        return [
+            line.split()[0] for line in queue.stdout.splitlines() if f" {job_prefix(out)}" in line
+        ]
+
     if jobs := left():
         print(f"cancelling the Slurm jobs that are left in {out}: {' '.join(jobs)}")
         subprocess.run(["scancel", *jobs])
         for _ in range(60):
-            if not left(): return
+            if not left():
+                return
             time.sleep(1)
-        raise InputError(f"the Slurm jobs {' '.join(left())} do not end: see `squeue --me`, and try again when they are gone")
+        raise InputError(
+            f"the Slurm jobs {' '.join(left())} do not end: see `squeue --me`, and try again when they are gone"
+        )
 
-def start_on_cluster(folder: Path, # of `find_cluster`
-                     out: Path,    # the output folder, which the caller owns
-                    ) -> list:     # further options for Snakemake
+
+def start_on_cluster(
+    folder: Path,  # of `find_cluster`
+    out: Path,  # the output folder, which the caller owns
+) -> list:  # further options for Snakemake
     "Make ready for a run; `InputError` if jobs cannot be handed over from here"
-    os.environ["PYTHONPATH"] = os.pathsep.join(str(path) for path in (folder, os.environ.get("PYTHONPATH")) if path) # for plugins that lie in it
-    if cluster_executor(folder) != "slurm": return []
-    if not shutil.which("sbatch"): raise InputError("there is no `sbatch` here: start this on a machine that submits jobs to Slurm, such as the login node")
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        str(path) for path in (folder, os.environ.get("PYTHONPATH")) if path
+    )  # for plugins that lie in it
+    if cluster_executor(folder) != "slurm":
+        return []
+    if not shutil.which("sbatch"):
+        raise InputError(
+            "there is no `sbatch` here: start this on a machine that submits jobs to Slurm, such as the login node"
+        )
     cancel_jobs(out)
     return ["--slurm-jobname-prefix", job_prefix(out)]
 
 # %% ../nbs/lib/97_clusters.ipynb #97-10
 def print_failures(out: Path, since: float):
     "Print what the jobs that failed on a cluster said, from their logs"
-    logs = [path for kind in ("slurm_logs", "auxiliary/kubernetes-logs") for path in (out / ".snakemake" / kind).rglob("*.log") if path.stat().st_mtime >= since]
+    logs = [
+        path
+        for kind in ("slurm_logs", "auxiliary/kubernetes-logs")
+        for path in (out / ".snakemake" / kind).rglob("*.log")
+        if path.stat().st_mtime >= since
+    ]
     for path in sorted(logs):
-        said = re.findall(r"^error: .*(?:\nexecuted notebook: .*)?", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        said = re.findall(
+            r"^error: .*(?:\nexecuted notebook: .*)?",
+            path.read_text(encoding="utf-8", errors="replace"),
+            re.MULTILINE,
+        )
         print("", *said[:1], f"log of the job: {path}", sep="\n", file=sys.stderr)
 
-def run_on_cluster(command: list, # of `engine.workflow_command`
-                   folder: Path,  # of `find_cluster`
-                   out: Path,
-                  ) -> int:       # exit code of Snakemake
+
+def run_on_cluster(
+    command: list,  # of `engine.workflow_command`
+    folder: Path,  # of `find_cluster`
+    out: Path,
+) -> int:  # exit code of Snakemake
     "Run the graph; tell what failed; when interrupted, leave no job behind on Slurm"
     started = time.time()
-    try: code = run_group(command)
+    try:
+        code = run_group(command)
     except BaseException:
-        if cluster_executor(folder) == "slurm": cancel_jobs(out)
+        if cluster_executor(folder) == "slurm":
+            cancel_jobs(out)
         raise
-    if code: print_failures(out, started)
+    if code:
+        print_failures(out, started)
     return code

@@ -11,28 +11,44 @@ import argparse
 # %% ../nbs/lib/94_commands.ipynb #94-04
 COMMANDS = {}
 
-def arg(*names: str,   # as for argparse's add_argument: "notebook" or "--cores", "-j"
-        **options,     # help, default, type, nargs, …
-       ) -> tuple:
+
+def arg(
+    *names: str,  # as for argparse's add_argument: "notebook" or "--cores", "-j"
+    **options,  # help, default, type, nargs, …
+) -> tuple:
     "One argument of a command"
     return names, options
 
-def command(*arguments: tuple, # made by `arg`
-           ):
+
+def command(
+    *arguments: tuple,  # made by `arg`
+):
     "Decorator: make a function a subcommand of `fairparse`"
+
     def register(function):
         COMMANDS[function.__name__.replace("_", "-")] = function, arguments
         return function
+
     return register
+
 
 def make_parser() -> argparse.ArgumentParser:
     "The parser of all registered commands"
-    parser = argparse.ArgumentParser(prog="fairparse", description="Fair and robust face parsing: run one notebook, or reproduce the papers.")
+    parser = argparse.ArgumentParser(
+        prog="fairparse",
+        description="Fair and robust face parsing: run one notebook, or reproduce the papers.",
+    )
     debug = argparse.ArgumentParser(add_help=False)
     debug.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (function, arguments) in COMMANDS.items():
-        sub = commands.add_parser(name, help=function.__doc__.splitlines()[0].replace("%", "%%"), description=function.__doc__, parents=[debug],
-                                  formatter_class=argparse.RawDescriptionHelpFormatter)
-        for names, options in arguments: sub.add_argument(*names, **options)
+        sub = commands.add_parser(
+            name,
+            help=function.__doc__.splitlines()[0].replace("%", "%%"),
+            description=function.__doc__,
+            parents=[debug],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        for names, options in arguments:
+            sub.add_argument(*names, **options)
     return parser

@@ -23,132 +23,263 @@ from .runs import InputError
 LOGS = (".ipynb", ".html")
 ABOUT_THE_RUN = ("started", "code", "packages", "python", "platform", "device")
 
-def is_left_out(path: Path) -> bool: # path: relative to the output folder
-    "Whether a file tells of the run and not of its results"
-    return any(part.startswith(".") for part in path.parts) or path.suffix in LOGS or "checkpoint" in path.parts
 
-def _is_about_the_run(name): return bool(re.fullmatch(r"(.*_)?seconds|.*_per_second|_name_or_path|identity", name))
+def is_left_out(path: Path) -> bool:  # path: relative to the output folder
+    "Whether a file tells of the run and not of its results"
+    return (
+        any(part.startswith(".") for part in path.parts)
+        or path.suffix in LOGS
+        or "checkpoint" in path.parts
+    )
+
+
+def _is_about_the_run(name):
+    return bool(re.fullmatch(r"(.*_)?seconds|.*_per_second|_name_or_path|identity", name))
+
 
 def folder_names(folder: Path) -> list:
     "Paths by which files of an output folder call it: where it is and where it was made, absolute and from the repository on"
     names = {str(folder)}
     for path in sorted(folder.rglob("run.json")):
-        try: inputs = [Path(name).parts for name in json.loads(path.read_text(encoding="utf-8"))["inputs"]]
-        except (ValueError, KeyError, TypeError, AttributeError): continue  # no record of a run, or one that is refused when it is compared
+        try:
+            inputs = [
+                Path(name).parts for name in json.loads(path.read_text(encoding="utf-8"))["inputs"]
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # no record of a run, or one that is refused when it is compared
         for parts in inputs:
-            start = next((i for i in range(1, len(parts) - 1) if folder.joinpath(*parts[i:]).is_file()), None)
-            if start: names.add(os.path.join(*parts[:start]))
+            start = next(
+                (i for i in range(1, len(parts) - 1) if folder.joinpath(*parts[i:]).is_file()), None
+            )
+            if start:
+                names.add(os.path.join(*parts[:start]))
     parts = [Path(name).parts for name in names]
-    tails = {os.path.join(*name[start:]) for name in parts for start in range(len(name) - 1)} # from the repository on, wherever that is
+    tails = {
+        os.path.join(*name[start:]) for name in parts for start in range(len(name) - 1)
+    }  # from the repository on, wherever that is
     return sorted(names | tails, key=len, reverse=True)
+
 
 def _anywhere(text, names):
     "A text without the folder's own path"
-    for name in names if "/" in text else (): text = text.replace(name, "…")
+    for name in names if "/" in text else ():
+        text = text.replace(name, "…")
     return text
 
 # %% ../nbs/lib/94_compare.ipynb #94-07
 def _flatten(value, name=""):
     "Entries of nested dicts and lists as (dotted name, scalar); of a list also its length, of an empty dict that it is there"
-    if isinstance(value, dict) and value: pairs, first = value.items(), []
-    elif isinstance(value, list): pairs, first = enumerate(value), [(f"{name} (length)", len(value))]
-    else: return [(name, "{}" if value == {} else value)]
-    return first + [entry for key, part in pairs for entry in _flatten(part, f"{name}.{key}" if name else str(key))]
+    if isinstance(value, dict) and value:
+        pairs, first = value.items(), []
+    elif isinstance(value, list):
+        pairs, first = enumerate(value), [(f"{name} (length)", len(value))]
+    else:
+        return [(name, "{}" if value == {} else value)]
+    return first + [
+        entry
+        for key, part in pairs
+        for entry in _flatten(part, f"{name}.{key}" if name else str(key))
+    ]
+
 
 def _read_record(record, names):
     "Entries of a JSON or YAML document that tell of results"
     if isinstance(record, dict):
         record = {key: part for key, part in record.items() if key not in ABOUT_THE_RUN}
         if isinstance(record.get("inputs"), dict):
-            record["inputs"] = {name: "compared by value" if _anywhere(name, names).startswith("…") else digest for name, digest in record["inputs"].items()}
-    return {_anywhere(name, names): np.array([_anywhere(part, names) if isinstance(part, str) else part], dtype=None if isinstance(part, (int, float)) else object)
-            for name, part in _flatten(record) if not _is_about_the_run(name.rpartition(".")[2])}
+            record["inputs"] = {
+                name: "compared by value" if _anywhere(name, names).startswith("…") else digest
+                for name, digest in record["inputs"].items()
+            }
+    return {
+        _anywhere(name, names): np.array(
+            [_anywhere(part, names) if isinstance(part, str) else part],
+            dtype=None if isinstance(part, (int, float)) else object,
+        )
+        for name, part in _flatten(record)
+        if not _is_about_the_run(name.rpartition(".")[2])
+    }
 
-_exactly = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}  # since 3.1 numbers are always read to the last bit
+
+_exactly = (
+    {}
+    if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1)
+    else {"float_precision": "round_trip"}
+)  # since 3.1 numbers are always read to the last bit
+
 
 def _read_table(table, names):
     "Columns of a table; text, lists and anything else that is no number as text"
+
     def column(values):
-        if pd.api.types.is_numeric_dtype(values): return values.to_numpy(float, na_value=np.nan) if values.hasnans else values.to_numpy()
-        return np.array([_anywhere(str(v.tolist() if hasattr(v, "tolist") else v), names) if np.ndim(v) or not pd.isna(v) else "" for v in values], object)
+        if pd.api.types.is_numeric_dtype(values):
+            return values.to_numpy(float, na_value=np.nan) if values.hasnans else values.to_numpy()
+        return np.array(
+            [
+                _anywhere(str(v.tolist() if hasattr(v, "tolist") else v), names)
+                if np.ndim(v) or not pd.isna(v)
+                else ""
+                for v in values
+            ],
+            object,
+        )
+
     return {str(name): column(table[name]) for name in table if not _is_about_the_run(str(name))}
+
 
 def _read_picture(image):
     "Pixels as they are seen: a palette's colours, not its indices"
-    return {"pixels": np.asarray(image.convert("RGBA") if image.mode in ("P", "PA") or "transparency" in image.info else image)}
+    return {
+        "pixels": np.asarray(
+            image.convert("RGBA")
+            if image.mode in ("P", "PA") or "transparency" in image.info
+            else image
+        )
+    }
+
 
 def _read_tensors(path):
     "Tensors of a safetensors file; such as numpy has no type for (bfloat16, float8) as float32, which holds each of their values"
     from safetensors import safe_open
     from safetensors.numpy import load_file
-    with safe_open(path, "numpy") as file: kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
-    if not any(kind == "BF16" or kind.startswith("F8") for kind in kinds.values()): return load_file(path)
+
+    with safe_open(path, "numpy") as file:
+        kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+    if not any(kind == "BF16" or kind.startswith("F8") for kind in kinds.values()):
+        return load_file(path)
     from safetensors.torch import load_file as load_torch
     import torch
-    return {name: (tensor.to(torch.float32) if kinds[name] == "BF16" or kinds[name].startswith("F8") else tensor).numpy() for name, tensor in load_torch(path).items()}
+
+    return {
+        name: (
+            tensor.to(torch.float32)
+            if kinds[name] == "BF16" or kinds[name].startswith("F8")
+            else tensor
+        ).numpy()
+        for name, tensor in load_torch(path).items()
+    }
 
 # %% ../nbs/lib/94_compare.ipynb #94-08
-def read_values(path: Path,
-                names: list, # by which it may call its output folder, see `folder_names`
-               ) -> dict:    # name -> array
+def read_values(
+    path: Path,
+    names: list,  # by which it may call its output folder, see `folder_names`
+) -> dict:  # name -> array
     "A file as named arrays; `InputError` if it cannot be read to its end"
     kind = path.suffix
     try:
-        if kind == ".json": return _read_record(json.loads(path.read_text(encoding="utf-8")), names)
-        if kind == ".jsonl": return _read_record([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()], names)
+        if kind == ".json":
+            return _read_record(json.loads(path.read_text(encoding="utf-8")), names)
+        if kind == ".jsonl":
+            return _read_record(
+                [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()], names
+            )
         if kind in (".yaml", ".yml"):
             import yaml
+
             return _read_record(yaml.safe_load(path.read_text(encoding="utf-8")), names)
-        if kind == ".parquet": return _read_table(pd.read_parquet(path), names)
-        if kind == ".csv": return _read_table(pd.read_csv(path, keep_default_na=False, na_values=[""], **_exactly), names) if path.stat().st_size > 1 else {}
-        if kind == ".npy": return {"": np.load(path, mmap_mode="r")}
+        if kind == ".parquet":
+            return _read_table(pd.read_parquet(path), names)
+        if kind == ".csv":
+            return (
+                _read_table(
+                    pd.read_csv(path, keep_default_na=False, na_values=[""], **_exactly), names
+                )
+                if path.stat().st_size > 1
+                else {}
+            )
+        if kind == ".npy":
+            return {"": np.load(path, mmap_mode="r")}
         if kind == ".npz":
-            with np.load(path) as file: return {name: file[name] for name in file.files}
+            with np.load(path) as file:
+                return {name: file[name] for name in file.files}
         if kind == ".safetensors":
             return _read_tensors(path)
         if kind in (".png", ".jpg", ".jpeg", ".webp"):
             from PIL import Image
-            with Image.open(path) as image: return _read_picture(image)
-        return {"": np.array([_anywhere(path.read_text(encoding="utf-8", errors="surrogateescape"), names)], object)}
-    except Exception as error: raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}): delete it and run its stage again") from error
+
+            with Image.open(path) as image:
+                return _read_picture(image)
+        return {
+            "": np.array(
+                [_anywhere(path.read_text(encoding="utf-8", errors="surrogateescape"), names)],
+                object,
+            )
+        }
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}: {error}): delete it and run its stage again"
+        ) from error
 
 # %% ../nbs/lib/94_compare.ipynb #94-11
-_piece = 2**24 # elements that are compared at a time
+_piece = 2**24  # elements that are compared at a time
 
-def _is_number(array): return array.dtype.kind in "biuf"
 
-def _kind(array): return f"{array.dtype} {array.ravel()[0]!r}".replace("np.", "") if array.size == 1 else str(array.dtype)
+def _is_number(array):
+    return array.dtype.kind in "biuf"
+
+
+def _kind(array):
+    return (
+        f"{array.dtype} {array.ravel()[0]!r}".replace("np.", "")
+        if array.size == 1
+        else str(array.dtype)
+    )
+
 
 def _differ(a, b, tolerance):
     "Where two arrays of one shape differ, as booleans"
-    if not (_is_number(a) and _is_number(b)): return np.array([x != y and not (x != x and y != y) for x, y in zip(a.ravel(), b.ravel())], bool).reshape(a.shape)
-    if not (np.issubdtype(a.dtype, np.inexact) or np.issubdtype(b.dtype, np.inexact)): return a != b
-    with np.errstate(invalid="ignore"): close = np.abs(a - b) <= tolerance * np.maximum(1, np.maximum(np.abs(a), np.abs(b)))
+    if not (_is_number(a) and _is_number(b)):
+        return np.array(
+            [x != y and not (x != x and y != y) for x, y in zip(a.ravel(), b.ravel())], bool
+        ).reshape(a.shape)
+    if not (np.issubdtype(a.dtype, np.inexact) or np.issubdtype(b.dtype, np.inexact)):
+        return a != b
+    with np.errstate(invalid="ignore"):
+        close = np.abs(a - b) <= tolerance * np.maximum(1, np.maximum(np.abs(a), np.abs(b)))
     return ~(close | (a == b) | (np.isnan(a) & np.isnan(b)))
+
 
 def _size(a, b):
     "Absolute and relative differences of numbers, infinite where one is missing; NaN for anything else"
-    if not (_is_number(a) and _is_number(b)): return (np.full(a.shape, np.nan),) * 2
+    if not (_is_number(a) and _is_number(b)):
+        return (np.full(a.shape, np.nan),) * 2
     a, b = a.astype(float), b.astype(float)
-    with np.errstate(invalid="ignore", divide="ignore"): absolute = np.where(np.isnan(a) != np.isnan(b), np.inf, np.abs(a - b))
-    with np.errstate(invalid="ignore", divide="ignore"): return absolute, absolute / np.maximum(np.abs(a), np.abs(b))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        absolute = np.where(np.isnan(a) != np.isnan(b), np.inf, np.abs(a - b))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return absolute, absolute / np.maximum(np.abs(a), np.abs(b))
+
 
 def compare_arrays(a: np.ndarray, b: np.ndarray, tolerance: float = 0.0) -> dict | None:
     "How two arrays differ: how many elements, the largest differences, where the largest is and what stands there; None if they agree"
-    if a.shape != b.shape: return {"note": f"shape {a.shape} and {b.shape}"}
-    if _is_number(a) != _is_number(b) or (a.dtype.kind == "b") != (b.dtype.kind == "b"): return {"note": f"{_kind(a)} and {_kind(b)}"}
+    if a.shape != b.shape:
+        return {"note": f"shape {a.shape} and {b.shape}"}
+    if _is_number(a) != _is_number(b) or (a.dtype.kind == "b") != (b.dtype.kind == "b"):
+        return {"note": f"{_kind(a)} and {_kind(b)}"}
     a, b = np.atleast_1d(a), np.atleast_1d(b)
     step, found = max(1, _piece // max(1, int(np.prod(a.shape[1:])))), None
     for start in range(0, len(a), step):
-        x, y = np.asarray(a[start:start + step]), np.asarray(b[start:start + step])
+        x, y = np.asarray(a[start : start + step]), np.asarray(b[start : start + step])
         wrong = _differ(x, y, tolerance)
-        if not wrong.any(): continue
+        if not wrong.any():
+            continue
         absolute, relative = (np.where(wrong, part, -1.0) for part in _size(x, y))
         worst = np.unravel_index(np.argmax(np.where(np.isnan(absolute), np.inf, absolute)), x.shape)
-        here = {"differ": int(wrong.sum()), "absolute": float(absolute[worst]), "relative": float(relative.max()), "at": (start + int(worst[0]), *map(int, worst[1:])), "first": x[worst], "second": y[worst]}
+        here = {
+            "differ": int(wrong.sum()),
+            "absolute": float(absolute[worst]),
+            "relative": float(relative.max()),
+            "at": (start + int(worst[0]), *map(int, worst[1:])),
+            "first": x[worst],
+            "second": y[worst],
+        }
         if found:
             kept = found if found["absolute"] >= here["absolute"] else here
-            here = {**kept, "differ": found["differ"] + here["differ"], "relative": max(found["relative"], here["relative"])}
+            here = {
+                **kept,
+                "differ": found["differ"] + here["differ"],
+                "relative": max(found["relative"], here["relative"]),
+            }
         found = here
     return found and {**found, "of": a.size}
 
@@ -156,93 +287,200 @@ def compare_arrays(a: np.ndarray, b: np.ndarray, tolerance: float = 0.0) -> dict
 @dataclass
 class Comparison:
     "What `compare_folders` found"
-    differences: pd.DataFrame # a row a differing file, column, entry or array: file, what, differ, of, absolute, relative, row, first, second, note
-    files: int                # that both folders have
-    values: int               # that were compared in them
-    left_out: int             # files that tell of the run
 
-_columns = ["file", "what", "differ", "of", "absolute", "relative", "row", "first", "second", "note"]
+    differences: pd.DataFrame  # a row a differing file, column, entry or array: file, what, differ, of, absolute, relative, row, first, second, note
+    files: int  # that both folders have
+    values: int  # that were compared in them
+    left_out: int  # files that tell of the run
+
+
+_columns = [
+    "file",
+    "what",
+    "differ",
+    "of",
+    "absolute",
+    "relative",
+    "row",
+    "first",
+    "second",
+    "note",
+]
+
 
 def _files(folder):
     "Files of an output folder by their relative names, and how many were left out"
     every = [Path(where) / name for where, _, names in os.walk(folder) for name in names]
-    kept = {path.relative_to(folder).as_posix(): path for path in every if not is_left_out(path.relative_to(folder))}
+    kept = {
+        path.relative_to(folder).as_posix(): path
+        for path in every
+        if not is_left_out(path.relative_to(folder))
+    }
     return kept, len(every) - len(kept)
+
 
 def _row(values, at):
     "A row of a table in words: its number and the first texts in it, which name it"
-    names = [f"{name}={column[at[0]]}" for name, column in values.items() if column.dtype == object and len(column) > at[0]][:3]
+    names = [
+        f"{name}={column[at[0]]}"
+        for name, column in values.items()
+        if column.dtype == object and len(column) > at[0]
+    ][:3]
     return ", ".join([str(at[0]), *names])
+
 
 def _compare_file(name, a, b, tolerance):
     "Differences of two files, each read as named arrays"
     table = name.endswith((".csv", ".parquet"))
-    if table and a and b and (rows := [len(next(iter(values.values()))) for values in (a, b)])[0] != rows[1]:
+    if (
+        table
+        and a
+        and b
+        and (rows := [len(next(iter(values.values()))) for values in (a, b)])[0] != rows[1]
+    ):
         yield {"file": name, "note": f"{rows[0]:,} rows and {rows[1]:,} rows"}
         a, b = ({what: values[what][:0] for what in values} for values in (a, b))
-    lists = [what.removesuffix("(length)").strip() for what in a if not table and what.endswith("(length)") and what in b and a[what][0] != b[what][0]]
-    longer = tuple(f"{what}." if what else "" for what in lists)  # of these the lengths differ: that is said once, and what both have is compared
+    lists = [
+        what.removesuffix("(length)").strip()
+        for what in a
+        if not table and what.endswith("(length)") and what in b and a[what][0] != b[what][0]
+    ]
+    longer = tuple(
+        f"{what}." if what else "" for what in lists
+    )  # of these the lengths differ: that is said once, and what both have is compared
     for what in dict.fromkeys([*a, *b]):
-        if (what not in a or what not in b) and what.startswith(longer): continue
-        if what not in a or what not in b: yield {"file": name, "what": what, "note": f"only in the {'first' if what in a else 'second'}"}
+        if (what not in a or what not in b) and what.startswith(longer):
+            continue
+        if what not in a or what not in b:
+            yield {
+                "file": name,
+                "what": what,
+                "note": f"only in the {'first' if what in a else 'second'}",
+            }
         elif found := compare_arrays(a[what], b[what], tolerance):
             at = found.pop("at", None)
-            place = "" if at is None else _row(a, at) if table else "" if a[what].size == 1 else ", ".join(map(str, at))
+            place = (
+                ""
+                if at is None
+                else _row(a, at)
+                if table
+                else ""
+                if a[what].size == 1
+                else ", ".join(map(str, at))
+            )
             yield {"file": name, "what": what, "row": place, **found}
 
 # %% ../nbs/lib/94_compare.ipynb #94-15
-def compare_folders(first: str | Path, second: str | Path, # output folders, or two files
-                    tolerance: float = 0.0,                # of numbers that are not whole; 0: equal to the last bit
-                   ) -> Comparison:
+def compare_folders(
+    first: str | Path,
+    second: str | Path,  # output folders, or two files
+    tolerance: float = 0.0,  # of numbers that are not whole; 0: equal to the last bit
+) -> Comparison:
     "Compare the results of two runs by value; `InputError` if a folder is missing, holds no results, or has a file that cannot be read"
     folders = [Path(os.path.abspath(Path(folder).expanduser())) for folder in (first, second)]
-    if not 0 <= tolerance < np.inf: raise InputError(f"the tolerance is {tolerance}: it must be a number, 0 or more")
+    if not 0 <= tolerance < np.inf:
+        raise InputError(f"the tolerance is {tolerance}: it must be a number, 0 or more")
     for folder in folders:
-        if not folder.exists(): raise InputError(f"{folder} is missing: name two output folders, such as outputs/demo")
-    if folders[0].is_dir() != folders[1].is_dir(): raise InputError(f"one of {folders[0]} and {folders[1]} is a folder and the other a file: name two of a kind")
-    if folders[0].is_dir(): (a, out_a), (b, out_b) = map(_files, folders)
-    else: (a, out_a), (b, out_b), folders = ({folders[0].name: folders[0]}, 0), ({folders[0].name: folders[1]}, 0), [folder.parent for folder in folders]
+        if not folder.exists():
+            raise InputError(f"{folder} is missing: name two output folders, such as outputs/demo")
+    if folders[0].is_dir() != folders[1].is_dir():
+        raise InputError(
+            f"one of {folders[0]} and {folders[1]} is a folder and the other a file: name two of a kind"
+        )
+    if folders[0].is_dir():
+        (a, out_a), (b, out_b) = map(_files, folders)
+    else:
+        (a, out_a), (b, out_b), folders = (
+            ({folders[0].name: folders[0]}, 0),
+            ({folders[0].name: folders[1]}, 0),
+            [folder.parent for folder in folders],
+        )
     for folder, files in zip(folders, (a, b)):
-        if not files: raise InputError(f"{folder} holds no results to compare: is it an output folder?")
+        if not files:
+            raise InputError(f"{folder} holds no results to compare: is it an output folder?")
     names = [folder_names(folder) for folder in folders]
-    rows, values = [{"file": name, "note": f"only in the {'first' if name in a else 'second'}"} for name in sorted(a.keys() ^ b.keys())], 0
+    rows, values = (
+        [
+            {"file": name, "note": f"only in the {'first' if name in a else 'second'}"}
+            for name in sorted(a.keys() ^ b.keys())
+        ],
+        0,
+    )
     for name in sorted(a.keys() & b.keys()):
         read = [read_values(files[name], known) for files, known in zip((a, b), names)]
         values += sum(array.size for array in read[0].values())
         rows += _compare_file(name, *read, tolerance)
-    differences = pd.DataFrame([{"what": "", "row": "", "note": "", "absolute": np.nan, **row} for row in rows], columns=_columns)
+    differences = pd.DataFrame(
+        [{"what": "", "row": "", "note": "", "absolute": np.nan, **row} for row in rows],
+        columns=_columns,
+    )
     return Comparison(differences, len(a.keys() & b.keys()), values, out_a + out_b)
 
 # %% ../nbs/lib/94_compare.ipynb #94-17
 def _line(d):
     "One difference in words"
     where = f"  {d['what']}: " if d["what"] else "  "
-    if d["note"]: return f"{where}{d['note']}"
-    show = lambda value: f"{value:.9g}" if isinstance(value, (float, np.floating)) else repr(value)[:60] if isinstance(value, str) else str(value)[:60]
+    if d["note"]:
+        return f"{where}{d['note']}"
+    show = lambda value: (
+        f"{value:.9g}"
+        if isinstance(value, (float, np.floating))
+        else repr(value)[:60]
+        if isinstance(value, str)
+        else str(value)[:60]
+    )
     text = f"{show(d['first'])} and {show(d['second'])}"
-    size = "" if np.isnan(d["absolute"]) else f"; largest difference {d['absolute']:.3g}, relative {d['relative']:.3g}"
-    if d["of"] == 1: return f"{where}{text}{size}"
-    return f"{where}{d['differ']:,} of {d['of']:,} differ{size}; {text}" + (f" in row {d['row']}" if d["row"] else "")
+    size = (
+        ""
+        if np.isnan(d["absolute"])
+        else f"; largest difference {d['absolute']:.3g}, relative {d['relative']:.3g}"
+    )
+    if d["of"] == 1:
+        return f"{where}{text}{size}"
+    return f"{where}{d['differ']:,} of {d['of']:,} differ{size}; {text}" + (
+        f" in row {d['row']}" if d["row"] else ""
+    )
+
 
 def _lines_alone(alone):
     "Files that one folder alone has, by the folder that they lie in"
     for note, part in alone.groupby("note"):
-        folders = Counter(name.partition("/")[0] + ("/" if "/" in name else "") for name in part.file)
-        yield f"{note}: " + ", ".join(f"{name} ({count} files)" if count > 1 else next(f for f in part.file if f.startswith(name)) for name, count in folders.items())
+        folders = Counter(
+            name.partition("/")[0] + ("/" if "/" in name else "") for name in part.file
+        )
+        yield f"{note}: " + ", ".join(
+            f"{name} ({count} files)"
+            if count > 1
+            else next(f for f in part.file if f.startswith(name))
+            for name, count in folders.items()
+        )
 
-def describe_comparison(found: Comparison,
-                        most: int = 60, # lines at most
-                       ) -> str:
+
+def describe_comparison(
+    found: Comparison,
+    most: int = 60,  # lines at most
+) -> str:
     "A comparison as text: one sentence if the folders are equal"
     compared = f"{found.files:,} files, {found.values:,} values ({found.left_out:,} logs and other files of the runs themselves left out)"
-    if not len(found.differences): return f"equal: {compared}"
+    if not len(found.differences):
+        return f"equal: {compared}"
     alone = (found.differences.what == "") & found.differences.note.str.startswith("only in")
     lines = [*_lines_alone(found.differences[alone])]
     both = found.differences[~alone]
-    for name in sorted(both.file.unique(), key=lambda name: (not name.startswith("tables/"), not name.startswith("figures/"), name)):
+    for name in sorted(
+        both.file.unique(),
+        key=lambda name: (not name.startswith("tables/"), not name.startswith("figures/"), name),
+    ):
         lines += [name, *map(_line, both[both.file == name].to_dict("records"))]
     hidden = [f"… and {len(lines) - most:,} lines more"] if len(lines) > most else []
-    return "\n".join([*lines[:most], *hidden, f"different: {found.differences.file.nunique():,} files differ or are in one folder only; compared: {compared}"])
+    return "\n".join(
+        [
+            *lines[:most],
+            *hidden,
+            f"different: {found.differences.file.nunique():,} files differ or are in one folder only; compared: {compared}",
+        ]
+    )
+
 
 def compare(first: str | Path, second: str | Path, tolerance: float = 0.0) -> int:
     "Print how two output folders differ; 0 if they are equal, 1 if not"

@@ -14,78 +14,116 @@ from .metrics import mean_present
 from .runs import InputError
 
 # %% ../nbs/lib/25_comparisons.ipynb #25-05
-def class_iou(hits,    # (..., C) true positives
-              unions,  # (..., C) true positives + false positives + false negatives
-             ):        # (..., C), NaN where a class is nowhere
+def class_iou(
+    hits,  # (..., C) true positives
+    unions,  # (..., C) true positives + false positives + false negatives
+):  # (..., C), NaN where a class is nowhere
     "IoU of each class from sums"
     return np.divide(hits, unions, out=np.full(np.shape(hits), np.nan), where=unions > 0)
 
-def hits_and_unions(counts: np.ndarray, # (..., 3): tp, fp, fn
-                   ) -> np.ndarray:     # (..., 2) float64: all that IoU and Dice need
+
+def hits_and_unions(
+    counts: np.ndarray,  # (..., 3): tp, fp, fn
+) -> np.ndarray:  # (..., 2) float64: all that IoU and Dice need
     "Counts as (tp, tp + fp + fn)"
     return np.stack([counts[..., 0], counts.sum(-1)], -1).astype(float)
 
-def miou_of(sums: np.ndarray,            # (..., C, 2), see `hits_and_unions`
-            classes: np.ndarray | None = None, # (C,) bool: the mean runs over these; None: all that are present
-           ) -> np.ndarray:              # (...)
+
+def miou_of(
+    sums: np.ndarray,  # (..., C, 2), see `hits_and_unions`
+    classes: np.ndarray
+    | None = None,  # (C,) bool: the mean runs over these; None: all that are present
+) -> np.ndarray:  # (...)
     "Mean IoU from sums"
     scores = class_iou(sums[..., 0], sums[..., 1])
     return mean_present(scores if classes is None else scores[..., classes])
 
-def toss_coins(first: np.ndarray,   # (S, N, C, 3) counts of S seeds on N images
-               second: np.ndarray,  # the same shape: the same seeds on the same images
-               classes: np.ndarray | None = None, # (C,) bool, see `miou_of`
-               tosses: int = 2000, seed: int = 0) -> tuple: # observed (S,), chance (T,)
+
+def toss_coins(
+    first: np.ndarray,  # (S, N, C, 3) counts of S seeds on N images
+    second: np.ndarray,  # the same shape: the same seeds on the same images
+    classes: np.ndarray | None = None,  # (C,) bool, see `miou_of`
+    tosses: int = 2000,
+    seed: int = 0,
+) -> tuple:  # observed (S,), chance (T,)
     "Difference in mIoU of each seed, and the mean differences when the counts of images are exchanged at random"
-    if first.shape != second.shape: raise InputError(f"counts of the two parsers differ in shape: {first.shape} and {second.shape}")
+    if first.shape != second.shape:
+        raise InputError(
+            f"counts of the two parsers differ in shape: {first.shape} and {second.shape}"
+        )
     s, n, c, _ = first.shape
     a, b = (hits_and_unions(x) for x in (first, second))
     coins = np.random.default_rng(seed).integers(0, 2, (tosses, n)).astype(float)
     moved = (coins @ (b - a).transpose(1, 0, 2, 3).reshape(n, -1)).reshape(tosses, s, c, 2)
     a, b = a.sum(1), b.sum(1)
-    return miou_of(b, classes) - miou_of(a, classes), (miou_of(b - moved, classes) - miou_of(a + moved, classes)).mean(1)
+    return miou_of(b, classes) - miou_of(a, classes), (
+        miou_of(b - moved, classes) - miou_of(a + moved, classes)
+    ).mean(1)
 
-def image_p_value(observed: np.ndarray, # (S,)
-                  chance: np.ndarray,   # (T,), both from `toss_coins`
-                 ) -> float:
+
+def image_p_value(
+    observed: np.ndarray,  # (S,)
+    chance: np.ndarray,  # (T,), both from `toss_coins`
+) -> float:
     "Two-sided p-value of the mean difference, over images (approximate randomisation)"
     return float((1 + (np.abs(chance) >= abs(observed.mean()) - 1e-12).sum()) / (1 + len(chance)))
 
 # %% ../nbs/lib/25_comparisons.ipynb #25-07
-def seed_p_value(differences: np.ndarray, # (S,) one difference a seed
-                ) -> float:
+def seed_p_value(
+    differences: np.ndarray,  # (S,) one difference a seed
+) -> float:
     "Two-sided p-value of the mean difference over seeds (paired t-test); NaN with fewer than two seeds"
     differences = np.asarray(differences, float)
-    if len(differences) < 2: return np.nan
-    if np.ptp(differences) < 1e-12: return 1.0 if abs(differences[0]) < 1e-12 else 0.0
+    if len(differences) < 2:
+        return np.nan
+    if np.ptp(differences) < 1e-12:
+        return 1.0 if abs(differences[0]) < 1e-12 else 0.0
     return float(stats.ttest_1samp(differences, 0).pvalue)
 
 # %% ../nbs/lib/25_comparisons.ipynb #25-09
-def combined_p_value(differences: np.ndarray, # (S,) one difference a seed
-                     image_error: float,      # standard error over images of their mean
-                    ) -> float:
+def combined_p_value(
+    differences: np.ndarray,  # (S,) one difference a seed
+    image_error: float,  # standard error over images of their mean
+) -> float:
     "Two-sided p-value of the mean difference over images and seeds (Satterthwaite 1946); NaN with fewer than two seeds"
     differences = np.asarray(differences, float)
-    if len(differences) < 2: return np.nan
+    if len(differences) < 2:
+        return np.nan
     seed_variance = differences.var(ddof=1) / len(differences)
     variance = image_error**2 + seed_variance
-    if variance < 1e-24: return seed_p_value(differences)
-    freedom = variance**2 / (seed_variance**2 / (len(differences) - 1)) if seed_variance > 1e-24 else np.inf
+    if variance < 1e-24:
+        return seed_p_value(differences)
+    freedom = (
+        variance**2 / (seed_variance**2 / (len(differences) - 1))
+        if seed_variance > 1e-24
+        else np.inf
+    )
     return float(2 * stats.t.sf(abs(differences.mean()) / np.sqrt(variance), freedom))
 
-def paired_test(first: np.ndarray, second: np.ndarray, # (S, N, C, 3) counts of two parsers: the same seeds on the same images
-                classes: np.ndarray | None = None,     # (C,) bool, see `miou_of`
-                tosses: int = 2000, seed: int = 0) -> dict: # p_images, p_seeds, p
+
+def paired_test(
+    first: np.ndarray,
+    second: np.ndarray,  # (S, N, C, 3) counts of two parsers: the same seeds on the same images
+    classes: np.ndarray | None = None,  # (C,) bool, see `miou_of`
+    tosses: int = 2000,
+    seed: int = 0,
+) -> dict:  # p_images, p_seeds, p
     "p-values of the difference in mIoU: over images, over seeds, and `p`, the largest of these and the combined one; NaN where a test cannot be made"
     observed, chance = toss_coins(first, second, classes, tosses, seed)
-    if first.shape[1] < 2: return {"p_images": np.nan, "p_seeds": np.nan, "p": np.nan}
+    if first.shape[1] < 2:
+        return {"p_images": np.nan, "p_seeds": np.nan, "p": np.nan}
     over_images, over_seeds = image_p_value(observed, chance), seed_p_value(observed)
-    return {"p_images": over_images, "p_seeds": over_seeds, "p": float(np.nanmax([over_images, over_seeds, combined_p_value(observed, chance.std())]))}
+    return {
+        "p_images": over_images,
+        "p_seeds": over_seeds,
+        "p": float(np.nanmax([over_images, over_seeds, combined_p_value(observed, chance.std())])),
+    }
 
 # %% ../nbs/lib/25_comparisons.ipynb #25-11
-def adjust(p_values: np.ndarray) -> np.ndarray: # the same shape, NaN where NaN
+def adjust(p_values: np.ndarray) -> np.ndarray:  # the same shape, NaN where NaN
     "p-values adjusted for their number (false discovery rate, Benjamini and Hochberg 1995)"
     p_values = np.asarray(p_values, float)
     adjusted, asked = np.full(p_values.shape, np.nan), ~np.isnan(p_values)
-    if asked.any(): adjusted[asked] = stats.false_discovery_control(p_values[asked])
+    if asked.any():
+        adjusted[asked] = stats.false_discovery_control(p_values[asked])
     return adjusted

@@ -28,179 +28,371 @@ STANDIN = "standin"
 _networks = ("text_encoder", "vae", "unet")
 _parts = ("tokenizer", *_networks, "scheduler")
 
+
 @dataclass
 class Base:
     "A latent diffusion model: what a ControlNet is an addition to"
-    name: str           # as it was asked for
+
+    name: str  # as it was asked for
     tokenizer: object
     text_encoder: nn.Module
-    vae: nn.Module      # in float32
-    unet: nn.Module     # frozen
-    scheduler: object   # the noise that the U-Net was trained with, a DDPMScheduler
+    vae: nn.Module  # in float32
+    unet: nn.Module  # frozen
+    scheduler: object  # the noise that the U-Net was trained with, a DDPMScheduler
 
     @property
     def factor(self) -> int:
         "Pixels of a picture on a side of one latent"
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
-    def check_size(self, size: int): # side of pictures in pixels
+    def check_size(self, size: int):  # side of pictures in pixels
         "`InputError` if pictures of this size do not fit the latents"
-        if size < self.factor or size % self.factor: raise InputError(f"pictures of {size} pixels cannot be painted with {self.name}: the side must be a multiple of {self.factor}; use {max(round(size / self.factor), 1) * self.factor}, for instance with the parameter `size`")
+        if size < self.factor or size % self.factor:
+            raise InputError(
+                f"pictures of {size} pixels cannot be painted with {self.name}: the side must be a multiple of {self.factor}; use {max(round(size / self.factor), 1) * self.factor}, for instance with the parameter `size`"
+            )
 
     def fingerprint(self) -> str:
         "SHA-256 over all weights, which tells base models apart, in whatever precision they are kept"
-        return hash_weights({f"{part}.{name}": value.float() for part in _networks for name, value in getattr(self, part).state_dict().items()})
+        return hash_weights(
+            {
+                f"{part}.{name}": value.float()
+                for part in _networks
+                for name, value in getattr(self, part).state_dict().items()
+            }
+        )
+
 
 @contextlib.contextmanager
 def _explain(what, source):
     "Turn what diffusers, the hub and safetensors raise into an `InputError` about `source`"
-    try: yield
-    except InputError: raise
+    try:
+        yield
+    except InputError:
+        raise
     except Exception as error:
         reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
-        remedy = "check that the file is whole and holds such a model; its configuration comes from the hub, or without a connection from a folder that the parameter config (base_config, controlnet_config) names" if Path(source).is_file() else "check that all its files are there and whole" if Path(source).exists() else "check the name and the connection, or give a local folder or .safetensors file"
+        remedy = (
+            "check that the file is whole and holds such a model; its configuration comes from the hub, or without a connection from a folder that the parameter config (base_config, controlnet_config) names"
+            if Path(source).is_file()
+            else "check that all its files are there and whole"
+            if Path(source).exists()
+            else "check the name and the connection, or give a local folder or .safetensors file"
+        )
         raise InputError(f"{what} {source} cannot be loaded ({reason}): {remedy}") from error
+
 
 def _hush():
     "No progress bars for loading, and of diffusers' messages only errors"
     import diffusers.utils.logging
     import transformers.utils.logging
+
     diffusers.utils.logging.set_verbosity_error()
-    for package in (diffusers, transformers): package.utils.logging.disable_progress_bar()
+    for package in (diffusers, transformers):
+        package.utils.logging.disable_progress_bar()
+
 
 def _check_whole(model, name, missing=()):
     "The model; `ValueError` if some of its weights were not in the file: they would be random, or without content"
-    missing = sorted({*missing, *(key for key, value in model.state_dict().items() if value.is_meta)})
-    if missing: raise ValueError(f"its {name} lacks {len(missing)} weights, such as {missing[0]}")
+    missing = sorted(
+        {*missing, *(key for key, value in model.state_dict().items() if value.is_meta)}
+    )
+    if missing:
+        raise ValueError(f"its {name} lacks {len(missing)} weights, such as {missing[0]}")
     return model
 
+
 def _kind(what, source):
-    "\"folder\", \"file\" or \"hub\"; `InputError` for anything else"
+    '"folder", "file" or "hub"; `InputError` for anything else'
     path = Path(source).expanduser()
-    if path.is_dir(): return "folder"
+    if path.is_dir():
+        return "folder"
     if path.is_file():
-        if path.suffix != ".safetensors": raise InputError(f"{what} {source} is not a .safetensors file: other formats can run code when they are opened; convert it first (diffusers has a script, convert_original_stable_diffusion_to_diffusers)")
+        if path.suffix != ".safetensors":
+            raise InputError(
+                f"{what} {source} is not a .safetensors file: other formats can run code when they are opened; convert it first (diffusers has a script, convert_original_stable_diffusion_to_diffusers)"
+            )
         return "file"
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)): return "hub"
-    raise InputError(f"{what} {source!r} is neither a folder, nor a .safetensors file, nor the name of a model on the hub (owner/name)")
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)):
+        return "hub"
+    raise InputError(
+        f"{what} {source!r} is neither a folder, nor a .safetensors file, nor the name of a model on the hub (owner/name)"
+    )
 
 # %% ../nbs/lib/50_controlnet.ipynb #50-06
 def _load_parts(source, classes):
     "The parts of a model in diffusers' layout, on the hub or in a folder"
     folder = Path(source)
     if folder.is_dir():
-        if not (folder / "model_index.json").is_file(): raise InputError(f"base model {source} is not a diffusers model: it has no model_index.json; give the folder that holds it beside unet/, vae/, text_encoder/, tokenizer/ and scheduler/")
-        if missing := [part for part in _parts if not (folder / part).is_dir()]: raise InputError(f"base model {source} lacks {', '.join(missing)}: a latent diffusion model in diffusers' layout has {', '.join(_parts)}")
+        if not (folder / "model_index.json").is_file():
+            raise InputError(
+                f"base model {source} is not a diffusers model: it has no model_index.json; give the folder that holds it beside unet/, vae/, text_encoder/, tokenizer/ and scheduler/"
+            )
+        if missing := [part for part in _parts if not (folder / part).is_dir()]:
+            raise InputError(
+                f"base model {source} lacks {', '.join(missing)}: a latent diffusion model in diffusers' layout has {', '.join(_parts)}"
+            )
+
     def load(part):
-        if part not in _networks: return classes[part].from_pretrained(source, subfolder=part)
-        model, info = classes[part].from_pretrained(source, subfolder=part, use_safetensors=True, torch_dtype=torch.float32, output_loading_info=True)
+        if part not in _networks:
+            return classes[part].from_pretrained(source, subfolder=part)
+        model, info = classes[part].from_pretrained(
+            source,
+            subfolder=part,
+            use_safetensors=True,
+            torch_dtype=torch.float32,
+            output_loading_info=True,
+        )
         return _check_whole(model, part, info["missing_keys"])
+
     return {part: load(part) for part in _parts}
 
-def load_base(source: str,          # "standin", a folder in diffusers' layout, a .safetensors file, or a name on the hub
-              config: str | None = None, # for a single file without a connection: a folder with the configuration of its parts in diffusers' layout
-              device: str = "cpu") -> Base:
+
+def load_base(
+    source: str,  # "standin", a folder in diffusers' layout, a .safetensors file, or a name on the hub
+    config: str
+    | None = None,  # for a single file without a connection: a folder with the configuration of its parts in diffusers' layout
+    device: str = "cpu",
+) -> Base:
     "Load a base model in float32, frozen; `InputError` if it is not there or not a latent diffusion model"
-    from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        DDPMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
     from transformers import CLIPTextModel, CLIPTokenizer
+
     source = str(source)
     _hush()
-    path = package_folder() / "assets" / "tiny_diffusion" if source == STANDIN else os.path.expanduser(source)
+    path = (
+        package_folder() / "assets" / "tiny_diffusion"
+        if source == STANDIN
+        else os.path.expanduser(source)
+    )
     with _explain("base model", path):
         if _kind("base model", path) == "file":
-            pipeline = StableDiffusionPipeline.from_single_file(str(path), torch_dtype=torch.float32, safety_checker=None, **({"config": str(config), "local_files_only": True} if config else {}))
-            parts = {part: _check_whole(getattr(pipeline, part), part) if part in _networks else getattr(pipeline, part) for part in _parts} | {"scheduler": DDPMScheduler.from_config(pipeline.scheduler.config)}
-        else: parts = _load_parts(path, dict(tokenizer=CLIPTokenizer, text_encoder=CLIPTextModel, vae=AutoencoderKL, unet=UNet2DConditionModel, scheduler=DDPMScheduler))
-    for part in _networks: parts[part] = parts[part].requires_grad_(False).eval().to(device)
-    if str(device) != "cpu": parts["vae"].enable_slicing() # a face at a time: in float32 each takes nearly a gigabyte at 512 pixels
+            pipeline = StableDiffusionPipeline.from_single_file(
+                str(path),
+                torch_dtype=torch.float32,
+                safety_checker=None,
+                **({"config": str(config), "local_files_only": True} if config else {}),
+            )
+            parts = {
+                part: _check_whole(getattr(pipeline, part), part)
+                if part in _networks
+                else getattr(pipeline, part)
+                for part in _parts
+            } | {"scheduler": DDPMScheduler.from_config(pipeline.scheduler.config)}
+        else:
+            parts = _load_parts(
+                path,
+                dict(
+                    tokenizer=CLIPTokenizer,
+                    text_encoder=CLIPTextModel,
+                    vae=AutoencoderKL,
+                    unet=UNet2DConditionModel,
+                    scheduler=DDPMScheduler,
+                ),
+            )
+    for part in _networks:
+        parts[part] = parts[part].requires_grad_(False).eval().to(device)
+    if str(device) != "cpu":
+        parts[
+            "vae"
+        ].enable_slicing()  # a face at a time: in float32 each takes nearly a gigabyte at 512 pixels
     base = Base(source, **parts)
-    for what, ours, theirs in (("latent channels", base.unet.config.in_channels, base.vae.config.latent_channels), ("text features", base.unet.config.cross_attention_dim, base.text_encoder.config.hidden_size)):
-        if ours != theirs: raise InputError(f"base model {source} does not fit together: its U-Net expects {ours} {what}, the other part has {theirs}; take all parts from one text-to-image model (an inpainting model is none)")
+    for what, ours, theirs in (
+        ("latent channels", base.unet.config.in_channels, base.vae.config.latent_channels),
+        (
+            "text features",
+            base.unet.config.cross_attention_dim,
+            base.text_encoder.config.hidden_size,
+        ),
+    ):
+        if ours != theirs:
+            raise InputError(
+                f"base model {source} does not fit together: its U-Net expects {ours} {what}, the other part has {theirs}; take all parts from one text-to-image model (an inpainting model is none)"
+            )
     return base
 
 # %% ../nbs/lib/50_controlnet.ipynb #50-08
-_shared = ("in_channels", "block_out_channels", "down_block_types", "layers_per_block", "cross_attention_dim", "attention_head_dim", "transformer_layers_per_block", "norm_num_groups")
+_shared = (
+    "in_channels",
+    "block_out_channels",
+    "down_block_types",
+    "layers_per_block",
+    "cross_attention_dim",
+    "attention_head_dim",
+    "transformer_layers_per_block",
+    "norm_num_groups",
+)
+
 
 def check_fits(controlnet: nn.Module, base: Base, name: str):
     "`InputError` if the ControlNet `name` is one for another base"
-    def plain(value): return tuple(value) if isinstance(value, (list, tuple)) else value
+
+    def plain(value):
+        return tuple(value) if isinstance(value, (list, tuple)) else value
+
     for key in _shared:
         ours, theirs = (plain(config.get(key)) for config in (controlnet.config, base.unet.config))
-        if ours != theirs: raise InputError(f"ControlNet {name} is for another base than {base.name}: its {key} is {ours}, the base's {theirs}; load the base that it was trained for, or start from \"fresh\"")
+        if ours != theirs:
+            raise InputError(
+                f'ControlNet {name} is for another base than {base.name}: its {key} is {ours}, the base\'s {theirs}; load the base that it was trained for, or start from "fresh"'
+            )
     shrinks = 2 ** (len(controlnet.config.conditioning_embedding_out_channels) - 1)
-    if shrinks != base.factor: raise InputError(f"ControlNet {name} shrinks its condition {shrinks} times, latents of {base.name} are {base.factor} times smaller than pictures: load the base that it was trained for")
+    if shrinks != base.factor:
+        raise InputError(
+            f"ControlNet {name} shrinks its condition {shrinks} times, latents of {base.name} are {base.factor} times smaller than pictures: load the base that it was trained for"
+        )
 
-def load_controlnet(source: str, # "fresh", "standin", a folder, a .safetensors file, or a name on the hub
-                    base: Base,
-                    seed: int = 0,    # of the few weights of a fresh one that the U-Net does not have
-                    config: str | None = None, # as for `load_base`
-                   ) -> nn.Module:    # diffusers' ControlNetModel, in float32, on the base's device
+
+def load_controlnet(
+    source: str,  # "fresh", "standin", a folder, a .safetensors file, or a name on the hub
+    base: Base,
+    seed: int = 0,  # of the few weights of a fresh one that the U-Net does not have
+    config: str | None = None,  # as for `load_base`
+) -> nn.Module:  # diffusers' ControlNetModel, in float32, on the base's device
     "Load a ControlNet for `base`; `InputError` if it is not there or belongs to another base"
     from diffusers import ControlNetModel
-    source = str(package_folder() / "assets" / "tiny_controlnet") if source == STANDIN else os.path.expanduser(source)
+
+    source = (
+        str(package_folder() / "assets" / "tiny_controlnet")
+        if source == STANDIN
+        else os.path.expanduser(source)
+    )
     _hush()
     if source == "fresh":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            controlnet = ControlNetModel.from_unet(base.unet, conditioning_embedding_out_channels=(16, 32, 96, 256)[:base.factor.bit_length()])
+            controlnet = ControlNetModel.from_unet(
+                base.unet,
+                conditioning_embedding_out_channels=(16, 32, 96, 256)[: base.factor.bit_length()],
+            )
         return controlnet.requires_grad_(True).to(base.unet.device)
     with _explain("ControlNet", source):
         kind = _kind("ControlNet", source)
-        if kind == "folder" and not (Path(source) / "config.json").is_file(): raise InputError(f"ControlNet {source} is not a folder of a ControlNet: it has no config.json")
-        if kind == "file": controlnet = ControlNetModel.from_single_file(source, torch_dtype=torch.float32, **({"config": str(config), "local_files_only": True} if config else {}))
-        else: controlnet = ControlNetModel.from_pretrained(source, use_safetensors=True, torch_dtype=torch.float32)
+        if kind == "folder" and not (Path(source) / "config.json").is_file():
+            raise InputError(
+                f"ControlNet {source} is not a folder of a ControlNet: it has no config.json"
+            )
+        if kind == "file":
+            controlnet = ControlNetModel.from_single_file(
+                source,
+                torch_dtype=torch.float32,
+                **({"config": str(config), "local_files_only": True} if config else {}),
+            )
+        else:
+            controlnet = ControlNetModel.from_pretrained(
+                source, use_safetensors=True, torch_dtype=torch.float32
+            )
         _check_whole(controlnet, "ControlNet")
     check_fits(controlnet, base, source)
-    if kind == "folder" and (Path(source) / "controlnet.json").is_file() and (purpose := read_purpose(source)).base_sha256 != base.fingerprint():
-        raise InputError(f"ControlNet {source} was trained for other weights than those of {base.name}: load the base that it was trained for ({purpose.base}), or start from \"fresh\"")
+    if (
+        kind == "folder"
+        and (Path(source) / "controlnet.json").is_file()
+        and (purpose := read_purpose(source)).base_sha256 != base.fingerprint()
+    ):
+        raise InputError(
+            f'ControlNet {source} was trained for other weights than those of {base.name}: load the base that it was trained for ({purpose.base}), or start from "fresh"'
+        )
     return controlnet.requires_grad_(True).to(base.unet.device)
 
 # %% ../nbs/lib/50_controlnet.ipynb #50-13
-_ade20k = [[120, 120, 120], [150, 5, 61], [7, 255, 255], [0, 0, 255], [235, 255, 7], [4, 250, 7], [235, 12, 255], [230, 230, 230], [255, 102, 0], [143, 255, 140],
-           [0, 255, 133], [0, 102, 200], [112, 9, 255], [255, 9, 92], [160, 150, 20], [255, 0, 0], [80, 50, 50], [153, 255, 0], [0, 173, 255]] # wall and person, then always the colour farthest from those before it
+_ade20k = [
+    [120, 120, 120],
+    [150, 5, 61],
+    [7, 255, 255],
+    [0, 0, 255],
+    [235, 255, 7],
+    [4, 250, 7],
+    [235, 12, 255],
+    [230, 230, 230],
+    [255, 102, 0],
+    [143, 255, 140],
+    [0, 255, 133],
+    [0, 102, 200],
+    [112, 9, 255],
+    [255, 9, 92],
+    [160, 150, 20],
+    [255, 0, 0],
+    [80, 50, 50],
+    [153, 255, 0],
+    [0, 173, 255],
+]  # wall and person, then always the colour farthest from those before it
 PALETTES = {"face": PALETTE, "ade20k": np.array(_ade20k, np.uint8)}
 
-def pick_palette(palette: str | list,         # a name of `PALETTES`, or a list of colours
-                 classes: list = CLASSES) -> np.ndarray: # (C, 3) uint8
+
+def pick_palette(
+    palette: str | list,  # a name of `PALETTES`, or a list of colours
+    classes: list = CLASSES,
+) -> np.ndarray:  # (C, 3) uint8
     "The colour of each class; `InputError` if two classes share one, or the number is wrong"
     if isinstance(palette, str):
-        if palette not in PALETTES: raise InputError(f"there is no palette {palette!r}: choose one of {list(PALETTES)}, or give {len(classes)} colours [red, green, blue]")
+        if palette not in PALETTES:
+            raise InputError(
+                f"there is no palette {palette!r}: choose one of {list(PALETTES)}, or give {len(classes)} colours [red, green, blue]"
+            )
         colours = PALETTES[palette]
     else:
-        try: colours = np.array(palette)
-        except ValueError as error: raise InputError(f"a palette needs {len(classes)} colours of three numbers, one for each class: some of these have more or fewer") from error
-    if colours.shape != (len(classes), 3): raise InputError(f"a palette needs {len(classes)} colours of three numbers, one for each class: this one has the shape {colours.shape}")
-    if not np.issubdtype(colours.dtype, np.integer) or colours.min() < 0 or colours.max() > 255: raise InputError("a palette's numbers must be whole, from 0 to 255")
+        try:
+            colours = np.array(palette)
+        except ValueError as error:
+            raise InputError(
+                f"a palette needs {len(classes)} colours of three numbers, one for each class: some of these have more or fewer"
+            ) from error
+    if colours.shape != (len(classes), 3):
+        raise InputError(
+            f"a palette needs {len(classes)} colours of three numbers, one for each class: this one has the shape {colours.shape}"
+        )
+    if not np.issubdtype(colours.dtype, np.integer) or colours.min() < 0 or colours.max() > 255:
+        raise InputError("a palette's numbers must be whole, from 0 to 255")
     owners = {}
     for name, colour in zip(classes, map(tuple, colours.tolist())):
-        if colour in owners: raise InputError(f"the classes {owners[colour]!r} and {name!r} share the colour {list(colour)}: a ControlNet could not tell them apart; give each its own")
+        if colour in owners:
+            raise InputError(
+                f"the classes {owners[colour]!r} and {name!r} share the colour {list(colour)}: a ControlNet could not tell them apart; give each its own"
+            )
         owners[colour] = name
     return colours.astype(np.uint8)
 
-def colour_condition(maps: Tensor,    # (B, H, W) labels, int64
-                     palette: Tensor, # (C, 3) uint8, on the same device
-                    ) -> Tensor:      # (B, 3, H, W), 0..1
+
+def colour_condition(
+    maps: Tensor,  # (B, H, W) labels, int64
+    palette: Tensor,  # (C, 3) uint8, on the same device
+) -> Tensor:  # (B, 3, H, W), 0..1
     "Label maps as the pictures that a ControlNet sees"
     return palette[maps].permute(0, 3, 1, 2).float() / 255
 
 # %% ../nbs/lib/50_controlnet.ipynb #50-16
 @torch.no_grad()
-def encode_prompts(base: Base, prompts: list) -> Tensor: # P sentences -> (P, T, D) float32, on the base's device
+def encode_prompts(
+    base: Base, prompts: list
+) -> Tensor:  # P sentences -> (P, T, D) float32, on the base's device
     "The text encoder's output for each prompt, cut at the length that the model knows"
-    tokens = base.tokenizer(prompts, padding="max_length", truncation=True, max_length=base.tokenizer.model_max_length, return_tensors="pt").input_ids
+    tokens = base.tokenizer(
+        prompts,
+        padding="max_length",
+        truncation=True,
+        max_length=base.tokenizer.model_max_length,
+        return_tensors="pt",
+    ).input_ids
     return base.text_encoder(tokens.to(base.text_encoder.device)).last_hidden_state
 
 # %% ../nbs/lib/50_controlnet.ipynb #50-19
 @dataclass
 class Purpose:
     "What a saved ControlNet was trained for"
-    base: str           # as given to `load_base`
-    base_sha256: str    # see `Base.fingerprint`
-    palette: list       # colour of each class
+
+    base: str  # as given to `load_base`
+    base_sha256: str  # see `Base.fingerprint`
+    palette: list  # colour of each class
     classes: list
-    prompt: str         # see `prompts.face_prompts`
-    size: int           # side of the pictures it was trained on, in pixels
+    prompt: str  # see `prompts.face_prompts`
+    size: int  # side of the pictures it was trained on, in pixels
     base_config: str | None = None
+
 
 def save_controlnet(controlnet: nn.Module, folder: str | Path, purpose: Purpose):
     "Write weights and configuration in diffusers' layout, then `controlnet.json`"
@@ -208,20 +400,29 @@ def save_controlnet(controlnet: nn.Module, folder: str | Path, purpose: Purpose)
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "controlnet.json").unlink(missing_ok=True)
-        for left in folder.glob(".saving-*"): shutil.rmtree(left)  # by a process that was killed
+        for left in folder.glob(".saving-*"):
+            shutil.rmtree(left)  # by a process that was killed
         with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as tmp:
             controlnet.save_pretrained(tmp, max_shard_size="100GB")
-            for file in sorted(Path(tmp).iterdir()): os.replace(file, folder / file.name)
+            for file in sorted(Path(tmp).iterdir()):
+                os.replace(file, folder / file.name)
     write_json(folder / "controlnet.json", purpose.__dict__)
+
 
 def read_purpose(folder: str | Path) -> Purpose:
     "What the ControlNet in `folder` was trained for; `InputError` if it is not one of ours, or unfinished"
     path = Path(folder) / "controlnet.json"
-    if not path.is_file(): raise InputError(f"{path} is missing: train the ControlNet first (50_train_controlnet)")
-    try: return Purpose(**read_json(path))
-    except TypeError as error: raise InputError(f"{path} does not describe a ControlNet ({error}): train it again") from error
+    if not path.is_file():
+        raise InputError(f"{path} is missing: train the ControlNet first (50_train_controlnet)")
+    try:
+        return Purpose(**read_json(path))
+    except TypeError as error:
+        raise InputError(
+            f"{path} does not describe a ControlNet ({error}): train it again"
+        ) from error
 
-def load_saved(folder: str | Path, device: str = "cpu") -> tuple: # base, ControlNet, purpose
+
+def load_saved(folder: str | Path, device: str = "cpu") -> tuple:  # base, ControlNet, purpose
     "A ControlNet of this project with its base; `InputError` if the base has changed since"
     purpose = read_purpose(folder)
     base = load_base(purpose.base, purpose.base_config, device)

@@ -26,27 +26,48 @@ from .runs import InputError, atomic_write, check_types
 from .sampling import derive_seed
 
 # %% ../nbs/lib/54_controlnet_sampling.ipynb #54-04
-SAMPLERS = {"ddim": "DDIMScheduler", "pndm": "PNDMScheduler", "unipc": "UniPCMultistepScheduler", "dpm++": "DPMSolverMultistepScheduler",
-            "euler": "EulerDiscreteScheduler", "euler_a": "EulerAncestralDiscreteScheduler", "ddpm": "DDPMScheduler"}
+SAMPLERS = {
+    "ddim": "DDIMScheduler",
+    "pndm": "PNDMScheduler",
+    "unipc": "UniPCMultistepScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler_a": "EulerAncestralDiscreteScheduler",
+    "ddpm": "DDPMScheduler",
+}
+
 
 @dataclass
 class SamplingConfig:
     "How faces are drawn from noise"
+
     steps: int = 20
-    sampler: str = "unipc"    # a name of `SAMPLERS`
-    guidance: float = 1.0     # 1: none
-    strength: float = 1.0     # of the ControlNet
-    seed: int = 0             # of the noise, together with a face's id
-    negative: str = ""        # prompt that guidance leads away from
-    precision: str = "no"     # in which `load_painter` loads U-Net and ControlNet: "no", "fp16", "bf16" or "auto"
+    sampler: str = "unipc"  # a name of `SAMPLERS`
+    guidance: float = 1.0  # 1: none
+    strength: float = 1.0  # of the ControlNet
+    seed: int = 0  # of the noise, together with a face's id
+    negative: str = ""  # prompt that guidance leads away from
+    precision: str = (
+        "no"  # in which `load_painter` loads U-Net and ControlNet: "no", "fp16", "bf16" or "auto"
+    )
 
     def __post_init__(self):
         check_types(self)
-        if self.sampler not in SAMPLERS: raise InputError(f"there is no sampler {self.sampler!r}: choose one of {list(SAMPLERS)}")
-        if self.precision not in (allowed := ("no", "fp16", "bf16", "auto")): raise InputError(f"precision must be one of {allowed}, not {self.precision!r}")
-        if not 1 <= self.steps <= 1000: raise InputError(f"steps must lie in 1..1000, not {self.steps}")
-        if not self.guidance >= 1: raise InputError(f"guidance must be 1 (none) or more, not {self.guidance}")
-        if not self.strength >= 0 or self.seed < 0: raise InputError(f"strength and seed must not be negative, not {self.strength} and {self.seed}")
+        if self.sampler not in SAMPLERS:
+            raise InputError(
+                f"there is no sampler {self.sampler!r}: choose one of {list(SAMPLERS)}"
+            )
+        if self.precision not in (allowed := ("no", "fp16", "bf16", "auto")):
+            raise InputError(f"precision must be one of {allowed}, not {self.precision!r}")
+        if not 1 <= self.steps <= 1000:
+            raise InputError(f"steps must lie in 1..1000, not {self.steps}")
+        if not self.guidance >= 1:
+            raise InputError(f"guidance must be 1 (none) or more, not {self.guidance}")
+        if not self.strength >= 0 or self.seed < 0:
+            raise InputError(
+                f"strength and seed must not be negative, not {self.strength} and {self.seed}"
+            )
+
 
 def noise_seed(id: str, seed: int) -> int:
     "Seed of the noise of a face"
@@ -59,47 +80,108 @@ def copy_network(controlnet: nn.Module) -> nn.Module:
     twin.load_state_dict(controlnet.state_dict())
     return twin.eval()
 
+
 class ControlNetPainter:
     "Faces for label maps: call it with maps and the faces' rows of an index"
-    def __init__(self, base: Base, controlnet: nn.Module, # it computes in the precision of the base's U-Net
-                 palette: np.ndarray,            # (C, 3) uint8
-                 prompt: str = FIXED,            # see `prompts.face_prompts`
-                 size: int | None = None,        # side at which faces are painted, in pixels; None: that of the maps
-                 sampling: SamplingConfig = SamplingConfig()):
+
+    def __init__(
+        self,
+        base: Base,
+        controlnet: nn.Module,  # it computes in the precision of the base's U-Net
+        palette: np.ndarray,  # (C, 3) uint8
+        prompt: str = FIXED,  # see `prompts.face_prompts`
+        size: int
+        | None = None,  # side at which faces are painted, in pixels; None: that of the maps
+        sampling: SamplingConfig = SamplingConfig(),
+    ):
         from diffusers import StableDiffusionControlNetPipeline
-        if size: base.check_size(size)
-        self.base, self.prompt, self.size, self.sampling, self.device = base, prompt, size, sampling, base.unet.device
+
+        if size:
+            base.check_size(size)
+        self.base, self.prompt, self.size, self.sampling, self.device = (
+            base,
+            prompt,
+            size,
+            sampling,
+            base.unet.device,
+        )
         self.palette = torch.as_tensor(np.asarray(palette, np.uint8), device=self.device)
-        if controlnet.dtype != base.unet.dtype: controlnet = copy_network(controlnet).to(self.device, base.unet.dtype)
-        scheduler = getattr(importlib.import_module("diffusers"), SAMPLERS[sampling.sampler]).from_config(base.scheduler.config)
-        self.pipeline = StableDiffusionControlNetPipeline(vae=base.vae, text_encoder=None, tokenizer=None, unet=base.unet, controlnet=controlnet,
-                                                          scheduler=scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+        if controlnet.dtype != base.unet.dtype:
+            controlnet = copy_network(controlnet).to(self.device, base.unet.dtype)
+        scheduler = getattr(
+            importlib.import_module("diffusers"), SAMPLERS[sampling.sampler]
+        ).from_config(base.scheduler.config)
+        self.pipeline = StableDiffusionControlNetPipeline(
+            vae=base.vae,
+            text_encoder=None,
+            tokenizer=None,
+            unet=base.unet,
+            controlnet=controlnet,
+            scheduler=scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
         self.pipeline.set_progress_bar_config(disable=True)
 
     @torch.no_grad()
-    def __call__(self, maps: Tensor,          # (B, H, W) labels, int64, on the device
-                 index: pd.DataFrame,         # B rows with a column `id`, and attributes if the prompt is composed of them
-                ) -> Tensor:                  # (B, 3, H, W) uint8
+    def __call__(
+        self,
+        maps: Tensor,  # (B, H, W) labels, int64, on the device
+        index: pd.DataFrame,  # B rows with a column `id`, and attributes if the prompt is composed of them
+    ) -> Tensor:  # (B, 3, H, W) uint8
         "Paint a batch"
         own, size = self.sampling, self.size or maps.shape[-1]
         self.base.check_size(size)
         prompts = face_prompts(index, self.prompt)
         different = list(dict.fromkeys(prompts))
         words = encode_prompts(self.base, [*different, own.negative]).to(self.base.unet.dtype)
-        latents = self.pipeline(prompt_embeds=words[[different.index(p) for p in prompts]], negative_prompt_embeds=words[-1:].expand(len(prompts), -1, -1),
-                                image=colour_condition(resize_maps(maps, size), self.palette).to(self.base.unet.dtype), num_inference_steps=own.steps, guidance_scale=own.guidance,
-                                controlnet_conditioning_scale=float(own.strength), generator=[torch.Generator().manual_seed(noise_seed(id, own.seed)) for id in index["id"]], output_type="latent").images
-        return decode_images(self.base, latents.float() / self.base.vae.config.scaling_factor, maps.shape[-1])
+        latents = self.pipeline(
+            prompt_embeds=words[[different.index(p) for p in prompts]],
+            negative_prompt_embeds=words[-1:].expand(len(prompts), -1, -1),
+            image=colour_condition(resize_maps(maps, size), self.palette).to(self.base.unet.dtype),
+            num_inference_steps=own.steps,
+            guidance_scale=own.guidance,
+            controlnet_conditioning_scale=float(own.strength),
+            generator=[
+                torch.Generator().manual_seed(noise_seed(id, own.seed)) for id in index["id"]
+            ],
+            output_type="latent",
+        ).images
+        return decode_images(
+            self.base, latents.float() / self.base.vae.config.scaling_factor, maps.shape[-1]
+        )
 
-def draw_sheet(painter: ControlNetPainter, maps: np.ndarray, images: np.ndarray, index: pd.DataFrame, path: str | Path): # N maps (H, W), faces (H, W, 3) and rows of their index
+
+def draw_sheet(
+    painter: ControlNetPainter,
+    maps: np.ndarray,
+    images: np.ndarray,
+    index: pd.DataFrame,
+    path: str | Path,
+):  # N maps (H, W), faces (H, W, 3) and rows of their index
     "Write a picture with a row a face: map, painting, real face"
-    painted = painter(torch.from_numpy(np.ascontiguousarray(maps)).long().to(painter.device), index).cpu().permute(0, 2, 3, 1).numpy()
-    with atomic_write(path) as tmp: Image.fromarray(np.concatenate(np.concatenate([colour_labels(maps), painted, images], 2))).save(tmp)
+    painted = (
+        painter(torch.from_numpy(np.ascontiguousarray(maps)).long().to(painter.device), index)
+        .cpu()
+        .permute(0, 2, 3, 1)
+        .numpy()
+    )
+    with atomic_write(path) as tmp:
+        Image.fromarray(
+            np.concatenate(np.concatenate([colour_labels(maps), painted, images], 2))
+        ).save(tmp)
 
-def load_painter(folder: str | Path,           # of a trained ControlNet
-                 sampling: SamplingConfig = SamplingConfig(), device: str = "cpu") -> ControlNetPainter:
+
+def load_painter(
+    folder: str | Path,  # of a trained ControlNet
+    sampling: SamplingConfig = SamplingConfig(),
+    device: str = "cpu",
+) -> ControlNetPainter:
     "The painter of a ControlNet that `controlnet.save_controlnet` wrote; `InputError` if it is missing, unfinished, or its base has changed"
     precision = check_precision(sampling.precision, device)
     base, controlnet, purpose = load_saved(folder, device)
     base.unet.to(STORED[precision])
-    return ControlNetPainter(base, controlnet, purpose.palette, purpose.prompt, purpose.size, sampling)
+    return ControlNetPainter(
+        base, controlnet, purpose.palette, purpose.prompt, purpose.size, sampling
+    )

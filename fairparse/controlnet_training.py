@@ -38,102 +38,190 @@ from .train import pick_precision
 @dataclass
 class ControlNetConfig:
     "All that decides a ControlNet's training, beside the data and the networks"
-    seed: int = 0                       # order of the faces, mirroring, noise and times
-    epochs: int = 1                     # passes over the faces
-    max_steps: int = 0                  # end after so many steps, even within an epoch; 0: no limit
-    batch_size: int = 4                 # faces in a step, on all processes together
-    accumulate: int = 1                 # steps whose gradients are added up before the weights move
+
+    seed: int = 0  # order of the faces, mirroring, noise and times
+    epochs: int = 1  # passes over the faces
+    max_steps: int = 0  # end after so many steps, even within an epoch; 0: no limit
+    batch_size: int = 4  # faces in a step, on all processes together
+    accumulate: int = 1  # steps whose gradients are added up before the weights move
     lr: float = 1e-5
-    warmup: int = 0                     # updates over which the rate rises from 0
-    decay: bool = False                 # whether the rate falls to 0 along a cosine; otherwise it is constant
+    warmup: int = 0  # updates over which the rate rises from 0
+    decay: bool = False  # whether the rate falls to 0 along a cosine; otherwise it is constant
     weight_decay: float = 0.01
-    clip: float = 1.0                   # greatest norm of the gradient
-    flip: float = 0.5                   # probability of a mirrored face
-    drop_prompt: float = 0.0            # probability of an empty prompt, for guidance
-    ema: float = 0.0                    # decay of an average of the weights, which is then the result; 0: none
-    optimizer: str = "adamw"            # "adamw", or "adamw8bit" (needs the package bitsandbytes and a GPU)
-    precision: str = "no"               # "no", "fp16", "bf16" or "auto", see `train.pick_precision`
-    checkpointing: bool = False         # compute activations again in the backward pass: less memory, a third more time
-    checkpoint_every: int = 200         # steps between two checkpoints
+    clip: float = 1.0  # greatest norm of the gradient
+    flip: float = 0.5  # probability of a mirrored face
+    drop_prompt: float = 0.0  # probability of an empty prompt, for guidance
+    ema: float = 0.0  # decay of an average of the weights, which is then the result; 0: none
+    optimizer: str = "adamw"  # "adamw", or "adamw8bit" (needs the package bitsandbytes and a GPU)
+    precision: str = "no"  # "no", "fp16", "bf16" or "auto", see `train.pick_precision`
+    checkpointing: bool = (
+        False  # compute activations again in the backward pass: less memory, a third more time
+    )
+    checkpoint_every: int = 200  # steps between two checkpoints
 
     def __post_init__(self):
         check_types(self)
-        for name, allowed in (("precision", ("no", "fp16", "bf16", "auto")), ("optimizer", ("adamw", "adamw8bit"))):
-            if getattr(self, name) not in allowed: raise InputError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
+        for name, allowed in (
+            ("precision", ("no", "fp16", "bf16", "auto")),
+            ("optimizer", ("adamw", "adamw8bit")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
         for name in ("epochs", "batch_size", "accumulate", "lr", "clip", "checkpoint_every"):
-            if not getattr(self, name) > 0: raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, not {getattr(self, name)}")
         for name in ("seed", "max_steps", "warmup", "weight_decay"):
-            if not getattr(self, name) >= 0: raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
         for name in ("flip", "drop_prompt", "ema"):
-            if not 0 <= getattr(self, name) <= 1: raise InputError(f"{name} must lie in 0..1, not {getattr(self, name)}")
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie in 0..1, not {getattr(self, name)}")
         for name in ("max_steps", "checkpoint_every"):
-            if getattr(self, name) % self.accumulate: raise InputError(f"{name} {getattr(self, name)} must be a multiple of accumulate {self.accumulate}: weights move only then")
-        if not self.lr <= 1: raise InputError(f"lr must be at most 1, not {self.lr}")
+            if getattr(self, name) % self.accumulate:
+                raise InputError(
+                    f"{name} {getattr(self, name)} must be a multiple of accumulate {self.accumulate}: weights move only then"
+                )
+        if not self.lr <= 1:
+            raise InputError(f"lr must be at most 1, not {self.lr}")
 
-def learning_rate(config: ControlNetConfig, update: int, updates: int) -> float: # update: from 0
+
+def learning_rate(config: ControlNetConfig, update: int, updates: int) -> float:  # update: from 0
     "The rate of an update: a warm-up, then constant or falling along a cosine"
     rate = config.lr * (min((update + 1) / config.warmup, 1) if config.warmup else 1)
     return rate * (1 + np.cos(np.pi * update / max(updates, 1))) / 2 if config.decay else rate
 
+
 def make_optimizer(controlnet: nn.Module, config: ControlNetConfig, device: torch.device):
     "AdamW, in 8 bits on request; `InputError` if that is not to be had"
-    if config.optimizer == "adamw": return torch.optim.AdamW(controlnet.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
-    if importlib.util.find_spec("bitsandbytes") is None: raise InputError("optimizer adamw8bit needs the package bitsandbytes, which is not installed: pip install bitsandbytes, or use optimizer=adamw")
-    if device.type != "cuda": raise InputError(f"optimizer adamw8bit needs a CUDA device, not {device.type}: use optimizer=adamw")
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(
+            controlnet.parameters(), config.lr, weight_decay=config.weight_decay, fused=True
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(
+            "optimizer adamw8bit needs the package bitsandbytes, which is not installed: pip install bitsandbytes, or use optimizer=adamw"
+        )
+    if device.type != "cuda":
+        raise InputError(
+            f"optimizer adamw8bit needs a CUDA device, not {device.type}: use optimizer=adamw"
+        )
     import bitsandbytes
-    return bitsandbytes.optim.AdamW8bit(controlnet.parameters(), config.lr, weight_decay=config.weight_decay)
+
+    return bitsandbytes.optim.AdamW8bit(
+        controlnet.parameters(), config.lr, weight_decay=config.weight_decay
+    )
 
 # %% ../nbs/lib/53_controlnet_training.ipynb #53-06
-STORED = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16} # precision -> type of weights that are not trained
+STORED = {
+    "no": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}  # precision -> type of weights that are not trained
 
-def check_precision(precision: str, device: str) -> str: # as accelerate names it
+
+def check_precision(precision: str, device: str) -> str:  # as accelerate names it
     "The precision of a training on a device; `InputError` if the device does not have it"
     cuda = device.startswith("cuda")
-    native = cuda and torch.cuda.is_bf16_supported(including_emulation=False) # older cards compute bf16 by emulation, slowly
-    picked = ("bf16" if native else "fp16") if cuda and precision == "auto" else pick_precision(precision, device)
-    if picked == "fp16" and not cuda: raise InputError(f"precision fp16 needs a CUDA device, not {device}: use \"bf16\", \"auto\" or \"no\"")
-    if picked == "bf16" and cuda and not native: raise InputError(f"this device ({torch.cuda.get_device_name()}) cannot compute in bf16: use \"fp16\", \"auto\" or \"no\"")
+    native = cuda and torch.cuda.is_bf16_supported(
+        including_emulation=False
+    )  # older cards compute bf16 by emulation, slowly
+    picked = (
+        ("bf16" if native else "fp16")
+        if cuda and precision == "auto"
+        else pick_precision(precision, device)
+    )
+    if picked == "fp16" and not cuda:
+        raise InputError(
+            f'precision fp16 needs a CUDA device, not {device}: use "bf16", "auto" or "no"'
+        )
+    if picked == "bf16" and cuda and not native:
+        raise InputError(
+            f'this device ({torch.cuda.get_device_name()}) cannot compute in bf16: use "fp16", "auto" or "no"'
+        )
     return picked
+
 
 @dataclass
 class Pairs:
     "What a ControlNet learns from"
-    latents: np.ndarray     # (2, M, 2 C, h, w) from `cache_latents`, over all faces of a set
+
+    latents: np.ndarray  # (2, M, 2 C, h, w) from `cache_latents`, over all faces of a set
     embeddings: np.ndarray  # (P + 1, T, D) from `cache_prompts`; the last is of the empty prompt
-    prompt: np.ndarray      # (N,) which embedding belongs to each pair
-    maps: np.ndarray        # (N, H, W) uint8 label maps, of any size: they are brought to that of the pictures
-    rows: np.ndarray        # (N,) which latent belongs to each pair
+    prompt: np.ndarray  # (N,) which embedding belongs to each pair
+    maps: (
+        np.ndarray
+    )  # (N, H, W) uint8 label maps, of any size: they are brought to that of the pictures
+    rows: np.ndarray  # (N,) which latent belongs to each pair
 
     def __post_init__(self):
-        if not len(self.rows) or not len(self.rows) == len(self.maps) == len(self.prompt): raise InputError(f"{len(self.maps)} label maps, {len(self.prompt)} prompts and {len(self.rows)} faces: a ControlNet needs one map and one prompt for each face, and one face at least")
+        if not len(self.rows) or not len(self.rows) == len(self.maps) == len(self.prompt):
+            raise InputError(
+                f"{len(self.maps)} label maps, {len(self.prompt)} prompts and {len(self.rows)} faces: a ControlNet needs one map and one prompt for each face, and one face at least"
+            )
+
 
 class ControlNetTrainer:
     "Networks, data and optimiser of one training; `fit` runs it, resuming from `folder` where it left off"
-    def __init__(self, base: Base, controlnet: nn.Module, pairs: Pairs,
-                 palette: np.ndarray,         # (C, 3) uint8
-                 classes: list,
-                 config: ControlNetConfig,
-                 folder: str | Path,          # gets checkpoint/, history.parquet, samples/
-                 device: str = "cpu",
-                 data_hash: str = "",         # names the faces' content
-                 validate=None,               # (ControlNet, step) -> loss on held-out faces, called every `validate_every` steps and at the end
-                 validate_every: int = 0,     # 0: at the end only
-                 progress: bool = True):
+
+    def __init__(
+        self,
+        base: Base,
+        controlnet: nn.Module,
+        pairs: Pairs,
+        palette: np.ndarray,  # (C, 3) uint8
+        classes: list,
+        config: ControlNetConfig,
+        folder: str | Path,  # gets checkpoint/, history.parquet, samples/
+        device: str = "cpu",
+        data_hash: str = "",  # names the faces' content
+        validate=None,  # (ControlNet, step) -> loss on held-out faces, called every `validate_every` steps and at the end
+        validate_every: int = 0,  # 0: at the end only
+        progress: bool = True,
+    ):
         keep_freed_memory()
-        self.base, self.pairs, self.config, self.folder, self.validate, self.validate_every, self.progress = base, pairs, config, Path(folder), validate, validate_every, progress
+        (
+            self.base,
+            self.pairs,
+            self.config,
+            self.folder,
+            self.validate,
+            self.validate_every,
+            self.progress,
+        ) = base, pairs, config, Path(folder), validate, validate_every, progress
         precision = check_precision(config.precision, device)
-        if (top := int(pairs.maps.max())) >= len(classes): raise InputError(f"the label maps hold the label {top}, but there are {len(classes)} classes: use maps of the same face set")
-        if device.startswith("cuda:"): torch.cuda.set_device(device) # accelerate takes the current one
-        self.accelerator = Accelerator(mixed_precision=precision, gradient_accumulation_steps=config.accumulate, cpu=device == "cpu")
+        if (top := int(pairs.maps.max())) >= len(classes):
+            raise InputError(
+                f"the label maps hold the label {top}, but there are {len(classes)} classes: use maps of the same face set"
+            )
+        if device.startswith("cuda:"):
+            torch.cuda.set_device(device)  # accelerate takes the current one
+        self.accelerator = Accelerator(
+            mixed_precision=precision,
+            gradient_accumulation_steps=config.accumulate,
+            cpu=device == "cpu",
+        )
         self.device, self.world = self.accelerator.device, self.accelerator.num_processes
-        if config.batch_size % self.world: raise InputError(f"batch_size {config.batch_size} cannot be shared by {self.world} processes: use a multiple of {self.world}")
-        self.base_sha256 = base.fingerprint() # before the weights are rounded
-        self.unet, self.plain = base.unet.to(self.device, STORED[precision]), controlnet.to(self.device)
-        if config.checkpointing: self.unet.enable_gradient_checkpointing(); self.plain.enable_gradient_checkpointing()
-        self.palette, self.order = torch.as_tensor(palette, device=self.device), torch.as_tensor(flip_order(classes), device=self.device)
+        if config.batch_size % self.world:
+            raise InputError(
+                f"batch_size {config.batch_size} cannot be shared by {self.world} processes: use a multiple of {self.world}"
+            )
+        self.base_sha256 = base.fingerprint()  # before the weights are rounded
+        self.unet, self.plain = (
+            base.unet.to(self.device, STORED[precision]),
+            controlnet.to(self.device),
+        )
+        if config.checkpointing:
+            self.unet.enable_gradient_checkpointing()
+            self.plain.enable_gradient_checkpointing()
+        self.palette, self.order = (
+            torch.as_tensor(palette, device=self.device),
+            torch.as_tensor(flip_order(classes), device=self.device),
+        )
         self.identity = training_identity(self, data_hash)
         self.average = copy.deepcopy(self.plain).eval() if config.ema else None
-        self.controlnet, self.optimizer = self.accelerator.prepare(controlnet.train(), make_optimizer(controlnet, config, self.device))
+        self.controlnet, self.optimizer = self.accelerator.prepare(
+            controlnet.train(), make_optimizer(controlnet, config, self.device)
+        )
         self.step, self.history = 0, []
 
     @property
@@ -142,7 +230,17 @@ class ControlNetTrainer:
         return self.plain if self.average is None else self.average
 
     @property
-    def steps_per_epoch(self) -> int: return len(epoch_order(np.arange(len(self.pairs.rows)), None, 0, 0, self.config.batch_size, self.config.accumulate))
+    def steps_per_epoch(self) -> int:
+        return len(
+            epoch_order(
+                np.arange(len(self.pairs.rows)),
+                None,
+                0,
+                0,
+                self.config.batch_size,
+                self.config.accumulate,
+            )
+        )
 
     @property
     def steps(self) -> int:
@@ -150,59 +248,111 @@ class ControlNetTrainer:
         whole = self.steps_per_epoch * self.config.epochs
         return min(whole, self.config.max_steps) if self.config.max_steps else whole
 
-    def fetch(self, pairs: Pairs, positions: np.ndarray, mirrored: np.ndarray) -> tuple: # (B,) positions among the pairs, (B,) bool
+    def fetch(
+        self, pairs: Pairs, positions: np.ndarray, mirrored: np.ndarray
+    ) -> tuple:  # (B,) positions among the pairs, (B,) bool
         "Latent distributions (B, 2 C, h, w), embeddings (B, T, D) and label maps (B, H, W) on the device"
-        def send(array): return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
-        moments, words, maps = send(pairs.latents[mirrored.astype(int), pairs.rows[positions]]).float(), send(pairs.embeddings[pairs.prompt[positions]]).float(), send(pairs.maps[positions]).long()
+
+        def send(array):
+            return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+        moments, words, maps = (
+            send(pairs.latents[mirrored.astype(int), pairs.rows[positions]]).float(),
+            send(pairs.embeddings[pairs.prompt[positions]]).float(),
+            send(pairs.maps[positions]).long(),
+        )
         maps = resize_maps(maps, moments.shape[-1] * self.base.factor)
-        return moments, words, torch.where(send(mirrored)[:, None, None], self.order[maps.flip(-1)], maps)
+        return (
+            moments,
+            words,
+            torch.where(send(mirrored)[:, None, None], self.order[maps.flip(-1)], maps),
+        )
 
     def fit(self) -> pd.DataFrame:
         "Train to the last step; returns the history"
         return fit(self)
 
 # %% ../nbs/lib/53_controlnet_training.ipynb #53-08
-def noise_target(scheduler, clean: Tensor, noise: Tensor, times: Tensor) -> Tensor: # all latents (B, C, h, w), times (B,)
+def noise_target(
+    scheduler, clean: Tensor, noise: Tensor, times: Tensor
+) -> Tensor:  # all latents (B, C, h, w), times (B,)
     "What a model with this scheduler has to tell; `InputError` for a kind that is not known"
     kind = scheduler.config.prediction_type
-    if kind == "epsilon": return noise
-    if kind == "v_prediction": return scheduler.get_velocity(clean, noise, times)
-    raise InputError(f"the base model's scheduler has the prediction_type {kind!r}: only \"epsilon\" and \"v_prediction\" are known")
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        return scheduler.get_velocity(clean, noise, times)
+    raise InputError(
+        f'the base model\'s scheduler has the prediction_type {kind!r}: only "epsilon" and "v_prediction" are known'
+    )
 
-def draw_latents(moments: Tensor, blur: Tensor) -> Tensor: # (B, 2 C, h, w), (B, C, h, w) standard normal -> (B, C, h, w), unscaled
+
+def draw_latents(
+    moments: Tensor, blur: Tensor
+) -> Tensor:  # (B, 2 C, h, w), (B, C, h, w) standard normal -> (B, C, h, w), unscaled
     "Latents from their distributions: mean plus standard deviation times `blur`"
     mean, log_variance = moments.chunk(2, 1)
     return mean + (log_variance.clamp(-30, 20) / 2).exp() * blur
 
-def tell_noise(trainer, controlnet: nn.Module, noisy: Tensor, times: Tensor, words: Tensor, maps: Tensor) -> Tensor: # (B, C, h, w) float32
+
+def tell_noise(
+    trainer, controlnet: nn.Module, noisy: Tensor, times: Tensor, words: Tensor, maps: Tensor
+) -> Tensor:  # (B, C, h, w) float32
     "What U-Net and ControlNet say about the noise in latents"
     t = trainer
     with t.accelerator.autocast():
-        added, middle = controlnet(noisy, times, words, colour_condition(maps, t.palette), return_dict=False)
+        added, middle = controlnet(
+            noisy, times, words, colour_condition(maps, t.palette), return_dict=False
+        )
         half = t.unet.dtype
-        told = t.unet(noisy.to(half), times, words.to(half), down_block_additional_residuals=[a.to(half) for a in added], mid_block_additional_residual=middle.to(half)).sample
+        told = t.unet(
+            noisy.to(half),
+            times,
+            words.to(half),
+            down_block_additional_residuals=[a.to(half) for a in added],
+            mid_block_additional_residual=middle.to(half),
+        ).sample
     return told.float()
 
-def controlnet_step(trainer: ControlNetTrainer,
-                    positions: np.ndarray,  # (B,) positions among the trainer's pairs
-                    seed: int,              # of all that is random in it
-                    rate: float,            # learning rate
-                   ) -> Tensor:             # the loss, without gradient
+
+def controlnet_step(
+    trainer: ControlNetTrainer,
+    positions: np.ndarray,  # (B,) positions among the trainer's pairs
+    seed: int,  # of all that is random in it
+    rate: float,  # learning rate
+) -> Tensor:  # the loss, without gradient
     "One optimisation step"
     t, config, scheduler = trainer, trainer.config, trainer.base.scheduler
     own = np.array_split(np.arange(len(positions)), t.world)[t.accelerator.process_index]
 
     # chance, the same on any device and any number of processes
     draw = torch.Generator().manual_seed(seed)
-    mirrored, empty = ((torch.rand(len(positions), generator=draw) < chance)[own] for chance in (config.flip, config.drop_prompt))
-    times = torch.randint(scheduler.config.num_train_timesteps, (len(positions),), generator=draw)[own].to(t.device)
+    mirrored, empty = (
+        (torch.rand(len(positions), generator=draw) < chance)[own]
+        for chance in (config.flip, config.drop_prompt)
+    )
+    times = torch.randint(scheduler.config.num_train_timesteps, (len(positions),), generator=draw)[
+        own
+    ].to(t.device)
 
     # data: distributions of latents, embeddings of prompts, label maps
     moments, words, maps = t.fetch(t.pairs, positions[own], mirrored.numpy())
-    words = torch.where(empty[:, None, None].to(t.device), torch.from_numpy(np.array(t.pairs.embeddings[-1])).to(t.device).float(), words)
-    blur, noise = (torch.randn((len(positions), moments.shape[1] // 2, *moments.shape[2:]), generator=draw)[own].to(t.device) for _ in range(2))
+    words = torch.where(
+        empty[:, None, None].to(t.device),
+        torch.from_numpy(np.array(t.pairs.embeddings[-1])).to(t.device).float(),
+        words,
+    )
+    blur, noise = (
+        torch.randn((len(positions), moments.shape[1] // 2, *moments.shape[2:]), generator=draw)[
+            own
+        ].to(t.device)
+        for _ in range(2)
+    )
     clean = draw_latents(moments, blur) * t.base.vae.config.scaling_factor
-    noisy, target = scheduler.add_noise(clean, noise, times), noise_target(scheduler, clean, noise, times)
+    noisy, target = (
+        scheduler.add_noise(clean, noise, times),
+        noise_target(scheduler, clean, noise, times),
+    )
 
     # forward and backward
     with t.accelerator.accumulate(t.controlnet):
@@ -210,21 +360,30 @@ def controlnet_step(trainer: ControlNetTrainer,
         t.accelerator.backward(loss)
 
         # update
-        if t.accelerator.sync_gradients: t.accelerator.clip_grad_norm_(t.controlnet.parameters(), config.clip)
-        for group in t.optimizer.param_groups: group["lr"] = rate
+        if t.accelerator.sync_gradients:
+            t.accelerator.clip_grad_norm_(t.controlnet.parameters(), config.clip)
+        for group in t.optimizer.param_groups:
+            group["lr"] = rate
         t.optimizer.step()
         t.optimizer.zero_grad()
-        if t.average is not None and t.accelerator.sync_gradients: move_average(t.average, t.plain, config.ema, (t.step + 1) // config.accumulate)
+        if t.average is not None and t.accelerator.sync_gradients:
+            move_average(t.average, t.plain, config.ema, (t.step + 1) // config.accumulate)
     return loss.detach()
 
 # %% ../nbs/lib/53_controlnet_training.ipynb #53-10
 @torch.no_grad()
-def held_out_loss(trainer: ControlNetTrainer, controlnet: nn.Module, pairs: Pairs, batch_size: int = 16) -> float:
+def held_out_loss(
+    trainer: ControlNetTrainer, controlnet: nn.Module, pairs: Pairs, batch_size: int = 16
+) -> float:
     "Mean squared error of the noise that is told, on other pairs than those of the training"
     t, scheduler, count, total = trainer, trainer.base.scheduler, len(pairs.rows), 0.0
     draw = torch.Generator().manual_seed(0)
-    times = (torch.arange(count) * scheduler.config.num_train_timesteps // count)[torch.randperm(count, generator=draw)]
-    noises = torch.randn((count, pairs.latents.shape[2] // 2, *pairs.latents.shape[3:]), generator=draw)
+    times = (torch.arange(count) * scheduler.config.num_train_timesteps // count)[
+        torch.randperm(count, generator=draw)
+    ]
+    noises = torch.randn(
+        (count, pairs.latents.shape[2] // 2, *pairs.latents.shape[3:]), generator=draw
+    )
     for own in np.array_split(np.arange(count), -(-count // batch_size)):
         moments, words, maps = t.fetch(pairs, own, np.zeros(len(own), bool))
         noise, at = noises[own].to(t.device), times[own].to(t.device)
@@ -237,53 +396,113 @@ def held_out_loss(trainer: ControlNetTrainer, controlnet: nn.Module, pairs: Pair
 def training_identity(trainer: ControlNetTrainer, data_hash: str) -> str:
     "SHA-256 over all that decides a training's result, taken before its first step"
     t = trainer
-    digest = hashlib.sha256(json.dumps([asdict(t.config), data_hash, t.pairs.latents.shape, t.base_sha256, hash_weights(t.plain.state_dict()), t.palette.tolist()], sort_keys=True).encode())
-    for array in (t.pairs.rows, t.pairs.maps, t.pairs.prompt, t.pairs.embeddings): digest.update(np.ascontiguousarray(array))
+    digest = hashlib.sha256(
+        json.dumps(
+            [
+                asdict(t.config),
+                data_hash,
+                t.pairs.latents.shape,
+                t.base_sha256,
+                hash_weights(t.plain.state_dict()),
+                t.palette.tolist(),
+            ],
+            sort_keys=True,
+        ).encode()
+    )
+    for array in (t.pairs.rows, t.pairs.maps, t.pairs.prompt, t.pairs.embeddings):
+        digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
+
 
 def save_training(trainer: ControlNetTrainer):
     "Write the checkpoint"
     t = trainer
-    if not t.accelerator.is_main_process: return
+    if not t.accelerator.is_main_process:
+        return
     scaler = t.accelerator.scaler
-    write_checkpoint(t.folder / "checkpoint" / "state.pt", {
-        "identity": t.identity, "step": t.step, "history": t.history, "controlnet": t.plain.state_dict(), "average": t.average.state_dict() if t.average is not None else None,
-        "optimizer": t.optimizer.state_dict(), "scaler": scaler.state_dict() if scaler is not None else None})
+    write_checkpoint(
+        t.folder / "checkpoint" / "state.pt",
+        {
+            "identity": t.identity,
+            "step": t.step,
+            "history": t.history,
+            "controlnet": t.plain.state_dict(),
+            "average": t.average.state_dict() if t.average is not None else None,
+            "optimizer": t.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+        },
+    )
+
 
 def load_training(trainer: ControlNetTrainer):
     "Go on from the checkpoint in the trainer's folder, if it is of the same training; `InputError` if it is damaged"
     t = trainer
-    state = read_checkpoint(t.folder / "checkpoint" / "state.pt", t.identity, t.device, t.accelerator.print)
-    if state is None: return
+    state = read_checkpoint(
+        t.folder / "checkpoint" / "state.pt", t.identity, t.device, t.accelerator.print
+    )
+    if state is None:
+        return
     t.plain.load_state_dict(state["controlnet"])
-    if t.average is not None: t.average.load_state_dict(state["average"])
+    if t.average is not None:
+        t.average.load_state_dict(state["average"])
     t.optimizer.load_state_dict(state["optimizer"])
-    if state["scaler"] is not None: t.accelerator.scaler.load_state_dict(state["scaler"])
+    if state["scaler"] is not None:
+        t.accelerator.scaler.load_state_dict(state["scaler"])
     t.step, t.history = state["step"], state["history"]
     t.accelerator.print(f"resumed after step {t.step} of {t.steps}")
+
 
 def _record(t, losses, started, rate):
     "End a stretch of steps: check it, measure held-out faces if it is time, add a row to the history, write the checkpoint"
     loss = float(t.accelerator.reduce(torch.stack(losses).mean(), "mean"))
     if not np.isfinite(loss) or not all(v.isfinite().all() for v in t.plain.state_dict().values()):
-        raise InputError(f"training stopped: a loss or a weight is not finite before step {t.step}. The last good checkpoint is kept in {t.folder / 'checkpoint'}; lower lr, or use precision \"bf16\" instead of \"fp16\", and start again")
+        raise InputError(
+            f'training stopped: a loss or a weight is not finite before step {t.step}. The last good checkpoint is kept in {t.folder / "checkpoint"}; lower lr, or use precision "bf16" instead of "fp16", and start again'
+        )
     seconds = time.time() - started
     due = t.step == t.steps or (t.validate_every and t.step % t.validate_every < len(losses))
-    held_out = float(t.validate(t.result.eval(), t.step)) if t.validate and due and t.accelerator.is_main_process else float("nan")
+    held_out = (
+        float(t.validate(t.result.eval(), t.step))
+        if t.validate and due and t.accelerator.is_main_process
+        else float("nan")
+    )
     t.plain.train()
-    t.history.append({"step": t.step, "loss": loss, "valid_loss": held_out, "lr": rate, "seconds": seconds})
+    t.history.append(
+        {"step": t.step, "loss": loss, "valid_loss": held_out, "lr": rate, "seconds": seconds}
+    )
     save_training(t)
 
-def fit(trainer: ControlNetTrainer) -> pd.DataFrame: # the history, see `records.DIFFUSION_HISTORY`
+
+def fit(trainer: ControlNetTrainer) -> pd.DataFrame:  # the history, see `records.DIFFUSION_HISTORY`
     "Train to the last step, with a checkpoint now and then, at most `checkpoint_every` steps apart; write the history"
     t, config = trainer, trainer.config
     load_training(t)
     losses, started, ordered, main = [], time.time(), None, t.accelerator.is_main_process
-    with tqdm(total=t.steps, initial=t.step, desc=f"controlnet seed {config.seed}", unit="step", mininterval=5, disable=not t.progress or not main) as bar:
+    with tqdm(
+        total=t.steps,
+        initial=t.step,
+        desc=f"controlnet seed {config.seed}",
+        unit="step",
+        mininterval=5,
+        disable=not t.progress or not main,
+    ) as bar:
         while t.step < t.steps:
             epoch, within = divmod(t.step, t.steps_per_epoch)
-            if epoch != ordered: order, ordered = epoch_order(np.arange(len(t.pairs.rows)), None, config.seed, epoch, config.batch_size, config.accumulate), epoch
-            rate = float(learning_rate(config, t.step // config.accumulate, t.steps // config.accumulate))
+            if epoch != ordered:
+                order, ordered = (
+                    epoch_order(
+                        np.arange(len(t.pairs.rows)),
+                        None,
+                        config.seed,
+                        epoch,
+                        config.batch_size,
+                        config.accumulate,
+                    ),
+                    epoch,
+                )
+            rate = float(
+                learning_rate(config, t.step // config.accumulate, t.steps // config.accumulate)
+            )
             losses.append(controlnet_step(t, order[within], derive_seed(config.seed, t.step), rate))
             t.step += 1
             bar.update()
@@ -292,6 +511,7 @@ def fit(trainer: ControlNetTrainer) -> pd.DataFrame: # the history, see `records
                 bar.set_postfix(loss=f"{t.history[-1]['loss']:.3f}")
                 losses, started = [], time.time()
     history = pd.DataFrame(t.history)
-    if main: write_table(history, t.folder / "history.parquet", DIFFUSION_HISTORY)
+    if main:
+        write_table(history, t.folder / "history.parquet", DIFFUSION_HISTORY)
     t.accelerator.end_training()
     return history

@@ -17,84 +17,168 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .operations import gan_scale, gpu_hours, job_count, known_card, stage_operations
-from .profiles import computing_stages, count_faces, face_count, stage_parameters, stage_resources, workflow_stages
+from fairparse.profiles import (
+    computing_stages,
+    count_faces,
+    face_count,
+    stage_parameters,
+    stage_resources,
+    workflow_stages,
+)
 from .runs import InputError, available_cores, find_root, read_json
 
 # %% ../nbs/lib/94_costs.ipynb #94-05
 @dataclass
 class Job:
     "A job that Snakemake would run"
+
     stage: str
     inputs: list = field(default_factory=list)
     outputs: list = field(default_factory=list)
-    reasons: list = field(default_factory=list) # "Missing output files", "Code has changed since last execution", …
+    reasons: list = field(
+        default_factory=list
+    )  # "Missing output files", "Code has changed since last execution", …
     threads: int = 1
 
-def read_plan(text: str) -> list: # of `Job`, in Snakemake's order, without rule `all`
+
+def read_plan(text: str) -> list:  # of `Job`, in Snakemake's order, without rule `all`
     "Jobs of a dry run's output; `InputError` if its own count differs"
     jobs, job = [], None
     for line in text.splitlines():
-        if found := re.match(r"(?:local)?(?:rule|checkpoint) (\w+):$", line): jobs.append(job := Job(found[1]))
-        elif not line.startswith("    "): job = None
+        if found := re.match(r"(?:local)?(?:rule|checkpoint) (\w+):$", line):
+            jobs.append(job := Job(found[1]))
+        elif not line.startswith("    "):
+            job = None
         elif job and (found := re.match(r"    (input|output|reason|threads): (.*)", line)):
             key, value = found.groups()
-            if key == "threads": job.threads = int(value)
-            elif key == "reason": job.reasons = list(dict.fromkeys(re.split(r":|\(|<", reason)[0].strip() for reason in value.split("; ")))
-            else: setattr(job, f"{key}s", re.sub(r" \(.*?\)", "", value).split(", "))
-    table = re.search(r"^Job stats:\njob +count\n[- ]+\n(.*?)^total +(\d+)", text, re.MULTILINE | re.DOTALL)
+            if key == "threads":
+                job.threads = int(value)
+            elif key == "reason":
+                job.reasons = list(
+                    dict.fromkeys(
+                        re.split(r":|\(|<", reason)[0].strip() for reason in value.split("; ")
+                    )
+                )
+            else:
+                setattr(job, f"{key}s", re.sub(r" \(.*?\)", "", value).split(", "))
+    table = re.search(
+        r"^Job stats:\njob +count\n[- ]+\n(.*?)^total +(\d+)", text, re.MULTILINE | re.DOTALL
+    )
     counted = dict(re.findall(r"^(\w+) +(\d+)", table[1], re.MULTILINE)) if table else {}
     if {stage: str(n) for stage, n in Counter(job.stage for job in jobs).items()} != counted:
-        raise InputError(f"Snakemake's dry run is not understood: {len(jobs)} jobs were read, its own table says {counted or 'nothing'}; run it without --dry-run, or install the versions of requirements.lock")
+        raise InputError(
+            f"Snakemake's dry run is not understood: {len(jobs)} jobs were read, its own table says {counted or 'nothing'}; run it without --dry-run, or install the versions of requirements.lock"
+        )
     return [job for job in jobs if job.stage != "all"]
 
-def plan(command: list, # of a dry run, see `engine.workflow_command`
-        ) -> list:
+
+def plan(
+    command: list,  # of a dry run, see `engine.workflow_command`
+) -> list:
     "Jobs that Snakemake would run; `InputError` with its own message if it refuses"
-    done = subprocess.run(command, cwd=find_root(), stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode: raise InputError("Snakemake refuses: " + (done.stderr or done.stdout).strip()[-3000:])
+    done = subprocess.run(
+        command, cwd=find_root(), stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise InputError("Snakemake refuses: " + (done.stderr or done.stdout).strip()[-3000:])
     return read_plan(done.stdout + "\n" + done.stderr)
 
 # %% ../nbs/lib/94_costs.ipynb #94-08
-def job_work(stage: str, own: dict, n: int, pixels: int) -> float: # own: all parameters of the job; n: faces; pixels: of a face
+def job_work(
+    stage: str, own: dict, n: int, pixels: int
+) -> float:  # own: all parameters of the job; n: faces; pixels: of a face
     "Amount of work of one job, comparable between runs of one stage only; 1 where it hardly changes"
-    if stage in ("prepare", "score"): return n * pixels
-    if stage in ("train", "gan"): return n * pixels * own["epochs"]
-    if stage == "controlnet": return own["max_steps"] * own["batch_size"] or n * own["epochs"]
-    if stage == "sweep": return n * pixels * (1 + (len(own["perturbations"]) or 6) * len(own["severities"]))
-    if stage == "classifier": return own["epochs"] * own["count"] * own["size"] ** 2
-    if stage == "latents": return own["draws"]
-    if stage == "guide": return own["calibration"] + own["fresh"] + own["collect"]
-    if stage == "audit_parser": return len(own["seeds"]) * len(own["arms"]) * own["epochs"] * ((own["base_count"] if own["world"] == "procedural" else n) + own["added"])
+    if stage in ("prepare", "score"):
+        return n * pixels
+    if stage in ("train", "gan"):
+        return n * pixels * own["epochs"]
+    if stage == "controlnet":
+        return own["max_steps"] * own["batch_size"] or n * own["epochs"]
+    if stage == "sweep":
+        return n * pixels * (1 + (len(own["perturbations"]) or 6) * len(own["severities"]))
+    if stage == "classifier":
+        return own["epochs"] * own["count"] * own["size"] ** 2
+    if stage == "latents":
+        return own["draws"]
+    if stage == "guide":
+        return own["calibration"] + own["fresh"] + own["collect"]
+    if stage == "audit_parser":
+        return (
+            len(own["seeds"])
+            * len(own["arms"])
+            * own["epochs"]
+            * ((own["base_count"] if own["world"] == "procedural" else n) + own["added"])
+        )
     return 1
+
 
 def stage_work(stage: str, profile: dict, faces: int | None = None) -> float:
     "Work of one job of a profile's stage, on average over its jobs"
-    own, n, pixels = stage_parameters(profile, stage), face_count(profile, faces), stage_parameters(profile, "prepare")["size"] ** 2
+    own, n, pixels = (
+        stage_parameters(profile, stage),
+        face_count(profile, faces),
+        stage_parameters(profile, "prepare")["size"] ** 2,
+    )
     each = (profile.get("classifiers") or {}).values() if stage == "classifier" else ()
-    parts = [job_work(stage, {**own, **(classifier or {})}, n, pixels) for classifier in each] or [job_work(stage, own, n, pixels)]
+    parts = [job_work(stage, {**own, **(classifier or {})}, n, pixels) for classifier in each] or [
+        job_work(stage, own, n, pixels)
+    ]
     return sum(parts) / len(parts)
 
 # %% ../nbs/lib/94_costs.ipynb #94-09
-def measured_costs(out: str | Path,  # an output folder with executed notebooks
-                  ): # -> pandas.DataFrame
+def measured_costs(
+    out: str | Path,  # an output folder with executed notebooks
+):  # -> pandas.DataFrame
     "A row a stage: jobs, median and total seconds, mean work of a job, faces, device; no rows if nothing was executed there; `InputError` for a damaged notebook or record"
     import pandas as pd
+
     out, found = Path(out), defaultdict(list)
     stages, faces = workflow_stages(), _face_set(out)
     stage_of = {notebook: stage for stage, notebook in stages.items()}
     for path in sorted(path for path in out.rglob("*.ipynb") if path.stem in stage_of):
-        try: timing = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("papermill") or {}
-        except (ValueError, KeyError) as error: raise InputError(f"{path} is no notebook ({error}): delete it, the next run makes it again") from error
-        if not timing.get("duration") or timing.get("exception"): continue
+        try:
+            timing = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("papermill") or {}
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"{path} is no notebook ({error}): delete it, the next run makes it again"
+            ) from error
+        if not timing.get("duration") or timing.get("exception"):
+            continue
         stage, record = stage_of[path.stem], path.parent / "run.json"
         own = {**stage_parameters({}, stage), **(timing.get("parameters") or {})}
         device = read_json(record).get("device", "cpu") if record.is_file() else "cpu"
-        found[stage].append((timing["duration"], job_work(stage, own, faces["count"], faces["size"] ** 2), device))
+        found[stage].append(
+            (timing["duration"], job_work(stage, own, faces["count"], faces["size"] ** 2), device)
+        )
     rows = []
     for stage in (stage for stage in stages if stage in found):
         seconds, work, devices = zip(*found[stage])
-        rows.append([out.name, stage, len(seconds), round(pd.Series(seconds).median(), 1), round(sum(seconds), 1), sum(work) / len(work), faces["count"], "/".join(sorted(set(devices)))])
-    return pd.DataFrame(rows, columns=["profile", "stage", "jobs", "seconds_median", "seconds_total", "work", "faces", "device"])
+        rows.append(
+            [
+                out.name,
+                stage,
+                len(seconds),
+                round(pd.Series(seconds).median(), 1),
+                round(sum(seconds), 1),
+                sum(work) / len(work),
+                faces["count"],
+                "/".join(sorted(set(devices))),
+            ]
+        )
+    return pd.DataFrame(
+        rows,
+        columns=[
+            "profile",
+            "stage",
+            "jobs",
+            "seconds_median",
+            "seconds_total",
+            "work",
+            "faces",
+            "device",
+        ],
+    )
+
 
 def _face_set(out):
     "Count and side of the run's faces; the notebook's defaults where it has none"
@@ -102,84 +186,206 @@ def _face_set(out):
     return {**stage_parameters({}, "prepare"), **(read_json(record) if record.is_file() else {})}
 
 # %% ../nbs/lib/94_costs.ipynb #94-12
-START = 2.5 # seconds
-_weights = {"resnet34": 24.4e6, "tu-tf_efficientnet_lite0": 5.6e6, "tu-mobilenetv3_small_050": 0.6e6} # of U-Nets with these encoders
+START = 2.5  # seconds
+_weights = {
+    "resnet34": 24.4e6,
+    "tu-tf_efficientnet_lite0": 5.6e6,
+    "tu-mobilenetv3_small_050": 0.6e6,
+}  # of U-Nets with these encoders
 
-def gpu_memory(profile: dict) -> dict: # stage -> GB
+
+def gpu_memory(profile: dict) -> dict:  # stage -> GB
     "What a job of each stage needs of a card, a fifth left free"
     train, found = stage_parameters(profile, "train"), {}
     scale = (stage_parameters(profile, "prepare")["size"] / 256) ** 2
-    found["train"] = found["sweep"] = found["audit_parser"] = 16e-9 * _weights.get(train["encoder"], 25e6) + 0.06 * scale * train["batch_size"] + 1
-    if "gan" in profile: found["gan"] = 16e-9 * 188e6 * gan_scale(profile) + 0.2 * scale * stage_parameters(profile, "gan")["batch_size"] + 1
+    found["train"] = found["sweep"] = found["audit_parser"] = (
+        16e-9 * _weights.get(train["encoder"], 25e6) + 0.06 * scale * train["batch_size"] + 1
+    )
+    if "gan" in profile:
+        found["gan"] = (
+            16e-9 * 188e6 * gan_scale(profile)
+            + 0.2 * scale * stage_parameters(profile, "gan")["batch_size"]
+            + 1
+        )
     if "controlnet" in profile:
         own = stage_parameters(profile, "controlnet")
-        found["controlnet"] = 9.1 + own["batch_size"] * (own["size"] / 512) ** 2 * (0.24 if own["training"].get("checkpointing") else 0.91)
+        found["controlnet"] = 9.1 + own["batch_size"] * (own["size"] / 512) ** 2 * (
+            0.24 if own["training"].get("checkpointing") else 0.91
+        )
         found["score"] = 8
-    if "latents" in profile: found |= {"classifier": 9, "latents": 8, "guide": 9, "label": 4}
+    if "latents" in profile:
+        found |= {"classifier": 9, "latents": 8, "guide": 9, "label": 4}
     return {stage: round(1.25 * gigabytes, 1) for stage, gigabytes in found.items()}
 
-def expected_disk(profile: dict, faces: int | None = None) -> list: # of dicts: stage, gb_low, gb_high, what
+
+def expected_disk(
+    profile: dict, faces: int | None = None
+) -> list:  # of dicts: stage, gb_low, gb_high, what
     "What a whole run of the profile leaves on the disk"
     n, size = face_count(profile, faces), stage_parameters(profile, "prepare")["size"]
-    train, seeds, objectives = stage_parameters(profile, "train"), len(profile["seeds"]), len(profile["objectives"])
+    train, seeds, objectives = (
+        stage_parameters(profile, "train"),
+        len(profile["seeds"]),
+        len(profile["objectives"]),
+    )
     face, parser = 4 * size**2, 4 * _weights.get(train["encoder"], 25e6)
-    def row(stage, low, high, what): return {"stage": stage, "gb_low": low / 1e9, "gb_high": high / 1e9, "what": what}
-    rows = [row("prepare", n * face, n * face, f"face set: {n} faces of {size} px"), row("train", 2 * parser * seeds * objectives, (6 * parser + 5e6) * seeds * objectives, "parsers and checkpoints"),
-            row("sweep", 0, 2e6 * seeds * objectives, "counts and examples")]
+
+    def row(stage, low, high, what):
+        return {"stage": stage, "gb_low": low / 1e9, "gb_high": high / 1e9, "what": what}
+
+    rows = [
+        row("prepare", n * face, n * face, f"face set: {n} faces of {size} px"),
+        row(
+            "train",
+            2 * parser * seeds * objectives,
+            (6 * parser + 5e6) * seeds * objectives,
+            "parsers and checkpoints",
+        ),
+        row("sweep", 0, 2e6 * seeds * objectives, "counts and examples"),
+    ]
     if "gan" in profile:
         gan = stage_parameters(profile, "gan")
-        jobs, paint = job_count("gan", profile), 4 * (182.5e6 * gan_scale(profile) if gan["downsamplings"] == 4 else 0.8e6)
-        rows += [row("gan", jobs * paint, jobs * (5 * paint + 2e6), "generators and checkpoints"), row("score", 0, 5e6 * (objectives + 1), "scores, features and examples")]
+        jobs, paint = (
+            job_count("gan", profile),
+            4 * (182.5e6 * gan_scale(profile) if gan["downsamplings"] == 4 else 0.8e6),
+        )
+        rows += [
+            row("gan", jobs * paint, jobs * (5 * paint + 2e6), "generators and checkpoints"),
+            row("score", 0, 5e6 * (objectives + 1), "scores, features and examples"),
+        ]
     if "controlnet" in profile:
         own, jobs = stage_parameters(profile, "controlnet"), job_count("controlnet", profile)
         net = 4 * (1.1e6 if own["controlnet"] == "standin" else 361.3e6)
         cache = 2 * n * 8 * ((own["size"] or size) // 8) ** 2 * 2
-        rows.append(row("controlnet", jobs * net + cache / 2, jobs * 5 * net + cache, "ControlNets, checkpoints and cached latents"))
+        rows.append(
+            row(
+                "controlnet",
+                jobs * net + cache / 2,
+                jobs * 5 * net + cache,
+                "ControlNets, checkpoints and cached latents",
+            )
+        )
     if "latents" in profile:
-        latents, audit = stage_parameters(profile, "latents"), stage_parameters(profile, "audit_parser")
-        side = latents["picture_size"] or {"standin": 32, "dcgan": 64}.get(latents["generator"], 1024)
-        kept, trainings = min(latents["draws"], 5 * latents["per_group"]), len(audit["arms"]) * len(audit["seeds"])
+        latents, audit = (
+            stage_parameters(profile, "latents"),
+            stage_parameters(profile, "audit_parser"),
+        )
+        side = latents["picture_size"] or {"standin": 32, "dcgan": 64}.get(
+            latents["generator"], 1024
+        )
+        kept, trainings = (
+            min(latents["draws"], 5 * latents["per_group"]),
+            len(audit["arms"]) * len(audit["seeds"]),
+        )
         base = audit["base_count"] if audit["world"] == "procedural" else n
-        rows += [row("latents", kept * 3 * side**2 / 2, kept * (3 * side**2 + 4096), "kept draws"), row("label", 0, 5 * stage_parameters(profile, "label")["count"] * 6 * side**2, "balanced faces"),
-                 row("classifier", 2e7, len(profile["classifiers"]) * 3 * 4 * 138e6 if "vgg16" in str(profile.get("classifier")) else 1e8, "classifiers"),
-                 row("audit_parser", trainings * 2 * parser, trainings * (6 * parser + (base + audit["added"]) * (4 * audit["size"] ** 2 if audit["world"] == "procedural" else face)), "face sets and parsers of the loop")]
+        rows += [
+            row("latents", kept * 3 * side**2 / 2, kept * (3 * side**2 + 4096), "kept draws"),
+            row(
+                "label",
+                0,
+                5 * stage_parameters(profile, "label")["count"] * 6 * side**2,
+                "balanced faces",
+            ),
+            row(
+                "classifier",
+                2e7,
+                len(profile["classifiers"]) * 3 * 4 * 138e6
+                if "vgg16" in str(profile.get("classifier"))
+                else 1e8,
+                "classifiers",
+            ),
+            row(
+                "audit_parser",
+                trainings * 2 * parser,
+                trainings
+                * (
+                    6 * parser
+                    + (base + audit["added"])
+                    * (4 * audit["size"] ** 2 if audit["world"] == "procedural" else face)
+                ),
+                "face sets and parsers of the loop",
+            ),
+        ]
     return rows
 
-def ram_asked(profile: dict, stages: list) -> dict: # stage -> GB, of those that ask for it
-    "Main memory that a job of each stage asks for"
-    return {stage: stage_resources(profile, stage)["mem_mb"] / 1e3 for stage in computing_stages() if stage in stages}
 
-def profile_costs(profile: dict,
-                  stages: list,             # that it has
-                  faces: int | None = None, # of the data, None: CelebAMask-HQ's 30,000
-                 ) -> list: # of dicts: stage, jobs, gpu_hours_low, gpu_hours_high, gpu_gb, ram_gb, disk_gb_low, disk_gb_high
+def ram_asked(profile: dict, stages: list) -> dict:  # stage -> GB, of those that ask for it
+    "Main memory that a job of each stage asks for"
+    return {
+        stage: stage_resources(profile, stage)["mem_mb"] / 1e3
+        for stage in computing_stages()
+        if stage in stages
+    }
+
+
+def profile_costs(
+    profile: dict,
+    stages: list,  # that it has
+    faces: int | None = None,  # of the data, None: CelebAMask-HQ's 30,000
+) -> list:  # of dicts: stage, jobs, gpu_hours_low, gpu_hours_high, gpu_gb, ram_gb, disk_gb_low, disk_gb_high
     "What a whole run of a profile on GPUs asks for, without looking at data or weights; stages that ask for nothing are left out"
-    card, disk, graphics, ram = known_card()[0], {row["stage"]: row for row in expected_disk(profile, faces)}, gpu_memory(profile), ram_asked(profile, stages)
+    card, disk, graphics, ram = (
+        known_card()[0],
+        {row["stage"]: row for row in expected_disk(profile, faces)},
+        gpu_memory(profile),
+        ram_asked(profile, stages),
+    )
     rows = []
     for stage in ram:
         low, high = gpu_hours(stage, profile, faces, card)
         space, jobs = disk.get(stage, {"gb_low": 0, "gb_high": 0}), job_count(stage, profile)
-        rows.append({"stage": stage, "jobs": jobs, "gpu_hours_low": jobs * low, "gpu_hours_high": jobs * high, "gpu_gb": graphics.get(stage, 0) if high else 0, "ram_gb": ram[stage], "disk_gb_low": space["gb_low"], "disk_gb_high": space["gb_high"]})
+        rows.append(
+            {
+                "stage": stage,
+                "jobs": jobs,
+                "gpu_hours_low": jobs * low,
+                "gpu_hours_high": jobs * high,
+                "gpu_gb": graphics.get(stage, 0) if high else 0,
+                "ram_gb": ram[stage],
+                "disk_gb_low": space["gb_low"],
+                "disk_gb_high": space["gb_high"],
+            }
+        )
     return rows
 
-def print_costs(rows: list, faces: int): # of `profile_costs`; faces: that it was computed for
+
+def print_costs(rows: list, faces: int):  # of `profile_costs`; faces: that it was computed for
     "The table of a profile's costs"
-    def total(key): return sum(row[key] for row in rows)
-    print(f"  what a whole run costs, computed for {faces:,} faces (nbs/lib/94_operations.ipynb has the assumptions):\n    {'stage':13} {'jobs':>4} {'GPU hours':>15} {'GPU GB':>7} {'RAM GB':>7} {'disk GB':>15}")
-    for row in rows: print("    {stage:13} {jobs:4} {gpu_hours_low:6.1f} to {gpu_hours_high:5.1f} {gpu_gb:7.1f} {ram_gb:7.0f} {disk_gb_low:6.1f} to {disk_gb_high:5.1f}".format(**row))
+
+    def total(key):
+        return sum(row[key] for row in rows)
+
+    print(
+        f"  what a whole run costs, computed for {faces:,} faces (nbs/lib/94_operations.ipynb has the assumptions):\n    {'stage':13} {'jobs':>4} {'GPU hours':>15} {'GPU GB':>7} {'RAM GB':>7} {'disk GB':>15}"
+    )
+    for row in rows:
+        print(
+            "    {stage:13} {jobs:4} {gpu_hours_low:6.1f} to {gpu_hours_high:5.1f} {gpu_gb:7.1f} {ram_gb:7.0f} {disk_gb_low:6.1f} to {disk_gb_high:5.1f}".format(
+                **row
+            )
+        )
     said = f"in all: {total('gpu_hours_low'):.0f} to {total('gpu_hours_high'):.0f} GPU hours on one {known_card()[1]}, {max(row['gpu_gb'] for row in rows):.0f} GB of its memory and {max(row['ram_gb'] for row in rows):.0f} GB of main memory for the largest job, {total('disk_gb_low'):.0f} to {total('disk_gb_high'):.0f} GB of disk"
     print(*textwrap.wrap(said, 100, initial_indent="    ", subsequent_indent="      "), sep="\n")
 
 # %% ../nbs/lib/94_costs.ipynb #94-15
-MARGINS = {"this folder": (0.8, 1.3), "published": (0.6, 1.7), "published, another profile": (0.3, 4.0)} # a range around a measured time: assumed
+MARGINS = {
+    "this folder": (0.8, 1.3),
+    "published": (0.6, 1.7),
+    "published, another profile": (0.3, 4.0),
+}  # a range around a measured time: assumed
 
-def published_costs(): # -> pandas.DataFrame or None
+
+def published_costs():  # -> pandas.DataFrame or None
     "The published measurements, None before the first `fairparse publish`"
     import pandas as pd
+
     path = find_root() / "outputs" / "published" / "costs.csv"
     return pd.read_csv(path) if path.is_file() else None
 
-def expected_seconds(stages: list, profile: dict, name: str, out: str | Path | None = None, faces: int | None = None) -> dict: # stage -> (low, high, source) of one job
+
+def expected_seconds(
+    stages: list, profile: dict, name: str, out: str | Path | None = None, faces: int | None = None
+) -> dict:  # stage -> (low, high, source) of one job
     "Expected seconds of one job of each stage, from measurements; stages that nobody measured are left out"
     sources = [("this folder", measured_costs(out))] if out and Path(out).is_dir() else []
     if (published := published_costs()) is not None:
@@ -189,19 +395,33 @@ def expected_seconds(stages: list, profile: dict, name: str, out: str | Path | N
     for stage in stages:
         for source, table in sources:
             rows = table[table.stage == stage]
-            if stage in found or not len(rows): continue
+            if stage in found or not len(rows):
+                continue
             row, margin = rows.iloc[0], MARGINS[source]
-            each = row.seconds_total / row.jobs * stage_work(stage, profile, faces) / row.work + START
+            each = (
+                row.seconds_total / row.jobs * stage_work(stage, profile, faces) / row.work + START
+            )
             found[stage] = (margin[0] * each, margin[1] * each, source)
     return found
 
-def bound_time(jobs: list, seconds: dict, cores: int) -> tuple: # jobs of `read_plan`; stage -> seconds of a job; (low, high)
+
+def bound_time(
+    jobs: list, seconds: dict, cores: int
+) -> tuple:  # jobs of `read_plan`; stage -> seconds of a job; (low, high)
     "Bounds of the time that the jobs take on `cores`"
     made, chain = {output: k for k, job in enumerate(jobs) for output in job.outputs}, {}
+
     def longest(k):
-        if k not in chain: chain[k] = seconds.get(jobs[k].stage, 0) + max((longest(made[i]) for i in jobs[k].inputs if i in made), default=0)
+        if k not in chain:
+            chain[k] = seconds.get(jobs[k].stage, 0) + max(
+                (longest(made[i]) for i in jobs[k].inputs if i in made), default=0
+            )
         return chain[k]
-    work, path = sum(seconds.get(job.stage, 0) for job in jobs) / cores, max(map(longest, range(len(jobs))), default=0)
+
+    work, path = (
+        sum(seconds.get(job.stage, 0) for job in jobs) / cores,
+        max(map(longest, range(len(jobs))), default=0),
+    )
     return max(work, path), work + (1 - 1 / cores) * path
 
 # %% ../nbs/lib/94_costs.ipynb #94-17
@@ -210,45 +430,113 @@ def _span(low, high):
     unit, per = next((u for u in (("h", 3600), ("min", 60)) if high >= u[1]), ("s", 1))
     return f"{low / per:.{int(low < 10 * per)}f} to {high / per:.{int(high < 10 * per)}f} {unit}"
 
+
 def _why(jobs):
     "The reasons of a stage's jobs, the telling ones first"
     counts = Counter(reason for job in jobs for reason in job.reasons)
     counts.pop("Input files updated by another job", 0)
-    told = [reason.lower() + (f" ({n} of {len(jobs)})" if n < len(jobs) else "") for reason, n in counts.most_common()]
+    told = [
+        reason.lower() + (f" ({n} of {len(jobs)})" if n < len(jobs) else "")
+        for reason, n in counts.most_common()
+    ]
     return "; ".join(told) or "follows from what it reads"
+
 
 def _stage_table(stages, seconds, disk, what):
     "Print a line a stage"
     print(f"\n{'stage':18} {'jobs':>4}  {what:18} disk")
     for stage, own in stages.items():
         low, high = (seconds.get(stage, (0, 0))[k] * len(own) for k in (0, 1))
-        space = f"{disk[stage]['gb_low']:.1f} to {disk[stage]['gb_high']:.1f} GB" if stage in disk and disk[stage]["gb_high"] > 0.05 else ""
+        space = (
+            f"{disk[stage]['gb_low']:.1f} to {disk[stage]['gb_high']:.1f} GB"
+            if stage in disk and disk[stage]["gb_high"] > 0.05
+            else ""
+        )
         print(f"{stage:18} {len(own):4}  {_span(low, high) if high else '':18} {space}".rstrip())
 
-def print_plan(jobs: list, profile: dict, name: str, out: str | Path, cores: int, faces: int | None = None): # jobs of `plan`; name: the profile's; faces: of the data, None: not known
+
+def print_plan(
+    jobs: list, profile: dict, name: str, out: str | Path, cores: int, faces: int | None = None
+):  # jobs of `plan`; name: the profile's; faces: of the data, None: not known
     "Print what would run and what it is expected to cost, then why"
-    if not jobs: return print(f"nothing to do: everything in {out} is there and up to date")
-    stages = {stage: [job for job in jobs if job.stage == stage] for stage in workflow_stages() if any(job.stage == stage for job in jobs)}
-    on_gpu, (card, card_words), known = bool(profile["resources"].get("gpu")), known_card(), expected_seconds(list(stages), profile, name, out, faces)
+    if not jobs:
+        return print(f"nothing to do: everything in {out} is there and up to date")
+    stages = {
+        stage: [job for job in jobs if job.stage == stage]
+        for stage in workflow_stages()
+        if any(job.stage == stage for job in jobs)
+    }
+    on_gpu, (card, card_words), known = (
+        bool(profile["resources"].get("gpu")),
+        known_card(),
+        expected_seconds(list(stages), profile, name, out, faces),
+    )
     disk = {row["stage"]: row for row in expected_disk(profile, faces) if row["stage"] in stages}
-    if on_gpu: known = {stage: tuple(3600 * hours for hours in gpu_hours(stage, profile, faces, card)) + ("a formula",) for stage in stages if stage_operations(stage, profile, faces)} | {stage: row for stage, row in known.items() if row[2] == "this folder"}
+    if on_gpu:
+        known = {
+            stage: tuple(3600 * hours for hours in gpu_hours(stage, profile, faces, card))
+            + ("a formula",)
+            for stage in stages
+            if stage_operations(stage, profile, faces)
+        } | {stage: row for stage, row in known.items() if row[2] == "this folder"}
     print(f"{len(jobs)} jobs would run in {out} (estimates, not promises)")
     _stage_table(stages, known, disk, "GPU time" if on_gpu else "core time")
     seconds = [{stage: row[k] for stage, row in known.items()} for k in (0, 1)]
-    sources, unknown = " and ".join(sorted({row[2] for row in known.values()})), [stage for stage in stages if stage not in known]
+    sources, unknown = (
+        " and ".join(sorted({row[2] for row in known.values()})),
+        [stage for stage in stages if stage not in known],
+    )
     if on_gpu:
         low, high = (sum(part.get(job.stage, 0) for job in jobs) for part in seconds)
-        print(f"\nin all: {_span(low, high)} of GPU time on one {card_words}, with {max(gpu_memory(profile).values()):.0f} GB or more, from {sources} (assumptions: nbs/lib/94_costs.ipynb and 94_operations.ipynb)")
-    elif known: print(f"\nin all: {_span(bound_time(jobs, seconds[0], cores)[0], bound_time(jobs, seconds[1], cores)[1])} on {cores} cores, from times measured in: {sources}" + (f"; not counted, because nobody measured them: {', '.join(unknown)}" if unknown else ""))
-    else: print("\nin all: not known, for nobody measured it (outputs/published/costs.csv is not there)")
-    if ram := ram_asked(profile, list(stages)): print(f"memory: {max(ram.values()):g} GB for " + (f"the largest job ({max(ram, key=ram.get)})" if min(ram.values()) < max(ram.values()) else "a job"))
-    print(f"disk, when all is there: {sum(row['gb_low'] for row in disk.values()):.1f} to {sum(row['gb_high'] for row in disk.values()):.1f} GB\n\nwhy:")
-    reasons = {stage: (_why(own), sum((Path(out) / job.outputs[0]).exists() for job in own if job.outputs)) for stage, own in stages.items()}
+        print(
+            f"\nin all: {_span(low, high)} of GPU time on one {card_words}, with {max(gpu_memory(profile).values()):.0f} GB or more, from {sources} (assumptions: nbs/lib/94_costs.ipynb and 94_operations.ipynb)"
+        )
+    elif known:
+        print(
+            f"\nin all: {_span(bound_time(jobs, seconds[0], cores)[0], bound_time(jobs, seconds[1], cores)[1])} on {cores} cores, from times measured in: {sources}"
+            + (
+                f"; not counted, because nobody measured them: {', '.join(unknown)}"
+                if unknown
+                else ""
+            )
+        )
+    else:
+        print(
+            "\nin all: not known, for nobody measured it (outputs/published/costs.csv is not there)"
+        )
+    if ram := ram_asked(profile, list(stages)):
+        print(
+            f"memory: {max(ram.values()):g} GB for "
+            + (
+                f"the largest job ({max(ram, key=ram.get)})"
+                if min(ram.values()) < max(ram.values())
+                else "a job"
+            )
+        )
+    print(
+        f"disk, when all is there: {sum(row['gb_low'] for row in disk.values()):.1f} to {sum(row['gb_high'] for row in disk.values()):.1f} GB\n\nwhy:"
+    )
+    reasons = {
+        stage: (_why(own), sum((Path(out) / job.outputs[0]).exists() for job in own if job.outputs))
+        for stage, own in stages.items()
+    }
     for reason in dict.fromkeys(reason for reason, _ in reasons.values()):
-        names = [stage + (f" ({there} of {len(stages[stage])} there now)" if there else "") for stage, (own, there) in reasons.items() if own == reason]
-        print(*textwrap.wrap(f"{reason}: {', '.join(names)}", 110, initial_indent="  ", subsequent_indent="    "), sep="\n")
+        names = [
+            stage + (f" ({there} of {len(stages[stage])} there now)" if there else "")
+            for stage, (own, there) in reasons.items()
+            if own == reason
+        ]
+        print(
+            *textwrap.wrap(
+                f"{reason}: {', '.join(names)}", 110, initial_indent="  ", subsequent_indent="    "
+            ),
+            sep="\n",
+        )
 
-def dry_run(command: list, record: dict, name: str, out: str | Path, cores: int | None = None): # command: of Snakemake; record: from `profiles.plan_run`; name: the profile's; cores None: all
+
+def dry_run(
+    command: list, record: dict, name: str, out: str | Path, cores: int | None = None
+):  # command: of Snakemake; record: from `profiles.plan_run`; name: the profile's; cores None: all
     "What `fairparse reproduce --dry-run` prints"
     folders = [record["data_folder"], *record["extra"]] if record["data_folder"] else []
     print_plan(plan(command), record, name, out, cores or available_cores(), count_faces(folders))

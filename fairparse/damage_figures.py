@@ -21,125 +21,262 @@ from .records import parse_setting, read_arrays, setting_name
 from .runs import InputError
 
 # %% ../nbs/lib/87_damage_figures.ipynb #87-05
-def read_examples(sweep: str | Path,  # folder with {parser}/seed{seed}/examples.npz
-                  parsers: list, seed: int,
-                  settings: list,     # (perturbation, severity) pairs in the order of rows
-                  faces_shown: int = 1) -> dict: # settings (K,) names; images (K, F, H, W, 3); truth (F, H, W); ids (F,); maps: parser -> (K, F, H, W)
+def read_examples(
+    sweep: str | Path,  # folder with {parser}/seed{seed}/examples.npz
+    parsers: list,
+    seed: int,
+    settings: list,  # (perturbation, severity) pairs in the order of rows
+    faces_shown: int = 1,
+) -> dict:  # settings (K,) names; images (K, F, H, W, 3); truth (F, H, W); ids (F,); maps: parser -> (K, F, H, W)
     "The first faces of the examples; `InputError` if a setting or face is missing or the parsers saw different pictures"
-    wanted, found, first = [setting_name(name, float(severity)) for name, severity in settings], {}, None
+    wanted, found, first = (
+        [setting_name(name, float(severity)) for name, severity in settings],
+        {},
+        None,
+    )
     for parser in parsers:
         path = Path(sweep) / parser / f"seed{seed}" / "examples.npz"
         arrays = read_arrays(path, "images", "maps", "truth", "settings", "ids")
         missing = [name for name in wanted if name not in arrays["settings"]]
-        if missing: raise InputError(f"{path} has no examples of {missing}: it has {list(map(str, arrays['settings']))}; name them in `examples` of the sweep")
-        if not 1 <= faces_shown <= len(arrays["ids"]): raise InputError(f"{path} has {len(arrays['ids'])} faces: faces_shown={faces_shown} cannot be shown")
+        if missing:
+            raise InputError(
+                f"{path} has no examples of {missing}: it has {list(map(str, arrays['settings']))}; name them in `examples` of the sweep"
+            )
+        if not 1 <= faces_shown <= len(arrays["ids"]):
+            raise InputError(
+                f"{path} has {len(arrays['ids'])} faces: faces_shown={faces_shown} cannot be shown"
+            )
         rows = [list(arrays["settings"]).index(name) for name in wanted]
-        own = {"settings": wanted, "images": arrays["images"][rows, :faces_shown], "truth": arrays["truth"][:faces_shown], "ids": arrays["ids"][:faces_shown]}
-        if first and not all(np.array_equal(own[key], first[key]) for key in ("ids", "images", "truth")): raise InputError(f"{path} shows other pictures than those of {parsers[0]}: sweep both on the same face set with the same noise_seed")
+        own = {
+            "settings": wanted,
+            "images": arrays["images"][rows, :faces_shown],
+            "truth": arrays["truth"][:faces_shown],
+            "ids": arrays["ids"][:faces_shown],
+        }
+        if first and not all(
+            np.array_equal(own[key], first[key]) for key in ("ids", "images", "truth")
+        ):
+            raise InputError(
+                f"{path} shows other pictures than those of {parsers[0]}: sweep both on the same face set with the same noise_seed"
+            )
         first, found[parser] = first or own, arrays["maps"][rows, :faces_shown]
     return {**first, "maps": found}
 
 # %% ../nbs/lib/87_damage_figures.ipynb #87-07
-def image_score(predicted: np.ndarray, # (H, W) labels
-                truth: np.ndarray,     # (H, W)
-               ) -> tuple:             # mIoU, share of wrong pixels
+def image_score(
+    predicted: np.ndarray,  # (H, W) labels
+    truth: np.ndarray,  # (H, W)
+) -> tuple:  # mIoU, share of wrong pixels
     "Scores of one map"
     classes = np.union1d(predicted, truth)
-    ious = [((predicted == c) & (truth == c)).sum() / ((predicted == c) | (truth == c)).sum() for c in classes]
+    ious = [
+        ((predicted == c) & (truth == c)).sum() / ((predicted == c) | (truth == c)).sum()
+        for c in classes
+    ]
     return float(np.mean(ious)), float((predicted != truth).mean())
+
 
 def example_scores(examples: dict) -> pd.DataFrame:
     "A row a setting, face and parser of `read_examples`: mIoU of the picture and wrong pixels, in percent"
-    rows = [(setting, str(face), parser, *(100 * score for score in image_score(maps[k, f], examples["truth"][f])))
-            for parser, maps in examples["maps"].items() for k, setting in enumerate(examples["settings"]) for f, face in enumerate(examples["ids"])]
+    rows = [
+        (
+            setting,
+            str(face),
+            parser,
+            *(100 * score for score in image_score(maps[k, f], examples["truth"][f])),
+        )
+        for parser, maps in examples["maps"].items()
+        for k, setting in enumerate(examples["settings"])
+        for f, face in enumerate(examples["ids"])
+    ]
     return pd.DataFrame(rows, columns=["setting", "id", "parser", "miou", "wrong"])
 
-def veil_errors(predicted: np.ndarray, truth: np.ndarray, strength: float = 0.6) -> np.ndarray: # (H, W, 3) uint8
+
+def veil_errors(
+    predicted: np.ndarray, truth: np.ndarray, strength: float = 0.6
+) -> np.ndarray:  # (H, W, 3) uint8
     "The coloured map, with wrong pixels blended with white by `strength` (0..1)"
     picture, wrong = colour_labels(predicted).astype(float), predicted != truth
     picture[wrong] += strength * (255 - picture[wrong])
     return picture.round().astype(np.uint8)
 
+
 def setting_title(name: str) -> str:
-    "\"salt and pepper 0.1\" for \"salt_and_pepper_0.1\""
+    '"salt and pepper 0.1" for "salt_and_pepper_0.1"'
     perturbation, severity = parse_setting(name)
     return "clean" if perturbation == "none" else f"{perturbation.replace('_', ' ')} {severity:g}"
+
 
 def _class_handles(examples, classes):
     "A legend entry for each class that a map has"
     from matplotlib.patches import Patch
-    present = np.unique(np.concatenate([examples["truth"].ravel(), *(m.ravel() for m in examples["maps"].values())]))
-    return [Patch(fc=colour_labels(np.array(c)) / 255, ec="#777777", lw=0.4, label=class_title(classes[c])) for c in present]
 
-def draw_examples(examples: dict,              # from `read_examples`
-                  classes: list | None = None, # class names for a legend of colours; None: no legend
-                  veil: float = 0.6):          # 0..1: how far wrong pixels are whitened; 0: not at all
+    present = np.unique(
+        np.concatenate([examples["truth"].ravel(), *(m.ravel() for m in examples["maps"].values())])
+    )
+    return [
+        Patch(
+            fc=colour_labels(np.array(c)) / 255, ec="#777777", lw=0.4, label=class_title(classes[c])
+        )
+        for c in present
+    ]
+
+
+def draw_examples(
+    examples: dict,  # from `read_examples`
+    classes: list | None = None,  # class names for a legend of colours; None: no legend
+    veil: float = 0.6,
+):  # 0..1: how far wrong pixels are whitened; 0: not at all
     "Figure 3 of paper 1: input, map of each parser, truth, a row a setting and face; returns the matplotlib figure"
     import matplotlib.pyplot as plt
+
     use_style()
     parsers, (settings, faces) = list(examples["maps"]), examples["images"].shape[:2]
     columns, rows = len(parsers) + 2, settings * faces
-    side = (PAGE_WIDTH - 0.25) / max(columns, 4) - 0.06                               # inches of a picture
-    fig, axes = plt.subplots(rows, columns, figsize=((side + 0.06) * columns + 0.25, rows * (side + 0.23) + 0.22), squeeze=False, layout="constrained")
+    side = (PAGE_WIDTH - 0.25) / max(columns, 4) - 0.06  # inches of a picture
+    fig, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=((side + 0.06) * columns + 0.25, rows * (side + 0.23) + 0.22),
+        squeeze=False,
+        layout="constrained",
+    )
     fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.0)
     for row, (k, f) in enumerate(np.ndindex(settings, faces)):
         truth, own = examples["truth"][f], {p: examples["maps"][p][k, f] for p in parsers}
-        pictures = [examples["images"][k, f], *(veil_errors(m, truth, veil) for m in own.values()), colour_labels(truth)]
-        for ax, picture in zip(axes[row], pictures): ax.imshow(picture, interpolation="nearest"); ax.set(xticks=[], yticks=[])
+        pictures = [
+            examples["images"][k, f],
+            *(veil_errors(m, truth, veil) for m in own.values()),
+            colour_labels(truth),
+        ]
+        for ax, picture in zip(axes[row], pictures):
+            ax.imshow(picture, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
         scores = {p: image_score(m, truth) for p, m in own.items()}
         best = max(round(100 * miou, 1) for miou, _ in scores.values())
         for ax, (miou, wrong) in zip(axes[row, 1:], scores.values()):
             leads = len(parsers) > 1 and round(100 * miou, 1) == best
-            ax.set_xlabel(f"mIoU {100 * miou:.1f} %, {100 * wrong:.1f} % wrong", fontsize=7.5, fontweight="bold" if leads else "normal", labelpad=2)
-        if f == 0: axes[row, 0].set_ylabel(setting_title(examples["settings"][k]))
-    for ax, title in zip(axes[0], ["input", *map(parser_title, parsers), "truth"]): ax.set_title(title, fontsize=8.5)
-    for ax in axes.flat: ax.grid(False); ax.spines[:].set_visible(False)
-    note = "mIoU: of this picture, over the classes in it. Bold: the higher mIoU of the row." + (" Pale: pixels of another class than in the truth." if veil else "")
-    add_foot(fig, _class_handles(examples, classes) if classes else [], note, ncols=8, fontsize=7, handlelength=1.2)
+            ax.set_xlabel(
+                f"mIoU {100 * miou:.1f} %, {100 * wrong:.1f} % wrong",
+                fontsize=7.5,
+                fontweight="bold" if leads else "normal",
+                labelpad=2,
+            )
+        if f == 0:
+            axes[row, 0].set_ylabel(setting_title(examples["settings"][k]))
+    for ax, title in zip(axes[0], ["input", *map(parser_title, parsers), "truth"]):
+        ax.set_title(title, fontsize=8.5)
+    for ax in axes.flat:
+        ax.grid(False)
+        ax.spines[:].set_visible(False)
+    note = "mIoU: of this picture, over the classes in it. Bold: the higher mIoU of the row." + (
+        " Pale: pixels of another class than in the truth." if veil else ""
+    )
+    add_foot(
+        fig,
+        _class_handles(examples, classes) if classes else [],
+        note,
+        ncols=8,
+        fontsize=7,
+        handlelength=1.2,
+    )
     return fig
 
 # %% ../nbs/lib/87_damage_figures.ipynb #87-10
-PERTURBATION_COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777", "#8c510a", "#542788"]
+PERTURBATION_COLOURS = [
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#777777",
+    "#8c510a",
+    "#542788",
+]
 
-def severity_lines(table: pd.DataFrame, # from `robustness.severity_table`
-                   perturbation: str) -> pd.DataFrame:
+
+def severity_lines(
+    table: pd.DataFrame,  # from `robustness.severity_table`
+    perturbation: str,
+) -> pd.DataFrame:
     "Rows of one perturbation in order of severity, the clean setting (severity 0) first if the table has it"
-    return table[table.perturbation.isin(["none", perturbation])].sort_values("severity", kind="stable")
+    return table[table.perturbation.isin(["none", perturbation])].sort_values(
+        "severity", kind="stable"
+    )
 
-def spread_apart(positions: np.ndarray, # (K,)
-                 gap: float) -> np.ndarray:
+
+def spread_apart(
+    positions: np.ndarray,  # (K,)
+    gap: float,
+) -> np.ndarray:
     "Positions moved as little as a pass upwards needs until each is `gap` above the one below; centred as before"
     order = np.argsort(positions, kind="stable")
     moved = np.array(positions, float)[order]
-    for k in range(1, len(moved)): moved[k] = max(moved[k], moved[k - 1] + gap)
+    for k in range(1, len(moved)):
+        moved[k] = max(moved[k], moved[k - 1] + gap)
     moved += np.mean(positions) - moved.mean()
-    for k in range(1, len(moved)): moved[k] = max(moved[k], moved[k - 1] + gap)
+    for k in range(1, len(moved)):
+        moved[k] = max(moved[k], moved[k - 1] + gap)
     out = np.empty_like(moved)
     out[order] = moved
     return out
 
+
 def recoloured(style: dict, colour: str) -> dict:
     "A parser's plot options in another colour; hollow markers stay hollow"
-    return {**style, "color": colour, "markerfacecolor": "white" if style["markerfacecolor"] == "white" else colour}
+    return {
+        **style,
+        "color": colour,
+        "markerfacecolor": "white" if style["markerfacecolor"] == "white" else colour,
+    }
+
 
 def _draw_scores(ax, table, perturbations, parsers, styles, colours):
     "The upper panel: all lines, the baseline's interval as a band, names at the right end"
     ends = []
     for name in perturbations:
-        for parser in parsers[::-1]:                              # the baseline on top
+        for parser in parsers[::-1]:  # the baseline on top
             own = severity_lines(table[table.parser == parser], name)
-            ax.plot(own.severity, own.miou, ms=4, lw=1.2, label=f"{name}, {parser}", **recoloured(styles[parser], colours[name]))
+            ax.plot(
+                own.severity,
+                own.miou,
+                ms=4,
+                lw=1.2,
+                label=f"{name}, {parser}",
+                **recoloured(styles[parser], colours[name]),
+            )
             if parser == parsers[0]:
-                ax.fill_between(own.severity, own.miou_low, own.miou_high, color=colours[name], alpha=0.13, lw=0)
+                ax.fill_between(
+                    own.severity, own.miou_low, own.miou_high, color=colours[name], alpha=0.13, lw=0
+                )
                 ends.append((own.severity.iloc[-1], own.miou.iloc[-1]))
     low, high = ax.get_ylim()
     ends = np.array(ends)
     heights = spread_apart(np.nan_to_num(ends[:, 1], nan=low), 0.055 * (high - low))
     right = ends[:, 0].max()
     for name, (x, y), height in zip(perturbations, ends, heights):
-        ax.annotate(name.replace("_", " "), (x, y), (right + 0.035 * max(right, 0.1), height), color=colours[name], va="center", fontsize=8.5, annotation_clip=False,
-                    arrowprops={"arrowstyle": "-", "color": colours[name], "lw": 0.6, "shrinkA": 0, "shrinkB": 3} if np.isfinite(y) else None)
+        ax.annotate(
+            name.replace("_", " "),
+            (x, y),
+            (right + 0.035 * max(right, 0.1), height),
+            color=colours[name],
+            va="center",
+            fontsize=8.5,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colours[name],
+                "lw": 0.6,
+                "shrinkA": 0,
+                "shrinkB": 3,
+            }
+            if np.isfinite(y)
+            else None,
+        )
     ax.set(xlabel="severity (0: clean)", ylabel="mIoU (%)", xticks=sorted(table.severity.unique()))
+
 
 def _draw_differences(ax, table, name, parsers, styles, colour, step):
     "A lower panel: paired differences of one perturbation, parsers side by side at each severity"
@@ -148,25 +285,50 @@ def _draw_differences(ax, table, name, parsers, styles, colour, step):
         own = severity_lines(table[table.parser == parser], name)
         x = own.severity + (k - (len(parsers) - 1) / 2) * step
         ax.vlines(x, own.difference_low, own.difference_high, color=colour, lw=0.9)
-        ax.plot(x, own.difference, ms=3, mew=0.8, lw=0.7, label=parser, **recoloured(styles[parser], colour))
+        ax.plot(
+            x,
+            own.difference,
+            ms=3,
+            mew=0.8,
+            lw=0.7,
+            label=parser,
+            **recoloured(styles[parser], colour),
+        )
     ax.set_title(name.replace("_", " "), fontsize=8.5, color=colour)
-    ax.set_xticks(sorted(table.severity.unique())); ax.tick_params(labelsize=7)
+    ax.set_xticks(sorted(table.severity.unique()))
+    ax.tick_params(labelsize=7)
 
 # %% ../nbs/lib/87_damage_figures.ipynb #87-11
-def draw_severities(table: pd.DataFrame,             # from `robustness.severity_table`, over two or more settings
-                    baseline: str | None = None,     # None: the table's first parser; the differences in the table are from it
-                    perturbations: list | None = None): # None: all of the table
+def draw_severities(
+    table: pd.DataFrame,  # from `robustness.severity_table`, over two or more settings
+    baseline: str
+    | None = None,  # None: the table's first parser; the differences in the table are from it
+    perturbations: list | None = None,
+):  # None: all of the table
     "Figure 5 of paper 1: mIoU against severity above, paired differences from the baseline below; returns the matplotlib figure"
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
+
     use_style()
     perturbations = list(perturbations or [p for p in table.perturbation.unique() if p != "none"])
     unknown = [p for p in perturbations if p not in set(table.perturbation)]
-    if unknown or not perturbations: raise InputError(f"the table has no perturbations {unknown or ''}: it has {list(table.perturbation.unique())}")
-    if len(perturbations) > len(PERTURBATION_COLOURS): raise InputError(f"{len(perturbations)} perturbations in one figure cannot be told apart: choose at most {len(PERTURBATION_COLOURS)}")
+    if unknown or not perturbations:
+        raise InputError(
+            f"the table has no perturbations {unknown or ''}: it has {list(table.perturbation.unique())}"
+        )
+    if len(perturbations) > len(PERTURBATION_COLOURS):
+        raise InputError(
+            f"{len(perturbations)} perturbations in one figure cannot be told apart: choose at most {len(PERTURBATION_COLOURS)}"
+        )
     table = table[table.perturbation.isin(["none", *perturbations])]
-    parsers = sorted(table.parser.unique(), key=lambda p: (p != baseline, list(table.parser.unique()).index(p)))
-    styles, colours, others = parser_styles(parsers), dict(zip(perturbations, PERTURBATION_COLOURS)), parsers[1:]
+    parsers = sorted(
+        table.parser.unique(), key=lambda p: (p != baseline, list(table.parser.unique()).index(p))
+    )
+    styles, colours, others = (
+        parser_styles(parsers),
+        dict(zip(perturbations, PERTURBATION_COLOURS)),
+        parsers[1:],
+    )
     columns = min(len(perturbations), 4)
     rows = -(-len(perturbations) // columns) if others else 0
     fig = plt.figure(figsize=(PAGE_WIDTH, 3.3 + 1.75 * rows), layout="constrained")
@@ -178,10 +340,20 @@ def draw_severities(table: pd.DataFrame,             # from `robustness.severity
         below = fig.add_subplot(grid[1 + k // columns, k % columns], sharex=below, sharey=below)
         _draw_differences(below, table, name, others, styles, colours[name], step)
         below.tick_params(labelleft=k % columns == 0)
-        if k // columns == (len(perturbations) - 1) // columns or k + columns >= len(perturbations): below.set_xlabel("severity", fontsize=8)
-        if k % columns == 0: below.set_ylabel("difference (points)", fontsize=8)
-    handles = [Line2D([], [], label=parser_title(p), ms=4, lw=1.2, **recoloured(styles[p], "#222222")) for p in parsers]
-    notes = [f"Above: mIoU of each parser; shaded, the 95 % interval of {parser_title(parsers[0])}."]
-    if others: notes.append(f"Below: difference from {parser_title(parsers[0])} on the same damaged pictures, in points of mIoU, with 95 % intervals over {drawn_from(table)}.")
+        if k // columns == (len(perturbations) - 1) // columns or k + columns >= len(perturbations):
+            below.set_xlabel("severity", fontsize=8)
+        if k % columns == 0:
+            below.set_ylabel("difference (points)", fontsize=8)
+    handles = [
+        Line2D([], [], label=parser_title(p), ms=4, lw=1.2, **recoloured(styles[p], "#222222"))
+        for p in parsers
+    ]
+    notes = [
+        f"Above: mIoU of each parser; shaded, the 95 % interval of {parser_title(parsers[0])}."
+    ]
+    if others:
+        notes.append(
+            f"Below: difference from {parser_title(parsers[0])} on the same damaged pictures, in points of mIoU, with 95 % intervals over {drawn_from(table)}."
+        )
     add_foot(fig, handles, " ".join(notes), handlelength=3.4)
     return fig

@@ -15,67 +15,147 @@ from tqdm import tqdm
 
 from .facefiles import IMAGE_SUFFIXES, _list_files, _opened, read_image, report_problems
 from .records import open_face_set, setting_name
-from .runs import InputError, Run, atomic_write, hash_file, package_folder, read_json, write_json
+from fairparse.runs import (
+    InputError,
+    Run,
+    atomic_write,
+    hash_file,
+    package_folder,
+    read_json,
+    write_json,
+)
 
 # %% ../nbs/lib/34_damaged_images.ipynb #34-05
-def read_photograph(path: str | Path, size: int | None = None) -> np.ndarray: # (H, W, 3) uint8
+def read_photograph(path: str | Path, size: int | None = None) -> np.ndarray:  # (H, W, 3) uint8
     "Read a photograph as RGB: as it is, or square at `size` as in a face set"
-    if size: return read_image(path, size)[0]
-    read_image(path, 8) # refuses what cannot be read faithfully
-    with _opened(path) as image: return np.asarray(image.convert("RGB"))
+    if size:
+        return read_image(path, size)[0]
+    read_image(path, 8)  # refuses what cannot be read faithfully
+    with _opened(path) as image:
+        return np.asarray(image.convert("RGB"))
 
-def list_images(data: str | Path, split: str = "test", size: int | None = None) -> list: # (id, name of its file, function that reads it, time of change)
+
+def list_images(
+    data: str | Path, split: str = "test", size: int | None = None
+) -> list:  # (id, name of its file, function that reads it, time of change)
     "Images of a face set, a folder of faces or a flat folder; `InputError` if there are none, or two of one name"
     data, problems = Path(data), []
     if (data / "faces.json").is_file():
         faces, changed = open_face_set(data), (data / "faces.json").stat().st_mtime_ns
-        rows, side = np.arange(len(faces)) if split == "all" else faces.rows(split), size or faces.size
-        def read(row): return np.asarray(Image.fromarray(faces.images[row]).resize((side, side), Image.Resampling.BILINEAR, reducing_gap=1.0))
-        found = [(id, id.rsplit("/", 1)[-1], lambda row=row: read(row), changed) for row, id in zip(rows, faces.index.id.iloc[rows])]
+        rows, side = (
+            np.arange(len(faces)) if split == "all" else faces.rows(split),
+            size or faces.size,
+        )
+
+        def read(row):
+            return np.asarray(
+                Image.fromarray(faces.images[row]).resize(
+                    (side, side), Image.Resampling.BILINEAR, reducing_gap=1.0
+                )
+            )
+
+        found = [
+            (id, id.rsplit("/", 1)[-1], lambda row=row: read(row), changed)
+            for row, id in zip(rows, faces.index.id.iloc[rows])
+        ]
     else:
-        folder = next((data / name for name in ("CelebA-HQ-img", "images") if (data / name).is_dir()), data)
+        folder = next(
+            (data / name for name in ("CelebA-HQ-img", "images") if (data / name).is_dir()), data
+        )
         number = folder.name == "CelebA-HQ-img"
-        files = {str(int(stem)) if number and stem.isdecimal() else stem: file for stem, file in sorted(_list_files(folder, IMAGE_SUFFIXES, problems).items())}
-        found = [(id, id, lambda path=path: read_photograph(path, size), info[1]) for id, (path, info) in files.items()]
+        files = {
+            str(int(stem)) if number and stem.isdecimal() else stem: file
+            for stem, file in sorted(_list_files(folder, IMAGE_SUFFIXES, problems).items())
+        }
+        found = [
+            (id, id, lambda path=path: read_photograph(path, size), info[1])
+            for id, (path, info) in files.items()
+        ]
     names = [name for _, name, *_ in found]
-    report_problems(problems + [f"two faces are called {n!r}: perturb the folders one by one" for n in set(names) if names.count(n) > 1], str(data))
-    if not found: raise InputError(f"{data} holds no images{' of the split ' + split if (data / 'faces.json').is_file() else ''}: give a face set, a folder of faces or a folder of images ({', '.join(IMAGE_SUFFIXES)})")
+    report_problems(
+        problems
+        + [
+            f"two faces are called {n!r}: perturb the folders one by one"
+            for n in set(names)
+            if names.count(n) > 1
+        ],
+        str(data),
+    )
+    if not found:
+        raise InputError(
+            f"{data} holds no images{' of the split ' + split if (data / 'faces.json').is_file() else ''}: give a face set, a folder of faces or a folder of images ({', '.join(IMAGE_SUFFIXES)})"
+        )
     return found
 
 # %% ../nbs/lib/34_damaged_images.ipynb #34-07
-def write_perturbed(data: str | Path,     # see `list_images`
-                    out: str | Path,      # gets {setting}/{id}.png
-                    perturbations: list,  # names of `perturb.PERTURBATIONS`
-                    severities: list,     # 0..1
-                    seed: int = 0,        # of the damage
-                    size: int | None = None, # square side in pixels; None: as they are
-                    split: str = "test",  # of a face set: "train", "valid", "test" or "all"
-                    threads: int = 1, progress: bool = True) -> int: # images written now
+def write_perturbed(
+    data: str | Path,  # see `list_images`
+    out: str | Path,  # gets {setting}/{id}.png
+    perturbations: list,  # names of `perturb.PERTURBATIONS`
+    severities: list,  # 0..1
+    seed: int = 0,  # of the damage
+    size: int | None = None,  # square side in pixels; None: as they are
+    split: str = "test",  # of a face set: "train", "valid", "test" or "all"
+    threads: int = 1,
+    progress: bool = True,
+) -> int:  # images written now
     "Write `out`/{setting}/{id}.png for every perturbation and severity, and `out`/none/; `InputError` for unknown names, or if `out` holds images of another request"
     import torch
     from fairparse.sweep import perturb_uint8
-    settings = [("none", 0.0), *((name, float(severity)) for name in perturbations for severity in severities)]
-    for name, severity in settings: perturb_uint8(np.zeros((1, 8, 8, 3), np.uint8), ["check"], name, severity, seed)
-    if size is not None and size < 8: raise InputError(f"size is {size}: it must be 8 pixels or more")
+
+    settings = [
+        ("none", 0.0),
+        *((name, float(severity)) for name in perturbations for severity in severities),
+    ]
+    for name, severity in settings:
+        perturb_uint8(np.zeros((1, 8, 8, 3), np.uint8), ["check"], name, severity, seed)
+    if size is not None and size < 8:
+        raise InputError(f"size is {size}: it must be 8 pixels or more")
     out, images = Path(out), list_images(data, split, size)
-    request = {"data": str(Path(data).resolve()), "seed": seed, "size": size, "perturbations_sha256": hash_file(package_folder() / "perturb.py")}
+    request = {
+        "data": str(Path(data).resolve()),
+        "seed": seed,
+        "size": size,
+        "perturbations_sha256": hash_file(package_folder() / "perturb.py"),
+    }
     if (out / "perturb.json").is_file() and (old := read_json(out / "perturb.json")) != request:
-        raise InputError(f"{out} holds images made with another {', '.join(k for k in request if old.get(k) != request[k])}: choose another folder with --out, or delete this one")
+        raise InputError(
+            f"{out} holds images made with another {', '.join(k for k in request if old.get(k) != request[k])}: choose another folder with --out, or delete this one"
+        )
     run = Run(out, {**request, "settings": [setting_name(*s) for s in settings], "split": split})
     write_json(out / "perturb.json", request)
+
     def write(job):
         id, name, read, changed = job
-        paths = {s: path for s in settings if not (path := out / setting_name(*s) / f"{name}.png").is_file() or path.stat().st_mtime_ns < changed}
+        paths = {
+            s: path
+            for s in settings
+            if not (path := out / setting_name(*s) / f"{name}.png").is_file()
+            or path.stat().st_mtime_ns < changed
+        }
         image = np.array(read())[None] if paths else None
         for setting, path in paths.items():
             damaged = perturb_uint8(image, [id], *setting, seed)[0].permute(1, 2, 0).numpy()
-            with atomic_write(path) as tmp: Image.fromarray(damaged).save(tmp, compress_level=1)
+            with atomic_write(path) as tmp:
+                Image.fromarray(damaged).save(tmp, compress_level=1)
         return len(paths)
+
     before = torch.get_num_threads()
-    torch.set_num_threads(1) # images side by side instead
+    torch.set_num_threads(1)  # images side by side instead
     try:
-        with ThreadPoolExecutor(threads) as pool: written = sum(tqdm(pool.map(write, images), desc="perturb", unit="image", total=len(images), mininterval=2, disable=not progress))
-    finally: torch.set_num_threads(before)
+        with ThreadPoolExecutor(threads) as pool:
+            written = sum(
+                tqdm(
+                    pool.map(write, images),
+                    desc="perturb",
+                    unit="image",
+                    total=len(images),
+                    mininterval=2,
+                    disable=not progress,
+                )
+            )
+    finally:
+        torch.set_num_threads(before)
     run.note(images=len(images), written=written)
     run.finish()
     return written

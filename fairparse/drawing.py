@@ -19,6 +19,7 @@ def ellipse(x, y, rx, ry, n=2.0):
     k = np.sqrt(x * x + y * y) if np.all(n == 2) else (np.abs(x) ** n + np.abs(y) ** n) ** (1 / n)
     return np.sqrt((x * rx) ** 2 + (y * ry) ** 2 + 1e-9) * (1 - 1 / (k + 1e-6))
 
+
 def band(x, y, top, bottom, half_width):
     "Signed distance to the region between the curves `top` and `bottom` where |x| is below `half_width`"
     return np.maximum(np.maximum(top - y, y - bottom), np.abs(x) - half_width)
@@ -33,34 +34,44 @@ def smooth_noise(rng, size, cells):
     weights[np.arange(size), cell], weights[np.arange(size), cell + 1] = 1 - t, t
     return weights @ rng.uniform(-1, 1, (cells, cells)).astype(np.float32) @ weights.T
 
+
 def colour(luminance, hue=0.0, chroma=0.0):
     "RGB in 0..1 from luminance, hue (0 red, 2.1 green, 4.2 blue) and chroma"
-    return np.clip(luminance + chroma * np.cos(hue - np.array([0, 2.094, 4.189])), 0, 1).astype(np.float32)
+    return np.clip(luminance + chroma * np.cos(hue - np.array([0, 2.094, 4.189])), 0, 1).astype(
+        np.float32
+    )
 
 # %% ../nbs/lib/12_drawing.ipynb #12-10
 @dataclass
 class Layer:
     "A shape to paint, with its class"
-    label: str | None                    # class; None for paint
-    distance: np.ndarray                 # (H, W), negative inside, in half heads
-    colour: np.ndarray                   # (3,) RGB, 0..1
-    texture: np.ndarray | float = 0.0    # (H, W), added to all channels
-    opacity: float = 1.0
-    soft: float = 0.0                    # extra width of the border, in half heads
 
-def paint_layer(layer: Layer,
-                image: np.ndarray,      # (H, W, 3) float32 RGB, 0..1, changed in place
-                mask: np.ndarray,       # (H, W) uint8, positions in `CLASSES`, changed in place
-                pixel: float,           # width of a pixel, in the unit of distances
-                softness: float = 0.0,  # blur: width of borders, in the same unit
-               ):
+    label: str | None  # class; None for paint
+    distance: np.ndarray  # (H, W), negative inside, in half heads
+    colour: np.ndarray  # (3,) RGB, 0..1
+    texture: np.ndarray | float = 0.0  # (H, W), added to all channels
+    opacity: float = 1.0
+    soft: float = 0.0  # extra width of the border, in half heads
+
+
+def paint_layer(
+    layer: Layer,
+    image: np.ndarray,  # (H, W, 3) float32 RGB, 0..1, changed in place
+    mask: np.ndarray,  # (H, W) uint8, positions in `CLASSES`, changed in place
+    pixel: float,  # width of a pixel, in the unit of distances
+    softness: float = 0.0,  # blur: width of borders, in the same unit
+):
     "Paint one layer where it can be seen"
     width = max(pixel, softness + layer.soft)
     near = layer.distance < width / 2
     rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
-    if not len(rows): return
+    if not len(rows):
+        return
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     cover = np.clip(0.5 - layer.distance[box] / width, 0, 1) * layer.opacity
-    texture = layer.texture[box][..., None] if isinstance(layer.texture, np.ndarray) else layer.texture
+    texture = (
+        layer.texture[box][..., None] if isinstance(layer.texture, np.ndarray) else layer.texture
+    )
     image[box] += cover[..., None] * (layer.colour + texture - image[box])
-    if layer.label: mask[box][layer.distance[box] < 0] = CLASSES.index(layer.label)
+    if layer.label:
+        mask[box][layer.distance[box] < 0] = CLASSES.index(layer.label)

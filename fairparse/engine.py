@@ -29,56 +29,93 @@ def own_folder(out: Path):
         out.mkdir(parents=True, exist_ok=True)
         lock = open(out / ".fairparse.lock", "a")
     with lock:
-        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: raise InputError(f"another `fairparse` run is working in {out}: wait for it, or choose another folder with --out") from None
-        except OSError as error: raise InputError(f"{out} cannot be locked ({error.strerror}), so two runs could spoil each other: choose a folder on another file system with --out") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another `fairparse` run is working in {out}: wait for it, or choose another folder with --out"
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"{out} cannot be locked ({error.strerror}), so two runs could spoil each other: choose a folder on another file system with --out"
+            ) from error
         yield
 
-def run_group(argv: list, # a command
-             ) -> int:    # its exit code
+
+def run_group(
+    argv: list,  # a command
+) -> int:  # its exit code
     "Run a command in a process group of its own; when this process is interrupted or ended, so is the group"
-    child = subprocess.Popen(argv, cwd=find_root(), stdin=subprocess.DEVNULL, process_group=0, preexec_fn=partial(die_with_parent, os.getpid()))
-    try: return child.wait()
+    child = subprocess.Popen(
+        argv,
+        cwd=find_root(),
+        stdin=subprocess.DEVNULL,
+        process_group=0,
+        preexec_fn=partial(die_with_parent, os.getpid()),
+    )
+    try:
+        return child.wait()
     finally:
         if child.poll() is None:
-            with contextlib.suppress(ProcessLookupError): os.killpg(child.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired): child.wait(15)
-        with contextlib.suppress(ProcessLookupError): os.killpg(child.pid, signal.SIGKILL) # whoever is left
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(15)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # whoever is left
         child.wait()
 
 # %% ../nbs/lib/94_engine.ipynb #94-08
-SLOTS = "/tmp/fairparse-devices" # not TMPDIR, which differs between jobs
+SLOTS = "/tmp/fairparse-devices"  # not TMPDIR, which differs between jobs
 
-def list_devices() -> list: # names for CUDA_VISIBLE_DEVICES
+
+def list_devices() -> list:  # names for CUDA_VISIBLE_DEVICES
     "The GPUs (or the parts that a GPU is divided into) that this process may use"
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None: return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
-    if not shutil.which("nvidia-smi"): return []
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+    if not shutil.which("nvidia-smi"):
+        return []
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
     return re.findall(r"UUID: (MIG-[^)]+)", listed) or re.findall(r"UUID: (GPU-[^)]+)", listed)
+
 
 def count_gpus() -> int:
     "How many of them there are"
     return len(list_devices())
 
-def claim_device(devices: list,              # of `list_devices`
-                 folder: str | Path = SLOTS, # shared by all processes of this machine
-                ) -> tuple:                  # (device, open file that holds it)
+
+def claim_device(
+    devices: list,  # of `list_devices`
+    folder: str | Path = SLOTS,  # shared by all processes of this machine
+) -> tuple:  # (device, open file that holds it)
     "Take the first device that is free, or else one that the fewest share; it is free again when the file is closed or the process ends"
     folder = Path(folder)
     if not folder.is_dir():
-        with explain_write_errors(folder): folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o777) # for all users; not sticky, or Linux would refuse them each other's files
-    if not devices: raise InputError("there is no device to claim")
+        with explain_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(
+            0o777
+        )  # for all users; not sticky, or Linux would refuse them each other's files
+    if not devices:
+        raise InputError("there is no device to claim")
     for number, device in ((number, device) for number in itertools.count() for device in devices):
         path = folder / f"{re.sub(r'[^A-Za-z0-9.-]', '_', device)}.{number}"
-        with explain_write_errors(path): slot = os.fdopen(os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)) # to read: others' files can be locked too
-        try: fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: slot.close()
-        else: return device, slot
+        with explain_write_errors(path):
+            slot = os.fdopen(
+                os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+            )  # to read: others' files can be locked too
+        try:
+            fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            slot.close()
+        else:
+            return device, slot
+
 
 @contextlib.contextmanager
-def own_device(parameters: dict, # of a notebook; only those with `device` use one
-              ):
+def own_device(
+    parameters: dict,  # of a notebook; only those with `device` use one
+):
     "While the block runs, let this process and its children see one device of their own; without a choice do nothing"
     devices = [] if parameters.get("device") not in ("auto", "cuda") else list_devices()
     if len(devices) < 2:
@@ -88,39 +125,91 @@ def own_device(parameters: dict, # of a notebook; only those with `device` use o
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = device
     try:
-        with slot: yield device
+        with slot:
+            yield device
     finally:
-        if before is None: del os.environ["CUDA_VISIBLE_DEVICES"]
-        else: os.environ["CUDA_VISIBLE_DEVICES"] = before
+        if before is None:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 # %% ../nbs/lib/94_engine.ipynb #94-11
-def snakemake_command(out: Path, *options: str, cluster: Path | None = None, config: str = "profile.yaml") -> list:
+def snakemake_command(
+    out: Path, *options: str, cluster: Path | None = None, config: str = "profile.yaml"
+) -> list:
     "The command line that runs the project's Snakefile in `out`, here or on a cluster"
-    return [sys.executable, "-m", "snakemake", "--snakefile", str(find_root() / "nbs" / "workflow" / "Snakefile"), "--directory", str(out),
-            "--configfile", str(out / config), "--profile", "none", "--workflow-profile", str(cluster or "none"), *options]
+    return [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(find_root() / "nbs" / "workflow" / "Snakefile"),
+        "--directory",
+        str(out),
+        "--configfile",
+        str(out / config),
+        "--profile",
+        "none",
+        "--workflow-profile",
+        str(cluster or "none"),
+        *options,
+    ]
 
 # %% ../nbs/lib/94_engine.ipynb #94-13
-def workflow_command(out: Path,                   # owned by this process, with profile.yaml
-                     cores: int | None = None,    # None: all of this machine
-                     cluster: Path | None = None, # of `clusters.find_cluster`; None: this machine
-                     dry_run: bool = False,       # only tell what would run, with plan.yaml for profile.yaml
-                    ) -> list:                    # for `run_group`
+def workflow_command(
+    out: Path,  # owned by this process, with profile.yaml
+    cores: int | None = None,  # None: all of this machine
+    cluster: Path | None = None,  # of `clusters.find_cluster`; None: this machine
+    dry_run: bool = False,  # only tell what would run, with plan.yaml for profile.yaml
+) -> list:  # for `run_group`
     "The command that runs the graph in `out`, after clearing away what a killed run left there; what is done is not done again"
-    if any((out / ".snakemake" / "locks").glob("*")) and run_group(snakemake_command(out, "--unlock", "--cores", "1", "--quiet", "all")):
-        raise InputError(f"cannot unlock {out}: see the message above, or delete {out}/.snakemake/locks")
-    options = ["--rerun-incomplete", "--keep-going", "--retries", "0", *(["--dry-run"] if dry_run else ["--quiet", "rules", "host"])]
-    if cluster and not dry_run: # what would run is the same everywhere
+    if any((out / ".snakemake" / "locks").glob("*")) and run_group(
+        snakemake_command(out, "--unlock", "--cores", "1", "--quiet", "all")
+    ):
+        raise InputError(
+            f"cannot unlock {out}: see the message above, or delete {out}/.snakemake/locks"
+        )
+    options = [
+        "--rerun-incomplete",
+        "--keep-going",
+        "--retries",
+        "0",
+        *(["--dry-run"] if dry_run else ["--quiet", "rules", "host"]),
+    ]
+    if cluster and not dry_run:  # what would run is the same everywhere
         from fairparse.clusters import start_on_cluster
+
         return snakemake_command(out, *options, *start_on_cluster(cluster, out), cluster=cluster)
-    if gpus := count_gpus(): options += ["--resources", f"gpu={gpus}"]
-    return snakemake_command(out, *options, "--cores", str(cores or "all"), config="plan.yaml" if dry_run else "profile.yaml")
+    if gpus := count_gpus():
+        options += ["--resources", f"gpu={gpus}"]
+    return snakemake_command(
+        out,
+        *options,
+        "--cores",
+        str(cores or "all"),
+        config="plan.yaml" if dry_run else "profile.yaml",
+    )
 
 # %% ../nbs/lib/94_engine.ipynb #94-16
 def print_table(path: Path, keep: tuple = (), max_rows: int = 60):
     "Print a CSV file; columns that say the same in every row stand below it, unless in `keep`"
     import pandas as pd
+
     table = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    same = [c for c in table if c not in keep and len(table) > 1 and table[c].nunique(dropna=False) == 1]
+    same = [
+        c for c in table if c not in keep and len(table) > 1 and table[c].nunique(dropna=False) == 1
+    ]
     print(f"\n{path}")
-    if len(table): print(table.drop(columns=same).to_string(index=False, max_rows=max_rows, line_width=shutil.get_terminal_size((140, 24)).columns, max_colwidth=40, float_format="%.4g", na_rep=""))
-    if same: print("in every row:", ", ".join(f"{c} = {str(table[c].iloc[0])[:60]}" for c in same))
+    if len(table):
+        print(
+            table.drop(columns=same).to_string(
+                index=False,
+                max_rows=max_rows,
+                line_width=shutil.get_terminal_size((140, 24)).columns,
+                max_colwidth=40,
+                float_format="%.4g",
+                na_rep="",
+            )
+        )
+    if same:
+        print("in every row:", ", ".join(f"{c} = {str(table[c].iloc[0])[:60]}" for c in same))

@@ -30,163 +30,325 @@ from .tables import gather_with_ids
 class NotTestable(Exception):
     "Why a run cannot say anything about a claim, in words for the reader"
 
+
 @dataclass(frozen=True)
 class Change:
     "One measured difference, in percent where it is of shares or mIoUs"
-    label: str             # what is subtracted from what
-    value: float           # of the first
+
+    label: str  # what is subtracted from what
+    value: float  # of the first
     difference: float
-    low: float             # 95 % interval of the difference
+    low: float  # 95 % interval of the difference
     high: float
-    p: float               # two-sided, of the difference being 0; NaN where there is no test
-    n: int                 # images, or generated faces
-    repetitions: int       # trainings of each
-    tests: tuple = ()      # (standard error, degrees of freedom) of each test that it must survive; none: read from the interval
+    p: float  # two-sided, of the difference being 0; NaN where there is no test
+    n: int  # images, or generated faces
+    repetitions: int  # trainings of each
+    tests: tuple = ()  # (standard error, degrees of freedom) of each test that it must survive; none: read from the interval
 
     def beyond(self, bound: float, above: bool) -> float:
         "p-value (twice the one-sided one) of the true difference lying above, or else below, a bound"
         distance = self.difference - bound if above else bound - self.difference
         error = abs(self.difference - (self.low if above else self.high)) / stats.norm.ppf(0.975)
-        def one(error, freedom): return float(distance <= 0) if error == 0 else min(1.0, 2 * float(stats.t.sf(distance / error, freedom)))
+
+        def one(error, freedom):
+            return (
+                float(distance <= 0)
+                if error == 0
+                else min(1.0, 2 * float(stats.t.sf(distance / error, freedom)))
+            )
+
         return max(one(*test) for test in self.tests or [(error, np.inf)])
 
 # %% ../nbs/lib/81_evidence.ipynb #81-06
-def half_weights(n: int,            # faces
-                 draws: int = 100,  # random halves
-                 seed: int = 0) -> np.ndarray: # (1 + draws, n): 1 for a face that counts; the first row has all
+def half_weights(
+    n: int,  # faces
+    draws: int = 100,  # random halves
+    seed: int = 0,
+) -> np.ndarray:  # (1 + draws, n): 1 for a face that counts; the first row has all
     "All faces, and random halves of them"
     order = np.random.default_rng(seed).random((draws, n)).argsort(1)
     return np.vstack([np.ones(n), order < n // 2]).astype(float)
 
-def sum_faces(counts: np.ndarray,     # (S, N, C, 3)
-              weights: np.ndarray,    # (R, N)
-             ) -> np.ndarray:         # (R, S, C, 2), see `comparisons.hits_and_unions`
+
+def sum_faces(
+    counts: np.ndarray,  # (S, N, C, 3)
+    weights: np.ndarray,  # (R, N)
+) -> np.ndarray:  # (R, S, C, 2), see `comparisons.hits_and_unions`
     "Counts summed over weighted faces"
     s, n, c, _ = counts.shape
-    return (weights @ hits_and_unions(counts).transpose(1, 0, 2, 3).reshape(n, -1)).reshape(-1, s, c, 2)
+    return (weights @ hits_and_unions(counts).transpose(1, 0, 2, 3).reshape(n, -1)).reshape(
+        -1, s, c, 2
+    )
 
-def change_of(label: str,
-              first: np.ndarray, second: np.ndarray, # (1 + R, S) scores on all faces and on halves, of S trainings
-              n: int, scale: float = 100) -> Change:
+
+def change_of(
+    label: str,
+    first: np.ndarray,
+    second: np.ndarray,  # (1 + R, S) scores on all faces and on halves, of S trainings
+    n: int,
+    scale: float = 100,
+) -> Change:
     "Difference of two scores on the same faces; `NotTestable` with one training of each"
-    if (count := first.shape[1]) < 2: raise NotTestable("one training of each: trainings that differ in nothing but the seed differ too, and one of them does not show by how much; two or more seeds would tell")
+    if (count := first.shape[1]) < 2:
+        raise NotTestable(
+            "one training of each: trainings that differ in nothing but the seed differ too, and one of them does not show by how much; two or more seeds would tell"
+        )
     values, halves = first[0] - second[0], first[1:] - second[1:]
     found = estimate(values, halves[~np.isnan(halves).any(1)].T)
-    over_images, over_seeds = found["image_error"]**2, float(values.var(ddof=1)) / count
-    freedom = (over_images + over_seeds)**2 / (over_seeds**2 / (count - 1)) if over_seeds > 1e-24 else np.inf
+    over_images, over_seeds = found["image_error"] ** 2, float(values.var(ddof=1)) / count
+    freedom = (
+        (over_images + over_seeds) ** 2 / (over_seeds**2 / (count - 1))
+        if over_seeds > 1e-24
+        else np.inf
+    )
     tests = ((over_images, np.inf), (over_seeds, count - 1), (over_images + over_seeds, freedom))
-    return Change(label, scale * float(first[0].mean()), *(scale * found[key] for key in ("value", "low", "high")), found["p"], n, count, tuple((scale * float(v)**0.5, d) for v, d in tests))
+    return Change(
+        label,
+        scale * float(first[0].mean()),
+        *(scale * found[key] for key in ("value", "low", "high")),
+        found["p"],
+        n,
+        count,
+        tuple((scale * float(v) ** 0.5, d) for v, d in tests),
+    )
 
 # %% ../nbs/lib/81_evidence.ipynb #81-09
 class Evidence:
     "The records of a run; every method returns changes or raises `NotTestable`"
-    def __init__(self, out: str | Path,          # the run's folder
-                 objectives: list, seeds: list,  # parsers that were trained
-                 draws: int = 100,               # random halves of the faces
-                 min_size: int = 10):            # smaller groups are not compared
-        self.out, self.objectives, self.seeds, self.draws, self.min_size = Path(out), objectives, seeds, draws, min_size
-        self.counts, self.table, self.measured = cache(self._counts), cache(self._table), cache(self._measured)
+
+    def __init__(
+        self,
+        out: str | Path,  # the run's folder
+        objectives: list,
+        seeds: list,  # parsers that were trained
+        draws: int = 100,  # random halves of the faces
+        min_size: int = 10,
+    ):  # smaller groups are not compared
+        self.out, self.objectives, self.seeds, self.draws, self.min_size = (
+            Path(out),
+            objectives,
+            seeds,
+            draws,
+            min_size,
+        )
+        self.counts, self.table, self.measured = (
+            cache(self._counts),
+            cache(self._table),
+            cache(self._measured),
+        )
 
     def need(self, *names):
         "`NotTestable` unless these objectives were trained"
-        if missing := [name for name in names if name not in self.objectives]: raise NotTestable(f"not run: objective {', '.join(missing)}")
+        if missing := [name for name in names if name not in self.objectives]:
+            raise NotTestable(f"not run: objective {', '.join(missing)}")
 
     def _counts(self, setting="none"):
         folder = self.out / ("20_parsers" if setting == "none" else "30_sweep")
         name = "counts.parquet" if setting == "none" else f"settings/{setting}.parquet"
-        if missing := [o for o in self.objectives for s in self.seeds if not (folder / o / f"seed{s}" / name).is_file()]:
-            raise NotTestable(f"not run: {'the parsers' if setting == 'none' else 'the sweep with ' + setting} ({', '.join(dict.fromkeys(missing))})")
-        return gather_with_ids(folder, self.objectives, self.seeds, None if setting == "none" else setting)
+        if missing := [
+            o
+            for o in self.objectives
+            for s in self.seeds
+            if not (folder / o / f"seed{s}" / name).is_file()
+        ]:
+            raise NotTestable(
+                f"not run: {'the parsers' if setting == 'none' else 'the sweep with ' + setting} ({', '.join(dict.fromkeys(missing))})"
+            )
+        return gather_with_ids(
+            folder, self.objectives, self.seeds, None if setting == "none" else setting
+        )
 
-    def faces(self) -> int: return len(self.counts()[0])
+    def faces(self) -> int:
+        return len(self.counts()[0])
 
-    def scores(self, objective, settings, score): # (1 + R, S)
+    def scores(self, objective, settings, score):  # (1 + R, S)
         "A score of a parser on all faces and on halves, mean over the settings"
         self.need(objective)
+
         def one(setting):
             ids, counts = self.counts(setting)
             return score(counts[objective], half_weights(len(ids), self.draws))
+
         return np.mean([one(setting) for setting in settings], 0)
 
-    def parsers(self, names, others, settings=("none",), score=None, title="mIoU", scale=100) -> list:
+    def parsers(
+        self, names, others, settings=("none",), score=None, title="mIoU", scale=100
+    ) -> list:
         "A change for each of `names` less each of `others`"
         score = score or (lambda counts, weights: miou_of(sum_faces(counts, weights)))
-        where = "" if tuple(settings) == ("none",) else f", {', '.join(settings) if len(settings) < 4 else f'mean of {len(settings)} settings'}"
-        return [change_of(f"{title} of {parser_title(a)} less {parser_title(b)}{where}", self.scores(a, settings, score), self.scores(b, settings, score), self.faces(), scale)
-                for a in names for b in others if a != b]
+        where = (
+            ""
+            if tuple(settings) == ("none",)
+            else f", {', '.join(settings) if len(settings) < 4 else f'mean of {len(settings)} settings'}"
+        )
+        return [
+            change_of(
+                f"{title} of {parser_title(a)} less {parser_title(b)}{where}",
+                self.scores(a, settings, score),
+                self.scores(b, settings, score),
+                self.faces(),
+                scale,
+            )
+            for a in names
+            for b in others
+            if a != b
+        ]
 
     def drops(self, names, setting) -> list:
         "How far the mIoU of each parser lies below that on clean faces: damaged less clean"
         score = lambda counts, weights: miou_of(sum_faces(counts, weights))
-        return [change_of(f"mIoU of {parser_title(a)}, {setting} less clean", self.scores(a, [setting], score), self.scores(a, ["none"], score), self.faces()) for a in names]
+        return [
+            change_of(
+                f"mIoU of {parser_title(a)}, {setting} less clean",
+                self.scores(a, [setting], score),
+                self.scores(a, ["none"], score),
+                self.faces(),
+            )
+            for a in names
+        ]
 
     def levels(self, names, settings, less=0.0) -> list:
         "mIoU of each parser, less a fixed number of percent"
         score = lambda counts, weights: miou_of(sum_faces(counts, weights))
         each = [(a, s, self.scores(a, [s], score)) for a in names for s in settings]
-        return [change_of(f"mIoU of {parser_title(a)}, {s}, less {less:g} %", scores, np.full_like(scores, less / 100), self.faces()) for a, s, scores in each]
+        return [
+            change_of(
+                f"mIoU of {parser_title(a)}, {s}, less {less:g} %",
+                scores,
+                np.full_like(scores, less / 100),
+                self.faces(),
+            )
+            for a, s, scores in each
+        ]
 
     def classes(self, name, other) -> list:
         "IoU of each class that enough faces have"
         self.need(name, other)
         counts, names = self.counts()[1], read_json(self.out / "10_faces" / "faces.json")["classes"]
-        enough = ((counts[self.objectives[0]][0][..., 0] + counts[self.objectives[0]][0][..., 2]) > 0).sum(0) >= self.min_size
-        def of_class(c): return lambda counts, weights: miou_of(sum_faces(counts, weights)[..., [c], :])
-        return [change for c in np.flatnonzero(enough) for change in self.parsers([name], [other], score=of_class(c), title=f"IoU of {class_title(names[c])}")]
+        enough = (
+            (counts[self.objectives[0]][0][..., 0] + counts[self.objectives[0]][0][..., 2]) > 0
+        ).sum(0) >= self.min_size
+
+        def of_class(c):
+            return lambda counts, weights: miou_of(sum_faces(counts, weights)[..., [c], :])
+
+        return [
+            change
+            for c in np.flatnonzero(enough)
+            for change in self.parsers(
+                [name], [other], score=of_class(c), title=f"IoU of {class_title(names[c])}"
+            )
+        ]
 
     # groups of faces
     def groups(self, demographic=False) -> Groups:
         "Groups with an attribute that are large enough"
         ids, _ = self.counts()
-        try: values, names = attributes_of(self.out / "10_faces", ids)
-        except InputError as error: raise NotTestable(str(error).replace(f"{self.out}/", "")) from error
+        try:
+            values, names = attributes_of(self.out / "10_faces", ids)
+        except InputError as error:
+            raise NotTestable(str(error).replace(f"{self.out}/", "")) from error
         groups = attribute_groups(values, names)
         wanted = demographic_names(groups.names) if demographic else groups.names
-        groups = keep_large(wanted, groups.membership[[groups.names.index(name) for name in wanted]], self.min_size)
-        if len(groups) < 2: raise NotTestable(f"fewer than two groups of {self.min_size} faces")
+        groups = keep_large(
+            wanted, groups.membership[[groups.names.index(name) for name in wanted]], self.min_size
+        )
+        if len(groups) < 2:
+            raise NotTestable(f"fewer than two groups of {self.min_size} faces")
         return groups
 
     def disparity(self, names, others, demographic=True) -> list:
         "Variance over groups (percent²) of each of `names` less each of `others`"
         groups = self.groups(demographic)
         common = common_classes(self.counts()[1][self.objectives[0]], groups, self.min_size)
+
         def score(counts, weights):
-            return np.stack([miou_of(sum_faces(counts, weights * member), common) for member in groups.membership], -1).var(-1)
+            return np.stack(
+                [
+                    miou_of(sum_faces(counts, weights * member), common)
+                    for member in groups.membership
+                ],
+                -1,
+            ).var(-1)
+
         return self.parsers(names, others, score=score, title="variance over groups", scale=1e4)
 
     def attributes(self, names, other, wanted) -> list:
         "mIoU of the faces with each of the attributes `wanted`"
         groups = self.groups()
-        if missing := [w for w in wanted if w not in groups.names]: raise NotTestable(f"these faces lack the attribute {', '.join(missing)}, or fewer than {self.min_size} test faces have it")
-        def within(w): return lambda counts, weights: miou_of(sum_faces(counts, weights * groups.membership[groups.names.index(w)]))
-        return [change for w in wanted for change in self.parsers(names, [other], score=within(w), title=f"mIoU with {w}")]
+        if missing := [w for w in wanted if w not in groups.names]:
+            raise NotTestable(
+                f"these faces lack the attribute {', '.join(missing)}, or fewer than {self.min_size} test faces have it"
+            )
+
+        def within(w):
+            return lambda counts, weights: miou_of(
+                sum_faces(counts, weights * groups.membership[groups.names.index(w)])
+            )
+
+        return [
+            change
+            for w in wanted
+            for change in self.parsers(names, [other], score=within(w), title=f"mIoU with {w}")
+        ]
 
     # generated faces
     def _measured(self):
-        if missing := [o for o in self.objectives if not (self.out / "70_score" / o / "quality.parquet").is_file()]: raise NotTestable(f"not run: the scores of generated faces ({', '.join(missing)})")
+        if missing := [
+            o
+            for o in self.objectives
+            if not (self.out / "70_score" / o / "quality.parquet").is_file()
+        ]:
+            raise NotTestable(f"not run: the scores of generated faces ({', '.join(missing)})")
         return read_quality(self.out / "70_score", self.objectives)
 
-    def metric(self, kind) -> str: return find_metric(self.measured().metrics, kind)
+    def metric(self, kind) -> str:
+        return find_metric(self.measured().metrics, kind)
 
     def pictures(self, names, others, kind, model, settings=("none",)) -> list:
-        "Distance (`kind`: \"frechet\" or \"perceptual\") of faces painted from the maps of each of `names`, less each of `others`"
+        'Distance (`kind`: "frechet" or "perceptual") of faces painted from the maps of each of `names`, less each of `others`'
         self.need(*names, *others)
         measured, metric = self.measured(), self.metric(kind)
+
         def scores(maps, setting):
-            if not measured.has(model, maps, setting, metric): raise NotTestable(f"not run: {metric} of {model} with the maps of {maps}, {setting}")
+            if not measured.has(model, maps, setting, metric):
+                raise NotTestable(
+                    f"not run: {metric} of {model} with the maps of {maps}, {setting}"
+                )
             values, halves = measured.repetitions(model, maps, setting, metric)
             return np.vstack([values, halves.T])
-        n = int(measured.mean(model, names[0], settings[0], metric)["n"]) if measured.has(model, names[0], settings[0], metric) else 0
-        return [change_of(f"{metric} ({model}) of {parser_title(a)} less {parser_title(b)}{'' if s == 'none' else ', ' + s}", scores(a, s), scores(b, s), n, 1)
-                for s in settings for a in names for b in others if a != b]
+
+        n = (
+            int(measured.mean(model, names[0], settings[0], metric)["n"])
+            if measured.has(model, names[0], settings[0], metric)
+            else 0
+        )
+        return [
+            change_of(
+                f"{metric} ({model}) of {parser_title(a)} less {parser_title(b)}{'' if s == 'none' else ', ' + s}",
+                scores(a, s),
+                scores(b, s),
+                n,
+                1,
+            )
+            for s in settings
+            for a in names
+            for b in others
+            if a != b
+        ]
 
     def damages(self, wanted) -> list:
         "The scored settings of these perturbations at the middle severity; `NotTestable` if one was not scored"
         there = self.measured().values
         severities = sorted(there[there.severity > 0].severity.unique())
         middle = severities[len(severities) // 2] if severities else None
-        found = {p: s for p, s in zip(there.perturbation, there.setting) if middle is not None and (there.severity[there.setting == s] == middle).all()}
-        if missing := [w for w in wanted if w not in found]: raise NotTestable(f"not run: faces painted from pictures with {', '.join(missing)}")
+        found = {
+            p: s
+            for p, s in zip(there.perturbation, there.setting)
+            if middle is not None and (there.severity[there.setting == s] == middle).all()
+        }
+        if missing := [w for w in wanted if w not in found]:
+            raise NotTestable(f"not run: faces painted from pictures with {', '.join(missing)}")
         return [found[w] for w in wanted]
 
     def base(self) -> str:
@@ -197,30 +359,68 @@ class Evidence:
     # balanced faces
     def _table(self, name):
         path = self.out / "tables" / f"{name}.csv"
-        if not path.is_file(): raise NotTestable(f"not run: {name}")
+        if not path.is_file():
+            raise NotTestable(f"not run: {name}")
         return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 # %% ../nbs/lib/81_evidence.ipynb #81-11
-def is_stand_in(what: str,              # "faces", "diffusion model" or "generator"
-                used: str,              # as the records name it
-                groups: list = ()) -> bool: # for a generator: the groups its faces were sorted into
+def is_stand_in(
+    what: str,  # "faces", "diffusion model" or "generator"
+    used: str,  # as the records name it
+    groups: list = (),
+) -> bool:  # for a generator: the groups its faces were sorted into
     "Whether what a run used is the project's own stand-in for what a paper used: drawn faces, and networks trained on them"
-    if what == "faces": return used.startswith("procedural")
-    if what == "diffusion model": return used == "standin" or used.startswith("stand-in")
+    if what == "faces":
+        return used.startswith("procedural")
+    if what == "diffusion model":
+        return used == "standin" or used.startswith("stand-in")
     return "stand-in" in used or bool(set(groups) & set(SAME_SHARE))
 
-def share_change(label: str,
-                 first: tuple, second: tuple, # (hits, draws, Wilson's low, high in percent)
-                ) -> Change:
+
+def share_change(
+    label: str,
+    first: tuple,
+    second: tuple,  # (hits, draws, Wilson's low, high in percent)
+) -> Change:
     "Difference of two shares of independent draws, in percent"
     (a, n, low_a, high_a), (b, m, low_b, high_b) = first, second
     p, q, pooled = a / n, b / m, (a + b) / (n + m)
-    error = (pooled * (1 - pooled) * (1 / n + 1 / m))**0.5
+    error = (pooled * (1 - pooled) * (1 / n + 1 / m)) ** 0.5
     difference = 100 * (p - q)
-    low, high = difference - np.hypot(100 * p - low_a, high_b - 100 * q), difference + np.hypot(high_a - 100 * p, 100 * q - low_b)
-    return Change(label, 100 * p, difference, low, high, float(2 * stats.norm.sf(abs(p - q) / error)) if error > 0 else 1.0, int(n), 1)
+    low, high = (
+        difference - np.hypot(100 * p - low_a, high_b - 100 * q),
+        difference + np.hypot(high_a - 100 * p, 100 * q - low_b),
+    )
+    return Change(
+        label,
+        100 * p,
+        difference,
+        low,
+        high,
+        float(2 * stats.norm.sf(abs(p - q) / error)) if error > 0 else 1.0,
+        int(n),
+        1,
+    )
 
-def from_interval(label: str, value: float, difference: float, low: float, high: float, n: int, repetitions: int = 1) -> Change:
+
+def from_interval(
+    label: str,
+    value: float,
+    difference: float,
+    low: float,
+    high: float,
+    n: int,
+    repetitions: int = 1,
+) -> Change:
     "A change whose table has an interval and no p-value: that of a normal distribution as wide as the interval"
     error = (high - low) / (2 * stats.norm.ppf(0.975))
-    return Change(label, value, difference, low, high, float(2 * stats.norm.sf(abs(difference) / error)) if error > 0 else float(difference == 0), n, repetitions)
+    return Change(
+        label,
+        value,
+        difference,
+        low,
+        high,
+        float(2 * stats.norm.sf(abs(difference) / error)) if error > 0 else float(difference == 0),
+        n,
+        repetitions,
+    )

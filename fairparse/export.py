@@ -23,12 +23,14 @@ from .runs import InputError, atomic_write
 from .unet import Parser, load_parser
 
 # %% ../nbs/lib/24_export.ipynb #24-04
-def resize_matrix(old: int, new: int, mode: str) -> Tensor: # (new, old)
+def resize_matrix(old: int, new: int, mode: str) -> Tensor:  # (new, old)
     "The matrix with which `F.interpolate(..., antialias=True)` resizes one side"
     return F.interpolate(torch.eye(old)[None, None], (new, old), mode=mode, antialias=True)[0, 0]
 
+
 class WholeParser(nn.Module):
     "What `predict_probabilities` does, in operations that every runtime has"
+
     def __init__(self, parser: Parser):
         super().__init__()
         spec = parser.spec
@@ -36,65 +38,123 @@ class WholeParser(nn.Module):
         self.register_buffer("order", torch.as_tensor(flip_order(spec.classes)), persistent=False)
         for i, scale in enumerate(spec.scales):
             side = spec.size if scale == 1 else max(32, round(scale * spec.size / 32) * 32)
-            self.register_buffer(f"there_{i}", resize_matrix(spec.size, side, "bicubic") if scale != 1 else None, persistent=False)
-            self.register_buffer(f"back_{i}", resize_matrix(side, spec.size, "bilinear") if scale != 1 else None, persistent=False)
+            self.register_buffer(
+                f"there_{i}",
+                resize_matrix(spec.size, side, "bicubic") if scale != 1 else None,
+                persistent=False,
+            )
+            self.register_buffer(
+                f"back_{i}",
+                resize_matrix(side, spec.size, "bilinear") if scale != 1 else None,
+                persistent=False,
+            )
 
     def look(self, images, i):
         there, back = getattr(self, f"there_{i}"), getattr(self, f"back_{i}")
-        if there is None: return self.parser(images).softmax(1)
+        if there is None:
+            return self.parser(images).softmax(1)
         probabilities = self.parser((there @ images @ there.T).clamp(0, 255)).softmax(1)
         return back @ probabilities @ back.T
 
-    def forward(self, images: Tensor, # (B, 3, S, S) uint8
-               ) -> Tensor:           # (B, C, S, S)
+    def forward(
+        self,
+        images: Tensor,  # (B, 3, S, S) uint8
+    ) -> Tensor:  # (B, C, S, S)
         images = images.float()
-        if self.flip: images = torch.stack([images, images.flip(-1)], 1).flatten(0, 1) # each face, then its mirror image
+        if self.flip:
+            images = torch.stack([images, images.flip(-1)], 1).flatten(
+                0, 1
+            )  # each face, then its mirror image
         probabilities = sum(self.look(images, i) for i in range(self.looks)) / self.looks
-        if not self.flip: return probabilities
+        if not self.flip:
+            return probabilities
         pairs = probabilities.unflatten(0, (-1, 2))
         return (pairs[:, 0] + pairs[:, 1].flip(-1)[:, self.order]) / 2
 
 # %% ../nbs/lib/24_export.ipynb #24-07
 def _need_packages():
     "`InputError` naming the packages of the `onnx` extra that are missing"
-    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
-    if missing: raise InputError(f"exporting needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: pip install 'fairparse[onnx]'")
+    missing = [
+        name
+        for name in ("onnx", "onnxruntime", "onnxscript")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise InputError(
+            f"exporting needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: pip install 'fairparse[onnx]'"
+        )
+
 
 def compare_with_onnx(parser: Parser, file: str | Path, batches: tuple = (1, 3)) -> float:
     "Largest difference of a probability between PyTorch and the file in onnxruntime, over noise and flat pictures"
     import onnxruntime
-    session, rng, worst = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]), np.random.default_rng(0), 0.0
+
+    session, rng, worst = (
+        onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]),
+        np.random.default_rng(0),
+        0.0,
+    )
     for n in batches:
-        coarse = rng.integers(0, 256, (n, 3, 4, 4), dtype=np.uint8).repeat(parser.spec.size // 4, 2).repeat(parser.spec.size // 4, 3)
+        coarse = (
+            rng.integers(0, 256, (n, 3, 4, 4), dtype=np.uint8)
+            .repeat(parser.spec.size // 4, 2)
+            .repeat(parser.spec.size // 4, 3)
+        )
         for images in (coarse, rng.integers(0, 256, coarse.shape, dtype=np.uint8)):
             ours = predict_probabilities(parser, torch.from_numpy(images)).numpy()
-            theirs, = session.run(["probabilities"], {"images": images})
-            if theirs.shape != ours.shape: return float("inf")
+            (theirs,) = session.run(["probabilities"], {"images": images})
+            if theirs.shape != ours.shape:
+                return float("inf")
             worst = max(worst, float(np.nan_to_num(np.abs(ours - theirs), nan=np.inf).max()))
     return worst
 
-def export_onnx(folder: str | Path,       # of a trained parser
-                file: str | Path,         # to write, ends in .onnx
-                which: str = "model",     # "model" or "best" weights
-                tolerance: float = 1e-4,  # largest difference of a probability that is accepted
-               ) -> dict:                 # the file's metadata, and the difference that was found
+
+def export_onnx(
+    folder: str | Path,  # of a trained parser
+    file: str | Path,  # to write, ends in .onnx
+    which: str = "model",  # "model" or "best" weights
+    tolerance: float = 1e-4,  # largest difference of a probability that is accepted
+) -> dict:  # the file's metadata, and the difference that was found
     "Write a parser as ONNX; `InputError` if a package is missing or the file's results differ, and then no file is left"
     _need_packages()
     import onnx
+
     file, parser = Path(file).expanduser(), load_parser(folder, which)
-    if file.suffix != ".onnx": raise InputError(f"{file} does not end in .onnx: name the file to write")
+    if file.suffix != ".onnx":
+        raise InputError(f"{file} does not end in .onnx: name the file to write")
     whole = WholeParser(parser.to(memory_format=torch.contiguous_format)).eval()
-    example, size = torch.zeros(2, 3, parser.spec.size, parser.spec.size, dtype=torch.uint8), parser.spec.size
+    example, size = (
+        torch.zeros(2, 3, parser.spec.size, parser.spec.size, dtype=torch.uint8),
+        parser.spec.size,
+    )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore") # the exporter's, about its own parts
-        program = torch.onnx.export(whole, (example,), dynamo=True, input_names=["images"], output_names=["probabilities"], dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False)
+        warnings.simplefilter("ignore")  # the exporter's, about its own parts
+        program = torch.onnx.export(
+            whole,
+            (example,),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
     model, identity = program.model_proto, describe_parser(read_origin(folder), which)
-    about = {"classes": json.dumps(parser.spec.classes), "size": str(size), "input": "uint8 RGB, (batch, 3, size, size), 0..255; aligned faces", "output": "probabilities, (batch, classes, size, size)",
-             "weights_sha256": identity["sha256"], "trained_on": json.dumps(identity["trained_on"]), "warning": identity["warning"] or ""}
+    about = {
+        "classes": json.dumps(parser.spec.classes),
+        "size": str(size),
+        "input": "uint8 RGB, (batch, 3, size, size), 0..255; aligned faces",
+        "output": "probabilities, (batch, classes, size, size)",
+        "weights_sha256": identity["sha256"],
+        "trained_on": json.dumps(identity["trained_on"]),
+        "warning": identity["warning"] or "",
+    }
     onnx.helper.set_model_props(model, about)
     with atomic_write(file) as tmp:
         onnx.save(model, tmp)
         onnx.checker.check_model(str(tmp))
         difference = compare_with_onnx(parser, tmp)
-        if not difference <= tolerance: raise InputError(f"{file} was not written: onnxruntime's probabilities differ from PyTorch's by {difference:.1e}, more than {tolerance:g}; try other versions of torch, onnx and onnxruntime")
+        if not difference <= tolerance:
+            raise InputError(
+                f"{file} was not written: onnxruntime's probabilities differ from PyTorch's by {difference:.1e}, more than {tolerance:g}; try other versions of torch, onnx and onnxruntime"
+            )
     return {**about, "difference": difference, "bytes": file.stat().st_size}

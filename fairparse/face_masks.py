@@ -19,126 +19,279 @@ from .runs import InputError
 
 # %% ../nbs/lib/61_face_masks.ipynb #61-05
 _part = {name: i for i, name in enumerate(CLASSES)}
-_face = [_part[p] for p in ("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")]
+_face = [
+    _part[p]
+    for p in (
+        "skin",
+        "nose",
+        "eye_g",
+        "l_eye",
+        "r_eye",
+        "l_brow",
+        "r_brow",
+        "mouth",
+        "u_lip",
+        "l_lip",
+    )
+]
 _mouth = [_part[p] for p in ("mouth", "u_lip", "l_lip")]
 
-def face_frame(labels: np.ndarray, # (S, S) uint8, labels of `CLASSES`
-              ) -> tuple:          # u, v: (S, S) float, coordinates in pixels, from the top of the nose
+
+def face_frame(
+    labels: np.ndarray,  # (S, S) uint8, labels of `CLASSES`
+) -> tuple:  # u, v: (S, S) float, coordinates in pixels, from the top of the nose
     "Coordinates that are turned with the head; `InputError` if nose or mouth is not in the map"
-    y, x = np.mgrid[:labels.shape[0], :labels.shape[1]].astype(np.float32)
+    y, x = np.mgrid[: labels.shape[0], : labels.shape[1]].astype(np.float32)
+
     def centre(parts):
         there = np.isin(labels, parts)
         return np.array([x[there].mean(), y[there].mean()]) if there.sum() >= 3 else None
-    left, right, nose, mouth = (centre(p) for p in ([_part["l_eye"]], [_part["r_eye"]], [_part["nose"]], _mouth))
-    if nose is None or mouth is None: raise InputError(f"no {'nose' if nose is None else 'mouth'} in the map")
-    across = None if left is None or right is None else (right - left if right[0] > left[0] else left - right)
-    angle = np.arctan2(across[1], across[0]) if across is not None else np.arctan2(nose[0] - mouth[0], mouth[1] - nose[1])
+
+    left, right, nose, mouth = (
+        centre(p) for p in ([_part["l_eye"]], [_part["r_eye"]], [_part["nose"]], _mouth)
+    )
+    if nose is None or mouth is None:
+        raise InputError(f"no {'nose' if nose is None else 'mouth'} in the map")
+    across = (
+        None
+        if left is None or right is None
+        else (right - left if right[0] > left[0] else left - right)
+    )
+    angle = (
+        np.arctan2(across[1], across[0])
+        if across is not None
+        else np.arctan2(nose[0] - mouth[0], mouth[1] - nose[1])
+    )
     angle = np.clip(angle, -0.8, 0.8)
     u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     inside = labels == _part["nose"]
     return u - u[inside].mean(), v - np.quantile(v[inside], 0.02)
 
-def mask_outline(labels: np.ndarray, u: np.ndarray, v: np.ndarray) -> tuple: # polygon (P, 2) and ear loops (4, 2, 2), as u, v
+
+def mask_outline(
+    labels: np.ndarray, u: np.ndarray, v: np.ndarray
+) -> tuple:  # polygon (P, 2) and ear loops (4, 2, 2), as u, v
     "Corners of a surgical mask, and a line from each to the ear; `InputError` if there is no chin"
     nose, mouth, face = labels == _part["nose"], np.isin(labels, _mouth), np.isin(labels, _face)
-    bridge, lips, chin = 0.4 * np.quantile(v[nose], 0.98), v[mouth].mean(), np.quantile(v[face], 0.998)
-    if not bridge < lips < chin or face.mean() < 0.02: raise InputError("no chin below the mouth in the map")
+    bridge, lips, chin = (
+        0.4 * np.quantile(v[nose], 0.98),
+        v[mouth].mean(),
+        np.quantile(v[face], 0.998),
+    )
+    if not bridge < lips < chin or face.mean() < 0.02:
+        raise InputError("no chin below the mouth in the map")
     band = max(0.03 * chin, 1.0)
-    def side(height, which): # where the face ends at a height
+
+    def side(height, which):  # where the face ends at a height
         there = u[face & (np.abs(v - height) < band)]
-        if len(there) < 3: raise InputError("the map has holes where the cheeks are")
+        if len(there) < 3:
+            raise InputError("the map has holes where the cheeks are")
         return np.quantile(there, which) + (0.03 if which < 0.5 else -0.03) * np.ptp(there)
+
     cheek, jaw = bridge + 0.25 * (lips - bridge), 0.5 * (lips + chin)
-    corners = {h: (side(height, 0.01), side(height, 0.99)) for h, height in (("cheek", cheek), ("lips", lips), ("jaw", jaw))}
+    corners = {
+        h: (side(height, 0.01), side(height, 0.99))
+        for h, height in (("cheek", cheek), ("lips", lips), ("jaw", jaw))
+    }
     (cl, cr), (ll, lr), (jl, jr) = corners.values()
     middle, top = u[nose & (v < 2 * bridge)].mean(), np.linspace(-1, 1, 9)
-    arch = [(middle + t * ((cr - middle) if t > 0 else (middle - cl)), bridge + (cheek - bridge) * abs(t) ** 1.3) for t in top]
+    arch = [
+        (
+            middle + t * ((cr - middle) if t > 0 else (middle - cl)),
+            bridge + (cheek - bridge) * abs(t) ** 1.3,
+        )
+        for t in top
+    ]
     below, width = chin + 0.02 * chin, 0.2 * (jr - jl)
     centre = u[mouth].mean()
-    polygon = [*arch, (lr, lips), (jr, jaw), (centre + width, below), (centre - width, below), (jl, jaw), (ll, lips)]
+    polygon = [
+        *arch,
+        (lr, lips),
+        (jr, jaw),
+        (centre + width, below),
+        (centre - width, below),
+        (jl, jaw),
+        (ll, lips),
+    ]
     eye_l, eye_r = side(0.3 * bridge, 0.0), side(0.3 * bridge, 1.0)
-    loops = [((cl, cheek), (eye_l, 0.2 * bridge)), ((jl, jaw), (eye_l, 0.8 * bridge)), ((cr, cheek), (eye_r, 0.2 * bridge)), ((jr, jaw), (eye_r, 0.8 * bridge))]
+    loops = [
+        ((cl, cheek), (eye_l, 0.2 * bridge)),
+        ((jl, jaw), (eye_l, 0.8 * bridge)),
+        ((cr, cheek), (eye_r, 0.2 * bridge)),
+        ((jr, jaw), (eye_r, 0.8 * bridge)),
+    ]
     return np.array(polygon), np.array(loops)
 
 # %% ../nbs/lib/61_face_masks.ipynb #61-07
-MASK_COLOURS = {"blue": (130, 175, 205), "white": (232, 232, 228), "black": (48, 48, 52), "green": (140, 190, 165), "pink": (222, 170, 182), "grey": (150, 152, 158)}
+MASK_COLOURS = {
+    "blue": (130, 175, 205),
+    "white": (232, 232, 228),
+    "black": (48, 48, 52),
+    "green": (140, 190, 165),
+    "pink": (222, 170, 182),
+    "grey": (150, 152, 158),
+}
 
-def _coverage(size, turn, polygons=(), lines=(), width=0.0): # turn: (u, v) -> (x, y)
+
+def _coverage(size, turn, polygons=(), lines=(), width=0.0):  # turn: (u, v) -> (x, y)
     "Anti-aliased share of each pixel (S, S) that polygons and lines cover"
     zoom = 4
     canvas = Image.new("L", (zoom * size, zoom * size))
     draw = ImageDraw.Draw(canvas)
-    for polygon in polygons: draw.polygon([tuple(p) for p in (turn(polygon) + 0.5) * zoom], fill=255)
-    for line in lines: draw.line([tuple(p) for p in (turn(line) + 0.5) * zoom], fill=255, width=max(round(width * zoom), 1))
+    for polygon in polygons:
+        draw.polygon([tuple(p) for p in (turn(polygon) + 0.5) * zoom], fill=255)
+    for line in lines:
+        draw.line(
+            [tuple(p) for p in (turn(line) + 0.5) * zoom],
+            fill=255,
+            width=max(round(width * zoom), 1),
+        )
     return np.asarray(canvas.resize((size, size), Image.Resampling.BOX), np.float32) / 255
 
-def draw_mask(image: np.ndarray,   # (S, S, 3) uint8
-              labels: np.ndarray,  # (S, S) uint8
-              rng: np.random.Generator,
-              colour: str | None = None, # of `MASK_COLOURS`; None: drawn at random
-             ) -> tuple:           # image, labels: the same shapes
+
+def draw_mask(
+    image: np.ndarray,  # (S, S, 3) uint8
+    labels: np.ndarray,  # (S, S) uint8
+    rng: np.random.Generator,
+    colour: str | None = None,  # of `MASK_COLOURS`; None: drawn at random
+) -> tuple:  # image, labels: the same shapes
     "Put a mask on one face; `InputError` if the map does not show where"
-    if colour is not None and colour not in MASK_COLOURS: raise InputError(f"colour {colour!r} is none of {list(MASK_COLOURS)}")
+    if colour is not None and colour not in MASK_COLOURS:
+        raise InputError(f"colour {colour!r} is none of {list(MASK_COLOURS)}")
     u, v = face_frame(labels)
     polygon, loops = mask_outline(labels, u, v)
     size = labels.shape[0]
-    along, origin = np.array([u[0, 1] - u[0, 0], u[1, 0] - u[0, 0]]), np.array([u[0, 0], v[0, 0]]) # (cos, sin) of the turn
+    along, origin = (
+        np.array([u[0, 1] - u[0, 0], u[1, 0] - u[0, 0]]),
+        np.array([u[0, 0], v[0, 0]]),
+    )  # (cos, sin) of the turn
     turned = np.array([[along[0], -along[1]], [along[1], along[0]]])
-    def turn(points): return (points - origin) @ turned.T
+
+    def turn(points):
+        return (points - origin) @ turned.T
+
     in_front = np.isin(labels, [_part["hair"], _part["hat"]])
-    cover = np.where(in_front, 0, _coverage(size, turn, [polygon * (1 + 0.02 * rng.normal(size=(1, 2)))]))
-    strings = np.where(np.isin(labels, [_part["skin"], _part["l_ear"], _part["r_ear"]]), _coverage(size, turn, lines=loops, width=size / 110), 0) * (1 - cover)
+    cover = np.where(
+        in_front, 0, _coverage(size, turn, [polygon * (1 + 0.02 * rng.normal(size=(1, 2)))])
+    )
+    strings = np.where(
+        np.isin(labels, [_part["skin"], _part["l_ear"], _part["r_ear"]]),
+        _coverage(size, turn, lines=loops, width=size / 110),
+        0,
+    ) * (1 - cover)
 
     light = image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
     blurred, worn = gaussian_filter(light, size / 16), cover > 0.5
-    if worn.sum() < 4: raise InputError("the mask would be hidden")
-    shade = np.clip(blurred / max(blurred[worn].mean(), 1), 0.65, 1.35) * np.clip(np.quantile(light, 0.98) / 235, 0.35, 1.05)
+    if worn.sum() < 4:
+        raise InputError("the mask would be hidden")
+    shade = np.clip(blurred / max(blurred[worn].mean(), 1), 0.65, 1.35) * np.clip(
+        np.quantile(light, 0.98) / 235, 0.35, 1.05
+    )
     low, high = v[worn].min(), v[worn].max()
     pleats = 1 + 0.06 * np.sin(2 * np.pi * 3.5 * (v - low) / max(high - low, 1) + 6 * rng.random())
     rim = 0.86 + 0.14 * np.clip(gaussian_filter(cover, size / 60) * 2 - 1, 0, 1)
-    paint = np.array(MASK_COLOURS[colour or list(MASK_COLOURS)[rng.integers(len(MASK_COLOURS))]]) * (1 + 0.06 * rng.normal(size=3))
+    paint = np.array(
+        MASK_COLOURS[colour or list(MASK_COLOURS)[rng.integers(len(MASK_COLOURS))]]
+    ) * (1 + 0.06 * rng.normal(size=3))
     cloth = (shade * pleats * rim)[..., None] * paint + rng.normal(0, 2, (size, size, 1))
     drawn = image * (1 - cover[..., None]) + cloth * cover[..., None]
-    drawn = drawn * (1 - 0.7 * strings[..., None]) + 0.7 * strings[..., None] * 225 * shade[..., None]
-    return drawn.round().clip(0, 255).astype(np.uint8), np.where(worn, _part["cloth"], labels).astype(labels.dtype)
+    drawn = (
+        drawn * (1 - 0.7 * strings[..., None]) + 0.7 * strings[..., None] * 225 * shade[..., None]
+    )
+    return drawn.round().clip(0, 255).astype(np.uint8), np.where(
+        worn, _part["cloth"], labels
+    ).astype(labels.dtype)
 
 # %% ../nbs/lib/61_face_masks.ipynb #61-09
 @dataclass
 class MaskedFaces:
     "Faces that got a mask, and those that did not"
-    images: np.ndarray     # (M, S, S, 3) uint8
-    maps: np.ndarray       # (M, S, S) uint8, the mask labelled as cloth
-    rows: np.ndarray       # (M,) which of the given faces they are
+
+    images: np.ndarray  # (M, S, S, 3) uint8
+    maps: np.ndarray  # (M, S, S) uint8, the mask labelled as cloth
+    rows: np.ndarray  # (M,) which of the given faces they are
     skipped: pd.DataFrame  # row, reason
 
-def masked_faces(images: np.ndarray, # (N, S, S, 3) uint8
-                 maps: np.ndarray,   # (N, S, S) uint8, true or parsed, labels of `CLASSES`
-                 seed: int = 0,
-                 colour: str | None = None) -> MaskedFaces:
+
+def masked_faces(
+    images: np.ndarray,  # (N, S, S, 3) uint8
+    maps: np.ndarray,  # (N, S, S) uint8, true or parsed, labels of `CLASSES`
+    seed: int = 0,
+    colour: str | None = None,
+) -> MaskedFaces:
     "Put a mask on every face whose map shows nose, mouth and chin; `InputError` if shapes do not fit"
-    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[:3] != maps.shape: raise InputError(f"images {images.shape} of {images.dtype} and label maps {maps.shape}: give (N, S, S, 3) of uint8 and (N, S, S)")
-    if len(maps) and maps.max() >= len(CLASSES): raise InputError(f"label maps hold {maps.max()}: labels are 0..{len(CLASSES) - 1}")
+    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[:3] != maps.shape:
+        raise InputError(
+            f"images {images.shape} of {images.dtype} and label maps {maps.shape}: give (N, S, S, 3) of uint8 and (N, S, S)"
+        )
+    if len(maps) and maps.max() >= len(CLASSES):
+        raise InputError(f"label maps hold {maps.max()}: labels are 0..{len(CLASSES) - 1}")
     done, skipped = [], []
     for row, (image, labels) in enumerate(zip(images, maps)):
-        try: done.append((row, *draw_mask(image, labels, np.random.default_rng([seed, row]), colour)))
+        try:
+            done.append(
+                (row, *draw_mask(image, labels, np.random.default_rng([seed, row]), colour))
+            )
         except InputError as error:
-            if colour is not None and colour not in MASK_COLOURS: raise
+            if colour is not None and colour not in MASK_COLOURS:
+                raise
             skipped.append((row, str(error)))
-    rows, drawn, relabelled = zip(*done) if done else ((), np.zeros((0, *images.shape[1:]), np.uint8), np.zeros((0, *maps.shape[1:]), np.uint8))
-    return MaskedFaces(np.array(drawn), np.array(relabelled), np.array(rows, np.int64), pd.DataFrame(skipped, columns=["row", "reason"]))
+    rows, drawn, relabelled = (
+        zip(*done)
+        if done
+        else (
+            (),
+            np.zeros((0, *images.shape[1:]), np.uint8),
+            np.zeros((0, *maps.shape[1:]), np.uint8),
+        )
+    )
+    return MaskedFaces(
+        np.array(drawn),
+        np.array(relabelled),
+        np.array(rows, np.int64),
+        pd.DataFrame(skipped, columns=["row", "reason"]),
+    )
 
-def mask_training_faces(images: np.ndarray, maps: np.ndarray, # as in `masked_faces`
-                        ids: list | None = None,
-                        seed: int = 0, share: float = 0.5,    # of the faces that get a mask
-                        split: np.ndarray | None = None,      # (N,); None: dealt
-                       ) -> LabelledFaces:
+
+def mask_training_faces(
+    images: np.ndarray,
+    maps: np.ndarray,  # as in `masked_faces`
+    ids: list | None = None,
+    seed: int = 0,
+    share: float = 0.5,  # of the faces that get a mask
+    split: np.ndarray | None = None,  # (N,); None: dealt
+) -> LabelledFaces:
     "Faces with and without a mask, for `train_classifier`; each face occurs once; `InputError` if none can wear one"
-    if not 0 < share < 1: raise InputError(f"share {share} leaves one class empty: use a number between 0 and 1")
-    result, ids = masked_faces(images, maps, seed), [str(i) for i in (range(len(images)) if ids is None else ids)]
-    if len(result.rows) < 2: raise InputError(f"of {len(images)} faces {len(result.rows)} can wear a mask: give faces whose maps show nose, mouth and chin")
+    if not 0 < share < 1:
+        raise InputError(f"share {share} leaves one class empty: use a number between 0 and 1")
+    result, ids = (
+        masked_faces(images, maps, seed),
+        [str(i) for i in (range(len(images)) if ids is None else ids)],
+    )
+    if len(result.rows) < 2:
+        raise InputError(
+            f"of {len(images)} faces {len(result.rows)} can wear a mask: give faces whose maps show nose, mouth and chin"
+        )
     wears = np.zeros(len(result.rows), bool)
-    wears[np.random.default_rng([seed, len(images)]).permutation(len(wears))[:max(round(share * len(wears)), 1)]] = True
+    wears[
+        np.random.default_rng([seed, len(images)]).permutation(len(wears))[
+            : max(round(share * len(wears)), 1)
+        ]
+    ] = True
     pictures = np.where(wears[:, None, None, None], result.images, images[result.rows])
     names, labels = [ids[r] for r in result.rows], wears.astype(np.int64)
-    rejected = pd.DataFrame({"file": [ids[r] for r in result.skipped.row], "reason": list(result.skipped.reason)}, dtype="str")
-    return LabelledFaces(pictures, labels, ["no mask", "mask"], deal_splits(labels, names, seed) if split is None else np.asarray(split)[result.rows], pd.DataFrame(index=range(len(labels))), names, "drawn masks", "mask", rejected)
+    rejected = pd.DataFrame(
+        {"file": [ids[r] for r in result.skipped.row], "reason": list(result.skipped.reason)},
+        dtype="str",
+    )
+    return LabelledFaces(
+        pictures,
+        labels,
+        ["no mask", "mask"],
+        deal_splits(labels, names, seed) if split is None else np.asarray(split)[result.rows],
+        pd.DataFrame(index=range(len(labels))),
+        names,
+        "drawn masks",
+        "mask",
+        rejected,
+    )

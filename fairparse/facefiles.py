@@ -30,54 +30,82 @@ LAYOUTS = """a folder of faces is either
   images/{name}.jpg (or jpeg, png, webp, bmp) and labels/{name}.png, with an optional attributes.csv"""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
+
 @dataclass(frozen=True)
 class Face:
     "The files of one face"
+
     id: str
-    image: str    # path
-    masks: tuple  # ((label, path), ...) in merge order; label None: the one file is a whole label map
-    stamps: tuple # (bytes, time of change) of each file
+    image: str  # path
+    masks: (
+        tuple  # ((label, path), ...) in merge order; label None: the one file is a whole label map
+    )
+    stamps: tuple  # (bytes, time of change) of each file
+
 
 @dataclass
 class Source:
     "A scanned folder of faces"
+
     folder: Path
-    layout: str                               # "celeba" or "labels"
-    faces: list = field(default_factory=list) # of Face
-    attributes: pd.DataFrame | None = None    # a row a face, Int8 columns
+    layout: str  # "celeba" or "labels"
+    faces: list = field(default_factory=list)  # of Face
+    attributes: pd.DataFrame | None = None  # a row a face, Int8 columns
     problems: list = field(default_factory=list)
-    extra: bool = False                       # for training and validation only
+    extra: bool = False  # for training and validation only
     name: str = ""
+
 
 def report_problems(problems: list, where: str, more: str = ""):
     "Raise an `InputError` that lists the first ten of `problems` and counts them; do nothing if there are none"
-    if not problems: return
+    if not problems:
+        return
     count = f"{len(problems)}{more} problem{'s' * (len(problems) > 1)}"
-    raise InputError(f"{where}: {count}" + "".join(f"\n- {p}" for p in problems[:10]) + (f"\n- and {len(problems) - 10} more" if len(problems) > 10 else ""))
+    raise InputError(
+        f"{where}: {count}"
+        + "".join(f"\n- {p}" for p in problems[:10])
+        + (f"\n- and {len(problems) - 10} more" if len(problems) > 10 else "")
+    )
 
 # %% ../nbs/lib/11_facefiles.ipynb #11-06
 def _list_files(folder, suffixes, problems):
     "{name without suffix: (path, (bytes, time))} of a folder; hidden and other files are left aside"
     found = {}
-    if not folder.is_dir(): problems.append(f"the folder {folder} is missing: {LAYOUTS}")
+    if not folder.is_dir():
+        problems.append(f"the folder {folder} is missing: {LAYOUTS}")
     for entry in os.scandir(folder) if folder.is_dir() else ():
         stem, suffix = os.path.splitext(entry.name)
-        if entry.name.startswith(".") or suffix.lower() not in suffixes: continue
-        if stem in found: problems.append(f"{entry.path} and {found[stem][0]} are two files for the id {stem!r}: remove one")
+        if entry.name.startswith(".") or suffix.lower() not in suffixes:
+            continue
+        if stem in found:
+            problems.append(
+                f"{entry.path} and {found[stem][0]} are two files for the id {stem!r}: remove one"
+            )
         info = entry.stat()
         found[stem] = entry.path, (info.st_size, info.st_mtime_ns)
     return found
+
 
 def _pair(source, images, masks):
     "Turn {id: file} and {id: {label: file}} into faces, in order; what has no partner is a problem"
     for id in sorted(masks.keys() - images.keys()):
         files = [path for path, _ in masks[id].values()]
-        source.problems.append(f"{files[0]}{f' and {len(files) - 1} more masks' * (len(files) > 1)} of the face {str(id)!r} without its image: add the image, or remove the masks")
+        source.problems.append(
+            f"{files[0]}{f' and {len(files) - 1} more masks' * (len(files) > 1)} of the face {str(id)!r} without its image: add the image, or remove the masks"
+        )
     for id in sorted(images.keys() - masks.keys()):
         source.problems.append(f"{images[id][0]} has no masks: add them, or remove the image")
     for id in sorted(images.keys() & masks.keys()):
         ordered = [(label, *masks[id][label]) for label in sorted(masks[id], key=_MERGE_RANK.get)]
-        source.faces.append(Face(str(id), images[id][0], tuple((label, path) for label, path, _ in ordered), (images[id][1], *(stamp for *_, stamp in ordered))))
+        source.faces.append(
+            Face(
+                str(id),
+                images[id][0],
+                tuple((label, path) for label, path, _ in ordered),
+                (images[id][1], *(stamp for *_, stamp in ordered)),
+            )
+        )
+
 
 _MERGE_RANK = {None: 0, **{CLASSES.index(part): rank for rank, part in enumerate(MERGE_ORDER)}}
 
@@ -87,193 +115,354 @@ def _scan_celeba(source):
     folder, problems = source.folder, source.problems
     images, masks = {}, {}
     for stem, file in _list_files(folder / "CelebA-HQ-img", IMAGE_SUFFIXES, problems).items():
-        if not stem.isdecimal(): problems.append(f"{file[0]}: the name of an image is its number, as in 17.jpg: rename or remove it")
-        elif int(stem) in images: problems.append(f"{file[0]} and {images[int(stem)][0]} are two files for the id '{int(stem)}': remove one")
-        else: images[int(stem)] = file
+        if not stem.isdecimal():
+            problems.append(
+                f"{file[0]}: the name of an image is its number, as in 17.jpg: rename or remove it"
+            )
+        elif int(stem) in images:
+            problems.append(
+                f"{file[0]} and {images[int(stem)][0]} are two files for the id '{int(stem)}': remove one"
+            )
+        else:
+            images[int(stem)] = file
     anno = folder / "CelebAMask-HQ-mask-anno"
-    if not anno.is_dir(): problems.append(f"the folder {anno} is missing: {LAYOUTS}")
+    if not anno.is_dir():
+        problems.append(f"the folder {anno} is missing: {LAYOUTS}")
     for sub in sorted(p for p in anno.iterdir() if p.is_dir()) if anno.is_dir() else ():
         for stem, file in _list_files(sub, (".png",), problems).items():
             number, _, part = stem.partition("_")
-            if not number.isdecimal() or part not in MERGE_ORDER: problems.append(f"{file[0]}: a part mask is named {{id:05d}}_{{part}}.png with a part of {MERGE_ORDER}: rename or remove it")
-            elif sub.name != str(int(number) // 2000): problems.append(f"{file[0]} belongs into the folder {anno / str(int(number) // 2000)}: move it")
-            elif CLASSES.index(part) in masks.setdefault(int(number), {}): problems.append(f"{file[0]} is the second {part} mask of the id '{int(number)}': remove one")
-            else: masks[int(number)][CLASSES.index(part)] = file
+            if not number.isdecimal() or part not in MERGE_ORDER:
+                problems.append(
+                    f"{file[0]}: a part mask is named {{id:05d}}_{{part}}.png with a part of {MERGE_ORDER}: rename or remove it"
+                )
+            elif sub.name != str(int(number) // 2000):
+                problems.append(
+                    f"{file[0]} belongs into the folder {anno / str(int(number) // 2000)}: move it"
+                )
+            elif CLASSES.index(part) in masks.setdefault(int(number), {}):
+                problems.append(
+                    f"{file[0]} is the second {part} mask of the id '{int(number)}': remove one"
+                )
+            else:
+                masks[int(number)][CLASSES.index(part)] = file
     _pair(source, images, masks)
+
 
 def _scan_labels(source):
     "List the faces of a folder of images and label maps"
-    images, labels = (_list_files(source.folder / name, suffixes, source.problems) for name, suffixes in (("images", IMAGE_SUFFIXES), ("labels", (".png",))))
+    images, labels = (
+        _list_files(source.folder / name, suffixes, source.problems)
+        for name, suffixes in (("images", IMAGE_SUFFIXES), ("labels", (".png",)))
+    )
     _pair(source, images, {stem: {None: file} for stem, file in labels.items()})
 
 # %% ../nbs/lib/11_facefiles.ipynb #11-09
 def _number(text):
     "A cell's number: 1, 0 or -1, NaN for an empty cell, 9 for anything else"
-    try: number = float(text or "nan")
-    except ValueError: return 9
+    try:
+        number = float(text or "nan")
+    except ValueError:
+        return 9
     return number if number in (1, 0, -1) or not text else 9
+
 
 def _flags(table, path):
     "Text cells to Int8 flags: 1, 0, missing"
     codes, texts = pd.factorize(table.to_numpy(object).ravel())
-    values = pd.DataFrame(np.array([_number(text) for text in texts] or [np.nan])[codes].reshape(table.shape), table.index, table.columns)
+    values = pd.DataFrame(
+        np.array([_number(text) for text in texts] or [np.nan])[codes].reshape(table.shape),
+        table.index,
+        table.columns,
+    )
     for name in values.columns[(values == 9).any()]:
         id = (values[name] == 9).idxmax()
-        raise InputError(f"{path}: the column {name!r} holds {table.at[id, name]!r} for the id {id!r}: attributes are 1 or 0 (or 1 or -1), "
-                         "empty if unknown; remove the column if it is no attribute")
+        raise InputError(
+            f"{path}: the column {name!r} holds {table.at[id, name]!r} for the id {id!r}: attributes are 1 or 0 (or 1 or -1), "
+            "empty if unknown; remove the column if it is no attribute"
+        )
     zero, minus = (values.columns[(values == v).any()] for v in (0, -1))
     if len(zero) and len(minus):
-        raise InputError(f"{path} mixes 0 (column {zero[0]!r}) and -1 (column {minus[0]!r}): write 1 and 0, or 1 and -1, in the whole file and leave unknown values empty")
+        raise InputError(
+            f"{path} mixes 0 (column {zero[0]!r}) and -1 (column {minus[0]!r}): write 1 and 0, or 1 and -1, in the whole file and leave unknown values empty"
+        )
     return (values == 1).astype("Int8").mask(values.isna())
+
 
 def _plain_id(cell, celeba):
     "An id as the scan writes it: without an image's suffix, CelebA's numbers without leading zeros; None for a line that is too short"
-    if not cell: return None
+    if not cell:
+        return None
     id = cell[0].strip()
-    if id.lower().endswith(IMAGE_SUFFIXES): id = os.path.splitext(id)[0]
+    if id.lower().endswith(IMAGE_SUFFIXES):
+        id = os.path.splitext(id)[0]
     return str(int(id)) if celeba and id.isdecimal() else id
 
 # %% ../nbs/lib/11_facefiles.ipynb #11-10
-def read_attributes(path: str | Path, # CelebA's text file (count, names, rows), or a .csv with an `id` column
-                    ids=None,         # only the rows of these faces; None: all
-                   ) -> pd.DataFrame: # index: id as text; a column an attribute: 1, 0, missing
+def read_attributes(
+    path: str | Path,  # CelebA's text file (count, names, rows), or a .csv with an `id` column
+    ids=None,  # only the rows of these faces; None: all
+) -> pd.DataFrame:  # index: id as text; a column an attribute: 1, 0, missing
     "Read an attribute file; `InputError` for duplicated ids, rows of another length, values that are not flags"
     path = Path(path)
-    try: lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error: raise InputError(f"{path} is not a text file ({error}): replace it") from error
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not a text file ({error}): replace it") from error
     celeba = path.suffix.lower() != ".csv"
     delimiter, wanted = None if celeba else ",", None if ids is None else set(ids)
     rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if rows and celeba and rows[0][1].strip().isdecimal(): rows = rows[1:] # the number of rows
-    if not rows: raise InputError(f"{path} is empty: remove it, or replace it")
+    if rows and celeba and rows[0][1].strip().isdecimal():
+        rows = rows[1:]  # the number of rows
+    if not rows:
+        raise InputError(f"{path} is empty: remove it, or replace it")
     names = ["id"] * celeba + [name.strip() for name in rows[0][1].split(delimiter)]
-    if "id" not in names: raise InputError(f"{path} has no column 'id': it has {names}")
-    bad = [n for n in names if names.count(n) > 1] or [n for n in names if n in INDEX.columns and n != "id" or not n]
-    if bad: raise InputError(f"{path}: the column name {bad[0]!r} is used twice, is empty, or is one that face sets keep for themselves: rename it")
+    if "id" not in names:
+        raise InputError(f"{path} has no column 'id': it has {names}")
+    bad = [n for n in names if names.count(n) > 1] or [
+        n for n in names if n in INDEX.columns and n != "id" or not n
+    ]
+    if bad:
+        raise InputError(
+            f"{path}: the column name {bad[0]!r} is used twice, is empty, or is one that face sets keep for themselves: rename it"
+        )
     place, found = names.index("id"), {}
     for number, line in rows[1:]:
-        id = _plain_id(line.split(delimiter, place + 1)[place:place + 1], celeba)
-        if id in found: raise InputError(f"{path}: the id {id!r} has two rows: remove one")
-        found[id] = cells = [cell.strip() for cell in line.split(delimiter)] if wanted is None or id in wanted else []
-        if cells and len(cells) != len(names): raise InputError(f"{path}, line {number} has {len(cells)} values for {len(names)} columns: mend or remove the line")
-    kept = {id: cells[:place] + cells[place + 1:] for id, cells in found.items() if cells}
-    table = pd.DataFrame(list(kept.values()), index=list(kept), columns=names[:place] + names[place + 1:], dtype=object)
+        id = _plain_id(line.split(delimiter, place + 1)[place : place + 1], celeba)
+        if id in found:
+            raise InputError(f"{path}: the id {id!r} has two rows: remove one")
+        found[id] = cells = (
+            [cell.strip() for cell in line.split(delimiter)]
+            if wanted is None or id in wanted
+            else []
+        )
+        if cells and len(cells) != len(names):
+            raise InputError(
+                f"{path}, line {number} has {len(cells)} values for {len(names)} columns: mend or remove the line"
+            )
+    kept = {id: cells[:place] + cells[place + 1 :] for id, cells in found.items() if cells}
+    table = pd.DataFrame(
+        list(kept.values()),
+        index=list(kept),
+        columns=names[:place] + names[place + 1 :],
+        dtype=object,
+    )
     return _flags(table, path)
 
 # %% ../nbs/lib/11_facefiles.ipynb #11-13
 def _attach_attributes(source):
     "Read the attribute file of `source`, if there is one, and give each face its row"
-    path = source.folder / {"celeba": "CelebAMask-HQ-attribute-anno.txt", "labels": "attributes.csv"}[source.layout]
+    path = (
+        source.folder
+        / {"celeba": "CelebAMask-HQ-attribute-anno.txt", "labels": "attributes.csv"}[source.layout]
+    )
     ids = [face.id for face in source.faces]
     source.attributes = pd.DataFrame(index=ids)
     if not path.is_file():
-        if source.layout == "celeba" and ids: warnings.warn(f"{path} is missing: the attributes of these faces are unknown", stacklevel=3)
+        if source.layout == "celeba" and ids:
+            warnings.warn(
+                f"{path} is missing: the attributes of these faces are unknown", stacklevel=3
+            )
         return
-    try: table = read_attributes(path, ids)
-    except InputError as error: return source.problems.append(str(error))
+    try:
+        table = read_attributes(path, ids)
+    except InputError as error:
+        return source.problems.append(str(error))
     missing = len(ids) - len(table)
-    if ids and missing == len(ids): source.problems.append(f"{path} has no row for any of the {len(ids)} faces, the first is {ids[0]!r}: write the ids like the images' names")
-    elif missing: warnings.warn(f"{path} has no row for {missing} of {len(ids)} faces: their attributes are unknown", stacklevel=3)
+    if ids and missing == len(ids):
+        source.problems.append(
+            f"{path} has no row for any of the {len(ids)} faces, the first is {ids[0]!r}: write the ids like the images' names"
+        )
+    elif missing:
+        warnings.warn(
+            f"{path} has no row for {missing} of {len(ids)} faces: their attributes are unknown",
+            stacklevel=3,
+        )
     source.attributes = table.reindex(ids)
+
 
 def scan_source(folder: str | Path) -> Source:
     "Recognise a folder's layout and list its faces; problems are collected in the result, an unrecognised folder is an `InputError`"
     folder = Path(folder)
-    if not folder.is_dir(): raise InputError(f"{folder} is not a folder: give the path of a folder of faces; {LAYOUTS}")
-    if (folder / "CelebA-HQ-img").is_dir() or (folder / "CelebAMask-HQ-mask-anno").is_dir(): source = Source(folder, "celeba")
-    elif (folder / "images").is_dir() or (folder / "labels").is_dir(): source = Source(folder, "labels")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: give the path of a folder of faces; {LAYOUTS}")
+    if (folder / "CelebA-HQ-img").is_dir() or (folder / "CelebAMask-HQ-mask-anno").is_dir():
+        source = Source(folder, "celeba")
+    elif (folder / "images").is_dir() or (folder / "labels").is_dir():
+        source = Source(folder, "labels")
     else:
-        inner = [p for p in folder.iterdir() if (p / "CelebA-HQ-img").is_dir() or (p / "images").is_dir()]
-        raise InputError(f"{folder} holds no faces: {LAYOUTS}" + (f"\nDid you mean {inner[0]}?" if inner else ""))
+        inner = [
+            p for p in folder.iterdir() if (p / "CelebA-HQ-img").is_dir() or (p / "images").is_dir()
+        ]
+        raise InputError(
+            f"{folder} holds no faces: {LAYOUTS}" + (f"\nDid you mean {inner[0]}?" if inner else "")
+        )
     {"celeba": _scan_celeba, "labels": _scan_labels}[source.layout](source)
-    if not source.faces and not source.problems: source.problems.append(f"{folder} is empty: {LAYOUTS}")
+    if not source.faces and not source.problems:
+        source.problems.append(f"{folder} is empty: {LAYOUTS}")
     _attach_attributes(source)
     return source
 
-def scan_sources(data, extra=()) -> list: # of Source
+
+def scan_sources(data, extra=()) -> list:  # of Source
     "Scan all folders, name them, and report what is wrong in any of them"
     listed = lambda folders: [folders] if isinstance(folders, (str, Path)) else list(folders or ())
     data, extra = listed(data), listed(extra)
-    if not data: raise InputError(f"no folder of faces given: {LAYOUTS}")
+    if not data:
+        raise InputError(f"no folder of faces given: {LAYOUTS}")
     real = [Path(f).resolve() for f in (*data, *extra)]
     twice = [str(f) for f in real if real.count(f) > 1]
-    if twice: raise InputError(f"{twice[0]} is given twice: its faces would have duplicated ids")
+    if twice:
+        raise InputError(f"{twice[0]} is given twice: its faces would have duplicated ids")
     sources, names = [scan_source(f) for f in (*data, *extra)], []
     for i, (source, path) in enumerate(zip(sources, real)):
-        source.extra, source.name = i >= len(data), path.name if path.name not in names else f"{path.name}-{i + 1}"
+        source.extra, source.name = (
+            i >= len(data),
+            path.name if path.name not in names else f"{path.name}-{i + 1}",
+        )
         names.append(source.name)
-    report_problems([p for s in sources for p in s.problems], ", ".join(str(s.folder) for s in sources))
+    report_problems(
+        [p for s in sources for p in s.problems], ", ".join(str(s.folder) for s in sources)
+    )
     return sources
 
 # %% ../nbs/lib/11_facefiles.ipynb #11-15
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, struct.error, zlib.error, Image.DecompressionBombError)
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
 
 @contextlib.contextmanager
 def _opened(path):
     "Open an image file; whatever Pillow raises about it becomes an `InputError` that names it"
     try:
-        with Image.open(path) as image: yield image
-    except InputError: raise
-    except _UNREADABLE as error: raise InputError(f"{path} is not a readable image ({error}): replace it, or remove the face") from error
+        with Image.open(path) as image:
+            yield image
+    except InputError:
+        raise
+    except _UNREADABLE as error:
+        raise InputError(
+            f"{path} is not a readable image ({error}): replace it, or remove the face"
+        ) from error
 
-def read_image(path: str | Path, size: int, # wanted height and width
-              ) -> tuple: # (size, size, 3) uint8, (width, height) of the file
+
+def read_image(
+    path: str | Path,
+    size: int,  # wanted height and width
+) -> tuple:  # (size, size, 3) uint8, (width, height) of the file
     "Read a photograph as RGB at `size`"
     with _opened(path) as image:
         full = image.size
-        if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "CMYK", "1"): raise InputError(f"{path} is an image of mode {image.mode}, not 8 bits a channel: convert it")
-        if image.getexif().get(0x0112, 1) != 1: raise InputError(f"{path} is marked as rotated (EXIF orientation): save it upright")
+        if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "CMYK", "1"):
+            raise InputError(
+                f"{path} is an image of mode {image.mode}, not 8 bits a channel: convert it"
+            )
+        if image.getexif().get(0x0112, 1) != 1:
+            raise InputError(f"{path} is marked as rotated (EXIF orientation): save it upright")
         image.draft("RGB", (2 * size, 2 * size))
-        if image.mode != "RGB": image = image.convert("RGB")
-        return np.asarray(image if image.size == (size, size) else image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=1.0)), full
+        if image.mode != "RGB":
+            image = image.convert("RGB")
+        return np.asarray(
+            image
+            if image.size == (size, size)
+            else image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=1.0)
+        ), full
 
 # %% ../nbs/lib/11_facefiles.ipynb #11-17
-def read_part(path: str | Path, size: int) -> tuple: # box (left, upper, right, lower) or None, (h, w) bool inside the box, (width, height) of the file
+def read_part(
+    path: str | Path, size: int
+) -> tuple:  # box (left, upper, right, lower) or None, (h, w) bool inside the box, (width, height) of the file
     "Read the nearest pixels of a part mask at `size`, cropped to where the part is"
-    if plain := read_plain_mask(path, size): return plain
+    if plain := read_plain_mask(path, size):
+        return plain
     with _opened(path) as image:
         full = image.size
-        image = image.resize((size, size), Image.Resampling.NEAREST) if full != (size, size) else image
-        if image.mode in ("RGBA", "P", "PA", "CMYK"): image = image.convert("RGB")
-        if image.mode == "LA": image = image.getchannel(0)
-        if image.mode not in ("RGB", "L", "1"): return (0, 0, size, size), np.asarray(image) != 0, full
+        image = (
+            image.resize((size, size), Image.Resampling.NEAREST) if full != (size, size) else image
+        )
+        if image.mode in ("RGBA", "P", "PA", "CMYK"):
+            image = image.convert("RGB")
+        if image.mode == "LA":
+            image = image.getchannel(0)
+        if image.mode not in ("RGB", "L", "1"):
+            return (0, 0, size, size), np.asarray(image) != 0, full
         box = image.getbbox()
-        if box is None: return None, None, full
+        if box is None:
+            return None, None, full
         part = image.crop(box)
-        if image.mode != "RGB": return box, np.asarray(part) != 0, full
-        colours = np.frombuffer(part.tobytes("raw", "RGBX"), "<u4").reshape(part.height, part.width) # one number a pixel, its last byte unused
+        if image.mode != "RGB":
+            return box, np.asarray(part) != 0, full
+        colours = np.frombuffer(part.tobytes("raw", "RGBX"), "<u4").reshape(
+            part.height, part.width
+        )  # one number a pixel, its last byte unused
         return box, (colours & 0xFFFFFF) != 0, full
 
-def merge_parts(parts: tuple, # ((label, path), ...), painted in this order
-                size: int) -> tuple: # (size, size) uint8, (width, height) of the files
+
+def merge_parts(
+    parts: tuple,  # ((label, path), ...), painted in this order
+    size: int,
+) -> tuple:  # (size, size) uint8, (width, height) of the files
     "Merge part masks into one label map at `size`; `InputError` if their sizes differ"
     mask, first = np.zeros((size, size), np.uint8), None
     for label, path in parts:
         box, inside, full = read_part(path, size)
-        if first is None: first = path, full
-        if full != first[1]: raise InputError(f"{path} is {full[0]}x{full[1]}, but {first[0]} is {first[1][0]}x{first[1][1]}: the part masks of a face have one size; replace it")
-        if box is not None: np.copyto(mask[box[1]:box[3], box[0]:box[2]], label, where=inside, casting="unsafe")
+        if first is None:
+            first = path, full
+        if full != first[1]:
+            raise InputError(
+                f"{path} is {full[0]}x{full[1]}, but {first[0]} is {first[1][0]}x{first[1][1]}: the part masks of a face have one size; replace it"
+            )
+        if box is not None:
+            np.copyto(mask[box[1] : box[3], box[0] : box[2]], label, where=inside, casting="unsafe")
     return mask, first[1]
 
 # %% ../nbs/lib/11_facefiles.ipynb #11-19
-def label_table(label_map: dict | list | str | Path | None = None, # {their value: our class name or number}; None: the values are ours
-               ) -> np.ndarray:                                    # (65536,) int16: our class of each value, -1 if there is none
+def label_table(
+    label_map: dict
+    | list
+    | str
+    | Path
+    | None = None,  # {their value: our class name or number}; None: the values are ours
+) -> np.ndarray:  # (65536,) int16: our class of each value, -1 if there is none
     "Look-up table from label values to classes; `InputError` for keys that are no values and classes that are not ours"
     where, table = "label_map", np.full(65536, -1, np.int16)
     if isinstance(label_map, (str, Path)):
         where = path = Path(label_map)
         if path.suffix.lower() == ".csv" and path.is_file():
-            rows = [line.split(",") for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-            if not rows or any(len(row) != 2 for row in rows): raise InputError(f"{path}: each line is `value,class`, as in `3,hair`; mend it")
-            rows = rows[not rows[0][0].strip().isdecimal():] # a header line may be there
+            rows = [
+                line.split(",")
+                for line in path.read_text(encoding="utf-8-sig").splitlines()
+                if line.strip()
+            ]
+            if not rows or any(len(row) != 2 for row in rows):
+                raise InputError(f"{path}: each line is `value,class`, as in `3,hair`; mend it")
+            rows = rows[not rows[0][0].strip().isdecimal() :]  # a header line may be there
             label_map = {value.strip(): name.strip() for value, name in rows}
-            if len(label_map) < len(rows): raise InputError(f"{path} maps a value twice: remove one line")
-        else: label_map = read_json(path)
-    if label_map is None: label_map = range(NUM_CLASSES)
-    if not isinstance(label_map, (dict, list, tuple, range)): raise InputError(f"{where} is {label_map!r}: give {{value: class}} or a list of classes")
+            if len(label_map) < len(rows):
+                raise InputError(f"{path} maps a value twice: remove one line")
+        else:
+            label_map = read_json(path)
+    if label_map is None:
+        label_map = range(NUM_CLASSES)
+    if not isinstance(label_map, (dict, list, tuple, range)):
+        raise InputError(f"{where} is {label_map!r}: give {{value: class}} or a list of classes")
     for value, name in label_map.items() if isinstance(label_map, dict) else enumerate(label_map):
-        if not str(value).isdecimal() or int(value) > 65535: raise InputError(f"{where}: {value!r} is no label value: they are whole numbers from 0 to 65535")
-        if name not in CLASSES and not (str(name).isdecimal() and int(name) < NUM_CLASSES): raise InputError(f"{where}: {name!r} (for {value!r}) is no class: use a number below {NUM_CLASSES} or one of {CLASSES}")
+        if not str(value).isdecimal() or int(value) > 65535:
+            raise InputError(
+                f"{where}: {value!r} is no label value: they are whole numbers from 0 to 65535"
+            )
+        if name not in CLASSES and not (str(name).isdecimal() and int(name) < NUM_CLASSES):
+            raise InputError(
+                f"{where}: {name!r} (for {value!r}) is no class: use a number below {NUM_CLASSES} or one of {CLASSES}"
+            )
         table[int(value)] = CLASSES.index(name) if name in CLASSES else int(name)
     return table
 
@@ -281,43 +470,87 @@ def label_table(label_map: dict | list | str | Path | None = None, # {their valu
 _COLOUR_CODES = PALETTE.astype(np.int32) @ [65536, 256, 1]
 _COLOUR_ORDER = np.argsort(_COLOUR_CODES)
 
+
 def _label_values(image, path):
     "An image of mode L, P or I that holds label values"
-    scale = {"L;2": 85, "L;4": 17}.get(image.tile[0].args if image.tile and image.mode == "L" else None)
-    if image.mode == "L" and scale: return image.point([v // scale for v in range(256)])
-    if image.mode in ("L", "P"): return image
-    if image.mode == "LA": return image.getchannel(0)
+    scale = {"L;2": 85, "L;4": 17}.get(
+        image.tile[0].args if image.tile and image.mode == "L" else None
+    )
+    if image.mode == "L" and scale:
+        return image.point([v // scale for v in range(256)])
+    if image.mode in ("L", "P"):
+        return image
+    if image.mode == "LA":
+        return image.getchannel(0)
     values = np.asarray(image)
     if image.mode in ("RGB", "RGBA"):
         red, green, blue = (values[..., i] for i in range(3))
-        if (red == green).all() and (green == blue).all(): return Image.fromarray(red)
+        if (red == green).all() and (green == blue).all():
+            return Image.fromarray(red)
         codes = values[..., :3].astype(np.int32) @ np.array([65536, 256, 1], np.int32)
-        labels = _COLOUR_ORDER[np.searchsorted(_COLOUR_CODES, codes, sorter=_COLOUR_ORDER).clip(max=NUM_CLASSES - 1)]
+        labels = _COLOUR_ORDER[
+            np.searchsorted(_COLOUR_CODES, codes, sorter=_COLOUR_ORDER).clip(max=NUM_CLASSES - 1)
+        ]
         strange = _COLOUR_CODES[labels] != codes
-        if strange.any(): raise InputError(f"{path} holds the colour {tuple(values[strange][0][:3].tolist())}, which is not in the palette: save the label map as grey or palette image of label values")
+        if strange.any():
+            raise InputError(
+                f"{path} holds the colour {tuple(values[strange][0][:3].tolist())}, which is not in the palette: save the label map as grey or palette image of label values"
+            )
         return Image.fromarray(labels.astype(np.uint8))
-    if image.mode == "1" or image.mode.startswith("I"): return Image.fromarray(values.astype(np.int32))
-    raise InputError(f"{path} is an image of mode {image.mode}: save the label map as grey or palette image of label values")
+    if image.mode == "1" or image.mode.startswith("I"):
+        return Image.fromarray(values.astype(np.int32))
+    raise InputError(
+        f"{path} is an image of mode {image.mode}: save the label map as grey or palette image of label values"
+    )
 
-def read_label_map(path: str | Path, size: int, table: np.ndarray, # see `label_table`
-                  ) -> tuple: # (size, size) uint8, (width, height) of the file
+
+def read_label_map(
+    path: str | Path,
+    size: int,
+    table: np.ndarray,  # see `label_table`
+) -> tuple:  # (size, size) uint8, (width, height) of the file
     "Read the nearest pixels of a label map at `size`; `InputError` names a value that is not in `table`"
     with _opened(path) as image:
         values = _label_values(image, path)
-        occurring = np.unique(np.asarray(values)) if values.mode == "I" else np.flatnonzero(values.histogram())
-        wrong = occurring[(occurring < 0) | (occurring > 65535) | (table[occurring.clip(0, 65535)] < 0)]
-        if len(wrong): raise InputError(f"{path} holds the label {wrong[0]}: known labels are {_ranges(np.flatnonzero(table >= 0))}; mend it, or map the value with label_map")
-        return table[np.asarray(values.resize((size, size), Image.Resampling.NEAREST))].astype(np.uint8), values.size
+        occurring = (
+            np.unique(np.asarray(values))
+            if values.mode == "I"
+            else np.flatnonzero(values.histogram())
+        )
+        wrong = occurring[
+            (occurring < 0) | (occurring > 65535) | (table[occurring.clip(0, 65535)] < 0)
+        ]
+        if len(wrong):
+            raise InputError(
+                f"{path} holds the label {wrong[0]}: known labels are {_ranges(np.flatnonzero(table >= 0))}; mend it, or map the value with label_map"
+            )
+        return table[np.asarray(values.resize((size, size), Image.Resampling.NEAREST))].astype(
+            np.uint8
+        ), values.size
+
 
 def _ranges(numbers):
     "1, 2, 3, 7 as '1-3, 7'"
     runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs if len(run))
+    return ", ".join(
+        str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs if len(run)
+    )
 
-def read_face(face: Face, size: int, table: np.ndarray) -> tuple: # (size, size, 3) uint8, (size, size) uint8
+
+def read_face(
+    face: Face, size: int, table: np.ndarray
+) -> tuple:  # (size, size, 3) uint8, (size, size) uint8
     "Image and mask of one face at `size`; `InputError` names the file that is wrong"
     image, full = read_image(face.image, size)
-    mask, mask_full = read_label_map(face.masks[0][1], size, table) if face.masks[0][0] is None else merge_parts(face.masks, size)
-    if abs(full[0] * mask_full[1] - full[1] * mask_full[0]) > max(full + mask_full): # one pixel of rounding is fine
-        raise InputError(f"{face.masks[0][1]} is {mask_full[0]}x{mask_full[1]}, but {face.image} is {full[0]}x{full[1]}: image and mask have another shape; replace one")
+    mask, mask_full = (
+        read_label_map(face.masks[0][1], size, table)
+        if face.masks[0][0] is None
+        else merge_parts(face.masks, size)
+    )
+    if abs(full[0] * mask_full[1] - full[1] * mask_full[0]) > max(
+        full + mask_full
+    ):  # one pixel of rounding is fine
+        raise InputError(
+            f"{face.masks[0][1]} is {mask_full[0]}x{mask_full[1]}, but {face.image} is {full[0]}x{full[1]}: image and mask have another shape; replace one"
+        )
     return image, mask

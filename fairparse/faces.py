@@ -30,134 +30,238 @@ from tqdm import tqdm
 from .facefiles import label_table, read_face, report_problems, scan_sources
 from .labels import CLASSES, colour_labels
 from .records import FaceSet, open_face_set, seal_face_set
-from .runs import InputError, available_cores, die_with_parent, explain_write_errors, keep_freed_memory, read_json, write_json
+from fairparse.runs import (
+    InputError,
+    available_cores,
+    die_with_parent,
+    explain_write_errors,
+    keep_freed_memory,
+    read_json,
+    write_json,
+)
 
 # %% ../nbs/lib/11_faces.ipynb #11-05
-def read_mapping(path: str | Path) -> dict: # {id as text: position in CelebA, 0-based}
+def read_mapping(path: str | Path) -> dict:  # {id as text: position in CelebA, 0-based}
     "Read `CelebA-HQ-to-CelebA-mapping.txt`, with or without its header line"
     path = Path(path)
-    if not path.is_file(): raise InputError(f"{path} is missing: the official split needs it; add it, or use split=\"seeded\"")
-    rows = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    if rows and not rows[0][0].isdecimal(): rows = rows[1:]
+    if not path.is_file():
+        raise InputError(
+            f'{path} is missing: the official split needs it; add it, or use split="seeded"'
+        )
+    rows = [
+        line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
+    ]
+    if rows and not rows[0][0].isdecimal():
+        rows = rows[1:]
     bad = [row for row in rows if len(row) < 2 or not (row[0].isdecimal() and row[1].isdecimal())]
-    if bad: raise InputError(f"{path}: the line {' '.join(bad[0])!r} is not `idx orig_idx orig_file`: mend it")
+    if bad:
+        raise InputError(
+            f"{path}: the line {' '.join(bad[0])!r} is not `idx orig_idx orig_file`: mend it"
+        )
     mapping = {str(int(row[0])): int(row[1]) for row in rows}
-    if len(mapping) < len(rows): raise InputError(f"{path} has duplicated ids: {len(rows)} lines, {len(mapping)} ids")
+    if len(mapping) < len(rows):
+        raise InputError(f"{path} has duplicated ids: {len(rows)} lines, {len(mapping)} ids")
     return mapping
 
-def official_split(original, # (N,) positions in CelebA, 0-based
-                  ) -> np.ndarray: # (N,) "train", "valid", "test"
+
+def official_split(
+    original,  # (N,) positions in CelebA, 0-based
+) -> np.ndarray:  # (N,) "train", "valid", "test"
     "The split of CelebA"
-    return np.array(["train", "valid", "test"])[np.searchsorted([162770, 182637], original, side="right")]
+    return np.array(["train", "valid", "test"])[
+        np.searchsorted([162770, 182637], original, side="right")
+    ]
 
 # %% ../nbs/lib/11_faces.ipynb #11-08
 SPLIT_RULES = ("auto", "official", "seeded", "train")
 
+
 def _deal(n, shares, seed, stream):
     "(n,) split names: seeded shares, at least one face for each share above 0, the rest for training"
     counts = {name: max(1, round(share * n)) for name, share in shares.items() if share > 0}
-    if sum(counts.values()) >= max(n, 1): raise InputError(f"{n} faces are too few for validation and test shares of {shares}: add faces, lower the shares, or use split=\"train\"")
-    order, split, start = np.random.default_rng([seed, stream]).permutation(n), np.full(n, "train", object), 0
-    for name, count in counts.items(): split[order[start:start + count]] = name; start += count
+    if sum(counts.values()) >= max(n, 1):
+        raise InputError(
+            f'{n} faces are too few for validation and test shares of {shares}: add faces, lower the shares, or use split="train"'
+        )
+    order, split, start = (
+        np.random.default_rng([seed, stream]).permutation(n),
+        np.full(n, "train", object),
+        0,
+    )
+    for name, count in counts.items():
+        split[order[start : start + count]] = name
+        start += count
     return split
+
 
 def _original_positions(sources):
     "Position in CelebA of every face of `sources`"
     positions = []
     for source in sources:
-        if source.layout != "celeba": raise InputError(f"{source.folder} has no official split, only CelebAMask-HQ has: give the folder as extra, or use split=\"seeded\"")
+        if source.layout != "celeba":
+            raise InputError(
+                f'{source.folder} has no official split, only CelebAMask-HQ has: give the folder as extra, or use split="seeded"'
+            )
         mapping = read_mapping(source.folder / "CelebA-HQ-to-CelebA-mapping.txt")
         missing = [face.id for face in source.faces if face.id not in mapping]
-        if missing: raise InputError(f"{source.folder / 'CelebA-HQ-to-CelebA-mapping.txt'} has no line for {len(missing)} faces, first id {missing[0]!r}: replace it, or use split=\"seeded\"")
+        if missing:
+            raise InputError(
+                f'{source.folder / "CelebA-HQ-to-CelebA-mapping.txt"} has no line for {len(missing)} faces, first id {missing[0]!r}: replace it, or use split="seeded"'
+            )
         positions += [mapping[face.id] for face in source.faces]
     return positions
 
-def assign_splits(sources: list, # scanned folders, those of `extra` last
-                  split="auto", seed=0, valid_share=0.1, test_share=0.1, folds=0,
-                 ) -> tuple: # (N,) split names, (N,) fold or None
+
+def assign_splits(
+    sources: list,  # scanned folders, those of `extra` last
+    split="auto",
+    seed=0,
+    valid_share=0.1,
+    test_share=0.1,
+    folds=0,
+) -> tuple:  # (N,) split names, (N,) fold or None
     "Split and fold of each face, in the order of `sources`; see `build_face_set`"
     data = [s for s in sources if not s.extra]
     n, n_extra = (sum(len(s.faces) for s in sources if s.extra == extra) for extra in (False, True))
     whole = len(data) == 1 and data[0].layout == "celeba" and n == 30000
-    if split == "auto": split = "official" if whole and not folds else "seeded"
+    if split == "auto":
+        split = "official" if whole and not folds else "seeded"
     fold = np.full(n + n_extra, None, object)
-    if split == "official": main = official_split(_original_positions(data)).astype(object)
-    elif split == "train": main = np.full(n, "train", object)
+    if split == "official":
+        main = official_split(_original_positions(data)).astype(object)
+    elif split == "train":
+        main = np.full(n, "train", object)
     elif folds:
         main = _deal(n, {"valid": 0 if n_extra else valid_share}, seed, 0)
         folded = np.flatnonzero(main == "train")
-        if folds > len(folded): raise InputError(f"{len(folded)} faces cannot be dealt into {folds} folds: use fewer folds")
+        if folds > len(folded):
+            raise InputError(
+                f"{len(folded)} faces cannot be dealt into {folds} folds: use fewer folds"
+            )
         fold[np.random.default_rng([seed, 2]).permutation(folded)] = np.arange(len(folded)) % folds
-    else: main = _deal(n, {"valid": valid_share, "test": test_share}, seed, 0)
-    further = np.full(n_extra, "train", object) if split == "train" or not n_extra else _deal(n_extra, {"valid": valid_share}, seed, 1)
+    else:
+        main = _deal(n, {"valid": valid_share, "test": test_share}, seed, 0)
+    further = (
+        np.full(n_extra, "train", object)
+        if split == "train" or not n_extra
+        else _deal(n_extra, {"valid": valid_share}, seed, 1)
+    )
     return np.concatenate([main, further]), fold
 
 # %% ../nbs/lib/11_faces.ipynb #11-11
-CHUNK = 32 # faces between two lines of the journal
+CHUNK = 32  # faces between two lines of the journal
 
-def _checksums(images, masks): return f"{zlib.crc32(np.ascontiguousarray(images)):08x} {zlib.crc32(np.ascontiguousarray(masks)):08x}"
+
+def _checksums(images, masks):
+    return f"{zlib.crc32(np.ascontiguousarray(images)):08x} {zlib.crc32(np.ascontiguousarray(masks)):08x}"
+
 
 def _build_chunk(folder, start, faces, size, table):
     "Write faces `start`… into the arrays of `folder`; returns start, checksums, problems"
-    keep_freed_memory() # fresh pages for every mask would take longer than the masks
+    keep_freed_memory()  # fresh pages for every mask would take longer than the masks
     images, masks = (np.load(folder / name, mmap_mode="r+") for name in ("images.npy", "masks.npy"))
     rows, problems = slice(start, start + len(faces)), []
     for row, face in enumerate(faces, start):
-        try: images[row], masks[row] = read_face(face, size, table)
-        except InputError as error: problems.append(str(error))
+        try:
+            images[row], masks[row] = read_face(face, size, table)
+        except InputError as error:
+            problems.append(str(error))
     return start, _checksums(images[rows], masks[rows]), problems
+
 
 def _reserve(path, shape):
     "Make an array file whose space on the disk is taken now, not while it is written"
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     if hasattr(os, "posix_fallocate"):
-        with open(path, "r+b") as file: os.posix_fallocate(file.fileno(), 0, array.offset + array.nbytes)
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, array.offset + array.nbytes)
+
 
 def _prepare(folder, request, count, size):
     "The starts of the chunks that are already done in `folder`; makes empty arrays if it belongs to another request"
     shapes = {"images.npy": (count, size, size, 3), "masks.npy": (count, size, size)}
-    try: same = read_json(folder / "request.json") == request and all(np.load(folder / name, mmap_mode="r").shape == shape for name, shape in shapes.items())
-    except (InputError, OSError, ValueError): same = False
+    try:
+        same = read_json(folder / "request.json") == request and all(
+            np.load(folder / name, mmap_mode="r").shape == shape for name, shape in shapes.items()
+        )
+    except (InputError, OSError, ValueError):
+        same = False
     if not same:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        for name, shape in shapes.items(): _reserve(folder / name, shape)
+        for name, shape in shapes.items():
+            _reserve(folder / name, shape)
         write_json(folder / "request.json", request)
     images, masks = (np.load(folder / name, mmap_mode="r") for name in shapes)
     journal = folder / "journal.txt"
-    lines = re.findall(r"^(\d+) (\w{8} \w{8})$", journal.read_text(errors="replace"), re.MULTILINE) if journal.is_file() else []
+    lines = (
+        re.findall(r"^(\d+) (\w{8} \w{8})$", journal.read_text(errors="replace"), re.MULTILINE)
+        if journal.is_file()
+        else []
+    )
     rows = lambda start: slice(int(start), int(start) + CHUNK)
-    return {int(start) for start, sums in lines if _checksums(images[rows(start)], masks[rows(start)]) == sums}
+    return {
+        int(start)
+        for start, sums in lines
+        if _checksums(images[rows(start)], masks[rows(start)]) == sums
+    }
 
 # %% ../nbs/lib/11_faces.ipynb #11-12
 def _run_chunks(tasks, workers):
     "Yield what `_build_chunk` returns for each task, as they finish"
-    if workers == 1: yield from (_build_chunk(*task) for task in tasks)
+    if workers == 1:
+        yield from (_build_chunk(*task) for task in tasks)
     else:
         context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent) as pool, warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning) # forking beside other threads: the workers use none of their locks
+        with (
+            ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent) as pool,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # forking beside other threads: the workers use none of their locks
             futures = [pool.submit(_build_chunk, *task) for task in tasks]
-            try: yield from (future.result() for future in as_completed(futures))
-            except BrokenProcessPool as error: raise RuntimeError("a worker process was ended, often for lack of memory: run again to go on where it stopped, with fewer workers") from error
-            finally: pool.shutdown(wait=True, cancel_futures=True)
+            try:
+                yield from (future.result() for future in as_completed(futures))
+            except BrokenProcessPool as error:
+                raise RuntimeError(
+                    "a worker process was ended, often for lack of memory: run again to go on where it stopped, with fewer workers"
+                ) from error
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
 
 def _fill(folder, request, faces, size, table, workers, progress):
     "Decode `faces` into the arrays of `folder`, going on where an earlier call stopped"
     done, problems = _prepare(folder, request, len(faces), size), []
-    tasks = [(folder, start, faces[start:start + CHUNK], size, table) for start in range(0, len(faces), CHUNK) if start not in done]
+    tasks = [
+        (folder, start, faces[start : start + CHUNK], size, table)
+        for start in range(0, len(faces), CHUNK)
+        if start not in done
+    ]
     cores = available_cores()
     there = len(faces) - sum(len(task[2]) for task in tasks)
-    with open(folder / "journal.txt", "a") as journal, tqdm(total=len(faces), initial=there, desc="faces", unit="face", disable=not progress) as bar, \
-         contextlib.closing(_run_chunks(tasks, min(workers or cores, max(len(tasks), 1)))) as results:
+    with (
+        open(folder / "journal.txt", "a") as journal,
+        tqdm(
+            total=len(faces), initial=there, desc="faces", unit="face", disable=not progress
+        ) as bar,
+        contextlib.closing(
+            _run_chunks(tasks, min(workers or cores, max(len(tasks), 1)))
+        ) as results,
+    ):
         for start, sums, wrong in results:
             problems += wrong
-            if len(problems) >= 100: break
-            if not wrong: journal.write(f"{start} {sums}\n"); journal.flush()
-            bar.update(len(faces[start:start + CHUNK]))
+            if len(problems) >= 100:
+                break
+            if not wrong:
+                journal.write(f"{start} {sums}\n")
+                journal.flush()
+            bar.update(len(faces[start : start + CHUNK]))
     report_problems(sorted(problems), "unusable files", " or more" * (len(problems) >= 100))
     for name in ("images.npy", "masks.npy"):
-        with open(folder / name, "r+b") as file: os.fsync(file.fileno())
+        with open(folder / name, "r+b") as file:
+            os.fsync(file.fileno())
 
 # %% ../nbs/lib/11_faces.ipynb #11-13
 @contextlib.contextmanager
@@ -166,88 +270,156 @@ def _building(out, nbytes):
     folder, made = out / ".building", not out.exists()
     exists = next(p for p in (out, *out.absolute().parents) if p.exists())
     room = shutil.disk_usage(exists).free + sum(p.stat().st_size for p in folder.glob("*.npy"))
-    if room < nbytes: raise InputError(f"cannot write {out}: no space left on the device ({nbytes / 1e6:.0f} MB needed, {room / 1e6:.0f} MB free); free some space or choose another output folder")
+    if room < nbytes:
+        raise InputError(
+            f"cannot write {out}: no space left on the device ({nbytes / 1e6:.0f} MB needed, {room / 1e6:.0f} MB free); free some space or choose another output folder"
+        )
     with explain_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         lock = os.open(out, os.O_RDONLY)
     try:
-        try: fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: raise InputError(f"another job is building {out}: wait for it, or choose another output folder") from None
         try:
-            with explain_write_errors(out): yield folder
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another job is building {out}: wait for it, or choose another output folder"
+            ) from None
+        try:
+            with explain_write_errors(out):
+                yield folder
         except InputError:
             shutil.rmtree(folder, ignore_errors=True)
-            if made and not any(out.iterdir()): out.rmdir()
+            if made and not any(out.iterdir()):
+                out.rmdir()
             raise
-    finally: os.close(lock)
+    finally:
+        os.close(lock)
+
 
 def _check_arguments(size, split, seed, valid_share, test_share, folds, workers):
     "`InputError` for values that no face set can have"
-    whole = lambda value, least: isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
-    wrong = [f"size={size!r}: a whole number of pixels, 8 or more"] * (not whole(size, 8)) + [f"seed={seed!r}: a whole number, 0 or more"] * (not whole(seed, 0)) \
-        + [f"split={split!r}: one of {SPLIT_RULES}"] * (split not in SPLIT_RULES) + [f"folds={folds!r}: 0 (none), or 2 or more"] * (not whole(folds, 0) or folds == 1) \
-        + [f"workers={workers!r}: None, or 1 or more"] * (workers is not None and not whole(workers, 1)) \
-        + [f"valid_share={valid_share!r}, test_share={test_share!r}: 0 or more, together below 1"] * (not (0 <= valid_share and 0 <= test_share and valid_share + test_share < 1)) \
-        + [f"folds={folds!r} with split={split!r}: folds are dealt by seed; use split=\"auto\" or \"seeded\""] * (bool(folds) and split in ("official", "train"))
+    whole = lambda value, least: (
+        isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+    )
+    wrong = (
+        [f"size={size!r}: a whole number of pixels, 8 or more"] * (not whole(size, 8))
+        + [f"seed={seed!r}: a whole number, 0 or more"] * (not whole(seed, 0))
+        + [f"split={split!r}: one of {SPLIT_RULES}"] * (split not in SPLIT_RULES)
+        + [f"folds={folds!r}: 0 (none), or 2 or more"] * (not whole(folds, 0) or folds == 1)
+        + [f"workers={workers!r}: None, or 1 or more"]
+        * (workers is not None and not whole(workers, 1))
+        + [f"valid_share={valid_share!r}, test_share={test_share!r}: 0 or more, together below 1"]
+        * (not (0 <= valid_share and 0 <= test_share and valid_share + test_share < 1))
+        + [
+            f'folds={folds!r} with split={split!r}: folds are dealt by seed; use split="auto" or "seeded"'
+        ]
+        * (bool(folds) and split in ("official", "train"))
+    )
     report_problems(wrong, "build_face_set")
 
 # %% ../nbs/lib/11_faces.ipynb #11-15
-def build_face_set(out: str | Path,          # the face set's folder; a set that is there is replaced once the new one is complete
-                   data,                     # a folder of faces, or a list of them
-                   extra=(),                 # folders whose faces are for training and validation only
-                   size: int = 256,          # height and width in pixels
-                   split: str = "auto",      # "official", "seeded", "train"; "auto": official for the whole CelebAMask-HQ, else seeded
-                   seed: int = 0,            # of the seeded split and the folds
-                   valid_share: float = 0.1, # for validation, of `data` (seeded, or folds without `extra`) and of `extra`
-                   test_share: float = 0.1,  # for testing, of `data` (seeded)
-                   folds: int = 0,           # 2 or more: cross-validation folds over `data`
-                   label_map=None,           # classes of another list's label values, see `label_table`; for images + labels folders
-                   workers: int | None = None, # processes; None: one a core
-                   progress: bool = True,    # show a bar
-                  ) -> FaceSet:
+def build_face_set(
+    out: str
+    | Path,  # the face set's folder; a set that is there is replaced once the new one is complete
+    data,  # a folder of faces, or a list of them
+    extra=(),  # folders whose faces are for training and validation only
+    size: int = 256,  # height and width in pixels
+    split: str = "auto",  # "official", "seeded", "train"; "auto": official for the whole CelebAMask-HQ, else seeded
+    seed: int = 0,  # of the seeded split and the folds
+    valid_share: float = 0.1,  # for validation, of `data` (seeded, or folds without `extra`) and of `extra`
+    test_share: float = 0.1,  # for testing, of `data` (seeded)
+    folds: int = 0,  # 2 or more: cross-validation folds over `data`
+    label_map=None,  # classes of another list's label values, see `label_table`; for images + labels folders
+    workers: int | None = None,  # processes; None: one a core
+    progress: bool = True,  # show a bar
+) -> FaceSet:
     "Pack the faces of one or more folders; `InputError` lists everything that is wrong with them. Several folders: ids become `folder/id`"
     _check_arguments(size, split, seed, valid_share, test_share, folds, workers)
     out, size, table = Path(out), int(size), label_table(label_map)
     sources = scan_sources(data, extra)
-    if label_map is not None and all(s.layout == "celeba" for s in sources): raise InputError("label_map is for images + labels folders: CelebAMask-HQ names its parts itself; leave it out")
+    if label_map is not None and all(s.layout == "celeba" for s in sources):
+        raise InputError(
+            "label_map is for images + labels folders: CelebAMask-HQ names its parts itself; leave it out"
+        )
     splits, fold = assign_splits(sources, split, seed, valid_share, test_share, folds)
     faces = [face for source in sources for face in source.faces]
-    index = pd.DataFrame({"id": [f"{s.name}/{face.id}" if len(sources) > 1 else face.id for s in sources for face in s.faces],
-                          "split": splits, "fold": pd.array(fold, "Int8"), "source": [s.name for s in sources for _ in s.faces]})
+    index = pd.DataFrame(
+        {
+            "id": [
+                f"{s.name}/{face.id}" if len(sources) > 1 else face.id
+                for s in sources
+                for face in s.faces
+            ],
+            "split": splits,
+            "fold": pd.array(fold, "Int8"),
+            "source": [s.name for s in sources for _ in s.faces],
+        }
+    )
     attributes = pd.concat([s.attributes for s in sources]).astype("Int8").reset_index(drop=True)
     files = json.dumps([(f.image, f.masks, f.stamps) for f in faces] + table.tolist())
-    request = {"size": size, "faces": len(faces), "chunk": CHUNK, "pillow": PIL.__version__, "files_sha256": hashlib.sha256(files.encode()).hexdigest()}
+    request = {
+        "size": size,
+        "faces": len(faces),
+        "chunk": CHUNK,
+        "pillow": PIL.__version__,
+        "files_sha256": hashlib.sha256(files.encode()).hexdigest(),
+    }
     with _building(out, len(faces) * size * size * 4) as folder:
         _fill(folder, request, faces, size, table, workers, progress)
-        seal_face_set(folder, pd.concat([index, attributes], axis=1), CLASSES, [s.name for s in sources])
+        seal_face_set(
+            folder, pd.concat([index, attributes], axis=1), CLASSES, [s.name for s in sources]
+        )
         (out / "faces.json").unlink(missing_ok=True)
-        for name in ("images.npy", "masks.npy", "index.parquet", "faces.json"): os.replace(folder / name, out / name)
+        for name in ("images.npy", "masks.npy", "index.parquet", "faces.json"):
+            os.replace(folder / name, out / name)
         shutil.rmtree(folder)
     return open_face_set(out, verify=False)
 
 # %% ../nbs/lib/11_faces.ipynb #11-20
-def describe_face_set(faces: FaceSet) -> pd.DataFrame: # a row for each source, split and fold: number of faces, then each class's percentage of the pixels
+def describe_face_set(
+    faces: FaceSet,
+) -> pd.DataFrame:  # a row for each source, split and fold: number of faces, then each class's percentage of the pixels
     "What a face set holds"
     classes, pixels = len(faces.classes), faces.size**2
     counts = np.empty((len(faces), classes), np.int64)
     for start in range(0, len(faces), 256):
-        block = faces.masks[start:start + 256].reshape(-1, pixels).astype(np.int64)
+        block = faces.masks[start : start + 256].reshape(-1, pixels).astype(np.int64)
         n = len(block)
-        counts[start:start + n] = np.bincount((block + classes * np.arange(n)[:, None]).ravel(), minlength=n * classes).reshape(n, classes)
+        counts[start : start + n] = np.bincount(
+            (block + classes * np.arange(n)[:, None]).ravel(), minlength=n * classes
+        ).reshape(n, classes)
     keys = [faces.index[c] for c in ("source", "split", "fold")]
-    shares = pd.DataFrame(100 * counts / pixels, columns=faces.classes).groupby(keys, dropna=False).mean().round(2)
+    shares = (
+        pd.DataFrame(100 * counts / pixels, columns=faces.classes)
+        .groupby(keys, dropna=False)
+        .mean()
+        .round(2)
+    )
     shares.insert(0, "faces", faces.index.groupby(["source", "split", "fold"], dropna=False).size())
     return shares.reset_index()
 
-def show_faces(faces: FaceSet, rows, # positions
-               per_line: int = 4):   # -> matplotlib Figure
+
+def show_faces(
+    faces: FaceSet,
+    rows,  # positions
+    per_line: int = 4,
+):  # -> matplotlib Figure
     "Image and mask of some faces, side by side"
     import matplotlib.pyplot as plt
+
     rows = list(rows)
-    if not rows: raise InputError("show_faces: no rows given")
+    if not rows:
+        raise InputError("show_faces: no rows given")
     lines = -(-len(rows) // per_line)
-    figure, axes = plt.subplots(lines, min(per_line, len(rows)), figsize=(2.6 * min(per_line, len(rows)), 1.5 * lines), dpi=80, squeeze=False)
-    for ax in axes.flat: ax.axis("off")
+    figure, axes = plt.subplots(
+        lines,
+        min(per_line, len(rows)),
+        figsize=(2.6 * min(per_line, len(rows)), 1.5 * lines),
+        dpi=80,
+        squeeze=False,
+    )
+    for ax in axes.flat:
+        ax.axis("off")
     for ax, row in zip(axes.flat, rows):
         ax.imshow(np.concatenate([faces.images[row], colour_labels(faces.masks[row])], 1))
         ax.set_title(faces.index.id[row], fontsize=8)

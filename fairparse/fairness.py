@@ -22,229 +22,494 @@ from .runs import InputError
 # %% ../nbs/lib/26_fairness.ipynb #26-04
 MIN_SIZE = 10
 
-def check_faces(counts: np.ndarray, groups: Groups): # (..., N, C, 3), over the same N faces
+
+def check_faces(counts: np.ndarray, groups: Groups):  # (..., N, C, 3), over the same N faces
     "`InputError` unless the groups are over as many faces as the counts"
     faces, others = counts.shape[-3], groups.membership.shape[1]
-    if faces != others: raise InputError(f"the counts are of {faces} faces, the groups of {others}: form the groups from the attributes of the counted faces, in their order")
+    if faces != others:
+        raise InputError(
+            f"the counts are of {faces} faces, the groups of {others}: form the groups from the attributes of the counted faces, in their order"
+        )
 
-def check_counts(counts: dict, groups: Groups, baseline: str | None = None) -> str: # the baseline; None: the first parser
+
+def check_counts(
+    counts: dict, groups: Groups, baseline: str | None = None
+) -> str:  # the baseline; None: the first parser
     "Name of the baseline; `InputError` if it is none of the parsers, or if parsers or groups are over different faces, classes or seeds"
-    if not counts: raise InputError("there are no counts: name one parser or more")
+    if not counts:
+        raise InputError("there are no counts: name one parser or more")
     baseline = baseline or next(iter(counts))
-    if baseline not in counts: raise InputError(f"baseline {baseline!r} is none of the parsers {list(counts)}")
+    if baseline not in counts:
+        raise InputError(f"baseline {baseline!r} is none of the parsers {list(counts)}")
     shapes = {name: c.shape for name, c in counts.items()}
-    if len(set(shapes.values())) > 1: raise InputError(f"parsers have different numbers of seeds, faces or classes: {shapes}")
+    if len(set(shapes.values())) > 1:
+        raise InputError(f"parsers have different numbers of seeds, faces or classes: {shapes}")
     check_faces(counts[baseline], groups)
     return baseline
 
-def common_classes(counts: np.ndarray, # (S, N, C, 3), or (N, C, 3)
-                   groups: Groups,     # over the same N faces
-                   min_size: int = MIN_SIZE,
-                  ) -> np.ndarray:     # (C,) bool
+
+def common_classes(
+    counts: np.ndarray,  # (S, N, C, 3), or (N, C, 3)
+    groups: Groups,  # over the same N faces
+    min_size: int = MIN_SIZE,
+) -> np.ndarray:  # (C,) bool
     "Classes that the true masks of every group of at least `min_size` faces contain; `InputError` if there are none"
     check_faces(counts, groups)
     truth = (counts[..., 0] + counts[..., 2]).reshape(-1, *counts.shape[-3:-1])[0] > 0
     large = groups.membership[groups.sizes >= max(min_size, 1)]
-    if not len(large): raise InputError(f"no group has {min_size} faces or more ({dict(zip(groups.names, map(int, groups.sizes)))}): lower min_size, or bring more faces")
+    if not len(large):
+        raise InputError(
+            f"no group has {min_size} faces or more ({dict(zip(groups.names, map(int, groups.sizes)))}): lower min_size, or bring more faces"
+        )
     common = (large.astype(int) @ truth.astype(int) > 0).all(0)
-    if not common.any(): raise InputError("the groups have no class in common: raise min_size, or compare fewer groups")
+    if not common.any():
+        raise InputError(
+            "the groups have no class in common: raise min_size, or compare fewer groups"
+        )
     return common
 
 # %% ../nbs/lib/26_fairness.ipynb #26-06
-def group_scores(counts: np.ndarray,                # (S, N, C, 3)
-                 groups: Groups,                    # over the same N faces
-                 classes: np.ndarray | None = None, # (C,) bool; None: each group over its present classes
-                 score: str = "iou",                # "iou" or "dice"
-                ) -> np.ndarray:                    # (S, G), NaN for an empty group
+def group_scores(
+    counts: np.ndarray,  # (S, N, C, 3)
+    groups: Groups,  # over the same N faces
+    classes: np.ndarray | None = None,  # (C,) bool; None: each group over its present classes
+    score: str = "iou",  # "iou" or "dice"
+) -> np.ndarray:  # (S, G), NaN for an empty group
     "Mean IoU or Dice of each group for each seed"
     check_faces(counts, groups)
-    sums = np.einsum("gn,sncx->sgcx", groups.membership.astype(float), hits_and_unions(counts), optimize=True)
-    if score == "iou": return miou_of(sums, classes)
-    if score != "dice": raise InputError(f"score must be \"iou\" or \"dice\", not {score!r}")
+    sums = np.einsum(
+        "gn,sncx->sgcx", groups.membership.astype(float), hits_and_unions(counts), optimize=True
+    )
+    if score == "iou":
+        return miou_of(sums, classes)
+    if score != "dice":
+        raise InputError(f'score must be "iou" or "dice", not {score!r}')
     each = class_iou(sums[..., 0], sums[..., 1])
     each = 2 * each / (1 + each)
     return mean_present(each if classes is None else each[..., classes])
 
-def bootstrap_groups(counts: np.ndarray, groups: Groups, classes: np.ndarray | None = None, resamples: int = 1000, seed: int = 0) -> np.ndarray: # (R, G)
+
+def bootstrap_groups(
+    counts: np.ndarray,
+    groups: Groups,
+    classes: np.ndarray | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> np.ndarray:  # (R, G)
     "Group mIoUs, mean over seeds, in resamples of images and seeds; NaN where a resample misses the group. Same `seed`: paired"
     check_faces(counts, groups)
     s, n, c, _ = counts.shape
-    weights = resample_weights(n, resamples, seed).T.astype(float, order="C") # a row an image: picking a group's images copies whole rows
+    weights = resample_weights(n, resamples, seed).T.astype(
+        float, order="C"
+    )  # a row an image: picking a group's images copies whole rows
     drawn = resample_weights(s, resamples, seed + 1) / s
-    flat, scores = hits_and_unions(counts).transpose(1, 0, 2, 3).reshape(n, -1), np.full((resamples, len(groups)), np.nan)
+    flat, scores = (
+        hits_and_unions(counts).transpose(1, 0, 2, 3).reshape(n, -1),
+        np.full((resamples, len(groups)), np.nan),
+    )
     for g, member in enumerate(groups.membership):
-        if member.any(): scores[:, g] = (drawn * miou_of((flat[member].T @ weights[member]).T.reshape(resamples, s, c, 2), classes)).sum(1)
+        if member.any():
+            scores[:, g] = (
+                drawn
+                * miou_of((flat[member].T @ weights[member]).T.reshape(resamples, s, c, 2), classes)
+            ).sum(1)
     return scores
 
 # %% ../nbs/lib/26_fairness.ipynb #26-08
 def size_note(size: int, min_size: int = MIN_SIZE) -> str:
     "What a group's size forbids; empty if nothing"
-    if size == 0: return "no face"
-    if size == 1: return "one face: no interval"
+    if size == 0:
+        return "no face"
+    if size == 1:
+        return "one face: no interval"
     return f"fewer than {min_size} faces: too few to be compared" if size < min_size else ""
 
-def group_table(counts: np.ndarray, groups: Groups, min_size: int = MIN_SIZE, resamples: int = 1000) -> pd.DataFrame:
+
+def group_table(
+    counts: np.ndarray, groups: Groups, min_size: int = MIN_SIZE, resamples: int = 1000
+) -> pd.DataFrame:
     "A row a group, in percent: size, mIoU over the common classes with interval, macro Dice over them, mIoU over its present classes, note"
     classes, sizes = common_classes(counts, groups, min_size), groups.sizes
     low, high = np.full((2, len(groups)), np.nan)
-    if (sizes > 1).any(): low[sizes > 1], high[sizes > 1] = interval(bootstrap_groups(counts, groups, classes, resamples)[:, sizes > 1])
+    if (sizes > 1).any():
+        low[sizes > 1], high[sizes > 1] = interval(
+            bootstrap_groups(counts, groups, classes, resamples)[:, sizes > 1]
+        )
     percent = lambda scores: 100 * scores.mean(0)
-    return pd.DataFrame({"group": groups.names, "size": sizes, "miou": percent(group_scores(counts, groups, classes)), "miou_low": 100 * low, "miou_high": 100 * high,
-                         "dice_macro": percent(group_scores(counts, groups, classes, "dice")), "miou_present": percent(group_scores(counts, groups)),
-                         "classes": int(classes.sum()), "note": [size_note(size, min_size) for size in sizes]})
+    return pd.DataFrame(
+        {
+            "group": groups.names,
+            "size": sizes,
+            "miou": percent(group_scores(counts, groups, classes)),
+            "miou_low": 100 * low,
+            "miou_high": 100 * high,
+            "dice_macro": percent(group_scores(counts, groups, classes, "dice")),
+            "miou_present": percent(group_scores(counts, groups)),
+            "classes": int(classes.sum()),
+            "note": [size_note(size, min_size) for size in sizes],
+        }
+    )
+
 
 def class_table(counts: np.ndarray, groups: Groups) -> pd.DataFrame:
     "IoU of each class in each group, in percent: rows group, class_id; empty where the group has no such class"
     check_faces(counts, groups)
-    sums = np.einsum("gn,sncx->sgcx", groups.membership.astype(float), hits_and_unions(counts), optimize=True)
+    sums = np.einsum(
+        "gn,sncx->sgcx", groups.membership.astype(float), hits_and_unions(counts), optimize=True
+    )
     each = mean_present(class_iou(sums[..., 0], sums[..., 1]), 0)
-    return pd.DataFrame({"group": np.repeat(groups.names, each.shape[1]), "class_id": np.tile(np.arange(each.shape[1]), len(groups)), "iou": 100 * each.ravel()})
+    return pd.DataFrame(
+        {
+            "group": np.repeat(groups.names, each.shape[1]),
+            "class_id": np.tile(np.arange(each.shape[1]), len(groups)),
+            "iou": 100 * each.ravel(),
+        }
+    )
 
 # %% ../nbs/lib/26_fairness.ipynb #26-13
 DISPARITIES = ("overall", "variance", "gap", "ratio", "worst")
 
-def disparities(scores: np.ndarray,   # (..., G) mIoU of the groups, 0..1
-                overall: np.ndarray,  # (...)
-               ) -> dict:             # each (...), in percent (variance in percent², ratio in 0..1)
+
+def disparities(
+    scores: np.ndarray,  # (..., G) mIoU of the groups, 0..1
+    overall: np.ndarray,  # (...)
+) -> dict:  # each (...), in percent (variance in percent², ratio in 0..1)
     "Overall mIoU, variance over groups, gap, ratio and worst group"
     worst, best = np.nanmin(scores, -1), np.nanmax(scores, -1)
-    return {"overall": 100 * overall, "variance": 1e4 * np.nanvar(scores, -1), "gap": 100 * (best - worst), "ratio": worst / best, "worst": 100 * worst}
+    return {
+        "overall": 100 * overall,
+        "variance": 1e4 * np.nanvar(scores, -1),
+        "gap": 100 * (best - worst),
+        "ratio": worst / best,
+        "worst": 100 * worst,
+    }
 
-def basic_interval(observed: float, samples: np.ndarray, level: float = 0.95, # samples: (R,)
-                   lowest: float = -np.inf, highest: float = np.inf) -> tuple: # low, high
+
+def basic_interval(
+    observed: float,
+    samples: np.ndarray,
+    level: float = 0.95,  # samples: (R,)
+    lowest: float = -np.inf,
+    highest: float = np.inf,
+) -> tuple:  # low, high
     "Basic bootstrap interval, cut at the range of the quantity"
     low, high = interval(samples, level)
     return tuple(float(np.clip(2 * observed - x, lowest, highest)) for x in (high, low))
 
-def largest_interval(observed: np.ndarray, samples: np.ndarray, level: float = 0.95, # observed: (K,), samples: (R, K), NaN where a resample has none
-                    ) -> tuple:                                                      # low, high
+
+def largest_interval(
+    observed: np.ndarray,
+    samples: np.ndarray,
+    level: float = 0.95,  # observed: (K,), samples: (R, K), NaN where a resample has none
+) -> tuple:  # low, high
     "Interval of the largest of K quantities, from intervals that hold for all of them at once (max-t)"
     error, away = np.nanstd(samples, 0), np.abs(samples - observed)
     largest = np.fmax.reduce(np.divide(away, error, out=np.zeros_like(away), where=error > 0), 1)
     width = np.nanquantile(largest, level) * error
     return float((observed - width).max()), float((observed + width).max())
 
-def disparity_intervals(observed: np.ndarray, samples: np.ndarray, level: float = 0.95, # mIoU of the groups (G,) and in resamples (R, G), 0..1
-                       ) -> dict:                                                       # kind -> (low, high), units as in `disparities`
+
+def disparity_intervals(
+    observed: np.ndarray,
+    samples: np.ndarray,
+    level: float = 0.95,  # mIoU of the groups (G,) and in resamples (R, G), 0..1
+) -> dict:  # kind -> (low, high), units as in `disparities`
     "Intervals of variance, gap, ratio and worst group"
     i, j = np.triu_indices(len(observed), 1)
     order = np.argsort(observed)
     ranked, resampled = observed[order], samples[:, order]
-    over_pairs = lambda f: largest_interval(f(ranked)[j] - f(ranked)[i], f(resampled)[:, j] - f(resampled)[:, i], level)
-    (gap_low, gap_high), (log_low, log_high) = over_pairs(lambda x: x), over_pairs(lambda x: np.log(np.maximum(x, 1e-6)))
+    over_pairs = lambda f: largest_interval(
+        f(ranked)[j] - f(ranked)[i], f(resampled)[:, j] - f(resampled)[:, i], level
+    )
+    (gap_low, gap_high), (log_low, log_high) = (
+        over_pairs(lambda x: x),
+        over_pairs(lambda x: np.log(np.maximum(x, 1e-6))),
+    )
     low, high = largest_interval(-observed, -samples, level)
     variance, variances = 1e4 * np.nanvar(observed), 1e4 * np.nanvar(samples, -1)
-    return {"variance": (basic_interval(variance, variances, level, 0.0)[0], interval(variances, level)[1]), "gap": (100 * max(gap_low, 0), 100 * min(gap_high, 1)),
-            "ratio": (np.exp(-log_high), np.exp(-max(log_low, 0))), "worst": (100 * max(-high, 0), 100 * min(-low, 1))}
+    return {
+        "variance": (
+            basic_interval(variance, variances, level, 0.0)[0],
+            interval(variances, level)[1],
+        ),
+        "gap": (100 * max(gap_low, 0), 100 * min(gap_high, 1)),
+        "ratio": (np.exp(-log_high), np.exp(-max(log_low, 0))),
+        "worst": (100 * max(-high, 0), 100 * min(-low, 1)),
+    }
 
-def _all_faces(groups): return Groups(["all"], np.ones((1, groups.membership.shape[1]), bool))
+
+def _all_faces(groups):
+    return Groups(["all"], np.ones((1, groups.membership.shape[1]), bool))
+
 
 def _disparity_samples(counts, groups, classes, resamples):
     "Observed disparities, their resamples and intervals; the group scores (S, G)"
-    both = lambda g: (group_scores(counts, g, classes), bootstrap_groups(counts, g, classes, resamples))
+    both = lambda g: (
+        group_scores(counts, g, classes),
+        bootstrap_groups(counts, g, classes, resamples),
+    )
     (each, samples), (overall, overall_samples) = both(groups), both(_all_faces(groups))
-    intervals = {"overall": interval(100 * overall_samples[:, 0]), **disparity_intervals(each.mean(0), samples)}
-    return disparities(each.mean(0), overall.mean()), disparities(samples, overall_samples[:, 0]), intervals, each
+    intervals = {
+        "overall": interval(100 * overall_samples[:, 0]),
+        **disparity_intervals(each.mean(0), samples),
+    }
+    return (
+        disparities(each.mean(0), overall.mean()),
+        disparities(samples, overall_samples[:, 0]),
+        intervals,
+        each,
+    )
 
 # %% ../nbs/lib/26_fairness.ipynb #26-14
-def disparity_table(counts: dict,        # parser -> (S, N, C, 3), all over the same faces
-                    groups: Groups,      # over the same N faces, each with an attribute
-                    baseline: str | None = None, # parser that the others are compared with; None: the first
-                    min_size: int = MIN_SIZE, resamples: int = 1000) -> pd.DataFrame:
+def disparity_table(
+    counts: dict,  # parser -> (S, N, C, 3), all over the same faces
+    groups: Groups,  # over the same N faces, each with an attribute
+    baseline: str | None = None,  # parser that the others are compared with; None: the first
+    min_size: int = MIN_SIZE,
+    resamples: int = 1000,
+) -> pd.DataFrame:
     "A row a parser: overall, variance, gap, ratio and worst group with intervals, and the paired differences from the baseline"
     baseline = check_counts(counts, groups, baseline)
-    min_size = max(min_size, 2) # one face has no interval
+    min_size = max(min_size, 2)  # one face has no interval
     large = keep_large(groups.names, groups.membership, min_size)
-    if len(large) < 2: raise InputError(f"disparity needs two groups of {min_size} faces or more; there are {large.names}: lower min_size, or bring more faces")
+    if len(large) < 2:
+        raise InputError(
+            f"disparity needs two groups of {min_size} faces or more; there are {large.names}: lower min_size, or bring more faces"
+        )
     classes = common_classes(counts[baseline], large, min_size)
-    found, rows = {name: _disparity_samples(c, large, classes, resamples) for name, c in counts.items()}, []
+    found, rows = (
+        {name: _disparity_samples(c, large, classes, resamples) for name, c in counts.items()},
+        [],
+    )
     first, first_samples = found[baseline][:2]
     for name, (observed, samples, intervals, each) in found.items():
         row = {"parser": name, "worst_group": large.names[int(each.mean(0).argmin())]}
         for kind in DISPARITIES:
-            row |= dict(zip((kind, f"{kind}_low", f"{kind}_high"), (observed[kind], *intervals[kind])))
+            row |= dict(
+                zip((kind, f"{kind}_low", f"{kind}_high"), (observed[kind], *intervals[kind]))
+            )
         row["variance_corrected"] = max(0.0, 2 * observed["variance"] - samples["variance"].mean())
         for kind in DISPARITIES:
             change, changes = observed[kind] - first[kind], samples[kind] - first_samples[kind]
             low, high = (np.nan, np.nan) if name == baseline else basic_interval(change, changes)
-            row |= {f"{kind}_difference": change, f"{kind}_difference_low": low, f"{kind}_difference_high": high}
-        rows.append({**row, "baseline": baseline, "groups": len(large), "images": groups.membership.shape[1], "repetitions": len(each), "classes": int(classes.sum())})
+            row |= {
+                f"{kind}_difference": change,
+                f"{kind}_difference_low": low,
+                f"{kind}_difference_high": high,
+            }
+        rows.append(
+            {
+                **row,
+                "baseline": baseline,
+                "groups": len(large),
+                "images": groups.membership.shape[1],
+                "repetitions": len(each),
+                "classes": int(classes.sum()),
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../nbs/lib/26_fairness.ipynb #26-17
-def permutation_p_value(counts: np.ndarray,   # (S, N, C, 3)
-                        member: np.ndarray,   # (2, N) bool: the two groups, disjoint
-                        classes: np.ndarray, permutations: int = 1000, seed: int = 0) -> float:
+def permutation_p_value(
+    counts: np.ndarray,  # (S, N, C, 3)
+    member: np.ndarray,  # (2, N) bool: the two groups, disjoint
+    classes: np.ndarray,
+    permutations: int = 1000,
+    seed: int = 0,
+) -> float:
     "Two-sided p-value of the difference in mIoU between two groups of faces, by dealing the groups out anew"
     known, n_first = member.any(0), int(member[0].sum())
-    flat = hits_and_unions(counts[:, known]).transpose(1, 0, 2, 3)                    # (n, S, C, 2)
-    rng, shape, flat, n = np.random.default_rng(seed), flat.shape[1:], flat.reshape(len(flat), -1), len(flat)
-    if min(n_first, n - n_first) < 2: return np.nan
-    dealt = (rng.permuted(np.broadcast_to(np.arange(n), (permutations, n)), axis=1) < n_first).astype(float)
+    flat = hits_and_unions(counts[:, known]).transpose(1, 0, 2, 3)  # (n, S, C, 2)
+    rng, shape, flat, n = (
+        np.random.default_rng(seed),
+        flat.shape[1:],
+        flat.reshape(len(flat), -1),
+        len(flat),
+    )
+    if min(n_first, n - n_first) < 2:
+        return np.nan
+    dealt = (
+        rng.permuted(np.broadcast_to(np.arange(n), (permutations, n)), axis=1) < n_first
+    ).astype(float)
     dealt = np.concatenate([member[0, known][None].astype(float), dealt])
     first, total = dealt @ flat, flat.sum(0)
-    gaps = (miou_of(first.reshape(-1, *shape), classes) - miou_of((total - first).reshape(-1, *shape), classes)).mean(1)
+    gaps = (
+        miou_of(first.reshape(-1, *shape), classes)
+        - miou_of((total - first).reshape(-1, *shape), classes)
+    ).mean(1)
     return float((np.abs(gaps) >= abs(gaps[0]) - 1e-12).mean())
 
-def gap_table(counts: dict,           # parser -> (S, N, C, 3)
-              values: np.ndarray,     # (N, A) int8: 1, 0, -1 unknown
-              names: list,            # A attributes
-              min_size: int = MIN_SIZE, resamples: int = 1000) -> pd.DataFrame:
+
+def gap_table(
+    counts: dict,  # parser -> (S, N, C, 3)
+    values: np.ndarray,  # (N, A) int8: 1, 0, -1 unknown
+    names: list,  # A attributes
+    min_size: int = MIN_SIZE,
+    resamples: int = 1000,
+) -> pd.DataFrame:
     "A row a parser and attribute, in percent: mIoU with and without, gap with interval, p-values; a note where sizes forbid them"
     both = attribute_groups(values, names, min_size=0, negative=True)
     classes, rows = common_classes(counts[check_counts(counts, both)], both, min_size), []
     for parser, c in counts.items():
-        scores, samples = 100 * group_scores(c, both, classes).mean(0), 100 * bootstrap_groups(c, both, classes, resamples)
+        scores, samples = (
+            100 * group_scores(c, both, classes).mean(0),
+            100 * bootstrap_groups(c, both, classes, resamples),
+        )
         for a, name in enumerate(names):
-            sizes, enough = both.sizes[2 * a:2 * a + 2], both.sizes[2 * a:2 * a + 2].min() >= min_size
-            low, high = interval(samples[:, 2 * a] - samples[:, 2 * a + 1]) if sizes.min() > 1 else (np.nan, np.nan)
-            rows.append({"parser": parser, "attribute": name, "with": sizes[0], "without": sizes[1], "unknown": len(values) - sizes.sum(), "miou_with": scores[2 * a], "miou_without": scores[2 * a + 1],
-                         "gap": scores[2 * a] - scores[2 * a + 1], "gap_low": low, "gap_high": high,
-                         "p": permutation_p_value(c, both.membership[2 * a:2 * a + 2], classes, resamples) if enough else np.nan,
-                         "note": next((f"{side}: {note}" for side, n in zip(("with", "without"), sizes) if (note := size_note(n, min_size))), "")})
+            sizes, enough = (
+                both.sizes[2 * a : 2 * a + 2],
+                both.sizes[2 * a : 2 * a + 2].min() >= min_size,
+            )
+            low, high = (
+                interval(samples[:, 2 * a] - samples[:, 2 * a + 1])
+                if sizes.min() > 1
+                else (np.nan, np.nan)
+            )
+            rows.append(
+                {
+                    "parser": parser,
+                    "attribute": name,
+                    "with": sizes[0],
+                    "without": sizes[1],
+                    "unknown": len(values) - sizes.sum(),
+                    "miou_with": scores[2 * a],
+                    "miou_without": scores[2 * a + 1],
+                    "gap": scores[2 * a] - scores[2 * a + 1],
+                    "gap_low": low,
+                    "gap_high": high,
+                    "p": permutation_p_value(
+                        c, both.membership[2 * a : 2 * a + 2], classes, resamples
+                    )
+                    if enough
+                    else np.nan,
+                    "note": next(
+                        (
+                            f"{side}: {note}"
+                            for side, n in zip(("with", "without"), sizes)
+                            if (note := size_note(n, min_size))
+                        ),
+                        "",
+                    ),
+                }
+            )
     table = pd.DataFrame(rows)
     table.insert(table.columns.get_loc("p") + 1, "p_adjusted", adjust(table.p))
     return table.assign(classes=int(classes.sum()))
 
 # %% ../nbs/lib/26_fairness.ipynb #26-20
-def comparison_table(counts: dict, groups: Groups, baseline: str | None = None, min_size: int = MIN_SIZE, resamples: int = 1000) -> pd.DataFrame:
+def comparison_table(
+    counts: dict,
+    groups: Groups,
+    baseline: str | None = None,
+    min_size: int = MIN_SIZE,
+    resamples: int = 1000,
+) -> pd.DataFrame:
     "A row a parser (but the baseline) and group: difference in mIoU from the baseline in percent, interval, p-values over images and seeds, adjusted"
     baseline = check_counts(counts, groups, baseline)
     large = keep_large(groups.names, groups.membership, min_size)
     classes = common_classes(counts[baseline], groups, min_size)
-    first, first_samples, rows = group_scores(counts[baseline], large, classes), bootstrap_groups(counts[baseline], large, classes, resamples), []
+    first, first_samples, rows = (
+        group_scores(counts[baseline], large, classes),
+        bootstrap_groups(counts[baseline], large, classes, resamples),
+        [],
+    )
     for name in [n for n in counts if n != baseline]:
         differences = group_scores(counts[name], large, classes) - first
-        low, high = interval(bootstrap_groups(counts[name], large, classes, resamples) - first_samples)
+        low, high = interval(
+            bootstrap_groups(counts[name], large, classes, resamples) - first_samples
+        )
         for g, group in enumerate(large.names):
             member = large.membership[g]
-            rows.append({"parser": name, "group": group, "size": int(member.sum()), "difference": 100 * differences[:, g].mean(), "low": 100 * low[g], "high": 100 * high[g],
-                         **paired_test(counts[baseline][:, member], counts[name][:, member], classes, resamples), "seeds": len(differences)})
-    table = pd.DataFrame(rows, columns=["parser", "group", "size", "difference", "low", "high", "p_images", "p_seeds", "p", "seeds"])
+            rows.append(
+                {
+                    "parser": name,
+                    "group": group,
+                    "size": int(member.sum()),
+                    "difference": 100 * differences[:, g].mean(),
+                    "low": 100 * low[g],
+                    "high": 100 * high[g],
+                    **paired_test(
+                        counts[baseline][:, member], counts[name][:, member], classes, resamples
+                    ),
+                    "seeds": len(differences),
+                }
+            )
+    table = pd.DataFrame(
+        rows,
+        columns=[
+            "parser",
+            "group",
+            "size",
+            "difference",
+            "low",
+            "high",
+            "p_images",
+            "p_seeds",
+            "p",
+            "seeds",
+        ],
+    )
     return table.assign(p_adjusted=adjust(table.p), baseline=baseline)
 
 # %% ../nbs/lib/26_fairness.ipynb #26-23
-def intersect(groups: Groups,           # for instance from `attribute_groups(..., negative=True)`
-              order: int = 2,           # 2: the groups and their pairs; 3: also triples
-              min_size: int = MIN_SIZE) -> Groups:
+def intersect(
+    groups: Groups,  # for instance from `attribute_groups(..., negative=True)`
+    order: int = 2,  # 2: the groups and their pairs; 3: also triples
+    min_size: int = MIN_SIZE,
+) -> Groups:
     "The groups, and all their intersections of up to `order` groups that have `min_size` faces; `InputError` if nothing is left"
-    if order not in (2, 3): raise InputError(f"order must be 2 or 3, not {order}")
+    if order not in (2, 3):
+        raise InputError(f"order must be 2 or 3, not {order}")
     sets = {}
-    for chosen in (list(c) for k in range(1, order + 1) for c in itertools.combinations(range(len(groups)), k)):
+    for chosen in (
+        list(c) for k in range(1, order + 1) for c in itertools.combinations(range(len(groups)), k)
+    ):
         names, member = [groups.names[i] for i in chosen], groups.membership[chosen].all(0)
-        if not any(f"not {name}" in names for name in names): sets.setdefault(member.tobytes(), (" & ".join(names), member))
-    combined = keep_large([name for name, _ in sets.values()], np.stack([member for _, member in sets.values()]), min_size)
-    if not len(combined): raise InputError(f"no combination of {groups.names} has {min_size} faces or more: lower min_size, or bring more faces")
+        if not any(f"not {name}" in names for name in names):
+            sets.setdefault(member.tobytes(), (" & ".join(names), member))
+    combined = keep_large(
+        [name for name, _ in sets.values()],
+        np.stack([member for _, member in sets.values()]),
+        min_size,
+    )
+    if not len(combined):
+        raise InputError(
+            f"no combination of {groups.names} has {min_size} faces or more: lower min_size, or bring more faces"
+        )
     return combined
 
-def intersection_table(counts: dict, groups: Groups, order: int = 2, min_size: int = MIN_SIZE, resamples: int = 1000) -> pd.DataFrame:
+
+def intersection_table(
+    counts: dict, groups: Groups, order: int = 2, min_size: int = MIN_SIZE, resamples: int = 1000
+) -> pd.DataFrame:
     "A row a parser and intersection: size, mIoU in percent, difference from all faces with interval, adjusted permutation p-value"
     combined, rows, first = intersect(groups, order, min_size), [], check_counts(counts, groups)
     everyone, classes = _all_faces(combined), common_classes(counts[first], combined, min_size)
     for parser, c in counts.items():
-        overall, overall_samples = group_scores(c, everyone, classes).mean(), bootstrap_groups(c, everyone, classes, resamples)
-        scores, (low, high) = group_scores(c, combined, classes).mean(0), interval(bootstrap_groups(c, combined, classes, resamples) - overall_samples)
-        rows.append(pd.DataFrame({"parser": parser, "group": combined.names, "size": combined.sizes, "miou": 100 * scores, "difference": 100 * (scores - overall), "difference_low": 100 * low,
-                                  "difference_high": 100 * high, "p": [permutation_p_value(c, np.stack([m, ~m]), classes, resamples) for m in combined.membership]}))
+        overall, overall_samples = (
+            group_scores(c, everyone, classes).mean(),
+            bootstrap_groups(c, everyone, classes, resamples),
+        )
+        scores, (low, high) = (
+            group_scores(c, combined, classes).mean(0),
+            interval(bootstrap_groups(c, combined, classes, resamples) - overall_samples),
+        )
+        rows.append(
+            pd.DataFrame(
+                {
+                    "parser": parser,
+                    "group": combined.names,
+                    "size": combined.sizes,
+                    "miou": 100 * scores,
+                    "difference": 100 * (scores - overall),
+                    "difference_low": 100 * low,
+                    "difference_high": 100 * high,
+                    "p": [
+                        permutation_p_value(c, np.stack([m, ~m]), classes, resamples)
+                        for m in combined.membership
+                    ],
+                }
+            )
+        )
     table = pd.concat(rows, ignore_index=True)
     return table.assign(p_adjusted=adjust(table.p), classes=int(classes.sum()))

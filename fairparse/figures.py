@@ -16,46 +16,119 @@ from .records import HISTORY, read_table
 from .runs import InputError
 
 # %% ../nbs/lib/85_figures.ipynb #85-04
-MARKERS = {"single": "o", "linear": "s", "sigmoid": "^", "piecewise": "D", "linear_alt": "s", "sigmoid_alt": "^", "piecewise_alt": "D"}
-OTHER_STYLES = [("#0072B2", "--", "v"), ("#D55E00", "-.", "P"), ("#009E73", ":", "X"), ("#CC79A7", (0, (5, 1)), "<"), ("#E69F00", (0, (3, 1, 1, 1)), ">"), ("#56B4E9", (0, (1, 1)), "p"),
-                ("#777777", "-", "h"), ("#000000", (0, (7, 2)), "*")]
+MARKERS = {
+    "single": "o",
+    "linear": "s",
+    "sigmoid": "^",
+    "piecewise": "D",
+    "linear_alt": "s",
+    "sigmoid_alt": "^",
+    "piecewise_alt": "D",
+}
+OTHER_STYLES = [
+    ("#0072B2", "--", "v"),
+    ("#D55E00", "-.", "P"),
+    ("#009E73", ":", "X"),
+    ("#CC79A7", (0, (5, 1)), "<"),
+    ("#E69F00", (0, (3, 1, 1, 1)), ">"),
+    ("#56B4E9", (0, (1, 1)), "p"),
+    ("#777777", "-", "h"),
+    ("#000000", (0, (7, 2)), "*"),
+]
 
-def parser_styles(parsers: list) -> dict: # parser -> {"color", "linestyle", "marker", "markerfacecolor"}
+
+def parser_styles(
+    parsers: list,
+) -> dict:  # parser -> {"color", "linestyle", "marker", "markerfacecolor"}
     "Colour, line and marker of each parser for `plot`, all distinct; `InputError` for more parsers than there are styles"
-    known = {name: {**line_style(name), "marker": MARKERS[name]} for name in parsers if name in MARKERS}
+    known = {
+        name: {**line_style(name), "marker": MARKERS[name]} for name in parsers if name in MARKERS
+    }
     used = {style["color"] for style in known.values()}
-    free = sorted(OTHER_STYLES, key=lambda style: style[0] in used)   # unused colours first; the sort is stable
+    free = sorted(
+        OTHER_STYLES, key=lambda style: style[0] in used
+    )  # unused colours first; the sort is stable
     others = [name for name in parsers if name not in known]
-    if len(others) > len(free): raise InputError(f"{len(parsers)} parsers in one figure cannot be told apart: choose at most {len(free)} besides {list(MARKERS)}")
-    styles = {**known, **{name: dict(zip(("color", "linestyle", "marker"), style)) for name, style in zip(others, free)}}
-    return {name: {**styles[name], "markerfacecolor": "white" if name.endswith("_alt") else styles[name]["color"]} for name in parsers}
+    if len(others) > len(free):
+        raise InputError(
+            f"{len(parsers)} parsers in one figure cannot be told apart: choose at most {len(free)} besides {list(MARKERS)}"
+        )
+    styles = {
+        **known,
+        **{
+            name: dict(zip(("color", "linestyle", "marker"), style))
+            for name, style in zip(others, free)
+        },
+    }
+    return {
+        name: {
+            **styles[name],
+            "markerfacecolor": "white" if name.endswith("_alt") else styles[name]["color"],
+        }
+        for name in parsers
+    }
 
 # %% ../nbs/lib/85_figures.ipynb #85-07
 def schedule_table(objectives: list, epochs: int) -> pd.DataFrame:
     "Weights of each objective in each epoch: columns objective, epoch (from 1), alpha, beta, gamma"
-    rows = [(name, epoch + 1, *find_objective(name).homotopy(epoch, epochs)) for name in objectives for epoch in range(epochs)]
+    rows = [
+        (name, epoch + 1, *find_objective(name).homotopy(epoch, epochs))
+        for name in objectives
+        for epoch in range(epochs)
+    ]
     return pd.DataFrame(rows, columns=["objective", "epoch", "alpha", "beta", "gamma"])
 
-def recorded_weights(parsers: str | Path, # folder with {objective}/seed{seed}/history.parquet
-                     objectives: list, seed: int, epochs: int) -> pd.DataFrame:
+
+def recorded_weights(
+    parsers: str | Path,  # folder with {objective}/seed{seed}/history.parquet
+    objectives: list,
+    seed: int,
+    epochs: int,
+) -> pd.DataFrame:
     "Weights that trainings recorded, with epochs stretched to 1..`epochs`"
-    tables = [read_table(Path(parsers) / name / f"seed{seed}" / "history.parquet", HISTORY).assign(objective=name) for name in objectives]
-    for table in tables: table["epoch"] = 1 + table.epoch / max(len(table) - 1, 1) * (epochs - 1)
+    tables = [
+        read_table(Path(parsers) / name / f"seed{seed}" / "history.parquet", HISTORY).assign(
+            objective=name
+        )
+        for name in objectives
+    ]
+    for table in tables:
+        table["epoch"] = 1 + table.epoch / max(len(table) - 1, 1) * (epochs - 1)
     return pd.concat(tables)[["objective", "epoch", "alpha", "beta", "gamma"]]
+
 
 def draw_schedules(schedules: pd.DataFrame, recorded: pd.DataFrame | None = None):
     "Figure 2 of paper 1; returns the matplotlib figure"
     import matplotlib.pyplot as plt
+
     use_style()
     fig, axes = plt.subplots(1, 3, figsize=(10, 3.1), sharey=True)
-    for ax, (weight, title) in zip(axes, (("alpha", r"$\alpha$: accuracy"), ("beta", r"$\beta$: robustness"), ("gamma", r"$\gamma$: fairness"))):
+    for ax, (weight, title) in zip(
+        axes,
+        (
+            ("alpha", r"$\alpha$: accuracy"),
+            ("beta", r"$\beta$: robustness"),
+            ("gamma", r"$\gamma$: fairness"),
+        ),
+    ):
         for name, lines in schedules.groupby("objective", sort=False):
-            ax.plot(lines.epoch, lines[weight], label=find_objective(name).title, lw=1.8, **line_style(name))
+            ax.plot(
+                lines.epoch,
+                lines[weight],
+                label=find_objective(name).title,
+                lw=1.8,
+                **line_style(name),
+            )
             if recorded is not None:
                 dots = recorded[recorded.objective == name]
                 ax.plot(dots.epoch, dots[weight], "o", ms=3, color=line_style(name)["color"])
         ax.set(title=title, xlabel="epoch", ylim=(-0.03, 1.03))
     axes[0].set_ylabel("weight in the total loss")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=4, bbox_to_anchor=(0.5, -0.08))
+    fig.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="lower center",
+        ncols=4,
+        bbox_to_anchor=(0.5, -0.08),
+    )
     fig.tight_layout()
     return fig

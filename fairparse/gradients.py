@@ -16,9 +16,13 @@ from .sampling import derive_seed
 # %% ../nbs/lib/22_gradients.ipynb #22-05
 TERMS = ("accuracy", "robustness", "fairness")
 
-def measure_terms(trainer,        # a `train.Trainer` between two epochs
-                  batches: int,   # how many batches to measure on
-                 ) -> list:       # of rows for `records.GRADIENTS`, without the epoch: batch, term, value, norm, cosine, groups
+
+def measure_terms(
+    trainer,  # a `train.Trainer` between two epochs
+    batches: int,  # how many batches to measure on
+) -> (
+    list
+):  # of rows for `records.GRADIENTS`, without the epoch: batch, term, value, norm, cosine, groups
     "Gradient norm of each term and its cosine with accuracy's, on the first batches of the coming epoch, without augmentation"
     t, rows = trainer, []
     net, loss = copy.deepcopy(t.plain).train(), copy.deepcopy(t.loss)
@@ -28,17 +32,42 @@ def measure_terms(trainer,        # a `train.Trainer` between two epochs
         images, target, member = t.fetch(batch)
         images = images.contiguous(memory_format=torch.channels_last)
         logits = net(images)
-        perturbed = net(perturb(images, t.config.perturbation, t.config.severity)) if loss.needs_second_pass else None
+        perturbed = (
+            net(perturb(images, t.config.perturbation, t.config.severity))
+            if loss.needs_second_pass
+            else None
+        )
         parts = loss(logits, target, member, (1.0, 1.0, 1.0 if member.shape[1] else 0.0), perturbed)
         counted = int((member.sum(0) >= loss.config.min_size).sum())
         reference = None
         for term in TERMS:
             value = getattr(parts, term)
-            if not value.requires_grad: continue  # a face set without attributes has no fairness term
-            gradient = torch.cat([(torch.zeros_like(p) if g is None else g).flatten().double() for p, g in
-                                  zip(parameters, torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True))])
-            if not gradient.any(): continue       # no two groups large enough in this batch
+            if not value.requires_grad:
+                continue  # a face set without attributes has no fairness term
+            gradient = torch.cat(
+                [
+                    (torch.zeros_like(p) if g is None else g).flatten().double()
+                    for p, g in zip(
+                        parameters,
+                        torch.autograd.grad(
+                            value, parameters, retain_graph=True, allow_unused=True
+                        ),
+                    )
+                ]
+            )
+            if not gradient.any():
+                continue  # no two groups large enough in this batch
             reference = gradient if reference is None else reference
-            rows.append({"batch": number, "term": term, "value": value.item(), "norm": gradient.norm().item(),
-                         "cosine": torch.nn.functional.cosine_similarity(gradient, reference, dim=0).item(), "groups": counted})
+            rows.append(
+                {
+                    "batch": number,
+                    "term": term,
+                    "value": value.item(),
+                    "norm": gradient.norm().item(),
+                    "cosine": torch.nn.functional.cosine_similarity(
+                        gradient, reference, dim=0
+                    ).item(),
+                    "groups": counted,
+                }
+            )
     return rows

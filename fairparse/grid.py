@@ -16,174 +16,374 @@ from collections import Counter
 from pathlib import Path
 
 from .engine import count_gpus, own_folder, print_table, run_group
-from .notebooks import check_parameters, code_fingerprint, find_notebook, parse_literal, read_parameters
+from fairparse.notebooks import (
+    check_parameters,
+    code_fingerprint,
+    find_notebook,
+    parse_literal,
+    read_parameters,
+)
 from .runs import InputError, find_root, read_json, write_json
 
 # %% ../nbs/lib/96_grid.ipynb #96-04
 _range = re.compile(r"(-?\d+):(-?\d+)(?::(-?\d+))?")
 
-def split_values(text: str, unquote: bool = False) -> list: # of texts; `unquote` takes the quotes off
+
+def split_values(
+    text: str, unquote: bool = False
+) -> list:  # of texts; `unquote` takes the quotes off
     "The values in the inside of a YAML list, each as it was written; `InputError` if the list is not well formed"
     import yaml
-    text = f"[{text}]"
-    try: root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error: raise InputError(f"{text[1:-1]!r} is no list of values ({' '.join(str(getattr(error, 'problem', error)).split())}): separate them by commas, and quote a text with special characters, as in name='\"a, b\",c'") from error
-    if root.end_mark.index != len(text): raise InputError(f"{text[1:-1]!r} is no list of values: its brackets do not match")
-    return [node.value if unquote and node.id == "scalar" else text[node.start_mark.index:node.end_mark.index] for node in root.value]
 
-def expand_range(text: str) -> list: # of texts
+    text = f"[{text}]"
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise InputError(
+            f"{text[1:-1]!r} is no list of values ({' '.join(str(getattr(error, 'problem', error)).split())}): separate them by commas, and quote a text with special characters, as in name='\"a, b\",c'"
+        ) from error
+    if root.end_mark.index != len(text):
+        raise InputError(f"{text[1:-1]!r} is no list of values: its brackets do not match")
+    return [
+        node.value
+        if unquote and node.id == "scalar"
+        else text[node.start_mark.index : node.end_mark.index]
+        for node in root.value
+    ]
+
+
+def expand_range(text: str) -> list:  # of texts
     "`0:5` as 0, 1, 2, 3, 4; any other text as itself"
     match = _range.fullmatch(text)
-    if not match: return [text]
+    if not match:
+        return [text]
     start, stop, step = (int(n) for n in (match[1], match[2], match[3] or 1))
-    if step == 0: raise InputError(f"the range {text} has step 0: use 1 or another number")
-    if not range(start, stop, step): raise InputError(f"the range {text} is empty: {start}:{start + 5} stands for {start} to {start + 4}")
+    if step == 0:
+        raise InputError(f"the range {text} has step 0: use 1 or another number")
+    if not range(start, stop, step):
+        raise InputError(
+            f"the range {text} is empty: {start}:{start + 5} stands for {start} to {start + 4}"
+        )
     return [str(n) for n in range(start, stop, step)]
 
 # %% ../nbs/lib/96_grid.ipynb #96-06
-def parse_grid(notebook: Path,      # a paper notebook
-               grid: list,          # texts, each "name=values"
-               fixed: dict = {},    # parameters that are set once for all points
-              ) -> dict:            # name -> values, typed, in the order of the notebook's parameters
+def parse_grid(
+    notebook: Path,  # a paper notebook
+    grid: list,  # texts, each "name=values"
+    fixed: dict = {},  # parameters that are set once for all points
+) -> dict:  # name -> values, typed, in the order of the notebook's parameters
     "The grid that `-g` texts stand for; `InputError` for a name or value that the notebook does not take, or that is given twice"
     known, found = read_parameters(notebook), {}
-    if not grid: raise InputError("a sweep needs a grid: give at least one -g name=v1,v2")
+    if not grid:
+        raise InputError("a sweep needs a grid: give at least one -g name=v1,v2")
     for text in grid:
         name, equals, values = text.partition("=")
         name, where = name.strip(), f"-g {text}: "
-        if not equals or not name: raise InputError(f"-g {text!r} is not of the form name=v1,v2 or name=0:5")
-        if name == "out": raise InputError(f"{where}the sweep itself sets `out`, one for each point: leave it out here, and choose the sweep's folder with --out")
-        if name in found: raise InputError(f"-g {name} is given twice: write all its values in one, as in -g {name}=v1,v2,v3")
-        if name in fixed: raise InputError(f"{name!r} is set by -g and also for all points: remove one of the two")
+        if not equals or not name:
+            raise InputError(f"-g {text!r} is not of the form name=v1,v2 or name=0:5")
+        if name == "out":
+            raise InputError(
+                f"{where}the sweep itself sets `out`, one for each point: leave it out here, and choose the sweep's folder with --out"
+            )
+        if name in found:
+            raise InputError(
+                f"-g {name} is given twice: write all its values in one, as in -g {name}=v1,v2,v3"
+            )
+        if name in fixed:
+            raise InputError(
+                f"{name!r} is set by -g and also for all points: remove one of the two"
+            )
         as_text = isinstance(known.get(name), str)
         texts = split_values(values, as_text)
-        if not texts: raise InputError(f"{where}there is no value: write -g {name}=v1,v2")
-        if not as_text: texts = [value for text in texts for value in expand_range(text)]
+        if not texts:
+            raise InputError(f"{where}there is no value: write -g {name}=v1,v2")
+        if not as_text:
+            texts = [value for text in texts for value in expand_range(text)]
         found[name] = [check_parameters(notebook, {}, {name: value})[name] for value in texts]
         written = Counter(write_value(name, value) for value in found[name])
-        if twice := [value for value, count in written.items() if count > 1]: raise InputError(f"{where}{', '.join(twice)} is there more than once: remove the repetition")
+        if twice := [value for value, count in written.items() if count > 1]:
+            raise InputError(
+                f"{where}{', '.join(twice)} is there more than once: remove the repetition"
+            )
     return {name: found[name] for name in known if name in found}
+
 
 def write_value(name: str, value) -> str:
     "A parameter's value as JSON; `InputError` if it would not come back the same"
-    try: text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError): text = None
-    if text is None or json.loads(text) != value: raise InputError(f"parameter {name!r} is {value!r}, which cannot be handed to a notebook: use numbers, text, true, false, null, lists, and dicts with text as keys")
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = None
+    if text is None or json.loads(text) != value:
+        raise InputError(
+            f"parameter {name!r} is {value!r}, which cannot be handed to a notebook: use numbers, text, true, false, null, lists, and dicts with text as keys"
+        )
     return text
 
 # %% ../nbs/lib/96_grid.ipynb #96-09
 def in_cells(point: dict) -> dict:
     "A point's values as they stand in a table: text as it is, the rest as JSON"
-    return {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in point.items()}
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in point.items()
+    }
+
 
 def point_name(point: dict) -> str:
     "Name of a point's folder: `objective=linear,seed=0`"
-    def digest(shown, value): return f"{shown}@{hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]}"
+
+    def digest(shown, value):
+        return (
+            f"{shown}@{hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]}"
+        )
+
     def shorten(value, text):
-        is_text = isinstance(value, str) and isinstance(parse_literal(text), str) # the text "1" is not the number 1
-        if re.fullmatch(r"[A-Za-z0-9._+-]{1,24}", text) and (is_text or not isinstance(value, str)): return text
+        is_text = isinstance(value, str) and isinstance(
+            parse_literal(text), str
+        )  # the text "1" is not the number 1
+        if re.fullmatch(r"[A-Za-z0-9._+-]{1,24}", text) and (is_text or not isinstance(value, str)):
+            return text
         return digest(re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[-20:], value)
+
     name = ",".join(f"{key}={shorten(point[key], text)}" for key, text in in_cells(point).items())
     return name if len(name) <= 160 else digest(name[:140], point)
 
-def grid_points(grid: dict) -> dict: # name -> values becomes folder -> {name: value}
+
+def grid_points(grid: dict) -> dict:  # name -> values becomes folder -> {name: value}
     "All combinations of a grid's values; the last parameter changes fastest"
     points = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
     return {point_name(point): point for point in points}
 
 # %% ../nbs/lib/96_grid.ipynb #96-12
-def plan_sweep(path: Path, grid: list, texts: dict = {}, threads: int | None = None) -> dict: # what `sweep.smk` reads
+def plan_sweep(
+    path: Path, grid: list, texts: dict = {}, threads: int | None = None
+) -> dict:  # what `sweep.smk` reads
     "Points of a sweep of a notebook, from the texts of -g and -p, with all their parameters; `InputError` for whatever is wrong with them"
     known, root = read_parameters(path), find_root()
-    if not isinstance(known.get("out"), str): raise InputError(f"{path} has no parameter `out` of type text: a sweep needs it to give every point a folder of its own")
-    if "out" in texts: raise InputError("-p out: the sweep itself sets `out`, one for each point: remove it, and choose the sweep's folder with --out")
+    if not isinstance(known.get("out"), str):
+        raise InputError(
+            f"{path} has no parameter `out` of type text: a sweep needs it to give every point a folder of its own"
+        )
+    if "out" in texts:
+        raise InputError(
+            "-p out: the sweep itself sets `out`, one for each point: remove it, and choose the sweep's folder with --out"
+        )
     fixed = check_parameters(path, {}, texts)
     if threads is not None and "threads" in known:
-        if "threads" in fixed or any(text.partition("=")[0].strip() == "threads" for text in grid): raise InputError("the number of threads is set by --threads and as a parameter: remove one of the two")
+        if "threads" in fixed or any(text.partition("=")[0].strip() == "threads" for text in grid):
+            raise InputError(
+                "the number of threads is set by --threads and as a parameter: remove one of the two"
+            )
         fixed["threads"] = threads
     points = grid_points(parse_grid(path, grid, fixed))
     values = {name: {**fixed, **point} for name, point in points.items()}
-    for name, value in fixed.items(): write_value(name, value)
-    cores = {name: value.get("threads", threads or known.get("threads") or 1) for name, value in values.items()}
-    if bad := [n for n in cores.values() if not isinstance(n, int) or n < 1]: raise InputError(f"threads is {bad[0]!r}: it must be 1 or more")
-    code_fingerprint(path) # says now if a cell or module is not valid Python
-    return {"notebook": str(path.relative_to(root) if path.is_relative_to(root) else path),
-            "file": Path(known["out"]).name if re.search(r"\.[A-Za-z]\w*$", known["out"]) else "", "points": points,
-            "values": {name: json.dumps(value, sort_keys=True, ensure_ascii=False) for name, value in values.items()}, "threads": cores}
+    for name, value in fixed.items():
+        write_value(name, value)
+    cores = {
+        name: value.get("threads", threads or known.get("threads") or 1)
+        for name, value in values.items()
+    }
+    if bad := [n for n in cores.values() if not isinstance(n, int) or n < 1]:
+        raise InputError(f"threads is {bad[0]!r}: it must be 1 or more")
+    code_fingerprint(path)  # says now if a cell or module is not valid Python
+    return {
+        "notebook": str(path.relative_to(root) if path.is_relative_to(root) else path),
+        "file": Path(known["out"]).name if re.search(r"\.[A-Za-z]\w*$", known["out"]) else "",
+        "points": points,
+        "values": {
+            name: json.dumps(value, sort_keys=True, ensure_ascii=False)
+            for name, value in values.items()
+        },
+        "threads": cores,
+    }
 
 # %% ../nbs/lib/96_grid.ipynb #96-14
-_context = ("parameters", "seed", "inputs", "code", "packages", "python", "platform", "started") # what every run.json says about its run
+_context = (
+    "parameters",
+    "seed",
+    "inputs",
+    "code",
+    "packages",
+    "python",
+    "platform",
+    "started",
+)  # what every run.json says about its run
+
 
 def flatten(record: dict, prefix: str = "") -> dict:
     "Numbers and texts of nested dicts, names joined by dots; floats to six digits"
     found = {}
     for key, value in record.items():
-        if isinstance(value, dict): found |= flatten(value, f"{prefix}{key}.")
-        elif value is None or isinstance(value, (str, int, float)): found[f"{prefix}{key}"] = float(f"{value:.6g}") if isinstance(value, float) else value
+        if isinstance(value, dict):
+            found |= flatten(value, f"{prefix}{key}.")
+        elif value is None or isinstance(value, (str, int, float)):
+            found[f"{prefix}{key}"] = float(f"{value:.6g}") if isinstance(value, float) else value
     return found
 
-def read_point(folder: Path, file: str) -> list: # of rows, each a dict
+
+def read_point(folder: Path, file: str) -> list:  # of rows, each a dict
     "What a finished point says: in `file`, or in the `run.json` of its folder if `file` is empty; `InputError` if it cannot be read"
     import pandas as pd
+
     path, root = folder / file, find_root()
     if file.endswith(".csv"):
-        try: return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
-        except (OSError, ValueError) as error: raise InputError(f"{path} is no readable table ({error}): delete it and run the sweep again") from error
-    if not file and (folder / "run.json").is_file(): return [flatten({key: value for key, value in read_json(folder / "run.json").items() if key not in _context})]
+        try:
+            return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path} is no readable table ({error}): delete it and run the sweep again"
+            ) from error
+    if not file and (folder / "run.json").is_file():
+        return [
+            flatten(
+                {
+                    key: value
+                    for key, value in read_json(folder / "run.json").items()
+                    if key not in _context
+                }
+            )
+        ]
     return [{"file": str(path.relative_to(root) if path.is_relative_to(root) else path)}]
 
-def explain_failure(log: Path) -> str: # where the executed notebook would be
+
+def explain_failure(log: Path) -> str:  # where the executed notebook would be
     "Last line of the error that stopped a point, and where its notebook is"
     failed = log.with_suffix(".failed.ipynb")
-    if not failed.is_file(): return "it ended without writing all of its results: see the messages above"
-    outputs = [output for cell in read_json(failed)["cells"] for output in cell.get("outputs", []) if output["output_type"] == "error"]
+    if not failed.is_file():
+        return "it ended without writing all of its results: see the messages above"
+    outputs = [
+        output
+        for cell in read_json(failed)["cells"]
+        for output in cell.get("outputs", [])
+        if output["output_type"] == "error"
+    ]
     text = "the notebook's process ended without a word: was it killed, or did memory run out?"
-    for error in outputs: text = error["evalue"] if error["ename"] == "InputError" else f"{error['ename']}: {error['evalue']}"
+    for error in outputs:
+        text = (
+            error["evalue"]
+            if error["ename"] == "InputError"
+            else f"{error['ename']}: {error['evalue']}"
+        )
     return f"{text.strip().splitlines()[-1]} ({failed})"
 
 # %% ../nbs/lib/96_grid.ipynb #96-16
-def gather(out: Path, plan: dict) -> dict: # failed point -> why
+def gather(out: Path, plan: dict) -> dict:  # failed point -> why
     "Write `grid.csv`, the points of a `plan`, and `results.csv`, what those that are done say"
     import pandas as pd
     from fairparse.records import write_csv
+
     rows, failed = [], {}
-    write_csv(pd.DataFrame([{"point": name, **in_cells(point)} for name, point in plan["points"].items()], dtype=object), out / "grid.csv")
+    write_csv(
+        pd.DataFrame(
+            [{"point": name, **in_cells(point)} for name, point in plan["points"].items()],
+            dtype=object,
+        ),
+        out / "grid.csv",
+    )
     for name, point in plan["points"].items():
         log = out / name / Path(plan["notebook"]).name
         try:
-            if not log.is_file(): raise InputError(explain_failure(log))
+            if not log.is_file():
+                raise InputError(explain_failure(log))
             facts = read_point(out / name, plan["file"])
-        except InputError as error: failed[name] = str(error)
-        else: rows += [{**in_cells(point), **{f"{key}.result" if key in point else key: value for key, value in fact.items()}} for fact in facts]
-    columns = dict.fromkeys(key for row in (*map(in_cells, plan["points"].values()), *rows) for key in row)
+        except InputError as error:
+            failed[name] = str(error)
+        else:
+            rows += [
+                {
+                    **in_cells(point),
+                    **{
+                        f"{key}.result" if key in point else key: value
+                        for key, value in fact.items()
+                    },
+                }
+                for fact in facts
+            ]
+    columns = dict.fromkeys(
+        key for row in (*map(in_cells, plan["points"].values()), *rows) for key in row
+    )
     write_csv(pd.DataFrame(rows, columns=list(columns), dtype=object), out / "results.csv")
     return failed
 
 # %% ../nbs/lib/96_grid.ipynb #96-18
-def run_sweep(notebook: str, grid: list, texts: dict = {}, out: str | None = None, cores: int | None = None, threads: int | None = None,
-              dry_run: bool = False) -> int: # exit code: 1 if a point failed
+def run_sweep(
+    notebook: str,
+    grid: list,
+    texts: dict = {},
+    out: str | None = None,
+    cores: int | None = None,
+    threads: int | None = None,
+    dry_run: bool = False,
+) -> int:  # exit code: 1 if a point failed
     "Run `notebook` over a grid and gather `results.csv`; see `fairparse sweep --help`"
     for name, number in (("cores", cores), ("threads", threads)):
-        if number is not None and number < 1: raise InputError(f"--{name} is {number}: it must be 1 or more")
+        if number is not None and number < 1:
+            raise InputError(f"--{name} is {number}: it must be 1 or more")
     path, root = find_notebook(notebook), find_root()
     out = Path(out).expanduser().absolute() if out else root / "outputs" / "sweeps" / path.stem
     plan, gpus = plan_sweep(path, grid, texts, threads), count_gpus()
     count = len(plan["points"])
-    print(f"{path.stem}: {count} point{'s'[:count - 1]} in {out}", flush=True)
-    if count > 100: print("a large grid: --dry-run lists what would run, and a sweep that was interrupted goes on with the same command", flush=True)
+    print(f"{path.stem}: {count} point{'s'[: count - 1]} in {out}", flush=True)
+    if count > 100:
+        print(
+            "a large grid: --dry-run lists what would run, and a sweep that was interrupted goes on with the same command",
+            flush=True,
+        )
     with own_folder(out):
         config, marker = out / "sweep.json", out / ".snakemake" / "failed"
-        if config.is_file() and Path(read_json(config)["notebook"]).name != path.name: raise InputError(f"{out} holds a sweep of {read_json(config)['notebook']}: choose another folder with --out")
+        if config.is_file() and Path(read_json(config)["notebook"]).name != path.name:
+            raise InputError(
+                f"{out} holds a sweep of {read_json(config)['notebook']}: choose another folder with --out"
+            )
         write_json(config, {**plan, "gpu": int(gpus > 0)})
         marker.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "nbs" / "workflow" / "sweep.smk"), "--directory", str(out), "--configfile", str(config),
-                   "--profile", "none", "--workflow-profile", "none", "--cores", str(cores or "all"), "--nolock", "--keep-going", "--rerun-incomplete", "--retries", "0"]
-        code = run_group([*command, *(["--resources", f"gpu={gpus}"] if gpus else []), "--quiet", "host", "--dry-run" if dry_run else "rules"])
-        if dry_run or code and not marker.exists(): # with the marker, some points failed and all others were run
-            if code: print(f"error: stopped before the end; what is done stays in {out}, and the same command goes on from there", file=sys.stderr)
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(root / "nbs" / "workflow" / "sweep.smk"),
+            "--directory",
+            str(out),
+            "--configfile",
+            str(config),
+            "--profile",
+            "none",
+            "--workflow-profile",
+            "none",
+            "--cores",
+            str(cores or "all"),
+            "--nolock",
+            "--keep-going",
+            "--rerun-incomplete",
+            "--retries",
+            "0",
+        ]
+        code = run_group(
+            [
+                *command,
+                *(["--resources", f"gpu={gpus}"] if gpus else []),
+                "--quiet",
+                "host",
+                "--dry-run" if dry_run else "rules",
+            ]
+        )
+        if (
+            dry_run or code and not marker.exists()
+        ):  # with the marker, some points failed and all others were run
+            if code:
+                print(
+                    f"error: stopped before the end; what is done stays in {out}, and the same command goes on from there",
+                    file=sys.stderr,
+                )
             return int(code != 0)
         failed = gather(out, plan)
         print_table(out / "results.csv", keep=tuple(next(iter(plan["points"].values()))))
-        for name, why in failed.items(): print(f"failed: {name}: {why}", file=sys.stderr)
-        if failed: print(f"error: {len(failed)} of {count} points failed; the same command runs them again", file=sys.stderr)
+        for name, why in failed.items():
+            print(f"failed: {name}: {why}", file=sys.stderr)
+        if failed:
+            print(
+                f"error: {len(failed)} of {count} points failed; the same command runs them again",
+                file=sys.stderr,
+            )
         return int(bool(failed))

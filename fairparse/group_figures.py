@@ -20,35 +20,70 @@ from .homotopy import OBJECTIVES, parser_title
 from .pictures import use_style
 
 # %% ../nbs/lib/86_group_figures.ipynb #86-05
-PAGE_WIDTH = 7.1 # inches
+PAGE_WIDTH = 7.1  # inches
+
 
 def group_title(name: str) -> str:
     "A group's name as a reader wants to see it"
     return name.replace("_", " ")
 
+
 def drawn_from(table: pd.DataFrame) -> str:
-    "What a bootstrap drew from, by a table's column `repetitions`: \"faces\" or \"faces and 3 seeds\""
+    'What a bootstrap drew from, by a table\'s column `repetitions`: "faces" or "faces and 3 seeds"'
     seeds = int(table.repetitions.iloc[0])
     return "faces" if seeds == 1 else f"faces and {seeds} seeds"
 
-def add_foot(fig, handles: list, note: str, ncols: int = 2, fontsize: float = 8, handlelength: float = 2.0):
+
+def add_foot(
+    fig, handles: list, note: str, ncols: int = 2, fontsize: float = 8, handlelength: float = 2.0
+):
     "Make a figure taller at its foot by a legend of `handles` and the small print `note`; asks for a constrained layout"
-    lines, rows, height = textwrap.wrap(note, int(19.5 * fig.get_figwidth())), -(-len(handles) // ncols), fig.get_figheight()
-    legend, foot = rows * fontsize * 0.0205 + 0.1 * bool(rows), 0.125 * len(lines) + 0.05 # inches
+    lines, rows, height = (
+        textwrap.wrap(note, int(19.5 * fig.get_figwidth())),
+        -(-len(handles) // ncols),
+        fig.get_figheight(),
+    )
+    legend, foot = rows * fontsize * 0.0205 + 0.1 * bool(rows), 0.125 * len(lines) + 0.05  # inches
     total = height + legend + foot
     fig.set_figheight(total)
     fig.get_layout_engine().set(rect=(0, (legend + foot) / total, 1, height / total))
-    if handles: fig.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, (legend + foot) / total), bbox_transform=fig.transFigure, ncols=ncols, fontsize=fontsize, borderpad=0, handlelength=handlelength, handletextpad=0.4, columnspacing=1.2)
+    if handles:
+        fig.legend(
+            handles=handles,
+            loc="upper center",
+            bbox_to_anchor=(0.5, (legend + foot) / total),
+            bbox_transform=fig.transFigure,
+            ncols=ncols,
+            fontsize=fontsize,
+            borderpad=0,
+            handlelength=handlelength,
+            handletextpad=0.4,
+            columnspacing=1.2,
+        )
     fig.text(0.01, foot / total, "\n".join(lines), va="top", fontsize=7, color="#444444")
 
 # %% ../nbs/lib/86_group_figures.ipynb #86-07
-def loss_panels(parsers: list, baseline: str) -> dict: # title -> parsers
+def loss_panels(parsers: list, baseline: str) -> dict:  # title -> parsers
     "Panels of Figure 4: parsers by the fairness loss they were trained with, the baseline in each"
-    alternative = [p for p in parsers if p in OBJECTIVES and OBJECTIVES[p].loss.get("fairness") == "shortfall"]
-    variance = [p for p in parsers if p in OBJECTIVES and p not in alternative and OBJECTIVES[p].homotopy.end[2] > 0 and p != baseline]
+    alternative = [
+        p for p in parsers if p in OBJECTIVES and OBJECTIVES[p].loss.get("fairness") == "shortfall"
+    ]
+    variance = [
+        p
+        for p in parsers
+        if p in OBJECTIVES
+        and p not in alternative
+        and OBJECTIVES[p].homotopy.end[2] > 0
+        and p != baseline
+    ]
     without = [p for p in parsers if p not in alternative and p not in variance and p != baseline]
-    panels = {"Fairness loss: variance": variance, "Fairness loss: shortfall (alternative)": alternative, "No fairness loss, or not known": without}
-    if not alternative: return {"": [baseline, *(p for p in parsers if p != baseline)]}
+    panels = {
+        "Fairness loss: variance": variance,
+        "Fairness loss: shortfall (alternative)": alternative,
+        "No fairness loss, or not known": without,
+    }
+    if not alternative:
+        return {"": [baseline, *(p for p in parsers if p != baseline)]}
     return {title: [baseline, *others] for title, others in panels.items() if others}
 
 # %% ../nbs/lib/86_group_figures.ipynb #86-10
@@ -58,94 +93,204 @@ def _draw_panel(ax, table, parsers, rows, styles, baseline, spread):
         own = table[table.parser == parser].set_index("group").loc[rows]
         y = np.arange(len(rows)) + (k - (len(parsers) - 1) / 2) * spread
         ax.hlines(y, own.miou_low, own.miou_high, color=styles[parser]["color"], lw=0.9)
-        ax.plot(own.miou, y, label=parser_title(parser), ms=3.4, mew=0.8, **{**styles[parser], "linestyle": "none"})
+        ax.plot(
+            own.miou,
+            y,
+            label=parser_title(parser),
+            ms=3.4,
+            mew=0.8,
+            **{**styles[parser], "linestyle": "none"},
+        )
     overall = table[(table.parser == baseline) & (table.group == EVERYONE)].miou.iloc[0]
     ax.axvline(overall, color="#777777", lw=0.9, ls=(0, (1, 1.5)), zorder=0.5)
-    for row in range(0, len(rows), 2): ax.axhspan(row - 0.5, row + 0.5, color="#f2f2f2", lw=0, zorder=0)
+    for row in range(0, len(rows), 2):
+        ax.axhspan(row - 0.5, row + 0.5, color="#f2f2f2", lw=0, zorder=0)
     ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel="mIoU (%)")
-    ax.grid(False, axis="y"); ax.tick_params(axis="y", length=0); ax.tick_params(axis="x", labelsize=8)
+    ax.grid(False, axis="y")
+    ax.tick_params(axis="y", length=0)
+    ax.tick_params(axis="x", labelsize=8)
 
-def draw_groups(table: pd.DataFrame,         # from `group_tables.parsers_group_table`
-                baseline: str | None = None, # None: the table's first parser
-                panels: dict | None = None,  # title -> parsers; None: `loss_panels`
-                first: list = HIGH_DISPARITY, min_size: int = MIN_SIZE):
+
+def draw_groups(
+    table: pd.DataFrame,  # from `group_tables.parsers_group_table`
+    baseline: str | None = None,  # None: the table's first parser
+    panels: dict | None = None,  # title -> parsers; None: `loss_panels`
+    first: list = HIGH_DISPARITY,
+    min_size: int = MIN_SIZE,
+):
     "Figure 4 of paper 1: mIoU of the faces with each attribute; returns the matplotlib figure"
     import matplotlib.pyplot as plt
+
     use_style()
     parsers = list(table.parser.unique())
     baseline = baseline or parsers[0]
     panels, styles = panels or loss_panels(parsers, baseline), parser_styles(parsers)
     names, leading, small = order_groups(table, baseline, first, min_size)
     rows, most = [EVERYONE, *names], max(map(len, panels.values()))
-    height = float(np.clip(8.6 / len(rows), 0.19, 0.09 + 0.06 * max(most, 2)))   # inches a row: 41 rows fit a page
-    fig, axes = plt.subplots(1, len(panels), figsize=(PAGE_WIDTH, 0.75 + height * len(rows)), sharex=True, sharey=True, squeeze=False, layout="constrained")
+    height = float(
+        np.clip(8.6 / len(rows), 0.19, 0.09 + 0.06 * max(most, 2))
+    )  # inches a row: 41 rows fit a page
+    fig, axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(PAGE_WIDTH, 0.75 + height * len(rows)),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
     for ax, (title, members) in zip(axes[0], panels.items()):
         _draw_panel(ax, table, members, rows, styles, baseline, 0.76 / most)
         ax.set_title(title, fontsize=9)
-        for border in {0.5, leading + 0.5} - {len(rows) - 0.5}: ax.axhline(border, color="#999999", lw=0.7)
+        for border in {0.5, leading + 0.5} - {len(rows) - 0.5}:
+            ax.axhline(border, color="#999999", lw=0.7)
     sizes = table[table.parser == baseline].set_index("group")["size"]
-    axes[0, 0].set_yticks(range(len(rows)), [f"{group_title(n)} ({sizes[n]})" for n in rows], fontsize=8)
-    handles = {label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels())}
-    notes = [f"Mean IoU over the {table.classes.iloc[0]} classes that all groups have; number of faces in parentheses.",
-             f"Bars: 95 % bootstrap intervals over {drawn_from(table)}. Dotted: {parser_title(baseline)}, all faces."]
-    if 0 < leading < len(names): notes.append("Upper block: attributes that the paper calls high-disparity.")
-    if small: notes.append(f"Left out, fewer than {min_size} faces: " + ", ".join(f"{group_title(n)} ({s})" for n, s in small.items()) + ".")
+    axes[0, 0].set_yticks(
+        range(len(rows)), [f"{group_title(n)} ({sizes[n]})" for n in rows], fontsize=8
+    )
+    handles = {
+        label: handle for ax in axes[0] for handle, label in zip(*ax.get_legend_handles_labels())
+    }
+    notes = [
+        f"Mean IoU over the {table.classes.iloc[0]} classes that all groups have; number of faces in parentheses.",
+        f"Bars: 95 % bootstrap intervals over {drawn_from(table)}. Dotted: {parser_title(baseline)}, all faces.",
+    ]
+    if 0 < leading < len(names):
+        notes.append("Upper block: attributes that the paper calls high-disparity.")
+    if small:
+        notes.append(
+            f"Left out, fewer than {min_size} faces: "
+            + ", ".join(f"{group_title(n)} ({s})" for n, s in small.items())
+            + "."
+        )
     add_foot(fig, list(handles.values()), " ".join(notes))
     return fig
 
 # %% ../nbs/lib/86_group_figures.ipynb #86-13
-def intersection_grid(table: pd.DataFrame, # rows of one parser of `fairness.intersection_table`
-                      names: list,         # G single groups
-                      column: str,         # what to lay out
-                     ) -> np.ndarray:      # (G, G), lower triangle and diagonal; NaN elsewhere and where there is no row
+def intersection_grid(
+    table: pd.DataFrame,  # rows of one parser of `fairness.intersection_table`
+    names: list,  # G single groups
+    column: str,  # what to lay out
+) -> np.ndarray:  # (G, G), lower triangle and diagonal; NaN elsewhere and where there is no row
     "One column of the table as a matrix of pairs"
     found, grid = dict(zip(table.group, table[column])), np.full((len(names), len(names)), np.nan)
     for row, second in enumerate(names):
-        for column_, first in enumerate(names[:row + 1]): grid[row, column_] = found.get(first if first == second else f"{first} & {second}", np.nan)
+        for column_, first in enumerate(names[: row + 1]):
+            grid[row, column_] = found.get(
+                first if first == second else f"{first} & {second}", np.nan
+            )
     return grid
+
 
 def _draw_grid(ax, table, names, limit, level, fontsize):
     "One parser's heat map"
     from matplotlib.patches import Rectangle
-    value, size, p = (intersection_grid(table, names, c) for c in ("difference", "size", "p_adjusted"))
+
+    value, size, p = (
+        intersection_grid(table, names, c) for c in ("difference", "size", "p_adjusted")
+    )
     lower = np.tril(np.ones_like(value, bool))
     ax.imshow(np.where(lower, 0.93, 1.0), cmap="gray", vmin=0, vmax=1)
     picture = ax.imshow(value, cmap="PuOr", vmin=-limit, vmax=limit)
-    ax.set(xticks=np.arange(len(names)) - 0.5, yticks=np.arange(len(names)) - 0.5)   # white seams between cells
-    ax.grid(True, color="white", lw=1.2, alpha=1); ax.tick_params(length=0, labelleft=False, labelbottom=False)
+    ax.set(
+        xticks=np.arange(len(names)) - 0.5, yticks=np.arange(len(names)) - 0.5
+    )  # white seams between cells
+    ax.grid(True, color="white", lw=1.2, alpha=1)
+    ax.tick_params(length=0, labelleft=False, labelbottom=False)
     for row, column in zip(*np.nonzero(~np.isnan(value))):
         ink = "white" if abs(value[row, column]) > 0.62 * limit else "black"
-        shown = "0.0" if abs(value[row, column]) < 0.05 else f"{value[row, column]:+.1f}".replace("-", "−")
+        shown = (
+            "0.0"
+            if abs(value[row, column]) < 0.05
+            else f"{value[row, column]:+.1f}".replace("-", "−")
+        )
         ax.text(column, row - 0.14, shown, ha="center", va="center", fontsize=fontsize, color=ink)
-        ax.text(column, row + 0.26, f"{size[row, column]:.0f}", ha="center", va="center", fontsize=0.78 * fontsize, color=ink)
-        if p[row, column] < level: ax.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, ec="black", lw=1.3))
-    for spine in ax.spines.values(): spine.set_visible(False)
+        ax.text(
+            column,
+            row + 0.26,
+            f"{size[row, column]:.0f}",
+            ha="center",
+            va="center",
+            fontsize=0.78 * fontsize,
+            color=ink,
+        )
+        if p[row, column] < level:
+            ax.add_patch(
+                Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, ec="black", lw=1.3)
+            )
+    for spine in ax.spines.values():
+        spine.set_visible(False)
     return picture
 
-def draw_intersections(table: pd.DataFrame, # from `fairness.intersection_table`, pairs
-                       level: float = 0.05, # adjusted p-value below which a cell is framed
-                      ):
+
+def draw_intersections(
+    table: pd.DataFrame,  # from `fairness.intersection_table`, pairs
+    level: float = 0.05,  # adjusted p-value below which a cell is framed
+):
     "Heat map of pairs of groups, one panel a parser; returns the matplotlib figure"
     import matplotlib.pyplot as plt
+
     use_style()
-    parsers, names = list(table.parser.unique()), [g for g in table.group.unique() if " & " not in g]
-    labels = 0.3 + 0.058 * max(map(len, names))                                       # inches for the names, and below for the colour bar
+    parsers, names = (
+        list(table.parser.unique()),
+        [g for g in table.group.unique() if " & " not in g],
+    )
+    labels = 0.3 + 0.058 * max(
+        map(len, names)
+    )  # inches for the names, and below for the colour bar
     room = PAGE_WIDTH - labels - 0.8
-    rows, columns = (1, len(parsers)) if room / len(parsers) / len(names) >= 0.27 else (len(parsers), 1)  # side by side if cells stay legible
+    rows, columns = (
+        (1, len(parsers)) if room / len(parsers) / len(names) >= 0.27 else (len(parsers), 1)
+    )  # side by side if cells stay legible
     cell = max(min(room / columns / len(names), (8.8 - 0.3 * rows) / rows / len(names), 0.5), 0.26)
     limit = max(float(table.difference.abs().max()), 1.0)
-    fig, axes = plt.subplots(rows, columns, figsize=(labels + 0.8 + cell * len(names) * columns, rows * (0.3 + cell * len(names)) + 0.15 + 0.72 * labels), squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(
+            labels + 0.8 + cell * len(names) * columns,
+            rows * (0.3 + cell * len(names)) + 0.15 + 0.72 * labels,
+        ),
+        squeeze=False,
+        layout="constrained",
+    )
     for ax, parser in zip(axes.flat, parsers):
-        picture = _draw_grid(ax, table[table.parser == parser], names, limit, level, fontsize=min(0.29 * 72 * cell, 7))
+        picture = _draw_grid(
+            ax,
+            table[table.parser == parser],
+            names,
+            limit,
+            level,
+            fontsize=min(0.29 * 72 * cell, 7),
+        )
         ax.set_title(parser_title(parser), fontsize=9)
-    for ax in axes.flat: _label_groups(ax, names, rows_too=ax in axes[:, 0], columns_too=ax in axes[-1])
+    for ax in axes.flat:
+        _label_groups(ax, names, rows_too=ax in axes[:, 0], columns_too=ax in axes[-1])
     bar = fig.colorbar(picture, ax=axes, location="right", shrink=0.7, aspect=30, pad=0.02)
-    bar.set_label("difference from all faces (points of mIoU)", fontsize=8); bar.outline.set_visible(False); bar.ax.tick_params(labelsize=8)
-    add_foot(fig, [], f"Upper number: difference from all faces in points of mIoU over {table.classes.iloc[0]} common classes; lower: number of faces. Frame: p < {level:g} (permutation test against all other faces, adjusted for all cells). Grey: too few faces, none possible, or the very faces of one of the two groups.")
+    bar.set_label("difference from all faces (points of mIoU)", fontsize=8)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8)
+    add_foot(
+        fig,
+        [],
+        f"Upper number: difference from all faces in points of mIoU over {table.classes.iloc[0]} common classes; lower: number of faces. Frame: p < {level:g} (permutation test against all other faces, adjusted for all cells). Grey: too few faces, none possible, or the very faces of one of the two groups.",
+    )
     return fig
+
 
 def _label_groups(ax, names, rows_too, columns_too):
     "Group names at the middle of the cells, left and below"
     for k, name in enumerate(map(group_title, names)):
-        if rows_too: ax.text(-0.7, k, name, ha="right", va="center", fontsize=8)
-        if columns_too: ax.text(k, len(names) - 0.35, name, ha="right", va="top", rotation=45, rotation_mode="anchor", fontsize=8)
+        if rows_too:
+            ax.text(-0.7, k, name, ha="right", va="center", fontsize=8)
+        if columns_too:
+            ax.text(
+                k,
+                len(names) - 0.35,
+                name,
+                ha="right",
+                va="top",
+                rotation=45,
+                rotation_mode="anchor",
+                fontsize=8,
+            )

@@ -13,24 +13,39 @@ import numpy as np
 import pandas as pd
 
 from .fairness import MIN_SIZE, disparity_table, group_table
-from .groups import DEMOGRAPHIC, HIGH_DISPARITY, Groups, attribute_groups, join_groups, keep_large
+from fairparse.groups import (
+    DEMOGRAPHIC,
+    HIGH_DISPARITY,
+    Groups,
+    attribute_groups,
+    join_groups,
+    keep_large,
+)
 from .records import INDEX, read_table
 from .runs import InputError
 
 # %% ../nbs/lib/27_group_tables.ipynb #27-05
-def attributes_of(faces: str | Path,         # folder of the face set
-                  ids: np.ndarray,           # (N,) ids, see `tables.gather_with_ids`
-                  names: list | None = None, # None or []: all attributes of the set
-                 ) -> tuple:                 # values (N, A) int8: 1, 0, -1 unknown; names (A,)
+def attributes_of(
+    faces: str | Path,  # folder of the face set
+    ids: np.ndarray,  # (N,) ids, see `tables.gather_with_ids`
+    names: list | None = None,  # None or []: all attributes of the set
+) -> tuple:  # values (N, A) int8: 1, 0, -1 unknown; names (A,)
     "Attributes of the faces `ids`; `InputError` if the set lacks a face or an attribute, or has no attributes"
     path = Path(faces) / "index.parquet"
     index = read_table(path, INDEX).set_index("id")
     there = [c for c in index if c not in INDEX.columns]
     names, missing = list(names or there), [i for i in ids if i not in index.index]
     unknown = [n for n in names if n not in there]
-    if not there: raise InputError(f"{path} has no attributes, and faces without attributes form no groups: add some, or leave gaps, figure4 and intersections out with --stages")
-    if unknown: raise InputError(f"{path} has no attributes {unknown}: it has {there}")
-    if missing: raise InputError(f"{path} lacks {len(missing)} of the {len(ids)} counted faces ({missing[:3]}): name the face set that the parsers were tested on")
+    if not there:
+        raise InputError(
+            f"{path} has no attributes, and faces without attributes form no groups: add some, or leave gaps, figure4 and intersections out with --stages"
+        )
+    if unknown:
+        raise InputError(f"{path} has no attributes {unknown}: it has {there}")
+    if missing:
+        raise InputError(
+            f"{path} lacks {len(missing)} of the {len(ids)} counted faces ({missing[:3]}): name the face set that the parsers were tested on"
+        )
     return index.loc[list(ids), names].fillna(-1).to_numpy(np.int8), names
 
 # %% ../nbs/lib/27_group_tables.ipynb #27-08
@@ -38,60 +53,120 @@ def demographic_names(names: list) -> list:
     "The attributes among `names` that are about people, tones of skin last"
     return [n for n in DEMOGRAPHIC if n in names] + [n for n in names if n.startswith("Tone_")]
 
-def demographic_groups(values: np.ndarray,  # (N, A) int8: 1, 0, -1 unknown
-                       names: list,         # A names
-                       attributes: list | None = None, # which of them; None or []: `demographic_names`
-                       min_size: int = MIN_SIZE,
-                       negative_share: float = 0.2,    # 0..0.5
-                      ) -> Groups:
+
+def demographic_groups(
+    values: np.ndarray,  # (N, A) int8: 1, 0, -1 unknown
+    names: list,  # A names
+    attributes: list | None = None,  # which of them; None or []: `demographic_names`
+    min_size: int = MIN_SIZE,
+    negative_share: float = 0.2,  # 0..0.5
+) -> Groups:
     "Faces with each attribute, and those without where both sides are large; `InputError` for an unknown attribute, or if there is none"
     attributes = list(attributes or demographic_names(names))
     unknown = [n for n in attributes if n not in names]
-    if unknown: raise InputError(f"there are no attributes {unknown}: there are {names}")
-    if not attributes: raise InputError(f"none of {names} is a demographic attribute: name those that form groups")
-    both = attribute_groups(values[:, [names.index(n) for n in attributes]], attributes, min_size=0, negative=True)
+    if unknown:
+        raise InputError(f"there are no attributes {unknown}: there are {names}")
+    if not attributes:
+        raise InputError(f"none of {names} is a demographic attribute: name those that form groups")
+    both = attribute_groups(
+        values[:, [names.index(n) for n in attributes]], attributes, min_size=0, negative=True
+    )
     yes, no = both.sizes[::2], both.sizes[1::2]
-    balanced = (np.minimum(yes, no) >= negative_share * (yes + no)) & ~np.char.startswith(np.array(attributes), "Tone_")
+    balanced = (np.minimum(yes, no) >= negative_share * (yes + no)) & ~np.char.startswith(
+        np.array(attributes), "Tone_"
+    )
     shown = np.ravel([[True, two] for two in balanced])
-    return keep_large([n for n, keep in zip(both.names, shown) if keep], both.membership[shown], min_size)
+    return keep_large(
+        [n for n, keep in zip(both.names, shown) if keep], both.membership[shown], min_size
+    )
 
 # %% ../nbs/lib/27_group_tables.ipynb #27-12
 EVERYONE = "all faces"
 
-def parsers_group_table(counts: dict,       # parser -> (S, N, C, 3)
-                        values: np.ndarray, # (N, A) int8: 1, 0, -1 unknown
-                        names: list,        # A names
-                        min_size: int = MIN_SIZE, resamples: int = 1000) -> pd.DataFrame:
-    "A row a parser and group (all faces first), in percent, see `fairness.group_table`"
-    groups = join_groups(Groups([EVERYONE], np.ones((1, len(values)), bool)), attribute_groups(values, names, min_size=0))
-    return pd.concat([group_table(c, groups, min_size, resamples).assign(parser=parser, repetitions=len(c)) for parser, c in counts.items()], ignore_index=True)
 
-def order_groups(table: pd.DataFrame,    # from `parsers_group_table`
-                 baseline: str,
-                 first: list = HIGH_DISPARITY,
-                 min_size: int = MIN_SIZE,
-                ) -> tuple:              # names of the large groups in order, how many of them are of `first`, {name: size} of the others
+def parsers_group_table(
+    counts: dict,  # parser -> (S, N, C, 3)
+    values: np.ndarray,  # (N, A) int8: 1, 0, -1 unknown
+    names: list,  # A names
+    min_size: int = MIN_SIZE,
+    resamples: int = 1000,
+) -> pd.DataFrame:
+    "A row a parser and group (all faces first), in percent, see `fairness.group_table`"
+    groups = join_groups(
+        Groups([EVERYONE], np.ones((1, len(values)), bool)),
+        attribute_groups(values, names, min_size=0),
+    )
+    return pd.concat(
+        [
+            group_table(c, groups, min_size, resamples).assign(parser=parser, repetitions=len(c))
+            for parser, c in counts.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def order_groups(
+    table: pd.DataFrame,  # from `parsers_group_table`
+    baseline: str,
+    first: list = HIGH_DISPARITY,
+    min_size: int = MIN_SIZE,
+) -> tuple:  # names of the large groups in order, how many of them are of `first`, {name: size} of the others
     "`first` in its order, then the others by their mIoU in the baseline, lowest first; groups below `min_size` apart"
     own = table[(table.parser == baseline) & (table.group != EVERYONE)].set_index("group")
     large = own[(own["size"] >= min_size) & own.miou.notna()]
     leading = [n for n in first if n in large.index]
-    return leading + list(large.drop(leading).sort_values("miou", kind="stable").index), len(leading), {n: int(s) for n, s in own["size"].items() if n not in large.index}
+    return (
+        leading + list(large.drop(leading).sort_values("miou", kind="stable").index),
+        len(leading),
+        {n: int(s) for n, s in own["size"].items() if n not in large.index},
+    )
 
 # %% ../nbs/lib/27_group_tables.ipynb #27-15
-def disparity_blocks(counts: dict, values: np.ndarray, names: list, baseline: str | None = None, min_size: int = MIN_SIZE, resamples: int = 1000) -> pd.DataFrame:
+def disparity_blocks(
+    counts: dict,
+    values: np.ndarray,
+    names: list,
+    baseline: str | None = None,
+    min_size: int = MIN_SIZE,
+    resamples: int = 1000,
+) -> pd.DataFrame:
     "`fairness.disparity_table` over the groups with each attribute: a block for all attributes, one for the demographic ones if two of their groups are large enough"
     blocks = []
     for block, chosen in (("all", names), ("demographic", demographic_names(names))):
-        groups = attribute_groups(values[:, [names.index(n) for n in chosen]], chosen, min_size) if chosen else []
-        if block == "all" or len(groups) > 1: blocks.append(disparity_table(counts, groups, baseline, min_size, resamples).assign(attributes=block))
+        groups = (
+            attribute_groups(values[:, [names.index(n) for n in chosen]], chosen, min_size)
+            if chosen
+            else []
+        )
+        if block == "all" or len(groups) > 1:
+            blocks.append(
+                disparity_table(counts, groups, baseline, min_size, resamples).assign(
+                    attributes=block
+                )
+            )
     table = pd.concat(blocks, ignore_index=True)
     return table[["attributes", *[c for c in table if c != "attributes"]]]
 
 # %% ../nbs/lib/27_group_tables.ipynb #27-18
-def with_interval(table: pd.DataFrame, # has `column`, and its interval in `low` and `high`
-                  column: str, low: str = "", high: str = "", digits: int = 1) -> list: # of str
-    "\"71.2 (70.1 to 72.3)\" a row; the interval is left out where it is missing, an empty text where the value is"
+def with_interval(
+    table: pd.DataFrame,  # has `column`, and its interval in `low` and `high`
+    column: str,
+    low: str = "",
+    high: str = "",
+    digits: int = 1,
+) -> list:  # of str
+    '"71.2 (70.1 to 72.3)" a row; the interval is left out where it is missing, an empty text where the value is'
+
     def text(value, low, high):
-        if np.isnan(value): return ""
-        return f"{value:.{digits}f}" + ("" if np.isnan(low) else f" ({low:.{digits}f} to {high:.{digits}f})")
-    return [text(*row) for row in zip(table[column], table[low or f"{column}_low"], table[high or f"{column}_high"])]
+        if np.isnan(value):
+            return ""
+        return f"{value:.{digits}f}" + (
+            "" if np.isnan(low) else f" ({low:.{digits}f} to {high:.{digits}f})"
+        )
+
+    return [
+        text(*row)
+        for row in zip(
+            table[column], table[low or f"{column}_low"], table[high or f"{column}_high"]
+        )
+    ]

@@ -16,99 +16,180 @@ from .records import FaceSet
 from .runs import InputError
 
 # %% ../nbs/lib/13_groups.ipynb #13-04
-DEMOGRAPHIC = ["Male", "Young", "Gray_Hair", "Bald", "Receding_Hairline", "Pale_Skin", "Chubby", "Double_Chin", "Big_Lips", "Big_Nose", "Narrow_Eyes"]
-HIGH_DISPARITY = ["Wearing_Lipstick", "Chubby", "Big_Lips", "Eyeglasses", "Smiling", "Big_Nose", "Bags_Under_Eyes", "Wearing_Hat", "Male", "Young"]
+DEMOGRAPHIC = [
+    "Male",
+    "Young",
+    "Gray_Hair",
+    "Bald",
+    "Receding_Hairline",
+    "Pale_Skin",
+    "Chubby",
+    "Double_Chin",
+    "Big_Lips",
+    "Big_Nose",
+    "Narrow_Eyes",
+]
+HIGH_DISPARITY = [
+    "Wearing_Lipstick",
+    "Chubby",
+    "Big_Lips",
+    "Eyeglasses",
+    "Smiling",
+    "Big_Nose",
+    "Bags_Under_Eyes",
+    "Wearing_Hat",
+    "Male",
+    "Young",
+]
 
 # %% ../nbs/lib/13_groups.ipynb #13-06
 @dataclass(frozen=True, eq=False)
 class Groups:
     "Named groups of faces; they may overlap, and a face may be in none"
-    names: list                                  # G names
-    membership: np.ndarray                       # (G, N) bool
-    dropped: dict = field(default_factory=dict)  # {name: size} of the groups that were below the minimum size
+
+    names: list  # G names
+    membership: np.ndarray  # (G, N) bool
+    dropped: dict = field(
+        default_factory=dict
+    )  # {name: size} of the groups that were below the minimum size
 
     def __post_init__(self):
-        if len(self.names) != len(self.membership): raise InputError(f"{len(self.names)} names for {len(self.membership)} groups")
-        if len(set(self.names)) < len(self.names): raise InputError(f"group names appear twice: {sorted(n for n in set(self.names) if self.names.count(n) > 1)}")
+        if len(self.names) != len(self.membership):
+            raise InputError(f"{len(self.names)} names for {len(self.membership)} groups")
+        if len(set(self.names)) < len(self.names):
+            raise InputError(
+                f"group names appear twice: {sorted(n for n in set(self.names) if self.names.count(n) > 1)}"
+            )
 
-    def __len__(self): return len(self.names)
+    def __len__(self):
+        return len(self.names)
 
     @property
-    def sizes(self) -> np.ndarray: # (G,) int64
+    def sizes(self) -> np.ndarray:  # (G,) int64
         "Number of faces in each group"
         return self.membership.sum(1)
 
     def table(self) -> pd.DataFrame:
         "Name and size of each group, dropped ones included"
-        return pd.DataFrame({"group": [*self.names, *self.dropped], "size": [*map(int, self.sizes), *self.dropped.values()], "kept": [True] * len(self) + [False] * len(self.dropped)})
+        return pd.DataFrame(
+            {
+                "group": [*self.names, *self.dropped],
+                "size": [*map(int, self.sizes), *self.dropped.values()],
+                "kept": [True] * len(self) + [False] * len(self.dropped),
+            }
+        )
 
-def keep_large(names: list, membership: np.ndarray, # (G, N) bool
-               min_size: int,                       # 0 keeps empty groups too
-              ) -> Groups:
+
+def keep_large(
+    names: list,
+    membership: np.ndarray,  # (G, N) bool
+    min_size: int,  # 0 keeps empty groups too
+) -> Groups:
     "The groups of at least `min_size` faces"
-    if isinstance(min_size, bool) or not isinstance(min_size, (int, np.integer)) or min_size < 0: raise InputError(f"min_size={min_size!r}: a whole number, 0 or more")
+    if isinstance(min_size, bool) or not isinstance(min_size, (int, np.integer)) or min_size < 0:
+        raise InputError(f"min_size={min_size!r}: a whole number, 0 or more")
     sizes = membership.sum(1)
     large = sizes >= min_size
-    return Groups([n for n, keep in zip(names, large) if keep], membership[large], {n: int(size) for n, size, keep in zip(names, sizes, large) if not keep})
+    return Groups(
+        [n for n, keep in zip(names, large) if keep],
+        membership[large],
+        {n: int(size) for n, size, keep in zip(names, sizes, large) if not keep},
+    )
+
 
 def join_groups(*groups: Groups) -> Groups:
     "Several collections over the same faces as one"
     counts = {g.membership.shape[1] for g in groups}
-    if len(counts) != 1: raise InputError(f"groups over different numbers of faces cannot be joined: {sorted(counts)}")
-    return Groups([n for g in groups for n in g.names], np.concatenate([g.membership for g in groups]), {n: size for g in groups for n, size in g.dropped.items()})
+    if len(counts) != 1:
+        raise InputError(
+            f"groups over different numbers of faces cannot be joined: {sorted(counts)}"
+        )
+    return Groups(
+        [n for g in groups for n in g.names],
+        np.concatenate([g.membership for g in groups]),
+        {n: size for g in groups for n, size in g.dropped.items()},
+    )
 
 # %% ../nbs/lib/13_groups.ipynb #13-08
 def _values(attributes, names):
     "(names, (N, A) int8) of a face set, table or array"
-    if names is not None and len(set(names)) < len(names): raise InputError(f"attributes are named twice: {sorted(n for n in set(names) if list(names).count(n) > 1)}")
+    if names is not None and len(set(names)) < len(names):
+        raise InputError(
+            f"attributes are named twice: {sorted(n for n in set(names) if list(names).count(n) > 1)}"
+        )
     if isinstance(attributes, FaceSet):
         names = list(attributes.attributes if names is None else names)
         return names, attributes.attribute_values(names)
     if isinstance(attributes, pd.DataFrame):
         names = list(attributes.columns if names is None else names)
         unknown = [n for n in names if n not in attributes]
-        if unknown: raise InputError(f"the table has no attributes {unknown}: it has {list(attributes.columns)}")
-        try: values = attributes[names].astype("Float64").to_numpy(float, na_value=np.nan)
-        except (ValueError, TypeError) as error: raise InputError(f"attributes are 1, 0 or missing: {error}") from error
+        if unknown:
+            raise InputError(
+                f"the table has no attributes {unknown}: it has {list(attributes.columns)}"
+            )
+        try:
+            values = attributes[names].astype("Float64").to_numpy(float, na_value=np.nan)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"attributes are 1, 0 or missing: {error}") from error
         allowed, wrong = "1, 0 or missing", ~(np.isin(values, [1, 0]) | np.isnan(values))
     else:
         values = np.asarray(attributes)
-        if names is None or values.ndim != 2 or values.shape[1] != len(names): raise InputError(f"an array of attributes is (N, A) with a name for each column: its shape is {values.shape}, the names are {names}")
+        if names is None or values.ndim != 2 or values.shape[1] != len(names):
+            raise InputError(
+                f"an array of attributes is (N, A) with a name for each column: its shape is {values.shape}, the names are {names}"
+            )
         allowed, names, wrong = "1, 0 or -1 (unknown)", list(names), ~np.isin(values, [1, 0, -1])
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
-        raise InputError(f"attribute {names[column]!r} is {values[row, column]} in row {row}: attributes are {allowed}")
+        raise InputError(
+            f"attribute {names[column]!r} is {values[row, column]} in row {row}: attributes are {allowed}"
+        )
     return names, np.where(np.isin(values, [1, 0]), values, -1).astype(np.int8)
 
 # %% ../nbs/lib/13_groups.ipynb #13-10
-def attribute_groups(values: FaceSet | pd.DataFrame | np.ndarray, # attributes of N faces; array: (N, A), 1, 0, -1 unknown
-                     names: list | None = None,                   # which attributes (array: the name of each column); None: all
-                     min_size: int = 1,                           # smaller groups are dropped, see `Groups.dropped`
-                     negative: bool = False,                      # also the group "not NAME"
-                    ) -> Groups:
+def attribute_groups(
+    values: FaceSet
+    | pd.DataFrame
+    | np.ndarray,  # attributes of N faces; array: (N, A), 1, 0, -1 unknown
+    names: list | None = None,  # which attributes (array: the name of each column); None: all
+    min_size: int = 1,  # smaller groups are dropped, see `Groups.dropped`
+    negative: bool = False,  # also the group "not NAME"
+) -> Groups:
     "The faces with each attribute, and if asked those without it; `InputError` for names or values that are none"
     names, values = _values(values, names)
     yes, no = values.T == 1, values.T == 0
-    if not negative: return keep_large(names, yes, min_size)
+    if not negative:
+        return keep_large(names, yes, min_size)
     both = np.stack([yes, no], 1).reshape(2 * len(names), len(values))
     return keep_large([title for n in names for title in (n, f"not {n}")], both, min_size)
 
 # %% ../nbs/lib/13_groups.ipynb #13-14
-def intersect_groups(values: FaceSet | pd.DataFrame | np.ndarray, # as in `attribute_groups`
-                     attributes: list,                            # two or more attributes to intersect
-                     names: list | None = None,                   # array: the name of each column
-                     min_size: int = 1,                           # smaller groups are dropped, see `Groups.dropped`
-                    ) -> Groups:
-    "All combinations of `attributes`, as in \"Male & not Young\"; a face with one of them unknown is in none"
+def intersect_groups(
+    values: FaceSet | pd.DataFrame | np.ndarray,  # as in `attribute_groups`
+    attributes: list,  # two or more attributes to intersect
+    names: list | None = None,  # array: the name of each column
+    min_size: int = 1,  # smaller groups are dropped, see `Groups.dropped`
+) -> Groups:
+    'All combinations of `attributes`, as in "Male & not Young"; a face with one of them unknown is in none'
     attributes = list(attributes)
-    if len(attributes) < 2 or len(set(attributes)) < len(attributes): raise InputError(f"an intersection takes two or more different attributes, not {attributes}")
+    if len(attributes) < 2 or len(set(attributes)) < len(attributes):
+        raise InputError(
+            f"an intersection takes two or more different attributes, not {attributes}"
+        )
     if not isinstance(values, (FaceSet, pd.DataFrame)):
         names, values = _values(values, names)
         missing = [n for n in attributes if n not in names]
-        if missing: raise InputError(f"there are no attributes {missing}: there are {names}")
+        if missing:
+            raise InputError(f"there are no attributes {missing}: there are {names}")
         values = values[:, [names.index(n) for n in attributes]]
     _, values = _values(values, attributes)
-    literals = np.stack([values.T == 1, values.T == 0])                           # (2, k, N)
-    signs = np.array(list(itertools.product((0, 1), repeat=len(attributes))))     # (2^k, k): 0 with, 1 without
-    membership = literals[signs, np.arange(len(attributes))].all(1)               # (2^k, k, N) -> (2^k, N)
-    return keep_large([" & ".join("not " * s + n for s, n in zip(sign, attributes)) for sign in signs], membership, min_size)
+    literals = np.stack([values.T == 1, values.T == 0])  # (2, k, N)
+    signs = np.array(
+        list(itertools.product((0, 1), repeat=len(attributes)))
+    )  # (2^k, k): 0 with, 1 without
+    membership = literals[signs, np.arange(len(attributes))].all(1)  # (2^k, k, N) -> (2^k, N)
+    return keep_large(
+        [" & ".join("not " * s + n for s, n in zip(sign, attributes)) for sign in signs],
+        membership,
+        min_size,
+    )

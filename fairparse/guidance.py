@@ -19,122 +19,228 @@ from .runs import InputError
 # %% ../nbs/lib/62_guidance.ipynb #62-04
 RULES = ("unguided", "raw", "shift", "conditional", "fix", "screen", "region")
 
+
 @dataclass(frozen=True)
 class Rule:
     "One way to turn vectors of N(0, I) into vectors to paint: a callable for `sample_latents`"
-    name: str                        # of `RULES`
-    target: str = ""                 # the wanted group
-    alpha: float = 0.0               # step, coordinate, odds or radius
+
+    name: str  # of `RULES`
+    target: str = ""  # the wanted group
+    alpha: float = 0.0  # step, coordinate, odds or radius
     direction: Direction | None = None
-    space: str = "z"                 # of what is painted
-    generator: object = None                # a `generators.FaceGenerator`, for space "w", and to screen by w
-    model: "LatentModel | None" = None      # to screen by
-    anchors: np.ndarray | None = None       # (A, D) vectors of accepted faces, for "region"
-    precision: float = 1.0           # of the prior along the direction (n' S^-1 n): 1 in z
-    centre: float = 0.0              # mean of the prior's coordinate along the direction, from which "fix" counts: 0 in z
+    space: str = "z"  # of what is painted
+    generator: object = None  # a `generators.FaceGenerator`, for space "w", and to screen by w
+    model: "LatentModel | None" = None  # to screen by
+    anchors: np.ndarray | None = None  # (A, D) vectors of accepted faces, for "region"
+    precision: float = 1.0  # of the prior along the direction (n' S^-1 n): 1 in z
+    centre: float = (
+        0.0  # mean of the prior's coordinate along the direction, from which "fix" counts: 0 in z
+    )
 
     def __post_init__(self):
-        needs = {"raw": "direction", "shift": "direction", "conditional": "direction", "fix": "direction", "screen": "model", "region": "anchors"}
-        if self.name not in RULES: raise InputError(f"rule {self.name!r} is not known: use one of {RULES}")
-        if self.name in needs and getattr(self, needs[self.name]) is None: raise InputError(f"rule {self.name!r} needs its {needs[self.name]}")
-        if self.name == "screen" and self.target not in self.model.classes: raise InputError(f"the latent model knows no {self.target!r}: it knows {self.model.classes}")
-        if self.name == "region" and (self.space != "z" or not 0 < self.alpha <= 1 or not len(self.anchors)): raise InputError(f"rule \"region\" needs space \"z\", a radius in (0, 1] and at least one anchor, not {self.space!r}, {self.alpha} and {len(self.anchors)}")
-        if self.direction is not None and self.direction.space != self.space: raise InputError(f"the direction lies in space {self.direction.space!r}, the rule in {self.space!r}: give both the same")
-        if self.generator is None and (self.space == "w" or self.model is not None and self.model.space == "w"): raise InputError("space \"w\" needs the generator, which maps to it")
+        needs = {
+            "raw": "direction",
+            "shift": "direction",
+            "conditional": "direction",
+            "fix": "direction",
+            "screen": "model",
+            "region": "anchors",
+        }
+        if self.name not in RULES:
+            raise InputError(f"rule {self.name!r} is not known: use one of {RULES}")
+        if self.name in needs and getattr(self, needs[self.name]) is None:
+            raise InputError(f"rule {self.name!r} needs its {needs[self.name]}")
+        if self.name == "screen" and self.target not in self.model.classes:
+            raise InputError(
+                f"the latent model knows no {self.target!r}: it knows {self.model.classes}"
+            )
+        if self.name == "region" and (
+            self.space != "z" or not 0 < self.alpha <= 1 or not len(self.anchors)
+        ):
+            raise InputError(
+                f'rule "region" needs space "z", a radius in (0, 1] and at least one anchor, not {self.space!r}, {self.alpha} and {len(self.anchors)}'
+            )
+        if self.direction is not None and self.direction.space != self.space:
+            raise InputError(
+                f"the direction lies in space {self.direction.space!r}, the rule in {self.space!r}: give both the same"
+            )
+        if self.generator is None and (
+            self.space == "w" or self.model is not None and self.model.space == "w"
+        ):
+            raise InputError('space "w" needs the generator, which maps to it')
 
-    def __call__(self, z: np.ndarray) -> tuple: # (N, z_dim) -> vectors (N, D), which of them to paint (N,) bool
+    def __call__(
+        self, z: np.ndarray
+    ) -> tuple:  # (N, z_dim) -> vectors (N, D), which of them to paint (N,) bool
         all_of_them = np.ones(len(z), bool)
         if self.name == "screen":
             says = self.model.predict(self.generator.map(z) if self.model.space == "w" else z)
             mine = self.model.classes.index(self.target)
-            return (self.generator.map(z) if self.space == "w" else z), says[:, mine] >= self.alpha * np.delete(says, mine, 1).max(1)
+            return (self.generator.map(z) if self.space == "w" else z), says[
+                :, mine
+            ] >= self.alpha * np.delete(says, mine, 1).max(1)
         if self.name == "region":
             anchors = self.anchors[np.arange(len(z)) % len(self.anchors)]
             return np.sqrt(1 - self.alpha**2) * anchors + self.alpha * z, all_of_them
         x = self.generator.map(z) if self.space == "w" else z
-        if self.name == "unguided": return x, all_of_them
-        if self.name == "raw": return x + self.direction.theta.astype(np.float32), all_of_them
+        if self.name == "unguided":
+            return x, all_of_them
+        if self.name == "raw":
+            return x + self.direction.theta.astype(np.float32), all_of_them
         unit = self.direction.unit.astype(np.float32)
-        if self.name in ("shift", "conditional"): return x + np.float32(self.alpha) * unit, all_of_them
+        if self.name in ("shift", "conditional"):
+            return x + np.float32(self.alpha) * unit, all_of_them
         return x + (np.float32(self.centre + self.alpha) - x @ unit)[:, None] * unit, all_of_them
 
-    def distance(self, painted_share: float = 1.0) -> float: # share of the vectors that were painted
+    def distance(
+        self, painted_share: float = 1.0
+    ) -> float:  # share of the vectors that were painted
         "Divergence from the prior in nats; NaN for a region, which has none"
-        if self.name == "unguided": return 0.0
-        if self.name == "screen": return float(-np.log(max(painted_share, 1e-12)))
-        if self.name == "region": return float("nan")
+        if self.name == "unguided":
+            return 0.0
+        if self.name == "screen":
+            return float(-np.log(max(painted_share, 1e-12)))
+        if self.name == "region":
+            return float("nan")
         return (self.direction.norm if self.name == "raw" else self.alpha) ** 2 / 2 * self.precision
 
 # %% ../nbs/lib/62_guidance.ipynb #62-07
 @dataclass
 class LatentModel:
     "A multilayer perceptron from a latent vector to the probabilities of groups"
-    classes: list
-    space: str        # "z" or "w"
-    weights: list     # of each layer (I, O)
-    biases: list      # of each layer (O,)
-    shift: np.ndarray # (D,) subtracted from vectors
-    scale: np.ndarray # (D,) divides them
 
-    def predict(self, latents: np.ndarray) -> np.ndarray: # (N, D) -> (N, C)
+    classes: list
+    space: str  # "z" or "w"
+    weights: list  # of each layer (I, O)
+    biases: list  # of each layer (O,)
+    shift: np.ndarray  # (D,) subtracted from vectors
+    scale: np.ndarray  # (D,) divides them
+
+    def predict(self, latents: np.ndarray) -> np.ndarray:  # (N, D) -> (N, C)
         "Probabilities, rows add up to 1"
         x = (np.asarray(latents) - self.shift) / self.scale
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1]): x = np.maximum(x @ weight + bias, 0)
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1]):
+            x = np.maximum(x @ weight + bias, 0)
         x = x @ self.weights[-1] + self.biases[-1]
         x = np.exp(x - x.max(1, keepdims=True))
         return x / x.sum(1, keepdims=True)
 
-def fit_latent_model(latents: np.ndarray,       # (N, D)
-                     probabilities: np.ndarray, # (N, C) of the classifier
-                     classes: list, space: str, hidden: tuple = (256, 128), penalty: float = 1e-3, floor: float = 1e-3, seed: int = 0) -> LatentModel: # floor: smaller probabilities count as this
+
+def fit_latent_model(
+    latents: np.ndarray,  # (N, D)
+    probabilities: np.ndarray,  # (N, C) of the classifier
+    classes: list,
+    space: str,
+    hidden: tuple = (256, 128),
+    penalty: float = 1e-3,
+    floor: float = 1e-3,
+    seed: int = 0,
+) -> LatentModel:  # floor: smaller probabilities count as this
     "Fit the network, with a tenth of the faces to stop by; `InputError` for fewer than 50 faces, or shapes that do not fit"
     from sklearn.neural_network import MLPRegressor
+
     probabilities = np.asarray(probabilities)
-    if len(latents) < 50 or probabilities.shape != (len(latents), len(classes)) or len(classes) < 2: raise InputError(f"{len(latents)} vectors, probabilities {probabilities.shape} of {len(classes)} classes: give 50 faces or more, and a column for each of at least two classes")
+    if len(latents) < 50 or probabilities.shape != (len(latents), len(classes)) or len(classes) < 2:
+        raise InputError(
+            f"{len(latents)} vectors, probabilities {probabilities.shape} of {len(classes)} classes: give 50 faces or more, and a column for each of at least two classes"
+        )
     shift, scale, aims = latents.mean(0), latents.std(0) + 1e-6, np.log(probabilities.clip(floor))
-    net = MLPRegressor(hidden_layer_sizes=hidden, alpha=penalty, early_stopping=True, n_iter_no_change=8, max_iter=500, learning_rate_init=2e-3, batch_size=min(200, len(latents) // 2), random_state=seed)
+    net = MLPRegressor(
+        hidden_layer_sizes=hidden,
+        alpha=penalty,
+        early_stopping=True,
+        n_iter_no_change=8,
+        max_iter=500,
+        learning_rate_init=2e-3,
+        batch_size=min(200, len(latents) // 2),
+        random_state=seed,
+    )
     net.fit(((latents - shift) / scale).astype(np.float32), aims - aims.mean(1, keepdims=True))
     return LatentModel([str(c) for c in classes], space, net.coefs_, net.intercepts_, shift, scale)
 
 # %% ../nbs/lib/62_guidance.ipynb #62-10
-def try_rule(rule: Rule, generator, classifier, second, # classifiers: `classes`, `predict`
-             painted: int,        # faces to paint
-             seed: int,           # of the draws
-             most: int = 500_000, # vectors to propose at most
-             purpose: str = "calibration",
-             keep: list | None = None) -> dict: # pictures of accepted faces are appended here; a row of `records.YIELDS`
+def try_rule(
+    rule: Rule,
+    generator,
+    classifier,
+    second,  # classifiers: `classes`, `predict`
+    painted: int,  # faces to paint
+    seed: int,  # of the draws
+    most: int = 500_000,  # vectors to propose at most
+    purpose: str = "calibration",
+    keep: list | None = None,
+) -> dict:  # pictures of accepted faces are appended here; a row of `records.YIELDS`
     "Paint faces by a rule and count the wanted ones; fewer than `painted` if `most` vectors did not give them"
-    if painted < 1 or most < 1: raise InputError(f"painted {painted}, most {most}: each must be 1 or more")
-    row = {"target": rule.target, "rule": rule.name, "space": rule.space, "alpha": float(rule.alpha), "purpose": purpose, "proposed": 0, "painted": 0, "accepted": 0, "confirmed": 0, "both": 0}
+    if painted < 1 or most < 1:
+        raise InputError(f"painted {painted}, most {most}: each must be 1 or more")
+    row = {
+        "target": rule.target,
+        "rule": rule.name,
+        "space": rule.space,
+        "alpha": float(rule.alpha),
+        "purpose": purpose,
+        "proposed": 0,
+        "painted": 0,
+        "accepted": 0,
+        "confirmed": 0,
+        "both": 0,
+    }
     while row["painted"] < painted and row["proposed"] < most:
         count = min(500, most - row["proposed"])
         latents, chosen = rule(random_latents(seed, row["proposed"], count, generator.z_dim))
-        last = np.flatnonzero(chosen)[:painted - row["painted"]]
+        last = np.flatnonzero(chosen)[: painted - row["painted"]]
         row["proposed"] += count if row["painted"] + len(last) < painted else int(last[-1]) + 1
-        if not len(last): continue
+        if not len(last):
+            continue
         images = generator.paint(latents[last], rule.space)
-        says = [np.array(judge.classes)[judge.predict(images).argmax(1)] == rule.target for judge in (classifier, second)]
-        if keep is not None: keep.append(images[says[0]])
-        for name, value in (("painted", len(last)), ("accepted", says[0].sum()), ("confirmed", says[1].sum()), ("both", (says[0] & says[1]).sum())): row[name] += int(value)
+        says = [
+            np.array(judge.classes)[judge.predict(images).argmax(1)] == rule.target
+            for judge in (classifier, second)
+        ]
+        if keep is not None:
+            keep.append(images[says[0]])
+        for name, value in (
+            ("painted", len(last)),
+            ("accepted", says[0].sum()),
+            ("confirmed", says[1].sum()),
+            ("both", (says[0] & says[1]).sum()),
+        ):
+            row[name] += int(value)
     return row | {"distance": rule.distance(row["painted"] / row["proposed"])}
 
-def add_shares(yields: pd.DataFrame, # `records.YIELDS`
-              ) -> pd.DataFrame:
+
+def add_shares(
+    yields: pd.DataFrame,  # `records.YIELDS`
+) -> pd.DataFrame:
     "Shares of the painted faces with Wilson's 95 % intervals: `yield`, `confirmed_share` and their `_low`, `_high`"
     yields = yields.copy()
     for name, count in (("yield", "accepted"), ("confirmed_share", "confirmed")):
         low, high = wilson(yields[count].to_numpy(), yields.painted.to_numpy())
-        yields[name], yields[f"{name}_low"], yields[f"{name}_high"] = yields[count] / yields.painted.clip(lower=1), low, high
+        yields[name], yields[f"{name}_low"], yields[f"{name}_high"] = (
+            yields[count] / yields.painted.clip(lower=1),
+            low,
+            high,
+        )
     return yields
 
-def choose_alpha(yields: pd.DataFrame,   # of one target and rule, from calibration draws
-                 goal: float = 0.9,      # wanted yield
-                 furthest: float = 8.0,  # bound on the distance from the prior, in nats; rows without a distance are not bound
-                ) -> tuple:              # the row that is chosen (Series), whether its interval lies above the goal
+
+def choose_alpha(
+    yields: pd.DataFrame,  # of one target and rule, from calibration draws
+    goal: float = 0.9,  # wanted yield
+    furthest: float = 8.0,  # bound on the distance from the prior, in nats; rows without a distance are not bound
+) -> tuple:  # the row that is chosen (Series), whether its interval lies above the goal
     "The nearest to the prior (of regions: the widest) whose yield's interval lies above the goal; if there is none, the one of highest yield"
     table = add_shares(yields[(yields.painted > 0) & ~(yields.distance > furthest)])
-    if not len(table): raise InputError(f"no setting of {sorted(set(yields.rule))} stays within {furthest} nats of the prior: allow more, or try smaller steps")
-    table = table.assign(step=table.alpha.where(table.distance.notna(), -table.alpha)).sort_values(["distance", "step"]).drop(columns="step")
+    if not len(table):
+        raise InputError(
+            f"no setting of {sorted(set(yields.rule))} stays within {furthest} nats of the prior: allow more, or try smaller steps"
+        )
+    table = (
+        table.assign(step=table.alpha.where(table.distance.notna(), -table.alpha))
+        .sort_values(["distance", "step"])
+        .drop(columns="step")
+    )
     good = table[table.yield_low >= goal]
-    if len(good): return good.iloc[0], True
+    if len(good):
+        return good.iloc[0], True
     return table.sort_values("yield", ascending=False, kind="stable").iloc[0], False

@@ -16,20 +16,24 @@ from .runs import InputError
 # %% ../nbs/lib/22_homotopy.ipynb #22-04
 SCHEDULES = {}
 
+
 def schedule(function):
     "Register a shape under its function's name: it becomes a value of the notebooks' parameter `schedule`"
     SCHEDULES[function.__name__] = function
     return function
+
 
 @schedule
 def constant(t):
     "Stay at the end weights from the first epoch to the last"
     return np.ones_like(t)
 
+
 @schedule
 def linear(t):
     "Move evenly"
     return t
+
 
 @schedule
 def sigmoid(t, steepness=10.0, midpoint=0.5):
@@ -37,35 +41,53 @@ def sigmoid(t, steepness=10.0, midpoint=0.5):
     logistic = lambda x: 1 / (1 + np.exp(-steepness * (x - midpoint)))
     return (logistic(t) - logistic(0.0)) / (logistic(1.0) - logistic(0.0))
 
+
 @schedule
 def piecewise(t, borders=(1 / 3, 2 / 3), levels=(0.0, 0.5, 1.0)):
     "Jump between `levels` at `borders`"
-    if len(levels) != len(borders) + 1 or list(borders) != sorted(borders): raise InputError(f"piecewise needs ascending borders and one level more than borders, not {borders} and {levels}")
+    if len(levels) != len(borders) + 1 or list(borders) != sorted(borders):
+        raise InputError(
+            f"piecewise needs ascending borders and one level more than borders, not {borders} and {levels}"
+        )
     return np.asarray(levels, float)[np.searchsorted(borders, t, side="right")]
 
 # %% ../nbs/lib/22_homotopy.ipynb #22-07
 START, END = (1.0, 0.0, 0.0), (0.4, 0.3, 0.3)
 
+
 @dataclass(frozen=True)
 class Homotopy:
     "Weights (alpha, beta, gamma) of an epoch"
-    schedule: str = "linear"                       # see `SCHEDULES`
-    start: tuple = START                           # alpha, beta, gamma at the first epoch; they add up to 1
-    end: tuple = END                               # at the last epoch
+
+    schedule: str = "linear"  # see `SCHEDULES`
+    start: tuple = START  # alpha, beta, gamma at the first epoch; they add up to 1
+    end: tuple = END  # at the last epoch
     constants: dict = field(default_factory=dict)  # the shape's own, e.g. {"steepness": 6}
 
     def __post_init__(self):
-        if self.schedule not in SCHEDULES: raise InputError(f"schedule {self.schedule!r} is none of {list(SCHEDULES)}")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"schedule {self.schedule!r} is none of {list(SCHEDULES)}")
         for name, weights in (("start", self.start), ("end", self.end)):
             if np.shape(weights) != (3,) or min(weights) < 0 or not abs(sum(weights) - 1) <= 1e-6:
-                raise InputError(f"{name} weights must be three numbers of at least 0 that add up to 1, not {weights}")
-        try: level = np.array([SCHEDULES[self.schedule](t, **self.constants) for t in np.linspace(0, 1, 301)])
-        except TypeError as error: raise InputError(f"schedule {self.schedule!r} does not take the constants {self.constants}: {error}") from error
-        if not ((level >= 0) & (level <= 1)).all(): raise InputError(f"schedule {self.schedule!r} with {self.constants} leaves 0..1")
+                raise InputError(
+                    f"{name} weights must be three numbers of at least 0 that add up to 1, not {weights}"
+                )
+        try:
+            level = np.array(
+                [SCHEDULES[self.schedule](t, **self.constants) for t in np.linspace(0, 1, 301)]
+            )
+        except TypeError as error:
+            raise InputError(
+                f"schedule {self.schedule!r} does not take the constants {self.constants}: {error}"
+            ) from error
+        if not ((level >= 0) & (level <= 1)).all():
+            raise InputError(f"schedule {self.schedule!r} with {self.constants} leaves 0..1")
 
-    def __call__(self, epoch: int,   # 0 for the first
-                 epochs: int,        # how many in all
-                ) -> tuple:          # alpha, beta, gamma
+    def __call__(
+        self,
+        epoch: int,  # 0 for the first
+        epochs: int,  # how many in all
+    ) -> tuple:  # alpha, beta, gamma
         "Weights of an epoch"
         level = float(SCHEDULES[self.schedule](epoch / max(epochs - 1, 1), **self.constants))
         return tuple((1 - level) * a + level * b for a, b in zip(self.start, self.end))
@@ -74,37 +96,84 @@ class Homotopy:
 @dataclass(frozen=True)
 class Objective:
     "A named row: schedule and loss settings"
-    title: str                                   # as it stands in tables
+
+    title: str  # as it stands in tables
     homotopy: Homotopy
-    loss: dict = field(default_factory=dict)     # values for `losses.LossConfig`
-    training: dict = field(default_factory=dict) # values for `train.TrainConfig`, for instance {"balance_groups": 0.2}
+    loss: dict = field(default_factory=dict)  # values for `losses.LossConfig`
+    training: dict = field(
+        default_factory=dict
+    )  # values for `train.TrainConfig`, for instance {"balance_groups": 0.2}
+
 
 def mean_weights(homotopy: Homotopy, epochs: int = 1001) -> tuple:
     "Mean of the weights over training"
     mean = np.mean([homotopy(e, epochs) for e in range(epochs)], 0)
     return tuple(float(x) for x in mean / mean.sum())
 
+
 OBJECTIVES = {
     "single": Objective("Single Objective", Homotopy("constant", end=START)),
     "linear": Objective("Multi-Objective (Linear)", Homotopy("linear")),
     "sigmoid": Objective("Multi-Objective (Sigmoid)", Homotopy("sigmoid")),
     "piecewise": Objective("Multi-Objective (Piecewise)", Homotopy("piecewise")),
-    "linear_alt": Objective("Multi-Objective (Alt. Fairness)", Homotopy("linear"), {"fairness": "shortfall"}),
-    "sigmoid_alt": Objective("Multi-Objective (Sigmoid, Alt. Fairness)", Homotopy("sigmoid"), {"fairness": "shortfall"}),
-    "piecewise_alt": Objective("Multi-Objective (Piecewise, Alt. Fairness)", Homotopy("piecewise"), {"fairness": "shortfall"}),
-    "constant_mean": Objective("Control: constant weights", Homotopy("constant", end=mean_weights(Homotopy("linear")))),
+    "linear_alt": Objective(
+        "Multi-Objective (Alt. Fairness)", Homotopy("linear"), {"fairness": "shortfall"}
+    ),
+    "sigmoid_alt": Objective(
+        "Multi-Objective (Sigmoid, Alt. Fairness)", Homotopy("sigmoid"), {"fairness": "shortfall"}
+    ),
+    "piecewise_alt": Objective(
+        "Multi-Objective (Piecewise, Alt. Fairness)",
+        Homotopy("piecewise"),
+        {"fairness": "shortfall"},
+    ),
+    "constant_mean": Objective(
+        "Control: constant weights", Homotopy("constant", end=mean_weights(Homotopy("linear")))
+    ),
     "no_noise": Objective("Control: linear without noise", Homotopy("linear"), {"noise_std": 0.0}),
-    "linear_inputs": Objective("Extension: linear, noisy inputs", Homotopy("linear"), {"perturb": "inputs"}),
-    "linear_contrast": Objective("Extension: linear, low-contrast inputs", Homotopy("linear"), {"perturb": "inputs"}, {"perturbation": "contrast", "severity": 0.3}),
-    "linear_running": Objective("Extension: linear, running scaled variance", Homotopy("linear"), {"history": 0.9, "weighting": "equal", "fairness_scale": 40.0}),
-    "single_balanced": Objective("Extension: single, balanced sampling", Homotopy("constant", end=START), training={"balance_groups": 0.2}),
-    "single_augmented": Objective("Extension: single, augmented", Homotopy("constant", end=START), training={"augment": {"rotate": 8.0, "scale": 0.15, "shift": 0.05, "brightness": 0.4, "contrast": 0.5}}),
+    "linear_inputs": Objective(
+        "Extension: linear, noisy inputs", Homotopy("linear"), {"perturb": "inputs"}
+    ),
+    "linear_contrast": Objective(
+        "Extension: linear, low-contrast inputs",
+        Homotopy("linear"),
+        {"perturb": "inputs"},
+        {"perturbation": "contrast", "severity": 0.3},
+    ),
+    "linear_running": Objective(
+        "Extension: linear, running scaled variance",
+        Homotopy("linear"),
+        {"history": 0.9, "weighting": "equal", "fairness_scale": 40.0},
+    ),
+    "single_balanced": Objective(
+        "Extension: single, balanced sampling",
+        Homotopy("constant", end=START),
+        training={"balance_groups": 0.2},
+    ),
+    "single_augmented": Objective(
+        "Extension: single, augmented",
+        Homotopy("constant", end=START),
+        training={
+            "augment": {
+                "rotate": 8.0,
+                "scale": 0.15,
+                "shift": 0.05,
+                "brightness": 0.4,
+                "contrast": 0.5,
+            }
+        },
+    ),
 }
+
 
 def find_objective(name: str) -> Objective:
     "The objective called `name`; `InputError` listing all if there is none"
-    if name not in OBJECTIVES: raise InputError(f"objective {name!r} is none of {list(OBJECTIVES)}; add yours to OBJECTIVES in nbs/lib/22_homotopy.ipynb")
+    if name not in OBJECTIVES:
+        raise InputError(
+            f"objective {name!r} is none of {list(OBJECTIVES)}; add yours to OBJECTIVES in nbs/lib/22_homotopy.ipynb"
+        )
     return OBJECTIVES[name]
+
 
 def parser_title(name: str) -> str:
     "An objective's title; any other parser (see `fairparse audit`) is called by its name"

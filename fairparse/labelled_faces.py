@@ -25,60 +25,144 @@ from .runs import InputError, available_cores
 @dataclass
 class LabelledFaces:
     "Square pictures of faces with a label each; `InputError` where the parts do not fit together"
-    images: np.ndarray                 # (N, S, S, 3) uint8
-    labels: np.ndarray                 # (N,) int64, positions in `classes`
-    classes: list                      # names
-    split: np.ndarray                  # (N,) "train", "valid" or "test"
-    attributes: pd.DataFrame           # N rows, what else is known
-    ids: list                          # N names, unique
-    source: str                        # layout and place, for people
-    task: str = "group"                # what the labels say
-    rejected: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"file": [], "reason": []}, dtype="str")) # what was left out
+
+    images: np.ndarray  # (N, S, S, 3) uint8
+    labels: np.ndarray  # (N,) int64, positions in `classes`
+    classes: list  # names
+    split: np.ndarray  # (N,) "train", "valid" or "test"
+    attributes: pd.DataFrame  # N rows, what else is known
+    ids: list  # N names, unique
+    source: str  # layout and place, for people
+    task: str = "group"  # what the labels say
+    rejected: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame({"file": [], "reason": []}, dtype="str")
+    )  # what was left out
 
     def __post_init__(self):
-        self.labels, self.split, self.attributes = np.asarray(self.labels, np.int64), np.asarray(self.split).astype(str), self.attributes.reset_index(drop=True)
+        self.labels, self.split, self.attributes = (
+            np.asarray(self.labels, np.int64),
+            np.asarray(self.split).astype(str),
+            self.attributes.reset_index(drop=True),
+        )
         n = len(self.images)
-        if self.images.ndim != 4 or self.images.dtype != np.uint8 or self.images.shape[1] != self.images.shape[2] or self.images.shape[3] != 3: raise InputError(f"images must be (N, S, S, 3) of type uint8, not {self.images.shape} of {self.images.dtype}")
+        if (
+            self.images.ndim != 4
+            or self.images.dtype != np.uint8
+            or self.images.shape[1] != self.images.shape[2]
+            or self.images.shape[3] != 3
+        ):
+            raise InputError(
+                f"images must be (N, S, S, 3) of type uint8, not {self.images.shape} of {self.images.dtype}"
+            )
         for name in ("labels", "split", "attributes", "ids"):
-            if len(getattr(self, name)) != n: raise InputError(f"{len(getattr(self, name))} {name} for {n} faces")
-        if n and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes): raise InputError(f"labels are {self.labels.min()}..{self.labels.max()}, but there are {len(self.classes)} classes")
-        if set(self.split) - set(SPLITS): raise InputError(f"splits must be of {SPLITS}, not {sorted(set(self.split) - set(SPLITS))}")
+            if len(getattr(self, name)) != n:
+                raise InputError(f"{len(getattr(self, name))} {name} for {n} faces")
+        if n and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
+            raise InputError(
+                f"labels are {self.labels.min()}..{self.labels.max()}, but there are {len(self.classes)} classes"
+            )
+        if set(self.split) - set(SPLITS):
+            raise InputError(
+                f"splits must be of {SPLITS}, not {sorted(set(self.split) - set(SPLITS))}"
+            )
 
-    def __len__(self): return len(self.labels)
+    def __len__(self):
+        return len(self.labels)
 
     @property
-    def size(self) -> int: return self.images.shape[1]
+    def size(self) -> int:
+        return self.images.shape[1]
 
     def rows(self, split: str) -> np.ndarray:
         "Positions of the faces of `split`"
-        if split not in SPLITS: raise InputError(f"split {split!r} is none of {SPLITS}")
+        if split not in SPLITS:
+            raise InputError(f"split {split!r} is none of {SPLITS}")
         return np.flatnonzero(self.split == split)
 
     def take(self, rows) -> "LabelledFaces":
         "The faces at `rows`"
-        return LabelledFaces(self.images[rows], self.labels[rows], self.classes, self.split[rows], self.attributes.iloc[rows], [self.ids[r] for r in rows], self.source, self.task, self.rejected)
+        return LabelledFaces(
+            self.images[rows],
+            self.labels[rows],
+            self.classes,
+            self.split[rows],
+            self.attributes.iloc[rows],
+            [self.ids[r] for r in rows],
+            self.source,
+            self.task,
+            self.rejected,
+        )
 
-    def counts(self) -> pd.DataFrame: # classes x splits
+    def counts(self) -> pd.DataFrame:  # classes x splits
         "Number of faces of each class in each split"
-        return pd.DataFrame({s: np.bincount(self.labels[self.split == s], minlength=len(self.classes)) for s in SPLITS}, index=pd.Index(self.classes, name=self.task))
+        return pd.DataFrame(
+            {
+                s: np.bincount(self.labels[self.split == s], minlength=len(self.classes))
+                for s in SPLITS
+            },
+            index=pd.Index(self.classes, name=self.task),
+        )
 
 # %% ../nbs/lib/61_labelled_faces.ipynb #61-07
-RACES = ["White", "Black", "Asian", "Indian", "Others"] # UTKFace's codes 0 to 4
-TO_FIVE = {"White": "White", "Black": "Black", "East Asian": "Asian", "Southeast Asian": "Asian", "Indian": "Indian", "Latino_Hispanic": "Others", "Middle Eastern": "Others"} # FairFace's seven in UTKFace's five
-EMOTIONS = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"] # FER2013's codes 0 to 6
-TASKS = {"race": RACES, "race5": RACES, "gender": ["Female", "Male"], "emotion": EMOTIONS, "smile": ["not smiling", "smiling"], "eyes": ["closed", "open"], "mask": ["no mask", "mask"]}
-AGE_BANDS = ["0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"] # FairFace's
+RACES = ["White", "Black", "Asian", "Indian", "Others"]  # UTKFace's codes 0 to 4
+TO_FIVE = {
+    "White": "White",
+    "Black": "Black",
+    "East Asian": "Asian",
+    "Southeast Asian": "Asian",
+    "Indian": "Indian",
+    "Latino_Hispanic": "Others",
+    "Middle Eastern": "Others",
+}  # FairFace's seven in UTKFace's five
+EMOTIONS = [
+    "angry",
+    "disgust",
+    "fear",
+    "happy",
+    "sad",
+    "surprise",
+    "neutral",
+]  # FER2013's codes 0 to 6
+TASKS = {
+    "race": RACES,
+    "race5": RACES,
+    "gender": ["Female", "Male"],
+    "emotion": EMOTIONS,
+    "smile": ["not smiling", "smiling"],
+    "eyes": ["closed", "open"],
+    "mask": ["no mask", "mask"],
+}
+AGE_BANDS = [
+    "0-2",
+    "3-9",
+    "10-19",
+    "20-29",
+    "30-39",
+    "40-49",
+    "50-59",
+    "60-69",
+    "more than 70",
+]  # FairFace's
+
 
 def age_band(age: int) -> str:
     "FairFace's name for a range of ages in years"
     return AGE_BANDS[int(np.searchsorted([3, 10, 20, 30, 40, 50, 60, 70], age, side="right"))]
 
 # %% ../nbs/lib/61_labelled_faces.ipynb #61-10
-_unreadable = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) # what Pillow raises for broken files
+_unreadable = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    Image.DecompressionBombError,
+)  # what Pillow raises for broken files
 
-def read_square(picture: str | Path | Image.Image, # a file, or an image in memory
-                size: int,                         # wanted side in pixels
-               ) -> np.ndarray:                    # (size, size, 3) uint8
+
+def read_square(
+    picture: str | Path | Image.Image,  # a file, or an image in memory
+    size: int,  # wanted side in pixels
+) -> np.ndarray:  # (size, size, 3) uint8
     "The centred square of a picture, upright, RGB, at `size`; `InputError` if it cannot be read"
     if not isinstance(picture, Image.Image):
         try:
@@ -86,31 +170,54 @@ def read_square(picture: str | Path | Image.Image, # a file, or an image in memo
                 image.draft("RGB", (2 * size, 2 * size))
                 image.load()
                 return read_square(image, size)
-        except InputError as error: raise InputError(f"{picture}: {error}") from error
-        except _unreadable as error: raise InputError(f"{picture} is no readable picture ({error})") from error
-    if picture.mode not in ("RGB", "RGBA", "L", "LA", "P", "CMYK", "1"): raise InputError(f"a picture of mode {picture.mode}, not 8 bits a channel: convert it")
+        except InputError as error:
+            raise InputError(f"{picture}: {error}") from error
+        except _unreadable as error:
+            raise InputError(f"{picture} is no readable picture ({error})") from error
+    if picture.mode not in ("RGB", "RGBA", "L", "LA", "P", "CMYK", "1"):
+        raise InputError(f"a picture of mode {picture.mode}, not 8 bits a channel: convert it")
     image = ImageOps.exif_transpose(picture).convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return np.asarray(image.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(
+        image.crop((left, top, left + side, top + side)).resize(
+            (size, size), Image.Resampling.BILINEAR
+        )
+    )
 
 # %% ../nbs/lib/61_labelled_faces.ipynb #61-12
-def hash_order(ids, seed: int) -> np.ndarray: # positions, in an order that depends on ids and seed only
+def hash_order(
+    ids, seed: int
+) -> np.ndarray:  # positions, in an order that depends on ids and seed only
     "A shuffle that is the same everywhere"
-    return np.argsort([hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in ids], kind="stable")
+    return np.argsort(
+        [hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in ids], kind="stable"
+    )
 
-def deal_splits(labels: np.ndarray,           # (N,) int
-                ids: list, seed: int,
-                given: np.ndarray | None = None,   # (N,) official splits, "" where there is none
-                persons: np.ndarray | None = None, # (N,) whose picture it is; None: not known
-                valid_share: float = 0.1, test_share: float = 0.2,
-               ) -> np.ndarray:               # (N,) "train", "valid", "test"
+
+def deal_splits(
+    labels: np.ndarray,  # (N,) int
+    ids: list,
+    seed: int,
+    given: np.ndarray | None = None,  # (N,) official splits, "" where there is none
+    persons: np.ndarray | None = None,  # (N,) whose picture it is; None: not known
+    valid_share: float = 0.1,
+    test_share: float = 0.2,
+) -> np.ndarray:  # (N,) "train", "valid", "test"
     "Complete the official splits; `InputError` for impossible shares"
-    if valid_share < 0 or test_share < 0 or valid_share + test_share >= 1: raise InputError(f"valid_share {valid_share} and test_share {test_share} leave nothing to train on: make them smaller")
+    if valid_share < 0 or test_share < 0 or valid_share + test_share >= 1:
+        raise InputError(
+            f"valid_share {valid_share} and test_share {test_share} leave nothing to train on: make them smaller"
+        )
     split = np.full(len(ids), "", "U5") if given is None else np.asarray(given).astype("U5")
     official = set(split) - {""}
-    if "valid" in official and "test" not in official: split[split == "valid"] = "test"
-    shares = {name: share for name, share in (("test", test_share), ("valid", valid_share)) if name not in set(split)}
+    if "valid" in official and "test" not in official:
+        split[split == "valid"] = "test"
+    shares = {
+        name: share
+        for name, share in (("test", test_share), ("valid", valid_share))
+        if name not in set(split)
+    }
     pool = np.isin(split, ["", "train"])
     strata = np.zeros(len(ids), int) if persons is not None else np.asarray(labels)
     units = np.asarray(ids if persons is None else persons).astype(str)
@@ -120,8 +227,12 @@ def deal_splits(labels: np.ndarray,           # (N,) int
         names = np.unique(units[inside])
         names, taken = names[hash_order(names, seed)], 0
         for name, share in shares.items():
-            n = min(max(round(share * len(names)), 1), max(len(names) - taken - 1, 0)) if share else 0
-            split[inside & np.isin(units, names[taken:taken + n])] = name
+            n = (
+                min(max(round(share * len(names)), 1), max(len(names) - taken - 1, 0))
+                if share
+                else 0
+            )
+            split[inside & np.isin(units, names[taken : taken + n])] = name
             taken += n
     return split
 
@@ -130,172 +241,441 @@ _image_suffixes = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".gif", ".t
 _utkface_name = re.compile(r"(\d{1,3})_([01])_([0-4])_(\d+)\.jpg(\.chip\.jpg)?")
 _mrl_name = re.compile(r"(s\d+)_(\d+)_([01])_([01])_([01])_([012])_([01])_(\d+)\.png")
 
+
 def _list_utkface(root, files, task):
     rows, rejected = [], []
     for path in (f for f in files if f.name.endswith(".jpg")):
         match = _utkface_name.fullmatch(path.name)
-        if not match or int(match[1]) > 116: rejected.append((path, "name is not [age]_[gender]_[race]_[date].jpg.chip.jpg" if not match else f"age {match[1]} is not 0..116")); continue
+        if not match or int(match[1]) > 116:
+            rejected.append(
+                (
+                    path,
+                    "name is not [age]_[gender]_[race]_[date].jpg.chip.jpg"
+                    if not match
+                    else f"age {match[1]} is not 0..116",
+                )
+            )
+            continue
         age, gender, race = int(match[1]), ["Male", "Female"][int(match[2])], RACES[int(match[3])]
-        rows.append({"picture": path, "label": gender if task == "gender" else race, "age": age, "age_band": age_band(age), "gender": gender, "race": race})
+        rows.append(
+            {
+                "picture": path,
+                "label": gender if task == "gender" else race,
+                "age": age,
+                "age_band": age_band(age),
+                "gender": gender,
+                "race": race,
+            }
+        )
     return rows, rejected, TASKS[task]
+
 
 def _list_mrl(root, files, task):
     rows, rejected = [], []
     for path in (f for f in files if f.suffix == ".png"):
         match = _mrl_name.fullmatch(path.name)
-        if not match: rejected.append((path, "name is not subject_image_gender_glasses_eye_reflections_light_sensor.png")); continue
-        rows.append({"picture": path, "label": TASKS["eyes"][int(match[5])], "person": match[1], "gender": ["Male", "Female"][int(match[3])], "glasses": int(match[4]), "sensor": match[8]})
+        if not match:
+            rejected.append(
+                (path, "name is not subject_image_gender_glasses_eye_reflections_light_sensor.png")
+            )
+            continue
+        rows.append(
+            {
+                "picture": path,
+                "label": TASKS["eyes"][int(match[5])],
+                "person": match[1],
+                "gender": ["Male", "Female"][int(match[3])],
+                "glasses": int(match[4]),
+                "sensor": match[8],
+            }
+        )
     return rows, rejected, TASKS[task]
 
 # %% ../nbs/lib/61_labelled_faces.ipynb #61-17
 def _read_csv(path, **options):
-    try: return pd.read_csv(path, dtype=str, keep_default_na=False, **options)
-    except (ValueError, UnicodeDecodeError, OSError) as error: raise InputError(f"{path} cannot be read as a table ({error}): get it again from the data set's site") from error
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, **options)
+    except (ValueError, UnicodeDecodeError, OSError) as error:
+        raise InputError(
+            f"{path} cannot be read as a table ({error}): get it again from the data set's site"
+        ) from error
+
 
 def _list_fairface(root, files, task):
-    rows, rejected, known = [], [], {"race": set(TO_FIVE), "race5": set(TO_FIVE), "gender": set(TASKS["gender"])}[task]
-    for path in (f for f in files if f.suffix == ".csv" and _header(f).startswith("file,age,gender,race")):
+    rows, rejected, known = (
+        [],
+        [],
+        {"race": set(TO_FIVE), "race5": set(TO_FIVE), "gender": set(TASKS["gender"])}[task],
+    )
+    for path in (
+        f for f in files if f.suffix == ".csv" and _header(f).startswith("file,age,gender,race")
+    ):
         for row in _read_csv(path).itertuples():
             picture, label = path.parent / row.file, row.gender if task == "gender" else row.race
-            if label not in known: rejected.append((picture, f"{task} is {label!r}")); continue
-            if not picture.is_file(): rejected.append((picture, "the file is missing")); continue
+            if label not in known:
+                rejected.append((picture, f"{task} is {label!r}"))
+                continue
+            if not picture.is_file():
+                rejected.append((picture, "the file is missing"))
+                continue
             split = {"train": "train", "val": "test"}.get(row.file.split("/")[0], "")
-            rows.append({"picture": picture, "label": TO_FIVE[label] if task == "race5" else label, "split": split, "age_band": row.age, "gender": row.gender, "race": row.race})
+            rows.append(
+                {
+                    "picture": picture,
+                    "label": TO_FIVE[label] if task == "race5" else label,
+                    "split": split,
+                    "age_band": row.age,
+                    "gender": row.gender,
+                    "race": row.race,
+                }
+            )
     return rows, rejected, list(TO_FIVE) if task == "race" else TASKS[task]
+
 
 def _fer_picture(text):
     values = np.array(text.split(), dtype=np.int64)
     side = round(len(values) ** 0.5)
-    if not len(values) or side * side != len(values) or values.min() < 0 or values.max() > 255: raise InputError(f"{len(values)} pixel values are no square of numbers 0..255")
+    if not len(values) or side * side != len(values) or values.min() < 0 or values.max() > 255:
+        raise InputError(f"{len(values)} pixel values are no square of numbers 0..255")
     return Image.fromarray(values.reshape(side, side).astype(np.uint8))
 
+
 def _list_fer2013(root, files, task):
-    rows, rejected, splits = [], [], {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}
-    for path in (f for f in files if f.suffix == ".csv" and _header(f).startswith("emotion,pixels")):
+    rows, rejected, splits = (
+        [],
+        [],
+        {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"},
+    )
+    for path in (
+        f for f in files if f.suffix == ".csv" and _header(f).startswith("emotion,pixels")
+    ):
         for number, row in enumerate(_read_csv(path).itertuples(), 2):
-            if row.emotion not in tuple("0123456"): rejected.append((f"{path}:{number}", f"emotion is {row.emotion!r}, not 0..6")); continue
-            rows.append({"picture": row.pixels, "id": f"{path.stem}-{number}", "label": EMOTIONS[int(row.emotion)], "split": splits.get(getattr(row, "Usage", ""), "")})
+            if row.emotion not in tuple("0123456"):
+                rejected.append((f"{path}:{number}", f"emotion is {row.emotion!r}, not 0..6"))
+                continue
+            rows.append(
+                {
+                    "picture": row.pixels,
+                    "id": f"{path.stem}-{number}",
+                    "label": EMOTIONS[int(row.emotion)],
+                    "split": splits.get(getattr(row, "Usage", ""), ""),
+                }
+            )
     return rows, rejected, TASKS[task]
+
 
 def _list_celeba(root, files, task):
     path = next(f for f in files if f.stem == "list_attr_celeba")
-    table = _read_csv(path).set_index("image_id") if path.suffix == ".csv" else _read_csv(path, sep=r"\s+", skiprows=1)
+    table = (
+        _read_csv(path).set_index("image_id")
+        if path.suffix == ".csv"
+        else _read_csv(path, sep=r"\s+", skiprows=1)
+    )
     name = {"smile": "Smiling", "gender": "Male"}.get(task, task)
-    if name not in table: raise InputError(f"{path} has no attribute {name!r} for task {task!r}: it has {list(table)}")
-    partition = next((f for f in files if f.stem in ("list_eval_partition", "list_partition")), None)
-    splits = {} if partition is None else {a: SPLITS[int(b)] for a, b in (line.replace(",", " ").split()[:2] for line in partition.read_text().splitlines() if line.strip()) if b in ("0", "1", "2")}
+    if name not in table:
+        raise InputError(
+            f"{path} has no attribute {name!r} for task {task!r}: it has {list(table)}"
+        )
+    partition = next(
+        (f for f in files if f.stem in ("list_eval_partition", "list_partition")), None
+    )
+    splits = (
+        {}
+        if partition is None
+        else {
+            a: SPLITS[int(b)]
+            for a, b in (
+                line.replace(",", " ").split()[:2]
+                for line in partition.read_text().splitlines()
+                if line.strip()
+            )
+            if b in ("0", "1", "2")
+        }
+    )
     pictures = {f.name: f for f in files if f.suffix in _image_suffixes}
     values, classes = (table == "1").astype("int8"), TASKS.get(task, [f"not {name}", name])
-    rows = [{"picture": pictures[i], "label": classes[row[name]], "split": splits.get(i, ""), **row} for i, row in zip(values.index, values.to_dict("records")) if i in pictures]
+    rows = [
+        {"picture": pictures[i], "label": classes[row[name]], "split": splits.get(i, ""), **row}
+        for i, row in zip(values.index, values.to_dict("records"))
+        if i in pictures
+    ]
     return rows, [(i, "the file is missing") for i in values.index if i not in pictures], classes
 
 # %% ../nbs/lib/61_labelled_faces.ipynb #61-19
-_words = {"eyes": [("closed", "clos|shut|sleep"), ("open", "open|awake")], "mask": [("no mask", "(without|no|non|not|un)[ _-]*mask"), ("mask", "mask")],
-          "smile": [("not smiling", "(without|no|non|not|un)[ _-]*smil|neutral"), ("smiling", "smil")], "gender": [("Female", "^(f|female|wom[ae]n|girls?)$"), ("Male", "^(m|male|m[ae]n|boys?)$")],
-          "emotion": [(e, f"^({e}{ {'angry': '|anger', 'fear': '|fearful', 'happy': '|happiness', 'sad': '|sadness', 'surprise': '|surprised', 'disgust': '|disgusted'}.get(e, '')})$") for e in EMOTIONS]}
-_split_folders = {**dict.fromkeys(["train", "training"], "train"), **dict.fromkeys(["valid", "val", "validation"], "valid"), **dict.fromkeys(["test", "testing"], "test")}
+_words = {
+    "eyes": [("closed", "clos|shut|sleep"), ("open", "open|awake")],
+    "mask": [("no mask", "(without|no|non|not|un)[ _-]*mask"), ("mask", "mask")],
+    "smile": [("not smiling", "(without|no|non|not|un)[ _-]*smil|neutral"), ("smiling", "smil")],
+    "gender": [("Female", "^(f|female|wom[ae]n|girls?)$"), ("Male", "^(m|male|m[ae]n|boys?)$")],
+    "emotion": [
+        (
+            e,
+            f"^({e}{ {'angry': '|anger', 'fear': '|fearful', 'happy': '|happiness', 'sad': '|sadness', 'surprise': '|surprised', 'disgust': '|disgusted'}.get(e, '') })$",
+        )
+        for e in EMOTIONS
+    ],
+}
+_split_folders = {
+    **dict.fromkeys(["train", "training"], "train"),
+    **dict.fromkeys(["valid", "val", "validation"], "valid"),
+    **dict.fromkeys(["test", "testing"], "test"),
+}
+
 
 def _folder_class(name, task):
     "The class that a folder's name stands for, None if it stands for none"
-    if task not in _words: return name
+    if task not in _words:
+        return name
     return next((title for title, words in _words[task] if re.search(words, name.lower())), None)
+
 
 def _list_folders(root, files, task):
     rows, rejected = [], []
     for path in (f for f in files if f.suffix.lower() in _image_suffixes and f.parent != root):
         parts = path.relative_to(root).parts[:-1]
         label = _folder_class(parts[-1], task)
-        if label is None: rejected.append((path, f"folder {parts[-1]!r} names no class of task {task!r}")); continue
-        rows.append({"picture": path, "label": label, "split": next((_split_folders[p.lower()] for p in parts if p.lower() in _split_folders), ""), "folder": parts[-1]})
+        if label is None:
+            rejected.append((path, f"folder {parts[-1]!r} names no class of task {task!r}"))
+            continue
+        rows.append(
+            {
+                "picture": path,
+                "label": label,
+                "split": next(
+                    (_split_folders[p.lower()] for p in parts if p.lower() in _split_folders), ""
+                ),
+                "folder": parts[-1],
+            }
+        )
     return rows, rejected, TASKS[task] if task in _words else sorted({r["label"] for r in rows})
 
 # %% ../nbs/lib/61_labelled_faces.ipynb #61-21
 def _header(path):
-    with open(path, encoding="utf-8", errors="replace") as file: return file.readline(1000).replace(" ", "").strip().lstrip("\ufeff").strip('"')
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.readline(1000).replace(" ", "").strip().lstrip("\ufeff").strip('"')
+
 
 LAYOUTS = {  # name: (what tells it, tasks or None for any, test on the list of files, reader)
-    "fer2013": ("a .csv with columns emotion,pixels,Usage", ["emotion"], lambda files: any(f.suffix == ".csv" and _header(f).startswith("emotion,pixels") for f in files), _list_fer2013),
-    "fairface": ("a .csv with columns file,age,gender,race", ["race", "race5", "gender"], lambda files: any(f.suffix == ".csv" and _header(f).startswith("file,age,gender,race") for f in files), _list_fairface),
-    "celeba": ("list_attr_celeba.txt beside the pictures", None, lambda files: any(f.stem == "list_attr_celeba" for f in files), _list_celeba),
-    "utkface": ("pictures named [age]_[gender]_[race]_[date].jpg.chip.jpg", ["race", "race5", "gender"], lambda files: any(_utkface_name.fullmatch(f.name) for f in files), _list_utkface),
-    "mrl": ("pictures named like s0001_00001_0_0_0_0_0_01.png", ["eyes"], lambda files: any(_mrl_name.fullmatch(f.name) for f in files), _list_mrl),
-    "folders": ("a subfolder of pictures for each class", None, lambda files: len({f.parent for f in files if f.suffix.lower() in _image_suffixes}) > 1, _list_folders)}
+    "fer2013": (
+        "a .csv with columns emotion,pixels,Usage",
+        ["emotion"],
+        lambda files: any(
+            f.suffix == ".csv" and _header(f).startswith("emotion,pixels") for f in files
+        ),
+        _list_fer2013,
+    ),
+    "fairface": (
+        "a .csv with columns file,age,gender,race",
+        ["race", "race5", "gender"],
+        lambda files: any(
+            f.suffix == ".csv" and _header(f).startswith("file,age,gender,race") for f in files
+        ),
+        _list_fairface,
+    ),
+    "celeba": (
+        "list_attr_celeba.txt beside the pictures",
+        None,
+        lambda files: any(f.stem == "list_attr_celeba" for f in files),
+        _list_celeba,
+    ),
+    "utkface": (
+        "pictures named [age]_[gender]_[race]_[date].jpg.chip.jpg",
+        ["race", "race5", "gender"],
+        lambda files: any(_utkface_name.fullmatch(f.name) for f in files),
+        _list_utkface,
+    ),
+    "mrl": (
+        "pictures named like s0001_00001_0_0_0_0_0_01.png",
+        ["eyes"],
+        lambda files: any(_mrl_name.fullmatch(f.name) for f in files),
+        _list_mrl,
+    ),
+    "folders": (
+        "a subfolder of pictures for each class",
+        None,
+        lambda files: len({f.parent for f in files if f.suffix.lower() in _image_suffixes}) > 1,
+        _list_folders,
+    ),
+}
 
-def find_layout(source: str | Path, task: str, layout: str = "auto") -> tuple: # name of the layout, the files there
+
+def find_layout(
+    source: str | Path, task: str, layout: str = "auto"
+) -> tuple:  # name of the layout, the files there
     "Which layout lies at `source`; `InputError` if none does, or none that answers `task`"
     source = Path(source).expanduser()
-    if not source.exists(): raise InputError(f"{source} does not exist: give the folder of a data set, or \"procedural\"")
-    files = [source] if source.is_file() else sorted(f for f in source.rglob("*") if f.is_file() and not f.name.startswith("."))
-    if layout != "auto" and layout not in LAYOUTS: raise InputError(f"layout {layout!r} is none of {['auto', *LAYOUTS]}")
-    found = layout if layout != "auto" else next((name for name, (_, _, there, _) in LAYOUTS.items() if there(files)), None)
-    if found is None: raise InputError(f"{source} holds no data set of labelled faces ({len(files)} files). Looked for: " + "; ".join(f"{what} ({name})" for name, (what, *_) in LAYOUTS.items()))
+    if not source.exists():
+        raise InputError(f'{source} does not exist: give the folder of a data set, or "procedural"')
+    files = (
+        [source]
+        if source.is_file()
+        else sorted(f for f in source.rglob("*") if f.is_file() and not f.name.startswith("."))
+    )
+    if layout != "auto" and layout not in LAYOUTS:
+        raise InputError(f"layout {layout!r} is none of {['auto', *LAYOUTS]}")
+    found = (
+        layout
+        if layout != "auto"
+        else next((name for name, (_, _, there, _) in LAYOUTS.items() if there(files)), None)
+    )
+    if found is None:
+        raise InputError(
+            f"{source} holds no data set of labelled faces ({len(files)} files). Looked for: "
+            + "; ".join(f"{what} ({name})" for name, (what, *_) in LAYOUTS.items())
+        )
     tasks = LAYOUTS[found][1]
-    if tasks and task not in tasks: raise InputError(f"{source} is {found}, whose labels answer {tasks}, not {task!r}")
+    if tasks and task not in tasks:
+        raise InputError(f"{source} is {found}, whose labels answer {tasks}, not {task!r}")
     return found, files
 
 # %% ../nbs/lib/61_labelled_faces.ipynb #61-23
-def draw_labelled(task: str, size: int, count: int, seed: int = 0, world=None, start: int = 0, valid_share: float = 0.1, test_share: float = 0.2, workers: int | None = None) -> LabelledFaces:
+def draw_labelled(
+    task: str,
+    size: int,
+    count: int,
+    seed: int = 0,
+    world=None,
+    start: int = 0,
+    valid_share: float = 0.1,
+    test_share: float = 0.2,
+    workers: int | None = None,
+) -> LabelledFaces:
     "Procedural faces of a `World` with the labels of `task`; `InputError` for other tasks"
     from fairparse.portraits import TONES
     from fairparse.synthfaces import World, render_faces
+
     columns = {"smile": "Smiling", "mask": "Face_Mask", "gender": "Male"}
-    if task not in ("group", "emotion", "eyes", *columns): raise InputError(f"procedural faces have labels for {['group', 'emotion', 'eyes', *columns]}, not for {task!r}")
+    if task not in ("group", "emotion", "eyes", *columns):
+        raise InputError(
+            f"procedural faces have labels for {['group', 'emotion', 'eyes', *columns]}, not for {task!r}"
+        )
     images, _, table = render_faces(count, size, seed, world or World(), start, workers)
-    tone, emotion = (table[names].to_numpy(int).argmax(1) for names in ([t.capitalize() for t in TONES], [f"Emotion_{e}" for e in EMOTIONS]))
-    labels = {"group": tone, "emotion": emotion, "eyes": 1 - table.Eyes_Closed.to_numpy(int)}.get(task)
-    if labels is None: labels = table[columns[task]].to_numpy(int)
+    tone, emotion = (
+        table[names].to_numpy(int).argmax(1)
+        for names in ([t.capitalize() for t in TONES], [f"Emotion_{e}" for e in EMOTIONS])
+    )
+    labels = {"group": tone, "emotion": emotion, "eyes": 1 - table.Eyes_Closed.to_numpy(int)}.get(
+        task
+    )
+    if labels is None:
+        labels = table[columns[task]].to_numpy(int)
     ids = [f"synth-{seed}-{start + i:06d}" for i in range(count)]
     attributes = table.assign(group=np.array(TONES)[tone], emotion=np.array(EMOTIONS)[emotion])
-    return LabelledFaces(images, labels, list(TONES) if task == "group" else TASKS[task], deal_splits(labels, ids, seed, valid_share=valid_share, test_share=test_share), attributes, ids, f"procedural faces, seed {seed}", task)
+    return LabelledFaces(
+        images,
+        labels,
+        list(TONES) if task == "group" else TASKS[task],
+        deal_splits(labels, ids, seed, valid_share=valid_share, test_share=test_share),
+        attributes,
+        ids,
+        f"procedural faces, seed {seed}",
+        task,
+    )
 
 # %% ../nbs/lib/61_labelled_faces.ipynb #61-25
 def _decode(rows, size, workers):
     "Pictures of `rows` (N, size, size, 3), and the error (or None) of each"
     images = np.empty((len(rows), size, size, 3), np.uint8)
+
     def one(i):
         picture = rows[i]["picture"]
-        try: images[i] = read_square(_fer_picture(picture) if isinstance(picture, str) else picture, size)
-        except (InputError, ValueError, OverflowError) as error: return error
-    with ThreadPoolExecutor(workers or min(available_cores(), 8)) as pool: return images, list(pool.map(one, range(len(rows))))
+        try:
+            images[i] = read_square(
+                _fer_picture(picture) if isinstance(picture, str) else picture, size
+            )
+        except (InputError, ValueError, OverflowError) as error:
+            return error
 
-def _name(picture, root): return str(picture.relative_to(root)) if isinstance(picture, Path) and picture.is_relative_to(root) else str(picture)
+    with ThreadPoolExecutor(workers or min(available_cores(), 8)) as pool:
+        return images, list(pool.map(one, range(len(rows))))
+
+
+def _name(picture, root):
+    return (
+        str(picture.relative_to(root))
+        if isinstance(picture, Path) and picture.is_relative_to(root)
+        else str(picture)
+    )
+
 
 def _with_ids(rows, root):
     "Rows with an id each: the file's name, or its path inside `root` where names repeat"
     names = [r.get("id") or r["picture"].name for r in rows]
-    if len(set(names)) < len(names): names = [r.get("id") or _name(r["picture"], root) for r in rows]
+    if len(set(names)) < len(names):
+        names = [r.get("id") or _name(r["picture"], root) for r in rows]
     return [{"split": "", "person": None, **r, "id": name} for r, name in zip(rows, names)]
 
-def open_labelled(source: str | Path,       # folder or file of a data set, or "procedural"
-                  task: str,                # see `TASKS`; "group": race, or the tones of procedural faces; CelebA: any attribute; folders: any name
-                  size: int = 64,           # side of the pictures
-                  seed: int = 0,            # of splits that are not official, of `limit`, and of procedural faces
-                  layout: str = "auto",     # or a name of `LAYOUTS`
-                  limit: int = 0,           # at most this many faces, drawn at random; 0: all
-                  count: int = 2000,        # procedural: number of faces
-                  world=None,               # procedural: a `synthfaces.World`
-                  valid_share: float = 0.1, test_share: float = 0.2, # where there is no official split
-                  workers: int | None = None, # threads that decode (procedural: processes that draw)
-                 ) -> LabelledFaces:
+
+def open_labelled(
+    source: str | Path,  # folder or file of a data set, or "procedural"
+    task: str,  # see `TASKS`; "group": race, or the tones of procedural faces; CelebA: any attribute; folders: any name
+    size: int = 64,  # side of the pictures
+    seed: int = 0,  # of splits that are not official, of `limit`, and of procedural faces
+    layout: str = "auto",  # or a name of `LAYOUTS`
+    limit: int = 0,  # at most this many faces, drawn at random; 0: all
+    count: int = 2000,  # procedural: number of faces
+    world=None,  # procedural: a `synthfaces.World`
+    valid_share: float = 0.1,
+    test_share: float = 0.2,  # where there is no official split
+    workers: int | None = None,  # threads that decode (procedural: processes that draw)
+) -> LabelledFaces:
     "Read a data set of labelled faces; `InputError` if there is none, or nothing in it is readable"
-    if size < 8: raise InputError(f"size {size} is too small for a face: use 8 pixels or more")
-    if str(source) == "procedural": return draw_labelled(task, size, count, seed, world, 0, valid_share, test_share, workers)
+    if size < 8:
+        raise InputError(f"size {size} is too small for a face: use 8 pixels or more")
+    if str(source) == "procedural":
+        return draw_labelled(task, size, count, seed, world, 0, valid_share, test_share, workers)
     root, task = Path(source).expanduser(), "race" if task == "group" else task
     found, files = find_layout(root, task, layout)
     rows, rejected, classes = LAYOUTS[found][3](root, files, task)
     rows = _with_ids(rows, root)
-    if limit: rows = [rows[i] for i in sorted(hash_order([r["id"] for r in rows], seed)[:limit])]
+    if limit:
+        rows = [rows[i] for i in sorted(hash_order([r["id"] for r in rows], seed)[:limit])]
     images, errors = _decode(rows, size, workers)
     dealt = not any(r["split"] for r in rows)
     kept, seen = [], {}
     for i, error in enumerate(errors):
-        if error: rejected.append((rows[i]["id"], str(error).replace(f"{root}/", ""))); continue
+        if error:
+            rejected.append((rows[i]["id"], str(error).replace(f"{root}/", "")))
+            continue
         twin = seen.setdefault(hashlib.blake2b(images[i], digest_size=16).digest(), i)
-        if dealt and twin != i: rejected.append((rows[i]["id"], f"the same picture as {rows[twin]['id']}" + ("" if rows[twin]["label"] == rows[i]["label"] else ", with another label"))); continue
+        if dealt and twin != i:
+            rejected.append(
+                (
+                    rows[i]["id"],
+                    f"the same picture as {rows[twin]['id']}"
+                    + ("" if rows[twin]["label"] == rows[i]["label"] else ", with another label"),
+                )
+            )
+            continue
         kept.append(i)
-    rejected = pd.DataFrame([(_name(f, root), reason) for f, reason in rejected], columns=["file", "reason"], dtype="str")
-    if not kept: raise InputError(f"{root} ({found}) holds no readable face for task {task!r}; {len(rejected)} files were rejected, the first: {rejected.head(3).values.tolist()}")
+    rejected = pd.DataFrame(
+        [(_name(f, root), reason) for f, reason in rejected],
+        columns=["file", "reason"],
+        dtype="str",
+    )
+    if not kept:
+        raise InputError(
+            f"{root} ({found}) holds no readable face for task {task!r}; {len(rejected)} files were rejected, the first: {rejected.head(3).values.tolist()}"
+        )
     table = pd.DataFrame([rows[i] for i in kept])
     labels = table.label.map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
-    split = deal_splits(labels, list(table.id), seed, table.split.to_numpy(), table.person.to_numpy() if table.person.notna().all() else None, valid_share, test_share)
-    return LabelledFaces(images if len(kept) == len(images) else images[kept], labels, classes, split, table.drop(columns=["id", "picture", "label", "split"]).dropna(axis=1, how="all"), list(table.id), f"{found}: {root.name}", task, rejected)
+    split = deal_splits(
+        labels,
+        list(table.id),
+        seed,
+        table.split.to_numpy(),
+        table.person.to_numpy() if table.person.notna().all() else None,
+        valid_share,
+        test_share,
+    )
+    return LabelledFaces(
+        images if len(kept) == len(images) else images[kept],
+        labels,
+        classes,
+        split,
+        table.drop(columns=["id", "picture", "label", "split"]).dropna(axis=1, how="all"),
+        list(table.id),
+        f"{found}: {root.name}",
+        task,
+        rejected,
+    )

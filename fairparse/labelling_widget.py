@@ -21,136 +21,235 @@ from .records import read_table
 from .runs import InputError, package_folder, read_json, resolve
 
 # %% ../nbs/lib/63_labelling_widget.ipynb #63-05
-def picture_uri(picture: np.ndarray | str | Path, # (H, W, 3) or (H, W) uint8, or an image file
-               ) -> str:                          # "data:image/png;base64,…"
+def picture_uri(
+    picture: np.ndarray | str | Path,  # (H, W, 3) or (H, W) uint8, or an image file
+) -> str:  # "data:image/png;base64,…"
     "A picture in the form that a web page takes; `InputError` if it is none"
     if isinstance(picture, (str, Path)):
         try:
-            with Image.open(picture) as image: picture = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-        except (OSError, ValueError) as error: raise InputError(f"{picture} is missing or no picture ({error})") from error
-    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)): raise InputError(f"a picture must be (H, W, 3) or (H, W) of uint8, not {picture.shape} of {picture.dtype}")
+            with Image.open(picture) as image:
+                picture = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{picture} is missing or no picture ({error})") from error
+    if (
+        picture.dtype != np.uint8
+        or picture.ndim not in (2, 3)
+        or picture.shape[2:] not in ((), (3,))
+    ):
+        raise InputError(
+            f"a picture must be (H, W, 3) or (H, W) of uint8, not {picture.shape} of {picture.dtype}"
+        )
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 # %% ../nbs/lib/63_labelling_widget.ipynb #63-07
-def check_queue(items: pd.DataFrame,   # see `fairparse.annotate.LABELS`
-                choices: list,
-               ) -> tuple:             # id -> row, in order; task, empty for an empty queue
+def check_queue(
+    items: pd.DataFrame,  # see `fairparse.annotate.LABELS`
+    choices: list,
+) -> tuple:  # id -> row, in order; task, empty for an empty queue
     "Refuse a queue with which a session would make no sense: `InputError` for several tasks, repeated items, unfit choices"
-    items, tasks, odd = LABELS.check(items), set(items.task), sorted(set(items.model) - set(choices))
-    if len(tasks) > 1: raise InputError(f"a session is about one task, not {sorted(tasks)}: make a queue of one")
-    if items.id.duplicated().any(): raise InputError(f"items appear twice in the queue: {items.id[items.id.duplicated()].tolist()[:5]}")
-    if len(set(choices)) < max(2, len(choices)) or "" in choices: raise InputError(f"choices must be at least two different names, not {choices}")
-    if odd: raise InputError(f"the model says {odd[:5]}, which are not among the choices {choices}")
+    items, tasks, odd = (
+        LABELS.check(items),
+        set(items.task),
+        sorted(set(items.model) - set(choices)),
+    )
+    if len(tasks) > 1:
+        raise InputError(f"a session is about one task, not {sorted(tasks)}: make a queue of one")
+    if items.id.duplicated().any():
+        raise InputError(
+            f"items appear twice in the queue: {items.id[items.id.duplicated()].tolist()[:5]}"
+        )
+    if len(set(choices)) < max(2, len(choices)) or "" in choices:
+        raise InputError(f"choices must be at least two different names, not {choices}")
+    if odd:
+        raise InputError(f"the model says {odd[:5]}, which are not among the choices {choices}")
     return {row.id: row for row in items.itertuples()}, "".join(tasks)
 
 # %% ../nbs/lib/63_labelling_widget.ipynb #63-09
 class LabellingSession:
     "One annotator's way through a queue; every answer is saved when the call returns"
-    def __init__(self, items: pd.DataFrame,   # see `fairparse.annotate.LABELS`; one task, in the order to be shown: a `queue` without `done`
-                 choices: list,               # the answers, in the order of the keys 1 to 9 (further ones have no key)
-                 picture: Callable,           # id -> what `picture_uri` takes
-                 folder: str | Path,          # of the journals, one an annotator
-                 annotator: str,
-                 show_guess: bool = False,    # show what the model says
-                ):
-        self.choices, self.annotator, self.show_guess = [str(choice) for choice in choices], annotator, show_guess
+
+    def __init__(
+        self,
+        items: pd.DataFrame,  # see `fairparse.annotate.LABELS`; one task, in the order to be shown: a `queue` without `done`
+        choices: list,  # the answers, in the order of the keys 1 to 9 (further ones have no key)
+        picture: Callable,  # id -> what `picture_uri` takes
+        folder: str | Path,  # of the journals, one an annotator
+        annotator: str,
+        show_guess: bool = False,  # show what the model says
+    ):
+        self.choices, self.annotator, self.show_guess = (
+            [str(choice) for choice in choices],
+            annotator,
+            show_guess,
+        )
         self.items, self.task = check_queue(items, self.choices)
         self.picture, self._undone = picture, None
         self.journal = Journal(folder, annotator)
 
     @property
-    def current(self) -> str | None: # id; None when all is done
+    def current(self) -> str | None:  # id; None when all is done
         "The item to look at: the one just taken back, else the first without an answer"
         done = self.journal.done(self.task)
-        return next((id for id in (self._undone, *self.items) if id in self.items and id not in done), None)
+        return next(
+            (id for id in (self._undone, *self.items) if id in self.items and id not in done), None
+        )
 
     @property
-    def progress(self) -> dict: # counts of items of this queue
+    def progress(self) -> dict:  # counts of items of this queue
         "How far the annotator is; `skipped` are among `done`"
-        last = {e["id"]: e["action"] for e in self.journal.entries if e["task"] == self.task and e["id"] in self.items}
-        return {"done": len(last), "total": len(self.items), "skipped": sum(a == "skip" for a in last.values())}
+        last = {
+            e["id"]: e["action"]
+            for e in self.journal.entries
+            if e["task"] == self.task and e["id"] in self.items
+        }
+        return {
+            "done": len(last),
+            "total": len(self.items),
+            "skipped": sum(a == "skip" for a in last.values()),
+        }
 
     def _record(self, action, label=""):
-        if (id := self.current) is None: raise InputError("all items are done: `undo` takes the last answer back")
+        if (id := self.current) is None:
+            raise InputError("all items are done: `undo` takes the last answer back")
         item = self.items[id]
-        self.journal.record(action, self.task, id, label, item.model, item.confidence, self.show_guess)
+        self.journal.record(
+            action, self.task, id, label, item.model, item.confidence, self.show_guess
+        )
         return id
 
     def choose(self, label: str):
         "Label the current item; `InputError` for an unknown choice, or if it cannot be saved"
-        if label not in self.choices: raise InputError(f"{label!r} is none of the choices {self.choices}")
+        if label not in self.choices:
+            raise InputError(f"{label!r} is none of the choices {self.choices}")
         return self._record("label", label)
 
     def skip(self):
         "Cannot tell: leave the current item without a label"
         return self._record("skip")
 
-    def undo(self) -> str | None: # id, None if this queue has no answer to take back
+    def undo(self) -> str | None:  # id, None if this queue has no answer to take back
         "Take back the last answer and return to its item"
-        last = next((e["id"] for e in reversed(self.journal.entries) if e["task"] == self.task), None)
-        if last in self.items: self._undone = self.journal.undo(self.task)
+        last = next(
+            (e["id"] for e in reversed(self.journal.entries) if e["task"] == self.task), None
+        )
+        if last in self.items:
+            self._undone = self.journal.undo(self.task)
         return self._undone if last in self.items else None
 
 # %% ../nbs/lib/63_labelling_widget.ipynb #63-14
-def view_session(session: LabellingSession,
-                 notice: str = "",     # what just happened
-                 problem: str = "",    # what went wrong
-                ) -> dict:             # of plain values
+def view_session(
+    session: LabellingSession,
+    notice: str = "",  # what just happened
+    problem: str = "",  # what went wrong
+) -> dict:  # of plain values
     "What the window shows"
     id = session.current
     item, picture = session.items.get(id), None
-    try: picture = picture_uri(session.picture(id)) if id is not None else None
-    except InputError as error: problem = problem or str(error)
+    try:
+        picture = picture_uri(session.picture(id)) if id is not None else None
+    except InputError as error:
+        problem = problem or str(error)
     guess = f"{item.model} ({item.confidence:.0%})" if item and session.show_guess else ""
-    return {"item": id, "picture": picture, "task": session.task, "choices": session.choices, "guess": guess, "annotator": session.annotator,
-            "notice": notice, "problem": problem, **session.progress}
+    return {
+        "item": id,
+        "picture": picture,
+        "task": session.task,
+        "choices": session.choices,
+        "guess": guess,
+        "annotator": session.annotator,
+        "notice": notice,
+        "problem": problem,
+        **session.progress,
+    }
 
-def answer(session: LabellingSession,
-           message: dict,               # action ("show", "choose", "skip", "undo"), item that was on the screen, label
-          ) -> dict:                    # see `view_session`
+
+def answer(
+    session: LabellingSession,
+    message: dict,  # action ("show", "choose", "skip", "undo"), item that was on the screen, label
+) -> dict:  # see `view_session`
     "Do what the window asks and say what to show next"
     action, id, notice = message.get("action"), message.get("item"), ""
     try:
-        if action == "show": notice = "The last answer was half written when the power went: please give it again." if session.journal.torn else ""
-        elif id != session.current: notice = "That picture is no longer the current one: nothing was saved."
-        elif action == "undo": notice = f"taken back: {id}" if (id := session.undo()) else "nothing to take back"
-        elif action == "skip": notice = f"skipped: {session.skip()}"
+        if action == "show":
+            notice = (
+                "The last answer was half written when the power went: please give it again."
+                if session.journal.torn
+                else ""
+            )
+        elif id != session.current:
+            notice = "That picture is no longer the current one: nothing was saved."
+        elif action == "undo":
+            notice = f"taken back: {id}" if (id := session.undo()) else "nothing to take back"
+        elif action == "skip":
+            notice = f"skipped: {session.skip()}"
         elif action == "choose":
             picture_uri(session.picture(id))
             notice = f"saved: {session.choose(message.get('label'))} is {message.get('label')}"
-        else: raise InputError(f"the window asks for {action!r}, which does not exist: reload the page")
-    except InputError as error: return view_session(session, problem=str(error))
+        else:
+            raise InputError(
+                f"the window asks for {action!r}, which does not exist: reload the page"
+            )
+    except InputError as error:
+        return view_session(session, problem=str(error))
     return view_session(session, notice)
 
 # %% ../nbs/lib/63_labelling_widget.ipynb #63-17
 class LabellingWidget(anywidget.AnyWidget):
     "A session in a window: put it last in a cell, click the picture, use the keys"
+
     _esm = package_folder() / "assets" / "labelling_widget.js"
     _css = package_folder() / "assets" / "labelling_widget.css"
 
-    def __init__(self, session: LabellingSession,
-                 size: int = 320,        # width of the picture on the screen, in pixels
-                 smooth: bool = False,   # enlarge smoothly (photographs) instead of with crisp pixels
-                ):
+    def __init__(
+        self,
+        session: LabellingSession,
+        size: int = 320,  # width of the picture on the screen, in pixels
+        smooth: bool = False,  # enlarge smoothly (photographs) instead of with crisp pixels
+    ):
         super().__init__()
         self.session, self.look = session, {"size": size, "smooth": smooth}
         self.on_msg(self._reply)
 
-    def _reply(self, widget, message, buffers): self.send({**answer(self.session, message), **self.look})
+    def _reply(self, widget, message, buffers):
+        self.send({**answer(self.session, message), **self.look})
 
 # %% ../nbs/lib/63_labelling_widget.ipynb #63-21
-def label_set(folder: str | Path,          # what `63_label` wrote
-              annotator: str,              # your name
-              question: str | None = None, # of the set's; None: its first
-              below: float = 0.8,          # labels of lower confidence are shown
-              at_most: int = 200, size: int = 320, smooth: bool = False) -> LabellingWidget: # size, smooth: as for the window
+def label_set(
+    folder: str | Path,  # what `63_label` wrote
+    annotator: str,  # your name
+    question: str | None = None,  # of the set's; None: its first
+    below: float = 0.8,  # labels of lower confidence are shown
+    at_most: int = 200,
+    size: int = 320,
+    smooth: bool = False,
+) -> LabellingWidget:  # size, smooth: as for the window
     "A window on the least certain labels of a balanced set; `InputError` if the folder holds none, or knows no such question"
     folder = resolve(folder)
-    labels, choices = read_table(folder / "long_labels.parquet", LABELS), read_json(folder / "datasheet.json")["tasks"]
-    files, question = pd.read_csv(folder / "labels.csv").set_index("id").file, question or next(iter(choices))
-    if question not in choices: raise InputError(f"{folder} has no question {question!r}: it has {', '.join(choices)}")
+    labels, choices = (
+        read_table(folder / "long_labels.parquet", LABELS),
+        read_json(folder / "datasheet.json")["tasks"],
+    )
+    files, question = (
+        pd.read_csv(folder / "labels.csv").set_index("id").file,
+        question or next(iter(choices)),
+    )
+    if question not in choices:
+        raise InputError(f"{folder} has no question {question!r}: it has {', '.join(choices)}")
     items = queue(labels, question, below=below, at_most=at_most)
-    if not len(items): raise InputError(f"no label of {question!r} has a confidence below {below}: nothing waits for you")
-    return LabellingWidget(LabellingSession(items, choices[question], lambda name: folder / files[name], folder / "annotations", annotator), size, smooth)
+    if not len(items):
+        raise InputError(
+            f"no label of {question!r} has a confidence below {below}: nothing waits for you"
+        )
+    return LabellingWidget(
+        LabellingSession(
+            items,
+            choices[question],
+            lambda name: folder / files[name],
+            folder / "annotations",
+            annotator,
+        ),
+        size,
+        smooth,
+    )

@@ -10,11 +10,43 @@ __all__ = ['CLASSES', 'NUM_CLASSES', 'TITLES', 'MERGE_ORDER', 'FLIP_PAIRS', 'PAL
 import numpy as np
 
 # %% ../nbs/lib/10_labels.ipynb #10-04
-CLASSES = ["background", "skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear",
-           "mouth", "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth"]
+CLASSES = [
+    "background",
+    "skin",
+    "nose",
+    "eye_g",
+    "l_eye",
+    "r_eye",
+    "l_brow",
+    "r_brow",
+    "l_ear",
+    "r_ear",
+    "mouth",
+    "u_lip",
+    "l_lip",
+    "hair",
+    "hat",
+    "ear_r",
+    "neck_l",
+    "neck",
+    "cloth",
+]
 NUM_CLASSES = len(CLASSES)
-TITLES = {"eye_g": "eyeglasses", "l_eye": "left eye", "r_eye": "right eye", "l_brow": "left brow", "r_brow": "right brow", "l_ear": "left ear",
-          "r_ear": "right ear", "u_lip": "upper lip", "l_lip": "lower lip", "ear_r": "earring", "neck_l": "necklace", "cloth": "clothing"}
+TITLES = {
+    "eye_g": "eyeglasses",
+    "l_eye": "left eye",
+    "r_eye": "right eye",
+    "l_brow": "left brow",
+    "r_brow": "right brow",
+    "l_ear": "left ear",
+    "r_ear": "right ear",
+    "u_lip": "upper lip",
+    "l_lip": "lower lip",
+    "ear_r": "earring",
+    "neck_l": "necklace",
+    "cloth": "clothing",
+}
+
 
 def class_title(name: str) -> str:
     "A class name as a reader wants to see it"
@@ -24,29 +56,59 @@ def class_title(name: str) -> str:
 MERGE_ORDER = CLASSES[1:]
 
 # %% ../nbs/lib/10_labels.ipynb #10-09
-FLIP_PAIRS = [(CLASSES.index(f"l_{part}"), CLASSES.index(f"r_{part}")) for part in ("eye", "brow", "ear")]
+FLIP_PAIRS = [
+    (CLASSES.index(f"l_{part}"), CLASSES.index(f"r_{part}")) for part in ("eye", "brow", "ear")
+]
 
-def flip_order(classes: list = CLASSES, # class names; pairs are found by the prefixes `l_` and `r_`
-              ) -> np.ndarray:          # (C,) int64: the class that each class becomes in a mirrored face
+
+def flip_order(
+    classes: list = CLASSES,  # class names; pairs are found by the prefixes `l_` and `r_`
+) -> np.ndarray:  # (C,) int64: the class that each class becomes in a mirrored face
     "Permutation of class labels under a horizontal flip"
     order = np.arange(len(classes))
     for i, name in enumerate(classes):
-        if name.startswith("l_") and (twin := "r_" + name[2:]) in classes: order[[i, classes.index(twin)]] = classes.index(twin), i
+        if name.startswith("l_") and (twin := "r_" + name[2:]) in classes:
+            order[[i, classes.index(twin)]] = classes.index(twin), i
     return order
 
-def flip_labels(mask: np.ndarray,          # (..., H, W) label values
-                classes: list = CLASSES,
-               ) -> np.ndarray:            # (..., H, W), mirrored, pairs swapped
+
+def flip_labels(
+    mask: np.ndarray,  # (..., H, W) label values
+    classes: list = CLASSES,
+) -> np.ndarray:  # (..., H, W), mirrored, pairs swapped
     "Mirror a label map left to right and swap left with right parts"
     return flip_order(classes).astype(mask.dtype)[mask[..., ::-1]]
 
 # %% ../nbs/lib/10_labels.ipynb #10-13
-PALETTE = np.array([[0, 0, 0], [204, 0, 0], [76, 153, 0], [204, 204, 0], [51, 51, 255], [204, 0, 204], [0, 255, 255], [255, 204, 204],
-                    [102, 51, 0], [255, 0, 0], [102, 204, 0], [255, 255, 0], [0, 0, 153], [0, 0, 204], [255, 51, 153], [0, 204, 204],
-                    [0, 51, 0], [255, 153, 51], [0, 204, 0]], np.uint8)
+PALETTE = np.array(
+    [
+        [0, 0, 0],
+        [204, 0, 0],
+        [76, 153, 0],
+        [204, 204, 0],
+        [51, 51, 255],
+        [204, 0, 204],
+        [0, 255, 255],
+        [255, 204, 204],
+        [102, 51, 0],
+        [255, 0, 0],
+        [102, 204, 0],
+        [255, 255, 0],
+        [0, 0, 153],
+        [0, 0, 204],
+        [255, 51, 153],
+        [0, 204, 204],
+        [0, 51, 0],
+        [255, 153, 51],
+        [0, 204, 0],
+    ],
+    np.uint8,
+)
 
-def colour_labels(mask: np.ndarray,              # (..., H, W) label values
-                  palette: np.ndarray = PALETTE, # (C, 3) uint8
-                 ) -> np.ndarray:                # (..., H, W, 3) uint8
+
+def colour_labels(
+    mask: np.ndarray,  # (..., H, W) label values
+    palette: np.ndarray = PALETTE,  # (C, 3) uint8
+) -> np.ndarray:  # (..., H, W, 3) uint8
     "Label values to colours"
     return palette[mask]

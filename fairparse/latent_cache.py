@@ -23,7 +23,14 @@ from torch import Tensor
 from .controlnet import Base, encode_prompts
 from .features import hash_weights
 from .gan_training import to_bytes
-from .runs import InputError, atomic_write, explain_write_errors, hash_file, read_json, write_json
+from fairparse.runs import (
+    InputError,
+    atomic_write,
+    explain_write_errors,
+    hash_file,
+    read_json,
+    write_json,
+)
 
 # %% ../nbs/lib/52_latent_cache.ipynb #52-04
 @contextlib.contextmanager
@@ -36,30 +43,50 @@ def _alone(folder):
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
-def _key(*parts): return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-def check_space(folder: Path, needed: int): # bytes
+def _key(*parts):
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def check_space(folder: Path, needed: int):  # bytes
     "`InputError` if the disk of `folder` has no room for so many bytes"
     free = shutil.disk_usage(folder).free
-    if free < needed * 1.05: raise InputError(f"the cache needs {needed / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free there: free some space, name another folder with the parameter `cache`, or use fewer or smaller faces")
+    if free < needed * 1.05:
+        raise InputError(
+            f"the cache needs {needed / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free there: free some space, name another folder with the parameter `cache`, or use fewer or smaller faces"
+        )
 
-def reserve(path: Path, size: int): # bytes
+
+def reserve(path: Path, size: int):  # bytes
     "Take room on the disk for a file: a memory map on a disk that fills up later would end the process without a word"
-    with open(path, "wb") as file: file.truncate(size) if not hasattr(os, "posix_fallocate") else os.posix_fallocate(file.fileno(), 0, size)
+    with open(path, "wb") as file:
+        file.truncate(size) if not hasattr(os, "posix_fallocate") else os.posix_fallocate(
+            file.fileno(), 0, size
+        )
 
-def cached(folder: str | Path,   # of caches
-           name: str,            # what it is, the first part of the file's name
-           key: str,             # of what it holds
-           shape: tuple, dtype,  # of the numbers
-           fill,                 # (array): computes them into a memory map
-          ) -> np.ndarray:       # a memory map, read-only
+
+def cached(
+    folder: str | Path,  # of caches
+    name: str,  # what it is, the first part of the file's name
+    key: str,  # of what it holds
+    shape: tuple,
+    dtype,  # of the numbers
+    fill,  # (array): computes them into a memory map
+) -> np.ndarray:  # a memory map, read-only
     "The numbers at `key`, computed if they are not there; `InputError` if the disk is full or the file was changed"
     folder = Path(folder)
     path = folder / f"{name}_{key[:16]}.npy"
     with _alone(folder):
         if path.with_suffix(".json").is_file():
             record = read_json(path.with_suffix(".json"))
-            if not path.is_file() or record.get("key") != key or hash_file(path) != record.get("sha256"): raise InputError(f"the cache {path} is missing, or its content does not match its checksum: delete {path.with_suffix('.json')} to compute it again")
+            if (
+                not path.is_file()
+                or record.get("key") != key
+                or hash_file(path) != record.get("sha256")
+            ):
+                raise InputError(
+                    f"the cache {path} is missing, or its content does not match its checksum: delete {path.with_suffix('.json')} to compute it again"
+                )
         else:
             size = int(np.prod(shape)) * np.dtype(dtype).itemsize
             check_space(folder, size)
@@ -69,53 +96,112 @@ def cached(folder: str | Path,   # of caches
                 fill(array)
                 array.flush()
                 del array
-            write_json(path.with_suffix(".json"), {"key": key, "sha256": hash_file(path), "shape": list(shape), "dtype": np.dtype(dtype).name})
+            write_json(
+                path.with_suffix(".json"),
+                {
+                    "key": key,
+                    "sha256": hash_file(path),
+                    "shape": list(shape),
+                    "dtype": np.dtype(dtype).name,
+                },
+            )
     return np.load(path, mmap_mode="r")
 
 # %% ../nbs/lib/52_latent_cache.ipynb #52-06
-def resize_images(images: Tensor, size: int) -> Tensor: # (B, 3, H, W) floats -> (B, 3, size, size)
+def resize_images(images: Tensor, size: int) -> Tensor:  # (B, 3, H, W) floats -> (B, 3, size, size)
     "Pictures at another size, filtered when they shrink"
-    return images if images.shape[-1] == size else F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
+    return (
+        images
+        if images.shape[-1] == size
+        else F.interpolate(
+            images, (size, size), mode="bicubic", antialias=True, align_corners=False
+        )
+    )
 
-def resize_maps(maps: Tensor, size: int) -> Tensor: # (B, H, W) labels -> (B, size, size)
+
+def resize_maps(maps: Tensor, size: int) -> Tensor:  # (B, H, W) labels -> (B, size, size)
     "Label maps at another size, by the nearest pixel"
-    return maps if maps.shape[-1] == size else F.interpolate(maps[:, None].float(), (size, size), mode="nearest-exact")[:, 0].long()
+    return (
+        maps
+        if maps.shape[-1] == size
+        else F.interpolate(maps[:, None].float(), (size, size), mode="nearest-exact")[:, 0].long()
+    )
+
 
 @torch.no_grad()
-def encode_images(base: Base, images: np.ndarray, # (B, H, W, 3) uint8
-                  size: int) -> Tensor:           # (B, 2 C, h, w) float32: mean and logarithm of the variance, unscaled
+def encode_images(
+    base: Base,
+    images: np.ndarray,  # (B, H, W, 3) uint8
+    size: int,
+) -> Tensor:  # (B, 2 C, h, w) float32: mean and logarithm of the variance, unscaled
     "The autoencoder's distribution for each picture at `size`"
-    batch = torch.from_numpy(np.array(images)).to(base.vae.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    batch = (
+        torch.from_numpy(np.array(images)).to(base.vae.device).permute(0, 3, 1, 2).float() / 127.5
+        - 1
+    )
     return base.vae.encode(resize_images(batch, size).clamp(-1, 1)).latent_dist.parameters
 
+
 @torch.no_grad()
-def decode_images(base: Base, latents: Tensor, # (B, C, h, w), unscaled, on the base's device
-                  size: int) -> Tensor:        # (B, 3, size, size) uint8
+def decode_images(
+    base: Base,
+    latents: Tensor,  # (B, C, h, w), unscaled, on the base's device
+    size: int,
+) -> Tensor:  # (B, 3, size, size) uint8
     "The autoencoder's pictures of latents"
     return to_bytes(resize_images(base.vae.decode(latents.float()).sample.clamp(-1, 1), size))
 
-def cache_latents(base: Base, images: np.ndarray, # (N, H, W, 3) uint8, may be a memory map
-                  data_hash: str,                 # names the images' content, see `FaceSet.meta["sha256"]`
-                  size: int,                      # side in pixels at which they are encoded
-                  folder: str | Path, batch_size: int = 16) -> np.ndarray: # (2, N, 2 C, h, w) float16: as they are, and mirrored
+
+def cache_latents(
+    base: Base,
+    images: np.ndarray,  # (N, H, W, 3) uint8, may be a memory map
+    data_hash: str,  # names the images' content, see `FaceSet.meta["sha256"]`
+    size: int,  # side in pixels at which they are encoded
+    folder: str | Path,
+    batch_size: int = 16,
+) -> np.ndarray:  # (2, N, 2 C, h, w) float16: as they are, and mirrored
     "Latent distributions of all faces; `InputError` for a size that does not fit, no room, or a damaged file"
     base.check_size(size)
     side, channels = size // base.factor, 2 * base.vae.config.latent_channels
     key = _key("latents", data_hash, len(images), size, hash_weights(base.vae.state_dict()))
+
     def fill(array):
         for start in range(0, len(images), batch_size):
-            batch = images[start:start + batch_size]
-            for mirrored, faces in enumerate((batch, batch[:, :, ::-1])): array[mirrored, start:start + batch_size] = encode_images(base, faces, size).half().cpu().numpy()
+            batch = images[start : start + batch_size]
+            for mirrored, faces in enumerate((batch, batch[:, :, ::-1])):
+                array[mirrored, start : start + batch_size] = (
+                    encode_images(base, faces, size).half().cpu().numpy()
+                )
+
     return cached(folder, "latents", key, (2, len(images), channels, side, side), np.float16, fill)
 
 # %% ../nbs/lib/52_latent_cache.ipynb #52-11
-def cache_prompts(base: Base, prompts: list,  # N sentences
-                  folder: str | Path) -> tuple: # embeddings (P + 1, T, D) float16 of each different sentence and, last, of the empty one; (N,) which one belongs to each
+def cache_prompts(
+    base: Base,
+    prompts: list,  # N sentences
+    folder: str | Path,
+) -> tuple:  # embeddings (P + 1, T, D) float16 of each different sentence and, last, of the empty one; (N,) which one belongs to each
     "Embeddings of prompts; `InputError` for no room or a damaged file"
     different = list(dict.fromkeys(prompts))
     order = {sentence: i for i, sentence in enumerate(different)}
-    shape = (len(different) + 1, base.tokenizer.model_max_length, base.text_encoder.config.hidden_size)
+    shape = (
+        len(different) + 1,
+        base.tokenizer.model_max_length,
+        base.text_encoder.config.hidden_size,
+    )
+
     def fill(array):
-        for start in range(0, shape[0], 64): array[start:start + 64] = encode_prompts(base, [*different, ""][start:start + 64]).half().cpu().numpy()
-    key = _key("prompts", different, base.tokenizer.get_vocab(), hash_weights(base.text_encoder.state_dict()))
-    return cached(folder, "prompts", key, shape, np.float16, fill), np.array([order[sentence] for sentence in prompts])
+        for start in range(0, shape[0], 64):
+            array[start : start + 64] = (
+                encode_prompts(base, [*different, ""][start : start + 64]).half().cpu().numpy()
+            )
+
+    key = _key(
+        "prompts",
+        different,
+        base.tokenizer.get_vocab(),
+        hash_weights(base.text_encoder.state_dict()),
+    )
+    return cached(folder, "prompts", key, shape, np.float16, fill), np.array(
+        [order[sentence] for sentence in prompts]
+    )

@@ -19,41 +19,61 @@ from .runs import InputError, atomic_write, read_json, write_json
 # %% ../nbs/lib/62_latents.ipynb #62-05
 BLOCK = 1000
 
-def random_latents(seed: int,
-                 start: int,  # number of the first draw, 0 or more
-                 count: int,
-                 dim: int,
-                ) -> np.ndarray: # (count, dim) float32
+
+def random_latents(
+    seed: int,
+    start: int,  # number of the first draw, 0 or more
+    count: int,
+    dim: int,
+) -> np.ndarray:  # (count, dim) float32
     "Draws `start` to `start + count` of a seed, from N(0, I)"
-    if min(seed, start, count) < 0: raise InputError(f"seed {seed}, start {start}, count {count}: none may be negative")
+    if min(seed, start, count) < 0:
+        raise InputError(f"seed {seed}, start {start}, count {count}: none may be negative")
     blocks = range(start // BLOCK, -(-(start + count) // BLOCK))
-    drawn = [np.random.default_rng([seed, block]).standard_normal((BLOCK, dim), np.float32) for block in blocks]
-    return np.concatenate([*drawn, np.empty((0, dim), np.float32)])[start % BLOCK:][:count]
+    drawn = [
+        np.random.default_rng([seed, block]).standard_normal((BLOCK, dim), np.float32)
+        for block in blocks
+    ]
+    return np.concatenate([*drawn, np.empty((0, dim), np.float32)])[start % BLOCK :][:count]
 
 # %% ../nbs/lib/62_latents.ipynb #62-08
-def _shard(folder, block, what): return Path(folder) / f"{block:05d}{what}"
+def _shard(folder, block, what):
+    return Path(folder) / f"{block:05d}{what}"
+
 
 @dataclass
 class LatentStore:
     "Draws that `sample_latents` wrote"
+
     folder: Path
-    meta: dict     # what store.json says
-    blocks: list   # numbers of the finished shards
+    meta: dict  # what store.json says
+    blocks: list  # numbers of the finished shards
 
     @cached_property
-    def table(self) -> pd.DataFrame: # see `LATENTS`; with `block`, whose shard a row is in
+    def table(self) -> pd.DataFrame:  # see `LATENTS`; with `block`, whose shard a row is in
         "Every painted face, in the order of draws"
-        parts = [read_table(_shard(self.folder, block, ".parquet"), LATENTS).assign(block=block) for block in self.blocks]
-        return pd.concat(parts, ignore_index=True) if parts else LATENTS.check(pd.DataFrame(columns=list(LATENTS.columns))).assign(block=0)
+        parts = [
+            read_table(_shard(self.folder, block, ".parquet"), LATENTS).assign(block=block)
+            for block in self.blocks
+        ]
+        return (
+            pd.concat(parts, ignore_index=True)
+            if parts
+            else LATENTS.check(pd.DataFrame(columns=list(LATENTS.columns))).assign(block=0)
+        )
 
     @property
-    def classes(self) -> list: return self.meta["classes"]
+    def classes(self) -> list:
+        return self.meta["classes"]
 
     @property
-    def proposed(self) -> int: return BLOCK * len(self.blocks) # draws, painted or not
+    def proposed(self) -> int:
+        return BLOCK * len(self.blocks)  # draws, painted or not
 
-    def kept(self, label: str | None = None, # only of this label
-            ) -> pd.DataFrame:
+    def kept(
+        self,
+        label: str | None = None,  # only of this label
+    ) -> pd.DataFrame:
         "Rows of `table` whose vector and picture are kept"
         rows = self.table[self.table.row >= 0]
         return rows if label is None else rows[rows.label == label]
@@ -63,87 +83,153 @@ class LatentStore:
         out = None
         for block, part in rows.assign(at=np.arange(len(rows))).groupby("block"):
             path = _shard(self.folder, block, what)
-            try: array = np.load(path, mmap_mode="r")
-            except (OSError, ValueError, EOFError) as error: raise InputError(f"{path} is not readable ({error}): delete {_shard(self.folder, block, '.parquet')} and sample again") from error
-            if part.row.max() >= len(array): raise InputError(f"{path} holds {len(array)} rows, its table names row {part.row.max()}: delete {_shard(self.folder, block, '.parquet')} and sample again")
-            if out is None: out = np.empty((len(rows), *array.shape[1:]), array.dtype)
+            try:
+                array = np.load(path, mmap_mode="r")
+            except (OSError, ValueError, EOFError) as error:
+                raise InputError(
+                    f"{path} is not readable ({error}): delete {_shard(self.folder, block, '.parquet')} and sample again"
+                ) from error
+            if part.row.max() >= len(array):
+                raise InputError(
+                    f"{path} holds {len(array)} rows, its table names row {part.row.max()}: delete {_shard(self.folder, block, '.parquet')} and sample again"
+                )
+            if out is None:
+                out = np.empty((len(rows), *array.shape[1:]), array.dtype)
             out[part["at"].to_numpy()] = array[part.row.to_numpy()]
         return np.empty((0, 0), np.float32) if out is None else out
 
-    def latents(self, rows: pd.DataFrame) -> np.ndarray: # rows of `kept`; (n, dim) float32
+    def latents(self, rows: pd.DataFrame) -> np.ndarray:  # rows of `kept`; (n, dim) float32
         "Vectors of some faces, in the space they were painted from"
         return self._gather(rows, "_latents.npy")
 
-    def images(self, rows: pd.DataFrame) -> np.ndarray: # rows of `kept`; (n, size, size, 3) uint8
+    def images(self, rows: pd.DataFrame) -> np.ndarray:  # rows of `kept`; (n, size, size, 3) uint8
         "Pictures of some faces"
         return self._gather(rows, "_images.npy")
 
-    def counts(self, first: int | None = None, # only among so many first draws
-              ) -> pd.Series:                  # faces of each class
+    def counts(
+        self,
+        first: int | None = None,  # only among so many first draws
+    ) -> pd.Series:  # faces of each class
         "How many faces were labelled as each class"
         table = self.table if first is None else self.table[self.table.draw < first]
         return table.label.value_counts().reindex(self.classes, fill_value=0)
 
+
 def open_latents(folder: str | Path) -> LatentStore:
     "Open a store; `InputError` if there is none"
     folder = Path(folder)
-    if not (folder / "store.json").is_file(): raise InputError(f"{folder} holds no draws (no store.json): run the stage that samples them")
+    if not (folder / "store.json").is_file():
+        raise InputError(
+            f"{folder} holds no draws (no store.json): run the stage that samples them"
+        )
     meta = read_json(folder / "store.json")
     blocks, present = [], {int(path.stem) for path in folder.glob("[0-9]*.parquet")}
-    while len(blocks) in present: blocks.append(len(blocks))
+    while len(blocks) in present:
+        blocks.append(len(blocks))
     return LatentStore(folder, meta, blocks)
 
 # %% ../nbs/lib/62_latents.ipynb #62-10
-def unguided(z: np.ndarray) -> tuple: # (N, D) -> vectors (N, D), which of them to paint (N,) bool
+def unguided(z: np.ndarray) -> tuple:  # (N, D) -> vectors (N, D), which of them to paint (N,) bool
     "The rule that changes nothing"
     return z, np.ones(len(z), bool)
 
-def sample_latents(out: str | Path,           # the store's folder; one that was interrupted goes on
-                   generator,                 # a `generators.FaceGenerator`
-                   classifier,                # has `classes` and `predict(images) -> (N, C)`
-                   draws: int,                # how many vectors to draw at most; rounded up to whole blocks
-                   per_group: int = 10_000,   # how many faces of each label to keep
-                   seed: int = 0,
-                   rule=unguided,             # vectors -> vectors and which to paint
-                   name: str = "unguided", target: str = "", alpha: float = 0.0, space: str = "z", # of the rule: recorded, and what is kept
-                   want: int | None = None,   # stop once so many of the target are kept
-                   identity: str = "",        # anything else that makes the draws what they are, such as the classifier's hash
-                   restart: bool = False,     # delete other draws that the folder holds, instead of refusing
-                   say=print) -> LatentStore:
+
+def sample_latents(
+    out: str | Path,  # the store's folder; one that was interrupted goes on
+    generator,  # a `generators.FaceGenerator`
+    classifier,  # has `classes` and `predict(images) -> (N, C)`
+    draws: int,  # how many vectors to draw at most; rounded up to whole blocks
+    per_group: int = 10_000,  # how many faces of each label to keep
+    seed: int = 0,
+    rule=unguided,  # vectors -> vectors and which to paint
+    name: str = "unguided",
+    target: str = "",
+    alpha: float = 0.0,
+    space: str = "z",  # of the rule: recorded, and what is kept
+    want: int | None = None,  # stop once so many of the target are kept
+    identity: str = "",  # anything else that makes the draws what they are, such as the classifier's hash
+    restart: bool = False,  # delete other draws that the folder holds, instead of refusing
+    say=print,
+) -> LatentStore:
     "Draw, paint, classify, store; `InputError` if the folder holds other draws"
     out, classes = Path(out), list(classifier.classes)
-    if draws < 1 or per_group < 1: raise InputError(f"draws {draws}, per_group {per_group}: each must be 1 or more")
-    if want is not None and not (target and 0 < want <= per_group): raise InputError(f"want {want} of target {target!r} with per_group {per_group}: name the target, and keep as many as you want")
-    if target and target not in classes: raise InputError(f"target {target!r} is none of the classifier's classes {classes}")
-    meta = {"classes": classes, "generator": generator.name, "generator_sha256": generator.sha256, "psi": generator.psi, "size": generator.size, "seed": seed, "rule": name, "target": target,
-            "alpha": alpha, "space": space, "per_group": per_group, "identity": identity}
+    if draws < 1 or per_group < 1:
+        raise InputError(f"draws {draws}, per_group {per_group}: each must be 1 or more")
+    if want is not None and not (target and 0 < want <= per_group):
+        raise InputError(
+            f"want {want} of target {target!r} with per_group {per_group}: name the target, and keep as many as you want"
+        )
+    if target and target not in classes:
+        raise InputError(f"target {target!r} is none of the classifier's classes {classes}")
+    meta = {
+        "classes": classes,
+        "generator": generator.name,
+        "generator_sha256": generator.sha256,
+        "psi": generator.psi,
+        "size": generator.size,
+        "seed": seed,
+        "rule": name,
+        "target": target,
+        "alpha": alpha,
+        "space": space,
+        "per_group": per_group,
+        "identity": identity,
+    }
     shards = [path for path in out.glob("[0-9]*") if path.name[:5].isdigit()]
-    there = read_json(out / "store.json") if (out / "store.json").is_file() else {} if shards else meta
+    there = (
+        read_json(out / "store.json") if (out / "store.json").is_file() else {} if shards else meta
+    )
     if there != meta:
         differs = sorted(key for key in {*there, *meta} if there.get(key) != meta.get(key))
-        if not restart: raise InputError(f"{out} holds draws that differ in {differs}: delete it, or choose another folder")
+        if not restart:
+            raise InputError(
+                f"{out} holds draws that differ in {differs}: delete it, or choose another folder"
+            )
         say(f"the draws in {out.name} differ in {differs}: starting again")
-        for path in shards: path.unlink() # before store.json changes: if this is interrupted, the rest is still known to be other draws
+        for path in shards:
+            path.unlink()  # before store.json changes: if this is interrupted, the rest is still known to be other draws
     write_json(out / "store.json", meta)
     store, total = open_latents(out), -(-draws // BLOCK)
     left = {label: per_group if label == (target or label) else 0 for label in classes}
-    for label, count in store.kept().label.value_counts().items(): left[label] -= count
+    for label, count in store.kept().label.value_counts().items():
+        left[label] -= count
     for block in range(len(store.blocks), total):
-        if want is not None and per_group - left[target] >= want: break
+        if want is not None and per_group - left[target] >= want:
+            break
         latents, chosen = rule(random_latents(seed, block * BLOCK, BLOCK, generator.z_dim))
         latents, numbers = latents[chosen], block * BLOCK + np.flatnonzero(chosen)
         images = generator.paint(latents, space)
-        probabilities = classifier.predict(images) if len(images) else np.empty((0, len(classes)), np.float32)
+        probabilities = (
+            classifier.predict(images) if len(images) else np.empty((0, len(classes)), np.float32)
+        )
         labels, rows = np.array(classes, object)[probabilities.argmax(1)], np.full(len(numbers), -1)
         for label in classes:
-            mine = np.flatnonzero(labels == label)[:left[label]]
+            mine = np.flatnonzero(labels == label)[: left[label]]
             left[label] -= len(mine)
             rows[mine] = 0
         kept = np.flatnonzero(rows == 0)
         rows[kept] = np.arange(len(kept))
         for what, array in (("_latents.npy", latents[kept]), ("_images.npy", images[kept])):
-            with atomic_write(_shard(out, block, what)) as tmp: np.save(tmp, array)
-        table = pd.DataFrame({"seed": seed, "draw": numbers, "rule": name, "target": target, "alpha": float(alpha), "label": labels, "row": rows})
-        write_table(table.assign(**{f"p_{label}": p for label, p in zip(classes, probabilities.astype(np.float64).T)}), _shard(out, block, ".parquet"), LATENTS)
-        if (block + 1) % 20 == 0 or block + 1 == total: say(f"{(block + 1) * BLOCK} of {total * BLOCK} draws")
+            with atomic_write(_shard(out, block, what)) as tmp:
+                np.save(tmp, array)
+        table = pd.DataFrame(
+            {
+                "seed": seed,
+                "draw": numbers,
+                "rule": name,
+                "target": target,
+                "alpha": float(alpha),
+                "label": labels,
+                "row": rows,
+            }
+        )
+        write_table(
+            table.assign(
+                **{f"p_{label}": p for label, p in zip(classes, probabilities.astype(np.float64).T)}
+            ),
+            _shard(out, block, ".parquet"),
+            LATENTS,
+        )
+        if (block + 1) % 20 == 0 or block + 1 == total:
+            say(f"{(block + 1) * BLOCK} of {total * BLOCK} draws")
     return open_latents(out)

@@ -13,7 +13,17 @@ import pandas as pd
 from scipy import stats
 
 from .comparisons import adjust, combined_p_value, paired_test, seed_p_value
-from .fairness import MIN_SIZE, basic_interval, bootstrap_groups, check_counts, common_classes, disparity_intervals, gap_table, group_scores, group_table
+from fairparse.fairness import (
+    MIN_SIZE,
+    basic_interval,
+    bootstrap_groups,
+    check_counts,
+    common_classes,
+    disparity_intervals,
+    gap_table,
+    group_scores,
+    group_table,
+)
 from .groups import Groups, attribute_groups
 from .metrics import counts_array, interval
 from .pictures import use_style
@@ -22,176 +32,432 @@ from .runs import InputError
 from .tables import verdict
 
 # %% ../nbs/lib/65_loop_tables.ipynb #65-04
-AGREEMENT = Schema("agreement", {"first": "str", "second": "str", "perturbation": "str", "severity": "float64", "id": "str", "class_id": "int8", "tp": "int64", "fp": "int64", "fn": "int64"})
+AGREEMENT = Schema(
+    "agreement",
+    {
+        "first": "str",
+        "second": "str",
+        "perturbation": "str",
+        "severity": "float64",
+        "id": "str",
+        "class_id": "int8",
+        "tp": "int64",
+        "fp": "int64",
+        "fn": "int64",
+    },
+)
 FACE_GROUPS = Schema("groups of faces", {"id": "str", "group": "str"})
 
-def group_values(groups: list, names: list) -> np.ndarray: # group of each of N faces, G names -> (N, G) int8: 1, 0
+
+def group_values(
+    groups: list, names: list
+) -> np.ndarray:  # group of each of N faces, G names -> (N, G) int8: 1, 0
     "Groups as attributes"
     return (np.array(groups, object)[:, None] == np.array(names, object)).astype(np.int8)
 
+
 def _rank(table: pd.DataFrame) -> pd.DataFrame:
     "Mark the lowest group of each pair and setting, and say what its gap means"
-    lowest = table.groupby(["first", "second", "perturbation", "severity"]).agreement.transform("min")
+    lowest = table.groupby(["first", "second", "perturbation", "severity"]).agreement.transform(
+        "min"
+    )
     table["worst"], table["p_adjusted"] = table.agreement == lowest, adjust(table.p)
     return table.assign(verdict=[verdict(*row) for row in zip(table.gap, table.p_adjusted)])
 
-def audit_table(records: pd.DataFrame,  # see `AGREEMENT`
-                groups: pd.DataFrame,   # see `FACE_GROUPS`, every face once
-                min_size: int = MIN_SIZE, resamples: int = 1000) -> pd.DataFrame:
+
+def audit_table(
+    records: pd.DataFrame,  # see `AGREEMENT`
+    groups: pd.DataFrame,  # see `FACE_GROUPS`, every face once
+    min_size: int = MIN_SIZE,
+    resamples: int = 1000,
+) -> pd.DataFrame:
     "A row a pair of maps, setting and group, in percent: agreement with interval, gap to all other faces with interval and p-value adjusted over the whole table, verdict"
-    if groups.id.duplicated().any(): raise InputError(f"faces {groups.id[groups.id.duplicated()].tolist()[:5]} have more than one group")
+    if groups.id.duplicated().any():
+        raise InputError(
+            f"faces {groups.id[groups.id.duplicated()].tolist()[:5]} have more than one group"
+        )
     group, parts = groups.set_index("id").group, []
     names = list(dict.fromkeys(groups.group))
-    for first, own in records.groupby("first", sort=False): # classes are chosen once for all maps that are compared with the same ones
+    for first, own in records.groupby(
+        "first", sort=False
+    ):  # classes are chosen once for all maps that are compared with the same ones
         counts, keys, faces = {}, {}, sorted(set(own.id))
         for key, rows in own.groupby(["second", "perturbation", "severity"], sort=False):
             ids, found = counts_array(rows)
-            if list(ids) != faces: raise InputError(f"{first} and {key}: not all faces were parsed; run the audit again")
+            if list(ids) != faces:
+                raise InputError(
+                    f"{first} and {key}: not all faces were parsed; run the audit again"
+                )
             name = f"{key[0]} {setting_name(*key[1:])}"
             counts[name], keys[name] = found[None], key
-        if lacking := [i for i in faces if i not in group.index]: raise InputError(f"faces {lacking[:5]} have no group: name the groups of the faces that were parsed")
+        if lacking := [i for i in faces if i not in group.index]:
+            raise InputError(
+                f"faces {lacking[:5]} have no group: name the groups of the faces that were parsed"
+            )
         values = group_values(group[faces], names)
-        gaps = gap_table(counts, values, names, min_size, resamples).rename(columns={"attribute": "group", "with": "faces", "miou_with": "agreement", "miou_without": "others"})
-        each = pd.concat([group_table(c, attribute_groups(values, names, min_size=0), min_size, resamples).assign(parser=name) for name, c in counts.items()])
-        table = gaps.drop(columns=["without", "unknown", "p_adjusted"]).merge(each[["parser", "group", "miou_low", "miou_high", "miou_present"]], on=["parser", "group"])
+        gaps = gap_table(counts, values, names, min_size, resamples).rename(
+            columns={
+                "attribute": "group",
+                "with": "faces",
+                "miou_with": "agreement",
+                "miou_without": "others",
+            }
+        )
+        each = pd.concat(
+            [
+                group_table(
+                    c, attribute_groups(values, names, min_size=0), min_size, resamples
+                ).assign(parser=name)
+                for name, c in counts.items()
+            ]
+        )
+        table = gaps.drop(columns=["without", "unknown", "p_adjusted"]).merge(
+            each[["parser", "group", "miou_low", "miou_high", "miou_present"]],
+            on=["parser", "group"],
+        )
         table[["second", "perturbation", "severity"]] = [keys[name] for name in table.parser]
         parts.append(table.assign(first=first))
-    table = _rank(pd.concat(parts, ignore_index=True).rename(columns={"miou_low": "agreement_low", "miou_high": "agreement_high", "miou_present": "agreement_present"}))
-    return table[["first", "second", "perturbation", "severity", "group", "faces", "agreement", "agreement_low", "agreement_high", "worst", "others", "gap", "gap_low", "gap_high", "p", "p_adjusted", "verdict",
-                  "agreement_present", "classes", "note"]]
+    table = _rank(
+        pd.concat(parts, ignore_index=True).rename(
+            columns={
+                "miou_low": "agreement_low",
+                "miou_high": "agreement_high",
+                "miou_present": "agreement_present",
+            }
+        )
+    )
+    return table[
+        [
+            "first",
+            "second",
+            "perturbation",
+            "severity",
+            "group",
+            "faces",
+            "agreement",
+            "agreement_low",
+            "agreement_high",
+            "worst",
+            "others",
+            "gap",
+            "gap_low",
+            "gap_high",
+            "p",
+            "p_adjusted",
+            "verdict",
+            "agreement_present",
+            "classes",
+            "note",
+        ]
+    ]
 
 # %% ../nbs/lib/65_loop_tables.ipynb #65-09
 ARMS = ("base", "more_balanced", "more_skewed", "self_balanced", "self_skewed")
 CONTROLS = {"more_balanced": "more_skewed", "self_balanced": "self_skewed"}
 
-def compared_arms(arms: list) -> list: # pairs (arm, what it is compared with), controls first; `InputError` for an unknown arm
+
+def compared_arms(
+    arms: list,
+) -> list:  # pairs (arm, what it is compared with), controls first; `InputError` for an unknown arm
     "Each arm with its control, then each with `base`"
     unknown = [arm for arm in arms if arm not in ARMS]
-    if unknown or len(set(arms)) < len(arms): raise InputError(f"arms {list(arms)}: each must be one of {ARMS}, and come once")
-    return [(arm, CONTROLS[arm]) for arm in arms if CONTROLS.get(arm) in arms] + [(arm, "base") for arm in arms if "base" in arms and arm != "base"]
+    if unknown or len(set(arms)) < len(arms):
+        raise InputError(f"arms {list(arms)}: each must be one of {ARMS}, and come once")
+    return [(arm, CONTROLS[arm]) for arm in arms if CONTROLS.get(arm) in arms] + [
+        (arm, "base") for arm in arms if "base" in arms and arm != "base"
+    ]
 
 # %% ../nbs/lib/65_loop_tables.ipynb #65-11
 EVERYONE = "all faces"
-UNEQUAL = ("shortfall", "gap", "variance") # the smaller the better
+UNEQUAL = ("shortfall", "gap", "variance")  # the smaller the better
 
-def loop_groups(values: np.ndarray, # (N, G) int8: 1, 0, -1 unknown
-                names: list, rare: str) -> Groups:
+
+def loop_groups(
+    values: np.ndarray,  # (N, G) int8: 1, 0, -1 unknown
+    names: list,
+    rare: str,
+) -> Groups:
     "The groups, then all faces, then all that are known not to be of the rare group"
-    if rare not in names: raise InputError(f"the rare group {rare!r} is none of {names}")
+    if rare not in names:
+        raise InputError(f"the rare group {rare!r} is none of {names}")
     own = values[:, names.index(rare)]
-    return Groups([*names, EVERYONE, f"all but {rare}"], np.concatenate([values.T == 1, np.ones((1, len(values)), bool), (own == 0)[None]]))
+    return Groups(
+        [*names, EVERYONE, f"all but {rare}"],
+        np.concatenate([values.T == 1, np.ones((1, len(values)), bool), (own == 0)[None]]),
+    )
 
-def quantities(scores: np.ndarray, # (..., G + 2) mIoU of `loop_groups`, 0..1
-               names: list, rare: str) -> dict: # name -> (...) in percent
+
+def quantities(
+    scores: np.ndarray,  # (..., G + 2) mIoU of `loop_groups`, 0..1
+    names: list,
+    rare: str,
+) -> dict:  # name -> (...) in percent
     "What is compared between arms"
-    each = scores[..., :len(names)]
+    each = scores[..., : len(names)]
     worst, best = np.nanmin(each, -1), np.nanmax(each, -1)
-    return {EVERYONE: 100 * scores[..., -2], **{name: 100 * each[..., g] for g, name in enumerate(names)}, "shortfall": 100 * (scores[..., -1] - each[..., names.index(rare)]),
-            "gap": 100 * (best - worst), "worst group": 100 * worst, "variance": 1e4 * np.nanvar(each, -1)}
+    return {
+        EVERYONE: 100 * scores[..., -2],
+        **{name: 100 * each[..., g] for g, name in enumerate(names)},
+        "shortfall": 100 * (scores[..., -1] - each[..., names.index(rare)]),
+        "gap": 100 * (best - worst),
+        "worst group": 100 * worst,
+        "variance": 1e4 * np.nanvar(each, -1),
+    }
 
 # %% ../nbs/lib/65_loop_tables.ipynb #65-14
 def _check(counts, values, names, rare, min_size):
     "Groups, the common classes; `InputError` for groups too small to be compared"
     groups = loop_groups(values, names, rare)
     check_counts(counts, groups)
-    if small := {n: int(s) for n, s in zip(names, groups.sizes) if s < max(min_size, 2)}: raise InputError(f"groups {small} have fewer than {max(min_size, 2)} test faces: bring more, lower min_size, or leave the group out")
+    if small := {n: int(s) for n, s in zip(names, groups.sizes) if s < max(min_size, 2)}:
+        raise InputError(
+            f"groups {small} have fewer than {max(min_size, 2)} test faces: bring more, lower min_size, or leave the group out"
+        )
     return groups, common_classes(next(iter(counts.values())), groups, min_size)
 
-def level_table(counts: dict,       # arm -> (S, N, C, 3), all over the same faces
-                values: np.ndarray, # (N, G) int8, see `loop_groups`
-                names: list, rare: str, min_size: int = MIN_SIZE, resamples: int = 1000) -> pd.DataFrame: # a row an arm and quantity
+
+def level_table(
+    counts: dict,  # arm -> (S, N, C, 3), all over the same faces
+    values: np.ndarray,  # (N, G) int8, see `loop_groups`
+    names: list,
+    rare: str,
+    min_size: int = MIN_SIZE,
+    resamples: int = 1000,
+) -> pd.DataFrame:  # a row an arm and quantity
     "Every quantity of every arm in percent, with its interval over images and seeds"
     (groups, classes), rows, g = _check(counts, values, names, rare, min_size), [], len(names)
     for arm, c in counts.items():
-        scores, samples = group_scores(c, groups, classes).mean(0), bootstrap_groups(c, groups, classes, resamples)
+        scores, samples = (
+            group_scores(c, groups, classes).mean(0),
+            bootstrap_groups(c, groups, classes, resamples),
+        )
         special = disparity_intervals(scores[:g], samples[:, :g])
         special["worst group"] = special["worst"]
         resampled = quantities(samples, names, rare)
         for name, value in quantities(scores, names, rare).items():
             low, high = special[name] if name in special else interval(resampled[name])
-            rows.append({"arm": arm, "quantity": name, "value": float(value), "low": low, "high": high, "seeds": len(c), "images": c.shape[1], "classes": int(classes.sum())})
+            rows.append(
+                {
+                    "arm": arm,
+                    "quantity": name,
+                    "value": float(value),
+                    "low": low,
+                    "high": high,
+                    "seeds": len(c),
+                    "images": c.shape[1],
+                    "classes": int(classes.sum()),
+                }
+            )
     return pd.DataFrame(rows)
 
 # %% ../nbs/lib/65_loop_tables.ipynb #65-16
-def _test(differences, samples): # (S,) one a seed; (R,) their mean in resamples of images, NaN where one misses a group
+def _test(
+    differences, samples
+):  # (S,) one a seed; (R,) their mean in resamples of images, NaN where one misses a group
     "p-values of a quantity that is no mIoU; NaN where a test cannot be made"
     there = samples[~np.isnan(samples)]
     error = there.std() if len(there) > 1 else np.nan
-    over_images = float(2 * stats.norm.sf(abs(differences.mean()) / error)) if not error <= 1e-12 else float(abs(differences.mean()) < 1e-12)
+    over_images = (
+        float(2 * stats.norm.sf(abs(differences.mean()) / error))
+        if not error <= 1e-12
+        else float(abs(differences.mean()) < 1e-12)
+    )
     found = [over_images, seed_p_value(differences), combined_p_value(differences, error)]
-    return {"p_images": over_images, "p_seeds": found[1], "p": max((p for p in found if not np.isnan(p)), default=np.nan)}
+    return {
+        "p_images": over_images,
+        "p_seeds": found[1],
+        "p": max((p for p in found if not np.isnan(p)), default=np.nan),
+    }
+
 
 def said(quantity: str, difference: float, p_adjusted: float) -> str:
-    "A change in words: \"better\" or \"worse\" for scores, \"smaller\" or \"larger\" for inequality"
+    'A change in words: "better" or "worse" for scores, "smaller" or "larger" for inequality'
     words = verdict(difference, p_adjusted)
-    return words if quantity not in UNEQUAL else {"better": "larger", "worse": "smaller"}.get(words, words)
+    return (
+        words
+        if quantity not in UNEQUAL
+        else {"better": "larger", "worse": "smaller"}.get(words, words)
+    )
 
-def change_table(counts: dict, values: np.ndarray, names: list, rare: str, # as for `level_table`
-                 pairs: list,        # (arm, what it is compared with), see `compared_arms`
-                 min_size: int = MIN_SIZE, resamples: int = 1000) -> pd.DataFrame: # a row a pair and quantity
+
+def change_table(
+    counts: dict,
+    values: np.ndarray,
+    names: list,
+    rare: str,  # as for `level_table`
+    pairs: list,  # (arm, what it is compared with), see `compared_arms`
+    min_size: int = MIN_SIZE,
+    resamples: int = 1000,
+) -> pd.DataFrame:  # a row a pair and quantity
     "Paired differences of every quantity in percent, with intervals, adjusted p-values and a verdict"
     (groups, classes), rows = _check(counts, values, names, rare, min_size), []
     kinds = lambda scores: quantities(scores, names, rare)
     used = dict.fromkeys(arm for pair in pairs for arm in pair)
-    if lacking := [arm for arm in used if arm not in counts]: raise InputError(f"there are no counts of {lacking}: there are {list(counts)}")
-    scores, drawn = {arm: group_scores(counts[arm], groups, classes) for arm in used}, {arm: bootstrap_groups(counts[arm], groups, classes, resamples) for arm in used}
-    fixed = {arm: np.stack([bootstrap_groups(one[None], groups, classes, resamples) for one in counts[arm]]) for arm in used} # (S, R, G + 2): chance of the images alone
+    if lacking := [arm for arm in used if arm not in counts]:
+        raise InputError(f"there are no counts of {lacking}: there are {list(counts)}")
+    scores, drawn = (
+        {arm: group_scores(counts[arm], groups, classes) for arm in used},
+        {arm: bootstrap_groups(counts[arm], groups, classes, resamples) for arm in used},
+    )
+    fixed = {
+        arm: np.stack(
+            [bootstrap_groups(one[None], groups, classes, resamples) for one in counts[arm]]
+        )
+        for arm in used
+    }  # (S, R, G + 2): chance of the images alone
     members = dict(zip([*names, EVERYONE], groups.membership))
     for arm, other in pairs:
-        now, then, seeds_now, seeds_then = (kinds(s) for s in (scores[arm].mean(0), scores[other].mean(0), scores[arm], scores[other]))
-        samples_now, samples_then, images_now, images_then = (kinds(s) for s in (drawn[arm], drawn[other], fixed[arm], fixed[other]))
+        now, then, seeds_now, seeds_then = (
+            kinds(s)
+            for s in (scores[arm].mean(0), scores[other].mean(0), scores[arm], scores[other])
+        )
+        samples_now, samples_then, images_now, images_then = (
+            kinds(s) for s in (drawn[arm], drawn[other], fixed[arm], fixed[other])
+        )
         for name in now:
             difference = float(now[name] - then[name])
             low, high = basic_interval(difference, samples_now[name] - samples_then[name])
-            test = paired_test(counts[other][:, members[name]], counts[arm][:, members[name]], classes, resamples) if name in members else _test(seeds_now[name] - seeds_then[name], (images_now[name] - images_then[name]).mean(0))
-            rows.append({"arm": arm, "compared_with": other, "quantity": name, "value": float(now[name]), "other_value": float(then[name]), "difference": difference, "low": low, "high": high, **test, "seeds": len(scores[arm])})
-    table = pd.DataFrame(rows, columns=["arm", "compared_with", "quantity", "value", "other_value", "difference", "low", "high", "p_images", "p_seeds", "p", "seeds"])
+            test = (
+                paired_test(
+                    counts[other][:, members[name]],
+                    counts[arm][:, members[name]],
+                    classes,
+                    resamples,
+                )
+                if name in members
+                else _test(
+                    seeds_now[name] - seeds_then[name],
+                    (images_now[name] - images_then[name]).mean(0),
+                )
+            )
+            rows.append(
+                {
+                    "arm": arm,
+                    "compared_with": other,
+                    "quantity": name,
+                    "value": float(now[name]),
+                    "other_value": float(then[name]),
+                    "difference": difference,
+                    "low": low,
+                    "high": high,
+                    **test,
+                    "seeds": len(scores[arm]),
+                }
+            )
+    table = pd.DataFrame(
+        rows,
+        columns=[
+            "arm",
+            "compared_with",
+            "quantity",
+            "value",
+            "other_value",
+            "difference",
+            "low",
+            "high",
+            "p_images",
+            "p_seeds",
+            "p",
+            "seeds",
+        ],
+    )
     table.insert(table.columns.get_loc("p") + 1, "p_adjusted", adjust(table.p))
-    return table.assign(verdict=[said(*row) for row in zip(table.quantity, table.difference, table.p_adjusted)])
+    return table.assign(
+        verdict=[said(*row) for row in zip(table.quantity, table.difference, table.p_adjusted)]
+    )
 
 # %% ../nbs/lib/65_loop_tables.ipynb #65-21
-def loop_table(levels: pd.DataFrame, # from `level_table`
-               changes: pd.DataFrame, # from `change_table`
-              ) -> pd.DataFrame:
+def loop_table(
+    levels: pd.DataFrame,  # from `level_table`
+    changes: pd.DataFrame,  # from `change_table`
+) -> pd.DataFrame:
     "Levels (rows without `compared_with`) and differences of all arms"
-    own = levels.rename(columns={"low": "value_low", "high": "value_high"}).assign(compared_with="", verdict="")
-    both = changes.merge(own[["arm", "quantity", "value_low", "value_high", "images", "classes"]], on=["arm", "quantity"]).rename(columns={"low": "difference_low", "high": "difference_high"})
-    first = ["arm", "compared_with", "quantity", "value", "value_low", "value_high", "other_value", "difference", "difference_low", "difference_high"]
+    own = levels.rename(columns={"low": "value_low", "high": "value_high"}).assign(
+        compared_with="", verdict=""
+    )
+    both = changes.merge(
+        own[["arm", "quantity", "value_low", "value_high", "images", "classes"]],
+        on=["arm", "quantity"],
+    ).rename(columns={"low": "difference_low", "high": "difference_high"})
+    first = [
+        "arm",
+        "compared_with",
+        "quantity",
+        "value",
+        "value_low",
+        "value_high",
+        "other_value",
+        "difference",
+        "difference_low",
+        "difference_high",
+    ]
     table = pd.concat([own, both], ignore_index=True)
-    return table[[*first, "p_images", "p_seeds", "p", "p_adjusted", "verdict", "seeds", "images", "classes"]]
+    return table[
+        [*first, "p_images", "p_seeds", "p", "p_adjusted", "verdict", "seeds", "images", "classes"]
+    ]
 
 # %% ../nbs/lib/65_loop_tables.ipynb #65-24
-def tell_change(changes: pd.DataFrame, # from `change_table`
-                arm: str, other: str, rare: str) -> str:
+def tell_change(
+    changes: pd.DataFrame,  # from `change_table`
+    arm: str,
+    other: str,
+    rare: str,
+) -> str:
     "What happened to the gap, and why: a sentence"
     rows = changes[(changes.arm == arm) & (changes.compared_with == other)].set_index("quantity")
-    if rare not in rows.index: raise InputError(f"the table does not compare {arm} with {other} for {rare!r}")
+    if rare not in rows.index:
+        raise InputError(f"the table does not compare {arm} with {other} for {rare!r}")
     less, own, worst = rows.loc["shortfall"], rows.loc[rare], rows.loc["worst group"]
-    text = lambda row: f"{row.difference:+.2f} points ({row.low:+.2f} to {row.high:+.2f}, adjusted p {row.p_adjusted:.3f}: {row.verdict})"
-    if less.verdict == "no difference shown": why = "Whether the gap moved is not shown."
-    elif less.difference > 0: why = "The gap grew."
-    elif own.verdict == "better": why = "The gap shrank and the rare group gained."
-    elif own.difference > 0: why = "The gap shrank; that the rare group itself gained is not shown."
-    else: why = "The gap shrank, but the rare group did not gain: this is levelling down."
+    text = lambda row: (
+        f"{row.difference:+.2f} points ({row.low:+.2f} to {row.high:+.2f}, adjusted p {row.p_adjusted:.3f}: {row.verdict})"
+    )
+    if less.verdict == "no difference shown":
+        why = "Whether the gap moved is not shown."
+    elif less.difference > 0:
+        why = "The gap grew."
+    elif own.verdict == "better":
+        why = "The gap shrank and the rare group gained."
+    elif own.difference > 0:
+        why = "The gap shrank; that the rare group itself gained is not shown."
+    else:
+        why = "The gap shrank, but the rare group did not gain: this is levelling down."
     return f"{arm} against {other}: shortfall of {rare} {text(less)}; {rare} itself {text(own)}; worst group {text(worst)}. {why}"
 
 # %% ../nbs/lib/65_loop_tables.ipynb #65-27
-ARM_STYLES = {"base": ("#000000", "o"), "more_balanced": ("#0072B2", "s"), "more_skewed": ("#56B4E9", "v"), "self_balanced": ("#D55E00", "D"), "self_skewed": ("#E69F00", "^")}
+ARM_STYLES = {
+    "base": ("#000000", "o"),
+    "more_balanced": ("#0072B2", "s"),
+    "more_skewed": ("#56B4E9", "v"),
+    "self_balanced": ("#D55E00", "D"),
+    "self_skewed": ("#E69F00", "^"),
+}
 
-def draw_arms(levels: pd.DataFrame,  # from `level_table`
-              names: list,           # groups to show, in order
-              sizes: dict = {},      # group -> share of it among base's training faces; shown under its name
-             ):
+
+def draw_arms(
+    levels: pd.DataFrame,  # from `level_table`
+    names: list,  # groups to show, in order
+    sizes: dict = {},  # group -> share of it among base's training faces; shown under its name
+):
     "mIoU of each group and arm with intervals; returns the matplotlib figure"
     import matplotlib.pyplot as plt
+
     use_style()
     fig, ax = plt.subplots(figsize=(2 + 1.1 * len(names), 3.2), layout="constrained")
     arms = list(dict.fromkeys(levels.arm))
     for i, arm in enumerate(arms):
         rows = levels[levels.arm == arm].set_index("quantity").loc[names]
         colour, marker = ARM_STYLES[arm]
-        ax.errorbar(np.arange(len(names)) + (i - (len(arms) - 1) / 2) * 0.14, rows.value, yerr=[(rows.value - rows.low).clip(0), (rows.high - rows.value).clip(0)], fmt=marker, color=colour,
-                    mfc="white" if arm.endswith("skewed") else colour, ms=5, capsize=2, label=arm)
+        ax.errorbar(
+            np.arange(len(names)) + (i - (len(arms) - 1) / 2) * 0.14,
+            rows.value,
+            yerr=[(rows.value - rows.low).clip(0), (rows.high - rows.value).clip(0)],
+            fmt=marker,
+            color=colour,
+            mfc="white" if arm.endswith("skewed") else colour,
+            ms=5,
+            capsize=2,
+            label=arm,
+        )
     ax.set(xticks=np.arange(len(names)), ylabel="mIoU (%), 95 % intervals")
     ax.set_xticklabels([f"{n}\n{100 * sizes[n]:.1f} % of base" if n in sizes else n for n in names])
     fig.legend(loc="outside lower center", ncols=5, fontsize=8)

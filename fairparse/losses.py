@@ -22,16 +22,19 @@ from .runs import InputError, check_types
 @dataclass
 class SoftCounts:
     "Soft intersection, predicted and true size; leading axes are images or groups, the last is classes"
+
     overlap: Tensor  # (..., C) float32
-    pred: Tensor     # (..., C)
-    true: Tensor     # (..., C)
+    pred: Tensor  # (..., C)
+    true: Tensor  # (..., C)
 
     def map(self, function) -> "SoftCounts":
         "Apply `function` to the three tensors"
         return SoftCounts(function(self.overlap), function(self.pred), function(self.true))
 
+
 class _SoftmaxSums(torch.autograd.Function):
     "Intersection and predicted size (B, C) from logits (B, N, C) and labels (B, N) of N pixels"
+
     @staticmethod
     def forward(ctx, logits, labels):
         probs = logits.softmax(-1)
@@ -49,43 +52,62 @@ class _SoftmaxSums(torch.autograd.Function):
         grad = (v[:, None] - m[..., None]).mul_(probs)
         return grad.scatter_add_(2, labels[..., None], own_u[..., None]), None
 
-def _at_least_float32(x): return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
-def soft_counts(logits: Tensor,  # (B, C, H, W), unnormalised
-                target: Tensor,  # (B, H, W) int64, labels 0..C-1
-               ) -> SoftCounts:  # (B, C) each
+def _at_least_float32(x):
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def soft_counts(
+    logits: Tensor,  # (B, C, H, W), unnormalised
+    target: Tensor,  # (B, H, W) int64, labels 0..C-1
+) -> SoftCounts:  # (B, C) each
     "Soft counts of every image and class; logits in half precision are counted in float32"
     labels = target.flatten(1)
     overlap, pred = _SoftmaxSums.apply(_at_least_float32(logits).flatten(2).transpose(1, 2), labels)
-    return SoftCounts(overlap, pred, torch.zeros_like(pred).scatter_add(1, labels, torch.ones_like(labels, dtype=pred.dtype)))
+    return SoftCounts(
+        overlap,
+        pred,
+        torch.zeros_like(pred).scatter_add(1, labels, torch.ones_like(labels, dtype=pred.dtype)),
+    )
 
 # %% ../nbs/lib/21_losses.ipynb #21-07
 def _over_processes(x):
     "Sum over processes, differentiable; `x` itself where there is one process"
-    return all_reduce(x) if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1 else x
+    return (
+        all_reduce(x)
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        else x
+    )
 
-def pool(counts: SoftCounts) -> SoftCounts: # (C,) each
+
+def pool(counts: SoftCounts) -> SoftCounts:  # (C,) each
     "Sum over the images of the batch, on all processes"
-    stacked = _over_processes(torch.stack([counts.overlap.sum(0), counts.pred.sum(0), counts.true.sum(0)]))
+    stacked = _over_processes(
+        torch.stack([counts.overlap.sum(0), counts.pred.sum(0), counts.true.sum(0)])
+    )
     return SoftCounts(*stacked)
 
 # %% ../nbs/lib/21_losses.ipynb #21-09
-def mean_over(values: Tensor,   # (..., C)
-              present: Tensor,  # (..., C) bool
-             ) -> Tensor:       # (...); 0 where nothing is present
+def mean_over(
+    values: Tensor,  # (..., C)
+    present: Tensor,  # (..., C) bool
+) -> Tensor:  # (...); 0 where nothing is present
     "Mean over the last axis where `present`"
     return (values * present).sum(-1) / present.sum(-1).clamp(min=1)
 
-def soft_iou(counts: SoftCounts, eps: float = 1e-6) -> Tensor: # (..., C)
+
+def soft_iou(counts: SoftCounts, eps: float = 1e-6) -> Tensor:  # (..., C)
     "Soft intersection over union of each class"
     return counts.overlap / (counts.pred + counts.true - counts.overlap + eps)
 
-def soft_miou(counts: SoftCounts) -> Tensor: # scalar
+
+def soft_miou(counts: SoftCounts) -> Tensor:  # scalar
     "Batch-pooled soft IoU, mean over the classes that the batch contains"
     total = pool(counts)
     return mean_over(soft_iou(total), total.true > 0)
 
-def dice_loss(counts: SoftCounts, eps: float = 1e-6) -> Tensor: # scalar in 0..1
+
+def dice_loss(counts: SoftCounts, eps: float = 1e-6) -> Tensor:  # scalar in 0..1
     "1 - batch-pooled soft Dice, mean over the classes that the batch contains (Milletari et al. 2016; Sudre et al. 2017)"
     total = pool(counts)
     return 1 - mean_over(2 * total.overlap / (total.pred + total.true + eps), total.true > 0)
@@ -94,57 +116,82 @@ def dice_loss(counts: SoftCounts, eps: float = 1e-6) -> Tensor: # scalar in 0..1
 @dataclass
 class GroupScores:
     "Soft mIoU of each group in a batch"
-    miou: Tensor    # (G,)
-    size: Tensor    # (G,) faces of the group in the batch, on all processes
-    counted: Tensor # (G,) bool: at least `min_size` faces
-    overall: Tensor # scalar, the whole batch over the same classes
 
-def pool_groups(counts: SoftCounts,  # (B, C) each
-                member: Tensor,      # (B, G) 1 where the face is of the group, else 0
-               ) -> tuple:           # SoftCounts (G+1, C) each, sizes (G+1,)
+    miou: Tensor  # (G,)
+    size: Tensor  # (G,) faces of the group in the batch, on all processes
+    counted: Tensor  # (G,) bool: at least `min_size` faces
+    overall: Tensor  # scalar, the whole batch over the same classes
+
+
+def pool_groups(
+    counts: SoftCounts,  # (B, C) each
+    member: Tensor,  # (B, G) 1 where the face is of the group, else 0
+) -> tuple:  # SoftCounts (G+1, C) each, sizes (G+1,)
     "Soft counts of each group and, last, of everyone, on all processes"
     member = torch.cat([member, member.new_ones(len(member), 1)], 1).to(counts.overlap.dtype)
-    stacked = torch.stack([member.T @ counts.overlap, member.T @ counts.pred, member.T @ counts.true])
+    stacked = torch.stack(
+        [member.T @ counts.overlap, member.T @ counts.pred, member.T @ counts.true]
+    )
     return SoftCounts(*_over_processes(stacked)), _over_processes(member.sum(0))
 
-def score_groups(grouped: SoftCounts, # (G+1, C) each, as `pool_groups` gives them
-                 size: Tensor,        # (G+1,)
-                 min_size: int = 2, classes: str = "common") -> GroupScores:
+
+def score_groups(
+    grouped: SoftCounts,  # (G+1, C) each, as `pool_groups` gives them
+    size: Tensor,  # (G+1,)
+    min_size: int = 2,
+    classes: str = "common",
+) -> GroupScores:
     "Group mIoUs over the common classes, or over each group's present ones"
     counted, present = size >= min_size, grouped.true > 0
-    if classes == "common": present = (present | ~counted[:, None]).all(0) & present
-    elif classes != "present": raise InputError(f"classes must be \"common\" or \"present\", not {classes!r}")
+    if classes == "common":
+        present = (present | ~counted[:, None]).all(0) & present
+    elif classes != "present":
+        raise InputError(f'classes must be "common" or "present", not {classes!r}')
     miou = mean_over(soft_iou(grouped), present)
     return GroupScores(miou[:-1], size[:-1], (counted & present.any(-1))[:-1], miou[-1])
 
 # %% ../nbs/lib/21_losses.ipynb #21-15
 def _weights(groups, weighting):
     "Weights of the counted groups, adding up to 1"
-    if weighting not in ("size", "equal"): raise InputError(f"weighting must be \"size\" or \"equal\", not {weighting!r}")
+    if weighting not in ("size", "equal"):
+        raise InputError(f'weighting must be "size" or "equal", not {weighting!r}')
     raw = groups.counted * (groups.size if weighting == "size" else torch.ones_like(groups.size))
     return raw / raw.sum().clamp(min=1)
+
 
 def group_variance(groups: GroupScores, weighting: str = "size") -> Tensor:
     "Weighted variance of the group mIoUs; 0 with fewer than two counted groups"
     w = _weights(groups, weighting)
     return (w * (groups.miou - (w * groups.miou).sum()) ** 2).sum()
 
-def group_shortfall(groups: GroupScores, weighting: str = "size", reference: str = "overall") -> Tensor:
-    "Weighted mean of how far each group stays behind the detached reference: \"overall\" or \"best\""
-    if reference not in ("overall", "best"): raise InputError(f"reference must be \"overall\" or \"best\", not {reference!r}")
-    target = groups.overall if reference == "overall" else groups.miou.masked_fill(~groups.counted, 0).max()
+
+def group_shortfall(
+    groups: GroupScores, weighting: str = "size", reference: str = "overall"
+) -> Tensor:
+    'Weighted mean of how far each group stays behind the detached reference: "overall" or "best"'
+    if reference not in ("overall", "best"):
+        raise InputError(f'reference must be "overall" or "best", not {reference!r}')
+    target = (
+        groups.overall
+        if reference == "overall"
+        else groups.miou.masked_fill(~groups.counted, 0).max()
+    )
     behind = (target.detach() - groups.miou).clamp(min=0)
     return (_weights(groups, weighting) * behind).sum()
+
 
 FAIRNESS = {"variance": group_variance, "shortfall": group_shortfall}
 
 # %% ../nbs/lib/21_losses.ipynb #21-18
 class GroupHistory(nn.Module):
     "Exponential average of group counts over batches; `decay` 0 means: this batch alone"
+
     def __init__(self, num_groups: int, num_classes: int, decay: float = 0.9):
         super().__init__()
         self.decay = decay
-        self.register_buffer("past", torch.zeros(3, num_groups + 1, num_classes))  # the last row is everyone
+        self.register_buffer(
+            "past", torch.zeros(3, num_groups + 1, num_classes)
+        )  # the last row is everyone
         self.register_buffer("past_size", torch.zeros(num_groups + 1))
 
     def forward(self, grouped: SoftCounts, size: Tensor) -> tuple:
@@ -156,62 +203,101 @@ class GroupHistory(nn.Module):
         return SoftCounts(*(self.past + now - now.detach())), self.past_size.clone()
 
 # %% ../nbs/lib/21_losses.ipynb #21-21
-PERTURB, WEIGHTING, GROUP_CLASSES = ("logits", "inputs", "drop"), ("size", "equal"), ("common", "present")
+PERTURB, WEIGHTING, GROUP_CLASSES = (
+    ("logits", "inputs", "drop"),
+    ("size", "equal"),
+    ("common", "present"),
+)
+
 
 @dataclass
 class LossParts:
     "The total and its three parts; a part whose weight is 0 is not computed and is NaN"
+
     total: Tensor
     accuracy: Tensor
     robustness: Tensor
     fairness: Tensor
+
     @property
     def values(self) -> dict:
         "The four as numbers; a GPU is waited for once"
         names = [part.name for part in fields(self)]
-        return dict(zip(names, torch.stack([getattr(self, name).detach() for name in names]).tolist()))
+        return dict(
+            zip(names, torch.stack([getattr(self, name).detach() for name in names]).tolist())
+        )
+
 
 @dataclass
 class LossConfig:
     "What the three objectives are; the weights come from a homotopy"
-    perturb: str = "logits"          # see `PERTURB`
-    noise_std: float = 1.0           # sigma of the logit noise
-    fairness: str = "variance"       # see `FAIRNESS`
-    fairness_scale: float = 1.0      # multiplies L_fair: the variance is of order 1e-3, a Dice loss of order 1e-1
-    weighting: str = "size"          # groups weigh by "size" or "equal"
-    min_size: int = 2                # smallest group that counts
-    group_classes: str = "common"    # "common" or "present"
-    history: float = 0.0             # decay of the running group counts; 0: each batch alone
-    cross_entropy: float = 0.0       # weight of a pixel-wise cross-entropy added to Dice (not in the paper)
-    class_weights: list = field(default_factory=list) # (C,) weights of that cross-entropy; empty: equal
+
+    perturb: str = "logits"  # see `PERTURB`
+    noise_std: float = 1.0  # sigma of the logit noise
+    fairness: str = "variance"  # see `FAIRNESS`
+    fairness_scale: float = (
+        1.0  # multiplies L_fair: the variance is of order 1e-3, a Dice loss of order 1e-1
+    )
+    weighting: str = "size"  # groups weigh by "size" or "equal"
+    min_size: int = 2  # smallest group that counts
+    group_classes: str = "common"  # "common" or "present"
+    history: float = 0.0  # decay of the running group counts; 0: each batch alone
+    cross_entropy: float = (
+        0.0  # weight of a pixel-wise cross-entropy added to Dice (not in the paper)
+    )
+    class_weights: list = field(
+        default_factory=list
+    )  # (C,) weights of that cross-entropy; empty: equal
 
     def __post_init__(self):
         check_types(self)
-        if self.perturb not in PERTURB: raise InputError(f"perturb must be one of {PERTURB}, not {self.perturb!r}")
-        if self.fairness not in FAIRNESS: raise InputError(f"fairness must be one of {tuple(FAIRNESS)}, not {self.fairness!r}")
-        if self.weighting not in WEIGHTING: raise InputError(f"weighting must be one of {WEIGHTING}, not {self.weighting!r}")
-        if self.group_classes not in GROUP_CLASSES: raise InputError(f"group_classes must be one of {GROUP_CLASSES}, not {self.group_classes!r}")
-        if self.min_size < 1 or self.noise_std < 0 or self.cross_entropy < 0 or not 0 <= self.history < 1:
-            raise InputError(f"min_size must be at least 1, noise_std and cross_entropy at least 0, history in 0..1 (below 1), not {self.min_size}, {self.noise_std}, {self.cross_entropy}, {self.history}")
+        if self.perturb not in PERTURB:
+            raise InputError(f"perturb must be one of {PERTURB}, not {self.perturb!r}")
+        if self.fairness not in FAIRNESS:
+            raise InputError(f"fairness must be one of {tuple(FAIRNESS)}, not {self.fairness!r}")
+        if self.weighting not in WEIGHTING:
+            raise InputError(f"weighting must be one of {WEIGHTING}, not {self.weighting!r}")
+        if self.group_classes not in GROUP_CLASSES:
+            raise InputError(
+                f"group_classes must be one of {GROUP_CLASSES}, not {self.group_classes!r}"
+            )
+        if (
+            self.min_size < 1
+            or self.noise_std < 0
+            or self.cross_entropy < 0
+            or not 0 <= self.history < 1
+        ):
+            raise InputError(
+                f"min_size must be at least 1, noise_std and cross_entropy at least 0, history in 0..1 (below 1), not {self.min_size}, {self.noise_std}, {self.cross_entropy}, {self.history}"
+            )
 
 # %% ../nbs/lib/21_losses.ipynb #21-23
 class MultiObjectiveLoss(nn.Module):
     "alpha * Dice + beta * robustness + gamma * fairness"
+
     def __init__(self, num_classes: int, num_groups: int, config: LossConfig = LossConfig()):
         super().__init__()
         self.config = config
         self.groups = GroupHistory(num_groups, num_classes, config.history)
-        self.register_buffer("class_weights", torch.tensor(config.class_weights or [1.0] * num_classes), persistent=False)
+        self.register_buffer(
+            "class_weights",
+            torch.tensor(config.class_weights or [1.0] * num_classes),
+            persistent=False,
+        )
 
     @property
-    def needs_second_pass(self) -> bool: return self.config.perturb != "logits"
+    def needs_second_pass(self) -> bool:
+        return self.config.perturb != "logits"
 
-    def forward(self, logits: Tensor,           # (B, C, H, W)
-                target: Tensor,                 # (B, H, W) int64
-                member: Tensor,                 # (B, G) 1 where the face is known to be of the group, else 0
-                weights: tuple,                 # alpha, beta, gamma
-                perturbed: Tensor | None = None,# (B, C, H, W) logits of the perturbed images, for "inputs" and "drop"
-               ) -> LossParts:
+    def forward(
+        self,
+        logits: Tensor,  # (B, C, H, W)
+        target: Tensor,  # (B, H, W) int64
+        member: Tensor,  # (B, G) 1 where the face is known to be of the group, else 0
+        weights: tuple,  # alpha, beta, gamma
+        perturbed: Tensor
+        | None = None,  # (B, C, H, W) logits of the perturbed images, for "inputs" and "drop"
+    ) -> LossParts:
         "Total loss and parts; parts with weight 0 are skipped"
         alpha, beta, gamma = weights
         counts = soft_counts(logits, target)
@@ -224,20 +310,32 @@ class MultiObjectiveLoss(nn.Module):
 
     def accuracy(self, counts, logits, target):
         loss = dice_loss(counts)
-        if not self.config.cross_entropy: return loss
-        summed = nn.functional.cross_entropy(logits.float(), target, self.class_weights, reduction="sum")
-        summed, weight = _over_processes(torch.stack([summed, (counts.true.sum(0) * self.class_weights).sum().float()]))
+        if not self.config.cross_entropy:
+            return loss
+        summed = nn.functional.cross_entropy(
+            logits.float(), target, self.class_weights, reduction="sum"
+        )
+        summed, weight = _over_processes(
+            torch.stack([summed, (counts.true.sum(0) * self.class_weights).sum().float()])
+        )
         return loss + self.config.cross_entropy * summed / weight
 
     def robustness(self, counts, logits, target, perturbed):
         if self.config.perturb == "logits":
-            noise = torch.randn(*logits.shape[2:], logits.shape[1], device=logits.device).permute(2, 0, 1)
+            noise = torch.randn(*logits.shape[2:], logits.shape[1], device=logits.device).permute(
+                2, 0, 1
+            )
             perturbed = torch.add(_at_least_float32(logits), noise, alpha=self.config.noise_std)
-        elif perturbed is None: raise InputError(f"perturb={self.config.perturb!r} needs the logits of the perturbed images")
+        elif perturbed is None:
+            raise InputError(
+                f"perturb={self.config.perturb!r} needs the logits of the perturbed images"
+            )
         score = soft_miou(soft_counts(perturbed, target))
         return soft_miou(counts) - score if self.config.perturb == "drop" else -score
 
     def fairness(self, counts, member):
         grouped, size = self.groups(*pool_groups(counts, member))
         groups = score_groups(grouped, size, self.config.min_size, self.config.group_classes)
-        return self.config.fairness_scale * FAIRNESS[self.config.fairness](groups, self.config.weighting)
+        return self.config.fairness_scale * FAIRNESS[self.config.fairness](
+            groups, self.config.weighting
+        )

@@ -17,7 +17,19 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from .facefiles import LAYOUTS, _label_values, _list_files, _opened, _plain_id, _ranges, label_table, merge_parts, read_attributes, report_problems, scan_source
+from fairparse.facefiles import (
+    LAYOUTS,
+    _label_values,
+    _list_files,
+    _opened,
+    _plain_id,
+    _ranges,
+    label_table,
+    merge_parts,
+    read_attributes,
+    report_problems,
+    scan_source,
+)
 from .labels import CLASSES
 from .records import open_face_set, parse_setting, setting_name
 from .runs import InputError
@@ -25,138 +37,264 @@ from .runs import InputError
 # %% ../nbs/lib/32_mapfiles.ipynb #32-05
 CLEAN = ("none", 0.0)
 
-def read_map(path: str | Path, table: np.ndarray,  # see `facefiles.label_table`
-             size: tuple | None = None,            # wanted (width, height); None: as it is
-            ) -> tuple:                            # (H, W) uint8, (width, height) of the file
+
+def read_map(
+    path: str | Path,
+    table: np.ndarray,  # see `facefiles.label_table`
+    size: tuple | None = None,  # wanted (width, height); None: as it is
+) -> tuple:  # (H, W) uint8, (width, height) of the file
     "Read a label map, at `size` by the nearest pixel; `InputError` names a value that is not in `table`"
-    with _opened(path) as image: values = np.asarray(_label_values(image, path))
+    with _opened(path) as image:
+        values = np.asarray(_label_values(image, path))
     known = values.clip(0, len(table) - 1)
     labels = table[known]
     wrong = (labels < 0) | (known != values)
-    if wrong.any(): raise InputError(f"{path} holds the label {values[wrong][0]}: known labels are {_ranges(np.flatnonzero(table >= 0))}; mend it, or map the value with --label-map")
+    if wrong.any():
+        raise InputError(
+            f"{path} holds the label {values[wrong][0]}: known labels are {_ranges(np.flatnonzero(table >= 0))}; mend it, or map the value with --label-map"
+        )
     labels, full = labels.astype(np.uint8), labels.shape[::-1]
-    return (labels if size in (None, full) else np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))), full
+    return (
+        labels
+        if size in (None, full)
+        else np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
+    ), full
 
-def _holds_maps(folder): return any(p.suffix.lower() == ".png" and not p.name.startswith(".") for p in folder.iterdir() if p.is_file())
 
-def list_maps(folder: Path) -> dict: # id -> path
+def _holds_maps(folder):
+    return any(
+        p.suffix.lower() == ".png" and not p.name.startswith(".")
+        for p in folder.iterdir()
+        if p.is_file()
+    )
+
+
+def list_maps(folder: Path) -> dict:  # id -> path
     "Label maps of a folder by id (their name without suffix); `InputError` for two files of one id, or if there are none"
     problems, found = [], {}
     files = _list_files(folder, (".png",), problems)
-    overlays = {f"{stem.removesuffix('.labels')}.overlay" for stem in files if stem.endswith(".labels")}
+    overlays = {
+        f"{stem.removesuffix('.labels')}.overlay" for stem in files if stem.endswith(".labels")
+    }
     for stem, (path, _) in sorted(item for item in files.items() if item[0] not in overlays):
-        if (id := _plain_id([stem.removesuffix(".labels")], False)) in found: problems.append(f"{path} and {found[id]} are two files for the id {id!r}: remove one")
+        if (id := _plain_id([stem.removesuffix(".labels")], False)) in found:
+            problems.append(f"{path} and {found[id]} are two files for the id {id!r}: remove one")
         found[id] = path
     report_problems(problems, str(folder))
-    if not found: raise InputError(f"{folder} holds no label maps: write one PNG a face there, named by the face's id (no JPEG: it changes label values)")
+    if not found:
+        raise InputError(
+            f"{folder} holds no label maps: write one PNG a face there, named by the face's id (no JPEG: it changes label values)"
+        )
     return found
 
 # %% ../nbs/lib/32_mapfiles.ipynb #32-06
 def _is_setting(name):
-    try: return bool(parse_setting(name))
-    except InputError: return False
+    try:
+        return bool(parse_setting(name))
+    except InputError:
+        return False
 
-def find_settings(folder: str | Path) -> dict: # (perturbation, severity) -> id -> path, clean maps first
+
+def find_settings(
+    folder: str | Path,
+) -> dict:  # (perturbation, severity) -> id -> path, clean maps first
     "Label maps of a parser, directly in `folder` or in folders named by setting; `InputError` if they are not one or the other, or the clean ones are missing"
     folder = Path(folder)
-    if not folder.is_dir(): raise InputError(f"{folder} is not a folder: give the folder of a parser's label maps, as in --maps mine=DIR")
-    inside, flat = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), _holds_maps(folder)
-    if flat and (lost := [p.name for p in inside if _is_setting(p.name)]): raise InputError(f"{folder} holds label maps and the settings {', '.join(lost)}: put the clean maps into none/, or take the folders away")
-    if flat or not inside: return {CLEAN: list_maps(folder)}
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder} is not a folder: give the folder of a parser's label maps, as in --maps mine=DIR"
+        )
+    inside, flat = (
+        sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")),
+        _holds_maps(folder),
+    )
+    if flat and (lost := [p.name for p in inside if _is_setting(p.name)]):
+        raise InputError(
+            f"{folder} holds label maps and the settings {', '.join(lost)}: put the clean maps into none/, or take the folders away"
+        )
+    if flat or not inside:
+        return {CLEAN: list_maps(folder)}
     settings = {}
     for sub in inside:
-        try: setting = parse_setting(sub.name)
-        except InputError as error: raise InputError(f"{sub} is not the folder of a setting: {error}. Name it so, move it away, or give the folder that holds the maps") from error
-        if not math.isfinite(setting[1]) or setting[1] < 0: raise InputError(f"{sub}: a severity is a number of 0 or more, not {setting[1]}: rename the folder")
-        if setting in settings: raise InputError(f"{sub} is a second folder of the setting {setting_name(*setting)}: remove one")
+        try:
+            setting = parse_setting(sub.name)
+        except InputError as error:
+            raise InputError(
+                f"{sub} is not the folder of a setting: {error}. Name it so, move it away, or give the folder that holds the maps"
+            ) from error
+        if not math.isfinite(setting[1]) or setting[1] < 0:
+            raise InputError(
+                f"{sub}: a severity is a number of 0 or more, not {setting[1]}: rename the folder"
+            )
+        if setting in settings:
+            raise InputError(
+                f"{sub} is a second folder of the setting {setting_name(*setting)}: remove one"
+            )
         settings[setting] = list_maps(sub)
-    if CLEAN not in settings: raise InputError(f"{folder} has {', '.join(p.name for p in inside)}, but no none/: write the maps of the undamaged faces there")
+    if CLEAN not in settings:
+        raise InputError(
+            f"{folder} has {', '.join(p.name for p in inside)}, but no none/: write the maps of the undamaged faces there"
+        )
     return dict(sorted(settings.items(), key=lambda item: (item[0] != CLEAN, item[0])))
 
 # %% ../nbs/lib/32_mapfiles.ipynb #32-08
 @dataclass(frozen=True)
 class Truth:
     "True label maps, opened by `open_truth`"
+
     folder: Path
-    ids: list                        # N ids
-    read: Callable                   # position -> (H, W) uint8, (width, height) of the file
+    ids: list  # N ids
+    read: Callable  # position -> (H, W) uint8, (width, height) of the file
     attributes: pd.DataFrame | None  # a row a face, if the folder knows them
 
     @property
     def stems(self) -> list:
         "The name of each face's map, without suffix"
         stems = [id.rsplit("/", 1)[-1] for id in self.ids]
-        if len(set(stems)) < len(stems): raise InputError(f"{self.folder} has two faces called {next(s for s in stems if stems.count(s) > 1)!r}, whose maps would have one name: audit its folders one by one")
+        if len(set(stems)) < len(stems):
+            raise InputError(
+                f"{self.folder} has two faces called {next(s for s in stems if stems.count(s) > 1)!r}, whose maps would have one name: audit its folders one by one"
+            )
         return stems
+
 
 def _read_parts(masks, size):
     "Merged part masks of a CelebAMask-HQ face, as they are or at `size`"
-    with _opened(masks[0][1]) as image: width, height = image.size
-    if size is None and width != height: raise InputError(f"{masks[0][1]} is {width}x{height}: part masks are square; give --size")
+    with _opened(masks[0][1]) as image:
+        width, height = image.size
+    if size is None and width != height:
+        raise InputError(f"{masks[0][1]} is {width}x{height}: part masks are square; give --size")
     return merge_parts(masks, size or width)
+
 
 def _open_set(folder, split, square):
     "The truth of a face set"
     faces = open_face_set(folder)
-    if list(faces.classes) != CLASSES: raise InputError(f"{folder} has the classes {faces.classes}: an audit compares {CLASSES}")
+    if list(faces.classes) != CLASSES:
+        raise InputError(f"{folder} has the classes {faces.classes}: an audit compares {CLASSES}")
     rows = np.arange(len(faces)) if split == "all" else faces.rows(split)
-    if not len(rows): raise InputError(f"{folder} has no faces in the split {split!r}: choose another with --split, or --split all")
+    if not len(rows):
+        raise InputError(
+            f"{folder} has no faces in the split {split!r}: choose another with --split, or --split all"
+        )
     ids, full = faces.index.id.iloc[rows].tolist(), (faces.size, faces.size)
-    def read(i): return np.asarray(Image.fromarray(faces.masks[rows[i]]).resize(square or full, Image.Resampling.NEAREST)), full
-    return Truth(folder, ids, read, faces.index[faces.attributes].iloc[rows].set_axis(ids) if faces.attributes else None)
+
+    def read(i):
+        return np.asarray(
+            Image.fromarray(faces.masks[rows[i]]).resize(square or full, Image.Resampling.NEAREST)
+        ), full
+
+    return Truth(
+        folder,
+        ids,
+        read,
+        faces.index[faces.attributes].iloc[rows].set_axis(ids) if faces.attributes else None,
+    )
+
 
 def _open_faces(folder, table, size):
     "The truth of a folder of faces"
-    with warnings.catch_warnings(): # faces without attributes are counted by the audit
+    with warnings.catch_warnings():  # faces without attributes are counted by the audit
         warnings.simplefilter("ignore")
         source = scan_source(folder)
     report_problems(source.problems, str(folder))
     masks, whole = [face.masks for face in source.faces], source.layout == "labels"
-    def read(i): return read_map(masks[i][0][1], table, size and (size, size)) if whole else _read_parts(masks[i], size)
-    return Truth(folder, [face.id for face in source.faces], read, source.attributes if len(source.attributes.columns) else None)
+
+    def read(i):
+        return (
+            read_map(masks[i][0][1], table, size and (size, size))
+            if whole
+            else _read_parts(masks[i], size)
+        )
+
+    return Truth(
+        folder,
+        [face.id for face in source.faces],
+        read,
+        source.attributes if len(source.attributes.columns) else None,
+    )
 
 # %% ../nbs/lib/32_mapfiles.ipynb #32-09
-def open_truth(folder: str | Path,       # a face set, a folder of faces, or a folder of PNG label maps
-               split: str = "test",      # of a face set: "train", "valid", "test" or "all"
-               label_map=None,           # classes of another list's label values, see `facefiles.label_table`
-               size: int | None = None,  # side in pixels; None: as it is
-              ) -> Truth:
+def open_truth(
+    folder: str | Path,  # a face set, a folder of faces, or a folder of PNG label maps
+    split: str = "test",  # of a face set: "train", "valid", "test" or "all"
+    label_map=None,  # classes of another list's label values, see `facefiles.label_table`
+    size: int | None = None,  # side in pixels; None: as it is
+) -> Truth:
     "Open the true label maps; `InputError` if there are none"
     folder, table, square = Path(folder), label_table(label_map), size and (size, size)
-    if size is not None and size < 8: raise InputError(f"size is {size}: it must be 8 pixels or more")
+    if size is not None and size < 8:
+        raise InputError(f"size is {size}: it must be 8 pixels or more")
     if (folder / "faces.json").is_file():
-        if label_map: raise InputError(f"{folder} is a face set, whose labels are known: leave its label map out")
+        if label_map:
+            raise InputError(
+                f"{folder} is a face set, whose labels are known: leave its label map out"
+            )
         return _open_set(folder, split, square)
     if folder.is_dir() and _holds_maps(folder):
         files = list_maps(folder)
         paths = list(files.values())
         return Truth(folder, list(files), lambda i: read_map(paths[i], table, square), None)
-    if not any((folder / name).is_dir() for name in ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "images", "labels")):
-        raise InputError(f"{folder} holds no true label maps: give a folder of PNG label maps, a face set, or a folder of faces; {LAYOUTS}")
+    if not any(
+        (folder / name).is_dir()
+        for name in ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "images", "labels")
+    ):
+        raise InputError(
+            f"{folder} holds no true label maps: give a folder of PNG label maps, a face set, or a folder of faces; {LAYOUTS}"
+        )
     return _open_faces(folder, table, size)
 
 # %% ../nbs/lib/32_mapfiles.ipynb #32-11
 def _numbers_celeba(path):
     "Whether an attribute list is that of CelebA, whose pictures have six digits, not of CelebAMask-HQ"
-    with open(path, encoding="utf-8", errors="replace") as file: lines = [line.split() for line, _ in zip(file, range(4))]
-    return any(words and re.fullmatch(r"\d{6}(\.\w+)?", words[0]) and len(words) > 1 for words in lines)
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = [line.split() for line, _ in zip(file, range(4))]
+    return any(
+        words and re.fullmatch(r"\d{6}(\.\w+)?", words[0]) and len(words) > 1 for words in lines
+    )
 
-def face_attributes(truth: Truth, path: str | Path | None = None, # CSV with an `id` column, CelebA's text file, or a face set; None: the truth's own
-                   ) -> pd.DataFrame:                              # a row a face of the truth: 1, 0, missing
+
+def face_attributes(
+    truth: Truth,
+    path: str
+    | Path
+    | None = None,  # CSV with an `id` column, CelebA's text file, or a face set; None: the truth's own
+) -> pd.DataFrame:  # a row a face of the truth: 1, 0, missing
     "Attributes of the faces; `InputError` if there are none, or none of them belongs to a face"
     if path is None:
-        if truth.attributes is None: raise InputError(f"{truth.folder} has no attributes: name a file with --attributes (a CSV with an id column, or CelebAMask-HQ-attribute-anno.txt), or a face set")
+        if truth.attributes is None:
+            raise InputError(
+                f"{truth.folder} has no attributes: name a file with --attributes (a CSV with an id column, or CelebAMask-HQ-attribute-anno.txt), or a face set"
+            )
         return truth.attributes.astype("Int8")
     path, ids, keys = Path(path), truth.ids, truth.stems
     if (path / "faces.json").is_file():
         faces = open_face_set(path, verify=False)
         table, keys = faces.index.set_index("id")[faces.attributes], ids
     elif path.is_file():
-        if path.suffix.lower() != ".csv" and _numbers_celeba(path) and not all(len(key) == 6 for key in keys):
-            raise InputError(f"{path} numbers the pictures of CelebA (000001.jpg, …), but the faces are called {keys[0]!r}: other people would get these attributes; for CelebAMask-HQ give its own CelebAMask-HQ-attribute-anno.txt")
-        if path.suffix.lower() != ".csv": keys = [str(int(key)) if key.isdecimal() else key for key in keys] # CelebA's lists count without leading zeros
+        if (
+            path.suffix.lower() != ".csv"
+            and _numbers_celeba(path)
+            and not all(len(key) == 6 for key in keys)
+        ):
+            raise InputError(
+                f"{path} numbers the pictures of CelebA (000001.jpg, …), but the faces are called {keys[0]!r}: other people would get these attributes; for CelebAMask-HQ give its own CelebAMask-HQ-attribute-anno.txt"
+            )
+        if path.suffix.lower() != ".csv":
+            keys = [
+                str(int(key)) if key.isdecimal() else key for key in keys
+            ]  # CelebA's lists count without leading zeros
         table = read_attributes(path, keys)
-    else: raise InputError(f"{path} is neither an attribute file nor a face set: give a CSV with an id column, CelebAMask-HQ-attribute-anno.txt, or a folder with faces.json")
-    if not table.index.isin(keys).any(): raise InputError(f"{path} has no row for any of the {len(ids)} faces, the first of which is {keys[0]!r}: write the ids like the maps' names")
-    if not len(table.columns): raise InputError(f"{path} has no attributes: add a column for each, with 1, 0, or nothing for unknown")
+    else:
+        raise InputError(
+            f"{path} is neither an attribute file nor a face set: give a CSV with an id column, CelebAMask-HQ-attribute-anno.txt, or a folder with faces.json"
+        )
+    if not table.index.isin(keys).any():
+        raise InputError(
+            f"{path} has no row for any of the {len(ids)} faces, the first of which is {keys[0]!r}: write the ids like the maps' names"
+        )
+    if not len(table.columns):
+        raise InputError(
+            f"{path} has no attributes: add a column for each, with 1, 0, or nothing for unknown"
+        )
     return table.reindex(keys).set_axis(ids).astype("Int8")

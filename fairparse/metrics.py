@@ -16,21 +16,37 @@ import pandas as pd
 from .runs import InputError
 
 # %% ../nbs/lib/25_metrics.ipynb #25-04
-def confusion(pred,              # (B, H, W) tensor of any integer type, predicted class of each pixel
-              true,              # (B, H, W), true class
-              num_classes: int,  # C
-             ):                  # (B, C, C) int64 tensor: pixels of each image by true (row) and predicted (column) class
+def confusion(
+    pred,  # (B, H, W) tensor of any integer type, predicted class of each pixel
+    true,  # (B, H, W), true class
+    num_classes: int,  # C
+):  # (B, C, C) int64 tensor: pixels of each image by true (row) and predicted (column) class
     "Confusion matrix of every image; `InputError` for labels outside 0..C-1"
     import torch
-    if pred.shape != true.shape: raise InputError(f"predicted and true masks differ in shape: {tuple(pred.shape)} and {tuple(true.shape)}")
+
+    if pred.shape != true.shape:
+        raise InputError(
+            f"predicted and true masks differ in shape: {tuple(pred.shape)} and {tuple(true.shape)}"
+        )
     for name, mask in (("predicted", pred), ("true", true)):
         if mask.numel() and not 0 <= int(mask.min()) <= int(mask.max()) < num_classes:
-            raise InputError(f"{name} masks hold labels {int(mask.min())}..{int(mask.max())}: expected 0..{num_classes - 1}")
+            raise InputError(
+                f"{name} masks hold labels {int(mask.min())}..{int(mask.max())}: expected 0..{num_classes - 1}"
+            )
     image = torch.arange(len(true), dtype=torch.int32, device=true.device) * num_classes**2
-    code = true.flatten(1).to(torch.int32, copy=True).mul_(num_classes).add_(pred.flatten(1).to(torch.int32)).add_(image[:, None])
-    return torch.bincount(code.flatten(), minlength=len(true) * num_classes**2).view(-1, num_classes, num_classes)
+    code = (
+        true.flatten(1)
+        .to(torch.int32, copy=True)
+        .mul_(num_classes)
+        .add_(pred.flatten(1).to(torch.int32))
+        .add_(image[:, None])
+    )
+    return torch.bincount(code.flatten(), minlength=len(true) * num_classes**2).view(
+        -1, num_classes, num_classes
+    )
 
-def count_pixels(pred, true, num_classes: int) -> np.ndarray: # (B, C, 3) int64: tp, fp, fn
+
+def count_pixels(pred, true, num_classes: int) -> np.ndarray:  # (B, C, 3) int64: tp, fp, fn
     "True positives, false positives and false negatives of each class in each image; see `confusion`"
     matrix = confusion(pred, true, num_classes).cpu().numpy()
     tp = matrix.diagonal(axis1=1, axis2=2)
@@ -39,83 +55,136 @@ def count_pixels(pred, true, num_classes: int) -> np.ndarray: # (B, C, 3) int64:
 # %% ../nbs/lib/25_metrics.ipynb #25-07
 REDUCTIONS = ("class", "image", "micro", "none")
 
+
 def _ratio(top, bottom):
     "`top / bottom`, NaN where `bottom` is zero"
-    return np.divide(top, bottom, out=np.full(np.broadcast_shapes(np.shape(top), np.shape(bottom)), np.nan), where=np.asarray(bottom) > 0)
+    return np.divide(
+        top,
+        bottom,
+        out=np.full(np.broadcast_shapes(np.shape(top), np.shape(bottom)), np.nan),
+        where=np.asarray(bottom) > 0,
+    )
+
 
 def mean_present(values, axis=-1):
     "Mean over the values that are there; NaN where none is"
     there = ~np.isnan(values)
     return _ratio(np.where(there, values, 0.0).sum(axis), there.sum(axis))
 
+
 def _score(counts, reduction, weight):
-    if reduction not in REDUCTIONS: raise InputError(f"reduction {reduction!r} is none of {REDUCTIONS}")
+    if reduction not in REDUCTIONS:
+        raise InputError(f"reduction {reduction!r} is none of {REDUCTIONS}")
     counts = np.asarray(counts, float)
-    if counts.ndim < 3 or counts.shape[-1] != 3: raise InputError(f"counts must be (..., images, classes, 3), not {counts.shape}")
-    if reduction != "image": counts = counts.sum(-3)
-    if reduction == "micro": counts = counts.sum(-2)
+    if counts.ndim < 3 or counts.shape[-1] != 3:
+        raise InputError(f"counts must be (..., images, classes, 3), not {counts.shape}")
+    if reduction != "image":
+        counts = counts.sum(-3)
+    if reduction == "micro":
+        counts = counts.sum(-2)
     hit, miss = weight * counts[..., 0], counts[..., 1] + counts[..., 2]
     scores = _ratio(hit, hit + miss)
-    if reduction == "class": return mean_present(scores)
-    if reduction == "image": return mean_present(mean_present(scores))
+    if reduction == "class":
+        return mean_present(scores)
+    if reduction == "image":
+        return mean_present(mean_present(scores))
     return scores
 
-def iou(counts: np.ndarray,        # (..., N, C, 3): tp, fp, fn of N images and C classes
-        reduction: str = "class",  # see the table above
-       ) -> np.ndarray:            # (...) in 0..1; (..., C) for "none"
+
+def iou(
+    counts: np.ndarray,  # (..., N, C, 3): tp, fp, fn of N images and C classes
+    reduction: str = "class",  # see the table above
+) -> np.ndarray:  # (...) in 0..1; (..., C) for "none"
     "Intersection over union; `InputError` for an unknown reduction"
     return _score(counts, reduction, 1)
+
 
 def dice(counts: np.ndarray, reduction: str = "class") -> np.ndarray:
     "Dice coefficient (F1 of pixels); arguments as for `iou`"
     return _score(counts, reduction, 2)
 
 # %% ../nbs/lib/25_metrics.ipynb #25-10
-def counts_table(counts: np.ndarray,  # (N, C, 3)
-                 ids,                 # N image ids
-                 parser: str, seed: int, perturbation: str = "none", severity: float = 0.0) -> pd.DataFrame:
+def counts_table(
+    counts: np.ndarray,  # (N, C, 3)
+    ids,  # N image ids
+    parser: str,
+    seed: int,
+    perturbation: str = "none",
+    severity: float = 0.0,
+) -> pd.DataFrame:
     "Counts as rows of the schema `records.COUNTS`"
     n, c, _ = counts.shape
-    return pd.DataFrame({"parser": parser, "seed": seed, "perturbation": perturbation, "severity": severity, "id": np.repeat(np.asarray(ids, object), c),
-                         "class_id": np.tile(np.arange(c), n), "tp": counts[..., 0].ravel(), "fp": counts[..., 1].ravel(), "fn": counts[..., 2].ravel()})
+    return pd.DataFrame(
+        {
+            "parser": parser,
+            "seed": seed,
+            "perturbation": perturbation,
+            "severity": severity,
+            "id": np.repeat(np.asarray(ids, object), c),
+            "class_id": np.tile(np.arange(c), n),
+            "tp": counts[..., 0].ravel(),
+            "fp": counts[..., 1].ravel(),
+            "fn": counts[..., 2].ravel(),
+        }
+    )
 
-def counts_array(table: pd.DataFrame, # rows of one parser, seed, perturbation and severity
-                ) -> tuple:           # ids (N,), counts (N, C, 3) int64
+
+def counts_array(
+    table: pd.DataFrame,  # rows of one parser, seed, perturbation and severity
+) -> tuple:  # ids (N,), counts (N, C, 3) int64
     "The inverse of `counts_table`; `InputError` if an image has not exactly one row for each class"
-    if not len(table): raise InputError("no counts: the table has no row for this parser, seed, perturbation and severity")
+    if not len(table):
+        raise InputError(
+            "no counts: the table has no row for this parser, seed, perturbation and severity"
+        )
     c = int(table.class_id.max()) + 1
     table = table.sort_values(["id", "class_id"], kind="stable")
-    if len(table) % c or (table.class_id.to_numpy().reshape(-1, c) != np.arange(c)).any() or table.id.nunique() * c != len(table):
-        raise InputError("counts must have one row for each image and class: select one parser, seed, perturbation and severity first")
+    if (
+        len(table) % c
+        or (table.class_id.to_numpy().reshape(-1, c) != np.arange(c)).any()
+        or table.id.nunique() * c != len(table)
+    ):
+        raise InputError(
+            "counts must have one row for each image and class: select one parser, seed, perturbation and severity first"
+        )
     return table.id.to_numpy()[::c], table[["tp", "fp", "fn"]].to_numpy(np.int64).reshape(-1, c, 3)
 
 # %% ../nbs/lib/25_metrics.ipynb #25-13
 @functools.lru_cache(maxsize=4)
-def resample_weights(n: int,            # images
-                     resamples: int = 1000,
-                     seed: int = 0,
-                    ) -> np.ndarray:    # (R, n), read-only: how often each image was drawn
+def resample_weights(
+    n: int,  # images
+    resamples: int = 1000,
+    seed: int = 0,
+) -> np.ndarray:  # (R, n), read-only: how often each image was drawn
     "Multiplicities of `n` images in bootstrap resamples; the last few are remembered, since every table asks for the same ones"
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
     weights.flags.writeable = False
     return weights
 
-def bootstrap_scores(counts: np.ndarray,    # (S, N, C, 3): S seeds on the same N images
-                     score=iou,             # function of (..., images, classes, 3) counts, e.g. `iou`, `dice`
-                     reduction: str = "class",
-                     resamples: int = 1000,
-                     seed: int = 0,
-                    ) -> np.ndarray:        # (R,), or (R, C) for reduction "none"; mean over seeds in each resample
+
+def bootstrap_scores(
+    counts: np.ndarray,  # (S, N, C, 3): S seeds on the same N images
+    score=iou,  # function of (..., images, classes, 3) counts, e.g. `iou`, `dice`
+    reduction: str = "class",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> np.ndarray:  # (R,), or (R, C) for reduction "none"; mean over seeds in each resample
     "Score of each resample over images and seeds; with the same `seed`, resamples of different parsers are paired"
-    if reduction == "image": raise InputError("resampling works on dataset-level sums: use reduction \"class\", \"micro\" or \"none\"")
+    if reduction == "image":
+        raise InputError(
+            'resampling works on dataset-level sums: use reduction "class", "micro" or "none"'
+        )
     s, n, c, _ = counts.shape
     weights = resample_weights(n, resamples, seed).astype(float)
-    sums = np.stack([weights @ one.reshape(n, -1) for one in counts.astype(float)], 1).reshape(resamples, s, 1, c, 3)
+    sums = np.stack([weights @ one.reshape(n, -1) for one in counts.astype(float)], 1).reshape(
+        resamples, s, 1, c, 3
+    )
     scores = score(sums, reduction)
     drawn = resample_weights(s, resamples, seed + 1) / s
     return mean_present(scores, 1) if s == 1 else np.einsum("rs,rs...->r...", drawn, scores)
 
-def interval(samples: np.ndarray, level: float = 0.95) -> tuple: # low, high
+
+def interval(samples: np.ndarray, level: float = 0.95) -> tuple:  # low, high
     "Percentile interval over the first axis; NaN where every sample is missing"
     tail = 50 * (1 - level)
     with warnings.catch_warnings():

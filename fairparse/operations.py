@@ -18,119 +18,269 @@ from pathlib import Path
 from .profiles import face_count, stage_parameters
 
 # %% ../nbs/lib/94_operations.ipynb #94-04
-CARDS = {"A100": 312, "H100": 989, "H200": 989, "L40S": 362, "RTX 4090": 165, "A10": 125, "V100": 125, "T4": 65} # TFLOP/s
+CARDS = {
+    "A100": 312,
+    "H100": 989,
+    "H200": 989,
+    "L40S": 362,
+    "RTX 4090": 165,
+    "A10": 125,
+    "V100": 125,
+    "T4": 65,
+}  # TFLOP/s
 SHARES = {"convolutions": (0.05, 0.25), "diffusion": (0.2, 0.45), "stylegan": (0.01, 0.08)}
-PICTURES = {"utkface": 23_708, "fairface": 97_698, "celeba": 202_599, "fer2013": 35_887, "cew": 2_423}
-GFLOP = { # one picture; *_step: forward and backward; side in pixels
-    "unet": 15.97, "unet_step": 47.6,              # U-Net with ResNet-34, 256
-    "generator": 114.1, "generator_step": 334.5,   # Pix2PixHD's, 64 channels, 9 blocks, 256
-    "discriminators_step": 29.1,                   # its two, 256
-    "diffusion": 1086.6, "diffusion_step": 2265.2, # Stable Diffusion 1.5's U-Net with ControlNet, 512
-    "diffusion_step_checkpointing": 2860.2,        # the same, activations computed twice
-    "encoder": 1116.7, "decoder": 2514.5,          # of its autoencoder, 512
-    "stylegan": 150.8,                             # StyleGAN2's generator, 1024
-    "inception": 11.4,                             # Inception v3, 299
-    "lpips": 4.0,                                  # AlexNet's convolutions on a pair of pictures, 256; rounded
-    "vgg16": 30.9, "vgg16_step": 92.6,             # 224
-    "resnet34": 7.3, "resnet34_step": 21.7}        # 224; stands for every backbone that is not VGG-16
-GUIDANCE = 2            # passes of a diffusion step: with and without the prompt
-MIRRORED = 2            # latents cached of a face: as it is and mirrored
-PAINTERS = 2            # generators that paint for a score: the parser's own and the shared one
-PARSES = 2              # parses for a painted face: of the face that gives the map, and of the painted one
+PICTURES = {
+    "utkface": 23_708,
+    "fairface": 97_698,
+    "celeba": 202_599,
+    "fer2013": 35_887,
+    "cew": 2_423,
+}
+GFLOP = {  # one picture; *_step: forward and backward; side in pixels
+    "unet": 15.97,
+    "unet_step": 47.6,  # U-Net with ResNet-34, 256
+    "generator": 114.1,
+    "generator_step": 334.5,  # Pix2PixHD's, 64 channels, 9 blocks, 256
+    "discriminators_step": 29.1,  # its two, 256
+    "diffusion": 1086.6,
+    "diffusion_step": 2265.2,  # Stable Diffusion 1.5's U-Net with ControlNet, 512
+    "diffusion_step_checkpointing": 2860.2,  # the same, activations computed twice
+    "encoder": 1116.7,
+    "decoder": 2514.5,  # of its autoencoder, 512
+    "stylegan": 150.8,  # StyleGAN2's generator, 1024
+    "inception": 11.4,  # Inception v3, 299
+    "lpips": 4.0,  # AlexNet's convolutions on a pair of pictures, 256; rounded
+    "vgg16": 30.9,
+    "vgg16_step": 92.6,  # 224
+    "resnet34": 7.3,
+    "resnet34_step": 21.7,
+}  # 224; stands for every backbone that is not VGG-16
+GUIDANCE = 2  # passes of a diffusion step: with and without the prompt
+MIRRORED = 2  # latents cached of a face: as it is and mirrored
+PAINTERS = 2  # generators that paint for a score: the parser's own and the shared one
+PARSES = 2  # parses for a painted face: of the face that gives the map, and of the painted one
 DISCRIMINATIONS = 2.5
 GROUPS = 5
 STOPPING = 0.2
 GUIDED_FACES = (50_000, 250_000)
+
 
 def _splits(profile, faces):
     "Faces for training, validation, testing"
     n = face_count(profile, faces)
     return n * 24_183 / 30_000, n * 2_993 / 30_000, n * 2_824 / 30_000
 
+
 def gan_scale(profile: dict) -> float:
     "Operations and weights of the profile's generator, as a share of those with 64 channels"
     return (stage_parameters(profile, "gan")["channels"] / 64) ** 2
 
-def _classifiers(profile): return [{**stage_parameters(profile, "classifier"), **(own or {})} for own in profile["classifiers"].values()]
 
-def _answer(asked, kind=""): return GFLOP[("vgg16" if asked["backbone"] == "vgg16" else "resnet34") + kind] * (asked["size"] / 224) ** 2
+def _classifiers(profile):
+    return [
+        {**stage_parameters(profile, "classifier"), **(own or {})}
+        for own in profile["classifiers"].values()
+    ]
 
-def _drawing(steps): return steps * GUIDANCE * GFLOP["diffusion"] + GFLOP["decoder"]
 
-def _controlnet_maps(profile): return profile["controlnet_maps"] or profile["objectives"][:2]
+def _answer(asked, kind=""):
+    return (
+        GFLOP[("vgg16" if asked["backbone"] == "vgg16" else "resnet34") + kind]
+        * (asked["size"] / 224) ** 2
+    )
+
+
+def _drawing(steps):
+    return steps * GUIDANCE * GFLOP["diffusion"] + GFLOP["decoder"]
+
+
+def _controlnet_maps(profile):
+    return profile["controlnet_maps"] or profile["objectives"][:2]
+
 
 def job_count(stage: str, profile: dict) -> int:
     "Jobs of a stage in a whole run, as the Snakefile's `TARGETS` have them"
-    seeds, objectives, shared = len(profile["seeds"]), len(profile["objectives"]), len(profile["shared_seeds"] or profile["seeds"])
-    if stage in ("train", "sweep"): return seeds * objectives
-    if stage == "gan": return seeds * objectives + shared
-    if stage == "controlnet": return sum(shared if maps == "truth" else seeds for maps in _controlnet_maps(profile))
-    if stage == "score": return objectives + 1
+    seeds, objectives, shared = (
+        len(profile["seeds"]),
+        len(profile["objectives"]),
+        len(profile["shared_seeds"] or profile["seeds"]),
+    )
+    if stage in ("train", "sweep"):
+        return seeds * objectives
+    if stage == "gan":
+        return seeds * objectives + shared
+    if stage == "controlnet":
+        return sum(shared if maps == "truth" else seeds for maps in _controlnet_maps(profile))
+    if stage == "score":
+        return objectives + 1
     return len(profile["classifiers"]) if stage == "classifier" else 1
 
-def stage_operations(stage: str, profile: dict, faces: int | None = None) -> dict: # kind of `SHARES` -> (low, high) PFLOP of one job
+
+def stage_operations(
+    stage: str, profile: dict, faces: int | None = None
+) -> dict:  # kind of `SHARES` -> (low, high) PFLOP of one job
     "Operations of a job, as the paper's profile has them; empty for what needs no GPU"
     own, (train, valid, test) = stage_parameters(profile, stage), _splits(profile, faces)
     n, scale = train + valid + test, (stage_parameters(profile, "prepare")["size"] / 256) ** 2
-    def conv(low, high=None): return {"convolutions": (low / 1e6, (high or low) / 1e6)}
+
+    def conv(low, high=None):
+        return {"convolutions": (low / 1e6, (high or low) / 1e6)}
+
     parse, learn = GFLOP["unet"] * scale, GFLOP["unet_step"] * scale
-    if stage == "train": return conv(own["epochs"] * (train * learn + valid * parse) + test * parse)
-    if stage == "sweep": return conv(test * parse * (1 + (len(own["perturbations"]) or 6) * len(own["severities"])))
-    if stage == "gan": return conv(n * parse + own["epochs"] * train * (GFLOP["generator_step"] * gan_scale(profile) + DISCRIMINATIONS * GFLOP["discriminators_step"]) * scale)
+    if stage == "train":
+        return conv(own["epochs"] * (train * learn + valid * parse) + test * parse)
+    if stage == "sweep":
+        return conv(test * parse * (1 + (len(own["perturbations"]) or 6) * len(own["severities"])))
+    if stage == "gan":
+        return conv(
+            n * parse
+            + own["epochs"]
+            * train
+            * (
+                GFLOP["generator_step"] * gan_scale(profile)
+                + DISCRIMINATIONS * GFLOP["discriminators_step"]
+            )
+            * scale
+        )
     if stage == "controlnet":
         steps = own["max_steps"] * own["batch_size"] or own["epochs"] * train
-        looks = own["checked"] * (1 + steps / own["batch_size"] / own["validate_every"] if own["validate_every"] else 1)
-        step = GFLOP["diffusion_step_checkpointing" if own["training"].get("checkpointing") else "diffusion_step"]
-        return {"diffusion": ((own["size"] / 512) ** 2 * (MIRRORED * n * GFLOP["encoder"] + steps * step + looks * _drawing(own["steps"])) / 1e6,) * 2}
+        looks = own["checked"] * (
+            1 + steps / own["batch_size"] / own["validate_every"] if own["validate_every"] else 1
+        )
+        step = GFLOP[
+            "diffusion_step_checkpointing"
+            if own["training"].get("checkpointing")
+            else "diffusion_step"
+        ]
+        return {
+            "diffusion": (
+                (own["size"] / 512) ** 2
+                * (MIRRORED * n * GFLOP["encoder"] + steps * step + looks * _drawing(own["steps"]))
+                / 1e6,
+            )
+            * 2
+        }
     if stage == "score":
         seeds, maps = len(profile["seeds"]), len(profile["objectives"]) + 1
         painted = seeds * test * PAINTERS * (1 + len(own["perturbations"]) * len(own["severities"]))
-        drawn = seeds * test * len(_controlnet_maps(profile)) / maps if "controlnet" in profile else 0
-        return conv(painted * (GFLOP["generator"] * gan_scale(profile) * scale + PARSES * parse + GFLOP["inception"] + GFLOP["lpips"]) + n * GFLOP["inception"]) | {"diffusion": (drawn * _drawing(own["sampling"].get("steps", 20)) / 1e6,) * 2}
+        drawn = (
+            seeds * test * len(_controlnet_maps(profile)) / maps if "controlnet" in profile else 0
+        )
+        return conv(
+            painted
+            * (
+                GFLOP["generator"] * gan_scale(profile) * scale
+                + PARSES * parse
+                + GFLOP["inception"]
+                + GFLOP["lpips"]
+            )
+            + n * GFLOP["inception"]
+        ) | {"diffusion": (drawn * _drawing(own["sampling"].get("steps", 20)) / 1e6,) * 2}
     if stage == "classifier":
-        def pictures(asked): return next((count for name, count in PICTURES.items() if name in asked["source"]), n)
-        each = [_answer(asked, "_step") * asked["epochs"] * pictures(asked) for asked in _classifiers(profile)] or [0]
+
+        def pictures(asked):
+            return next((count for name, count in PICTURES.items() if name in asked["source"]), n)
+
+        each = [
+            _answer(asked, "_step") * asked["epochs"] * pictures(asked)
+            for asked in _classifiers(profile)
+        ] or [0]
         return conv(STOPPING * sum(each) / len(each), sum(each) / len(each))
-    answers = sum(map(_answer, _classifiers(profile))) # of all classifiers about one face
-    if stage == "latents": return conv(own["draws"] * _answer({**stage_parameters(profile, "classifier"), **(profile["classifiers"].get("group") or {})})) | {"stylegan": (own["draws"] * GFLOP["stylegan"] / 1e6,) * 2}
-    if stage == "guide": return conv(*(count * (answers + GFLOP["inception"]) for count in GUIDED_FACES)) | {"stylegan": tuple(count * GFLOP["stylegan"] / 1e6 for count in GUIDED_FACES)}
-    if stage == "label": return conv(GROUPS * own["count"] * answers)
-    if stage == "audit_parser": return conv(len(own["arms"]) * len(own["seeds"]) * own["epochs"] * (train + own["added"]) * learn)
+    answers = sum(map(_answer, _classifiers(profile)))  # of all classifiers about one face
+    if stage == "latents":
+        return conv(
+            own["draws"]
+            * _answer(
+                {
+                    **stage_parameters(profile, "classifier"),
+                    **(profile["classifiers"].get("group") or {}),
+                }
+            )
+        ) | {"stylegan": (own["draws"] * GFLOP["stylegan"] / 1e6,) * 2}
+    if stage == "guide":
+        return conv(*(count * (answers + GFLOP["inception"]) for count in GUIDED_FACES)) | {
+            "stylegan": tuple(count * GFLOP["stylegan"] / 1e6 for count in GUIDED_FACES)
+        }
+    if stage == "label":
+        return conv(GROUPS * own["count"] * answers)
+    if stage == "audit_parser":
+        return conv(
+            len(own["arms"]) * len(own["seeds"]) * own["epochs"] * (train + own["added"]) * learn
+        )
     return {}
 
-def gpu_hours(stage: str, profile: dict, faces: int | None = None, card: str = "A100") -> tuple: # (low, high) of one job
+
+def gpu_hours(
+    stage: str, profile: dict, faces: int | None = None, card: str = "A100"
+) -> tuple:  # (low, high) of one job
     "Hours of one job on a card of `CARDS`; (0, 0) for what needs no GPU"
     done = stage_operations(stage, profile, faces)
-    low, high = (sum(operations[k] * 1e15 / (SHARES[kind][1 - k] * CARDS[card] * 1e12) for kind, operations in done.items()) / 3600 for k in (0, 1))
+    low, high = (
+        sum(
+            operations[k] * 1e15 / (SHARES[kind][1 - k] * CARDS[card] * 1e12)
+            for kind, operations in done.items()
+        )
+        / 3600
+        for k in (0, 1)
+    )
     return low, high
 
 # %% ../nbs/lib/94_operations.ipynb #94-08
 @functools.cache
-def list_gpus() -> list: # [(name, memory in GB)]
+def list_gpus() -> list:  # [(name, memory in GB)]
     "GPUs that nvidia-smi lists, none without it"
-    if not shutil.which("nvidia-smi"): return []
-    try: answer = subprocess.run(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired): return [] # a driver that does not answer cannot compute either
-    rows = [line.rpartition(",") for line in answer.stdout.splitlines() if answer.returncode == 0 and "," in line]
-    return [(name.strip(), float(memory) * 2**20 / 1e9) for name, _, memory in rows if memory.strip().isdigit()]
+    if not shutil.which("nvidia-smi"):
+        return []
+    try:
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []  # a driver that does not answer cannot compute either
+    rows = [
+        line.rpartition(",")
+        for line in answer.stdout.splitlines()
+        if answer.returncode == 0 and "," in line
+    ]
+    return [
+        (name.strip(), float(memory) * 2**20 / 1e9)
+        for name, _, memory in rows
+        if memory.strip().isdigit()
+    ]
 
-def find_card(name: str) -> str | None: # name: as nvidia-smi writes it
+
+def find_card(name: str) -> str | None:  # name: as nvidia-smi writes it
     "The card of `CARDS` that a GPU is; None for any other, laptops' variants too"
     return next((card for card in CARDS if re.search(rf"\b{card}\b(?! Laptop)", name)), None)
 
-def known_card() -> tuple: # (of `CARDS`, in words)
+
+def known_card() -> tuple:  # (of `CARDS`, in words)
     "The card of this machine; an A100 if there is none or it is not known, which the words say"
     names = [name for name, _ in list_gpus()]
     card = next(filter(None, map(find_card, names)), None)
-    return card or "A100", card or (f"A100 (as on an A100; yours ({names[0]}) is not in the table)" if names else "A100")
+    return card or "A100", card or (
+        f"A100 (as on an A100; yours ({names[0]}) is not in the table)" if names else "A100"
+    )
 
-def memory_limit() -> float: # GB
+
+def memory_limit() -> float:  # GB
     "Memory that this process may use: the machine's, or less in a container"
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        if path.is_file() and (text := path.read_text().strip()).isdigit(): limits.append(int(text))
+    for path in (
+        Path("/sys/fs/cgroup/memory.max"),
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+    ):
+        if path.is_file() and (text := path.read_text().strip()).isdigit():
+            limits.append(int(text))
     return min(limits) / 1e9
 
-def free_disk(out: Path) -> float: # GB
+
+def free_disk(out: Path) -> float:  # GB
     "Space where results go"
-    return shutil.disk_usage(next(folder for folder in (out, *out.parents) if folder.exists())).free / 1e9
+    return (
+        shutil.disk_usage(next(folder for folder in (out, *out.parents) if folder.exists())).free
+        / 1e9
+    )

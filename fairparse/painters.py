@@ -25,29 +25,47 @@ from .runs import InputError
 GENERATOR_FILES = ("generator.safetensors", "generator.json")
 CONTROLNET_FILES = ("diffusion_pytorch_model.safetensors", "config.json", "controlnet.json")
 
+
 @dataclass
 class Painter:
     "Label maps to faces"
-    paint: Callable       # (maps (B, H, W) int64 on the device, B rows of an index) -> (B, 3, H, W) uint8
+
+    paint: (
+        Callable  # (maps (B, H, W) int64 on the device, B rows of an index) -> (B, 3, H, W) uint8
+    )
     classes: list
     device: str
+
 
 def gan_painter(folder: str | Path, device: str = "cpu") -> Painter:
     "A Pix2PixHD generator (`40_pix2pixhd`)"
     generator = load_generator(Path(folder), device)
     return Painter(lambda maps, index: to_bytes(generator(maps)), generator.spec.classes, device)
 
-def controlnet_painter(folder: str | Path, device: str = "cpu", sampling: SamplingConfig = SamplingConfig()) -> Painter:
+
+def controlnet_painter(
+    folder: str | Path, device: str = "cpu", sampling: SamplingConfig = SamplingConfig()
+) -> Painter:
     "A ControlNet with its base (`50_controlnet`)"
     return Painter(load_diffusion(folder, sampling, device), read_purpose(folder).classes, device)
 
 # %% ../nbs/lib/70_painters.ipynb #70-06
 @torch.no_grad()
-def paint_faces(painter: Painter, maps: np.ndarray, # (N, H, W) uint8 labels
-                index: pd.DataFrame,                # N rows of an index, with a column `id`
-                batch_size: int = 32) -> np.ndarray: # (N, H, W, 3) uint8
+def paint_faces(
+    painter: Painter,
+    maps: np.ndarray,  # (N, H, W) uint8 labels
+    index: pd.DataFrame,  # N rows of an index, with a column `id`
+    batch_size: int = 32,
+) -> np.ndarray:  # (N, H, W, 3) uint8
     "Faces for label maps; `InputError` for labels that are no classes"
-    if len(maps) != len(index): raise InputError(f"{len(maps)} label maps for {len(index)} faces: give one map for each")
+    if len(maps) != len(index):
+        raise InputError(f"{len(maps)} label maps for {len(index)} faces: give one map for each")
     check_labels(maps, len(painter.classes), list(index["id"]))
-    painted = [painter.paint(torch.from_numpy(np.array(maps[start:start + batch_size])).long().to(painter.device), index.iloc[start:start + batch_size]) for start in range(0, len(maps), batch_size)]
+    painted = [
+        painter.paint(
+            torch.from_numpy(np.array(maps[start : start + batch_size])).long().to(painter.device),
+            index.iloc[start : start + batch_size],
+        )
+        for start in range(0, len(maps), batch_size)
+    ]
     return torch.cat(painted).cpu().permute(0, 2, 3, 1).numpy()

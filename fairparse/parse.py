@@ -24,82 +24,158 @@ from tqdm import tqdm
 from .facefiles import _opened
 from .labels import PALETTE
 from .records import HISTORY, read_table
-from .runs import InputError, Run, atomic_write, find_root, fix_randomness, hash_file, pick_device, read_json, write_json
+from fairparse.runs import (
+    InputError,
+    Run,
+    atomic_write,
+    find_root,
+    fix_randomness,
+    hash_file,
+    pick_device,
+    read_json,
+    write_json,
+)
 
 # %% ../nbs/lib/24_parse.ipynb #24-05
 @dataclass(frozen=True)
 class Origin:
     "What the records beside a parser say about it; empty where there are none"
+
     folder: Path
-    run: dict            # run.json
-    sources: tuple       # names of the faces it was trained on; (): not recorded
-    faces: Path | None   # the face set it was trained on, if it is still there, unchanged
+    run: dict  # run.json
+    sources: tuple  # names of the faces it was trained on; (): not recorded
+    faces: Path | None  # the face set it was trained on, if it is still there, unchanged
 
     @property
-    def procedural(self) -> bool | None: # None: not recorded
+    def procedural(self) -> bool | None:  # None: not recorded
         "Were all its faces drawn by this package?"
         return all(s.startswith("procedural faces") for s in self.sources) if self.sources else None
 
     @property
-    def warning(self) -> str: # "" if there is nothing to warn of
+    def warning(self) -> str:  # "" if there is nothing to warn of
         "What a user of this parser has to know first"
-        if self.procedural: return "this parser was trained on drawn (procedural) faces and is not meant for photographs: its label maps of real faces mean little; train one on real faces (`fairparse train`)"
-        return "" if self.sources else "what this parser was trained on is not recorded (no run.json beside it)"
+        if self.procedural:
+            return "this parser was trained on drawn (procedural) faces and is not meant for photographs: its label maps of real faces mean little; train one on real faces (`fairparse train`)"
+        return (
+            ""
+            if self.sources
+            else "what this parser was trained on is not recorded (no run.json beside it)"
+        )
+
 
 def _find_faces(folder, run):
     "The face set that a training read, or None"
-    inputs = {Path(path): digest for path, digest in run.get("inputs", {}).items() if Path(path).name == "faces.json"}
-    if not inputs: return folder / "faces" if (folder / "faces" / "faces.json").is_file() else None # as `train_on_folders` leaves it
-    candidates = [*inputs, *(parent / path.parent.name / path.name for path in inputs for parent in list(folder.absolute().parents)[:3])] # moved with its outputs
-    return next((c.parent for c in candidates if c.is_file() and hash_file(c) in inputs.values()), None)
+    inputs = {
+        Path(path): digest
+        for path, digest in run.get("inputs", {}).items()
+        if Path(path).name == "faces.json"
+    }
+    if not inputs:
+        return (
+            folder / "faces" if (folder / "faces" / "faces.json").is_file() else None
+        )  # as `train_on_folders` leaves it
+    candidates = [
+        *inputs,
+        *(
+            parent / path.parent.name / path.name
+            for path in inputs
+            for parent in list(folder.absolute().parents)[:3]
+        ),
+    ]  # moved with its outputs
+    return next(
+        (c.parent for c in candidates if c.is_file() and hash_file(c) in inputs.values()), None
+    )
+
 
 def read_origin(folder: str | Path) -> Origin:
     "The records of the parser in `folder`"
     folder = Path(folder)
     run = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
     faces = _find_faces(folder, run)
-    noted = run["faces"].split(", ") if run.get("faces") else read_json(faces / "faces.json")["sources"] if faces else ()
+    noted = (
+        run["faces"].split(", ")
+        if run.get("faces")
+        else read_json(faces / "faces.json")["sources"]
+        if faces
+        else ()
+    )
     return Origin(folder, run, tuple(noted), faces)
+
 
 def describe_parser(origin: Origin, which: str = "model") -> dict:
     "The parser's identity, for results: folder, weights with their SHA-256, what it was trained on (None: not recorded)"
-    return {"folder": str(origin.folder.resolve()), "weights": f"{which}.safetensors", "sha256": hash_file(origin.folder / f"{which}.safetensors"),
-            "trained_on": list(origin.sources) or None, "procedural": origin.procedural, "warning": origin.warning or None}
+    return {
+        "folder": str(origin.folder.resolve()),
+        "weights": f"{which}.safetensors",
+        "sha256": hash_file(origin.folder / f"{which}.safetensors"),
+        "trained_on": list(origin.sources) or None,
+        "procedural": origin.procedural,
+        "warning": origin.warning or None,
+    }
 
 # %% ../nbs/lib/24_parse.ipynb #24-07
 def _last_valid_miou(folder):
     "Validation mIoU of the last epoch; 0 without one"
-    if not (folder / "history.parquet").is_file(): return 0.0
+    if not (folder / "history.parquet").is_file():
+        return 0.0
     scores = read_table(folder / "history.parquet", HISTORY).valid_miou
     return float(np.nan_to_num(scores.iloc[-1])) if len(scores) else 0.0
+
 
 def is_parser(folder: Path) -> bool:
     "Does a folder hold a trained parser (and not another network)?"
     described = read_json(folder / "model.json") if (folder / "model.json").is_file() else {}
     return (folder / "model.safetensors").is_file() and {"encoder", "classes"} <= described.keys()
 
-def find_parser(parser: str | Path | None = None,  # its folder; None: look in `outputs`
-                outputs: str | Path | None = None, # None: the repository's outputs
-               ) -> Path:
+
+def find_parser(
+    parser: str | Path | None = None,  # its folder; None: look in `outputs`
+    outputs: str | Path | None = None,  # None: the repository's outputs
+) -> Path:
     "The folder of the parser to use; `InputError` that says how to make one if there is none"
-    if parser is not None: return Path(parser).expanduser()
+    if parser is not None:
+        return Path(parser).expanduser()
     outputs = Path(outputs) if outputs else find_root() / "outputs"
-    found = [path.parent for pattern in ("*/model.safetensors", "*/20_parsers/*/seed*/model.safetensors") for path in outputs.glob(pattern) if (path.parent / "run.json").is_file() and is_parser(path.parent)]
-    if not found: raise InputError(f"there is no trained parser in {outputs}: name one with --parser, or train one, `fairparse train --data FACES --out {outputs / 'mine'}` or `fairparse reproduce --profile sample --data FACES`")
+    found = [
+        path.parent
+        for pattern in ("*/model.safetensors", "*/20_parsers/*/seed*/model.safetensors")
+        for path in outputs.glob(pattern)
+        if (path.parent / "run.json").is_file() and is_parser(path.parent)
+    ]
+    if not found:
+        raise InputError(
+            f"there is no trained parser in {outputs}: name one with --parser, or train one, `fairparse train --data FACES --out {outputs / 'mine'}` or `fairparse reproduce --profile sample --data FACES`"
+        )
+
     def rank(folder):
-        parts, real = folder.relative_to(outputs).parts, {False: 0, None: 1, True: 2}[read_origin(folder).procedural]
-        return real, 0 if len(parts) == 1 else {"paper": 1, "sample": 2}.get(parts[0], 3), -_last_valid_miou(folder), str(folder)
+        parts, real = (
+            folder.relative_to(outputs).parts,
+            {False: 0, None: 1, True: 2}[read_origin(folder).procedural],
+        )
+        return (
+            real,
+            0 if len(parts) == 1 else {"paper": 1, "sample": 2}.get(parts[0], 3),
+            -_last_valid_miou(folder),
+            str(folder),
+        )
+
     return min(found, key=rank)
 
 # %% ../nbs/lib/24_parse.ipynb #24-09
-def read_photo(path: str | Path) -> Image.Image: # mode RGB
+def read_photo(path: str | Path) -> Image.Image:  # mode RGB
     "A picture as upright RGB; `InputError` if it cannot be read"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with _opened(path) as image:
             kind, image = image.format, ImageOps.exif_transpose(image)
-            if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"): image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
-            if image.mode in ("I", "F"): raise InputError(f"{path} has 32 bits a channel, of which none is known to be white: save it with 8 or 16")
+            if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):
+                image = Image.fromarray(
+                    (np.asarray(image).astype(np.uint32) // 257).astype(np.uint8)
+                )
+            if image.mode in ("I", "F"):
+                raise InputError(
+                    f"{path} has 32 bits a channel, of which none is known to be white: save it with 8 or 16"
+                )
             if image.has_transparency_data:
                 image = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -109,72 +185,119 @@ def read_photo(path: str | Path) -> Image.Image: # mode RGB
 BOX_MARGIN, BOX_RISE = 1.35, 0.055
 FITS = ("pad", "stretch")
 
-def read_box(box) -> tuple: # x0, y0, x1, y1
-    "A face box from \"x0,y0,x1,y1\" or four numbers; `InputError` if it is none"
-    try: x0, y0, x1, y1 = (float(v) for v in (box.split(",") if isinstance(box, str) else box))
-    except (ValueError, TypeError) as error: raise InputError(f"a face box is four numbers x0,y0,x1,y1 in pixels, not {box!r}") from error
-    if not (np.isfinite([x0, y0, x1, y1]).all() and x0 < x1 and y0 < y1): raise InputError(f"the face box {box!r} is empty: its left, upper, right and lower edge are x0 < x1, y0 < y1")
+
+def read_box(box) -> tuple:  # x0, y0, x1, y1
+    'A face box from "x0,y0,x1,y1" or four numbers; `InputError` if it is none'
+    try:
+        x0, y0, x1, y1 = (float(v) for v in (box.split(",") if isinstance(box, str) else box))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"a face box is four numbers x0,y0,x1,y1 in pixels, not {box!r}"
+        ) from error
+    if not (np.isfinite([x0, y0, x1, y1]).all() and x0 < x1 and y0 < y1):
+        raise InputError(
+            f"the face box {box!r} is empty: its left, upper, right and lower edge are x0 < x1, y0 < y1"
+        )
     return x0, y0, x1, y1
 
-def place(width: int, height: int,     # of the upright picture
-          box: tuple | None = None,    # face box; None: the whole picture is the face
-          fit: str = "pad",            # for a whole picture that is not square: "pad" or "stretch"
-          margin: float = BOX_MARGIN,  # side of the square in longer sides of the box
-         ) -> tuple:                   # x0, y0, x1, y1, whole pixels; may reach beyond the picture
+
+def place(
+    width: int,
+    height: int,  # of the upright picture
+    box: tuple | None = None,  # face box; None: the whole picture is the face
+    fit: str = "pad",  # for a whole picture that is not square: "pad" or "stretch"
+    margin: float = BOX_MARGIN,  # side of the square in longer sides of the box
+) -> tuple:  # x0, y0, x1, y1, whole pixels; may reach beyond the picture
     "The part of a picture that becomes the parser's square; `InputError` for a box that is not inside the picture"
     if box is None:
-        if fit == "stretch": return 0, 0, width, height
+        if fit == "stretch":
+            return 0, 0, width, height
         side = max(width, height)
         x0, y0 = (width - side) // 2, (height - side) // 2
     else:
         x0, y0, x1, y1 = box
-        if x0 < 0 or y0 < 0 or x1 > width or y1 > height: raise InputError(f"the face box {','.join(f'{v:g}' for v in box)} is not inside the picture, which is {width}x{height} when upright")
+        if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+            raise InputError(
+                f"the face box {','.join(f'{v:g}' for v in box)} is not inside the picture, which is {width}x{height} when upright"
+            )
         side = max(1, round(margin * max(x1 - x0, y1 - y0)))
         x0, y0 = round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2 - BOX_RISE * side)
     return x0, y0, x0 + side, y0 + side
 
-def to_square(image: Image.Image, region: tuple, # from `place`
-              size: int) -> tuple:               # (size, size, 3) uint8; the part of the picture in it; where in the square that part is
+
+def to_square(
+    image: Image.Image,
+    region: tuple,  # from `place`
+    size: int,
+) -> (
+    tuple
+):  # (size, size, 3) uint8; the part of the picture in it; where in the square that part is
     "The region of a picture as the parser's square: the filter of the face sets, edges repeated where the picture ends"
     x0, y0, x1, y1 = region
     part = max(x0, 0), max(y0, 0), min(x1, image.width), min(y1, image.height)
+
     def edges(low, high, start, stop):
         first = min(round((low - start) * size / (stop - start)), size - 1)
         return first, max(first + 1, round((high - start) * size / (stop - start)))
+
     (left, right), (top, bottom) = edges(part[0], part[2], x0, x1), edges(part[1], part[3], y0, y1)
     piece = image if part == (0, 0, *image.size) else image.crop(part)
-    if piece.size != (right - left, bottom - top): piece = piece.resize((right - left, bottom - top), Image.Resampling.BILINEAR, reducing_gap=1.0)
-    return np.pad(np.asarray(piece), ((top, size - bottom), (left, size - right), (0, 0)), mode="edge"), part, (left, top, right, bottom)
+    if piece.size != (right - left, bottom - top):
+        piece = piece.resize(
+            (right - left, bottom - top), Image.Resampling.BILINEAR, reducing_gap=1.0
+        )
+    return (
+        np.pad(
+            np.asarray(piece), ((top, size - bottom), (left, size - right), (0, 0)), mode="edge"
+        ),
+        part,
+        (left, top, right, bottom),
+    )
 
 # %% ../nbs/lib/24_parse.ipynb #24-15
-def enlarge_labels(probabilities,        # (C, h, w) Tensor
-                   height: int, width: int,
-                   values: int = 2**24,  # numbers in memory at a time
-                  ) -> np.ndarray:       # (height, width) uint8
+def enlarge_labels(
+    probabilities,  # (C, h, w) Tensor
+    height: int,
+    width: int,
+    values: int = 2**24,  # numbers in memory at a time
+) -> np.ndarray:  # (height, width) uint8
     "Most probable class of each pixel of a larger (or smaller) picture"
     import torch
     import torch.nn.functional as F
+
     classes, h, _ = probabilities.shape
     resize = lambda x, size: F.interpolate(x[None], size, mode="bilinear", antialias=True)[0]
-    probabilities, mixing = probabilities.float().cpu(), resize(torch.eye(h)[None], (height, h))[0] # (height, h): rows as mixtures of the parser's rows
+    probabilities, mixing = (
+        probabilities.float().cpu(),
+        resize(torch.eye(h)[None], (height, h))[0],
+    )  # (height, h): rows as mixtures of the parser's rows
     labels, band = np.empty((height, width), np.uint8), max(1, values // (classes * width))
     for start in range(0, height, band):
-        rows = torch.einsum("yh,chw->cyw", mixing[start:start + band], probabilities)
-        labels[start:start + band] = resize(rows, (rows.shape[1], width)).argmax(0).byte().numpy()
+        rows = torch.einsum("yh,chw->cyw", mixing[start : start + band], probabilities)
+        labels[start : start + band] = resize(rows, (rows.shape[1], width)).argmax(0).byte().numpy()
     return labels
 
-def parse_photos(parser,          # a `Parser` in eval mode
-                 images: list,    # pictures of mode RGB, any size
-                 regions: list,   # of each, from `place`
-                ) -> list:        # (height, width) uint8 each
+
+def parse_photos(
+    parser,  # a `Parser` in eval mode
+    images: list,  # pictures of mode RGB, any size
+    regions: list,  # of each, from `place`
+) -> list:  # (height, width) uint8 each
     "Label maps of pictures, each at its own size; background outside of the region"
     import torch
 
     from fairparse.predict import predict_probabilities
-    squares, parts, inners = zip(*(to_square(image, region, parser.spec.size) for image, region in zip(images, regions)))
-    batch = torch.from_numpy(np.stack(squares)).to(next(parser.parameters()).device).permute(0, 3, 1, 2)
+
+    squares, parts, inners = zip(
+        *(to_square(image, region, parser.spec.size) for image, region in zip(images, regions))
+    )
+    batch = (
+        torch.from_numpy(np.stack(squares)).to(next(parser.parameters()).device).permute(0, 3, 1, 2)
+    )
     maps = []
-    for image, probs, (x0, y0, x1, y1), (left, top, right, bottom) in zip(images, predict_probabilities(parser, batch), parts, inners):
+    for image, probs, (x0, y0, x1, y1), (left, top, right, bottom) in zip(
+        images, predict_probabilities(parser, batch), parts, inners
+    ):
         labels = np.zeros((image.height, image.width), np.uint8)
         labels[y0:y1, x0:x1] = enlarge_labels(probs[:, top:bottom, left:right], y1 - y0, x1 - x0)
         maps.append(labels)
@@ -182,168 +305,333 @@ def parse_photos(parser,          # a `Parser` in eval mode
 
 # %% ../nbs/lib/24_parse.ipynb #24-18
 ENDINGS = (".labels.png", ".overlay.png", ".areas.json")
-FACE_CLASSES = ("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "mouth", "u_lip", "l_lip")
-USUAL_FACE, SMALLEST_FACE = 0.16, 0.12 # of the square: the smallest among 700 faces of CelebAMask-HQ, and what is told as too small
+FACE_CLASSES = (
+    "skin",
+    "nose",
+    "eye_g",
+    "l_eye",
+    "r_eye",
+    "l_brow",
+    "r_brow",
+    "mouth",
+    "u_lip",
+    "l_lip",
+)
+USUAL_FACE, SMALLEST_FACE = (
+    0.16,
+    0.12,
+)  # of the square: the smallest among 700 faces of CelebAMask-HQ, and what is told as too small
 
-def class_palette(classes: list) -> np.ndarray: # (C, 3) uint8
+
+def class_palette(classes: list) -> np.ndarray:  # (C, 3) uint8
     "A colour for each class: those of `labels.PALETTE`, repeated if there are more classes"
     return PALETTE[np.arange(len(classes)) % len(PALETTE)]
 
-def class_areas(labels: np.ndarray, classes: list) -> dict: # class -> label, pixels, share of the picture
+
+def class_areas(
+    labels: np.ndarray, classes: list
+) -> dict:  # class -> label, pixels, share of the picture
     "How much of the picture each class takes"
     counts = Image.fromarray(labels).histogram()
-    return {name: {"label": i, "pixels": counts[i], "share": counts[i] / labels.size} for i, name in enumerate(classes)}
+    return {
+        name: {"label": i, "pixels": counts[i], "share": counts[i] / labels.size}
+        for i, name in enumerate(classes)
+    }
 
-def note_small_face(areas: dict, region: tuple, boxed: bool) -> str | None: # None: nothing to say
+
+def note_small_face(areas: dict, region: tuple, boxed: bool) -> str | None:  # None: nothing to say
     "What to say if the face fills little of the square that the parser saw"
-    share = sum(areas[c]["pixels"] for c in FACE_CLASSES if c in areas) / ((region[2] - region[0]) * (region[3] - region[1]))
-    if share >= SMALLEST_FACE or "skin" not in areas: return None
-    remedy = "check the face box, which goes from the hairline to the chin and from cheek to cheek" if boxed else "give a face box"
+    share = sum(areas[c]["pixels"] for c in FACE_CLASSES if c in areas) / (
+        (region[2] - region[0]) * (region[3] - region[1])
+    )
+    if share >= SMALLEST_FACE or "skin" not in areas:
+        return None
+    remedy = (
+        "check the face box, which goes from the hairline to the chin and from cheek to cheek"
+        if boxed
+        else "give a face box"
+    )
     return f"the face fills {100 * share:.0f} % of what the parser saw, and aligned faces fill {100 * USUAL_FACE:.0f} % or more: it expects them upright, in the middle and large; {remedy}"
 
-def lay_over(image: Image.Image, labels: np.ndarray, palette: np.ndarray, opacity: float = 0.5) -> Image.Image:
+
+def lay_over(
+    image: Image.Image, labels: np.ndarray, palette: np.ndarray, opacity: float = 0.5
+) -> Image.Image:
     "The picture with the classes' colours over it; background stays as it is"
     colours = Image.fromarray(labels)
     mask = colours.point([0] + [round(255 * opacity)] * 255)
     colours.putpalette(palette.tobytes())
     return Image.composite(colours.convert("RGB"), image, mask)
 
-def write_parsed(out: Path, name: str, image: Image.Image, labels: np.ndarray, classes: list, record: dict, opacity: float):
+
+def write_parsed(
+    out: Path,
+    name: str,
+    image: Image.Image,
+    labels: np.ndarray,
+    classes: list,
+    record: dict,
+    opacity: float,
+):
     "Write label map, overlay and, last, the areas"
     palette = class_palette(classes)
     indexed = Image.fromarray(labels)
     indexed.putpalette(palette.tobytes())
     for ending, picture in zip(ENDINGS, (indexed, lay_over(image, labels, palette, opacity))):
-        with atomic_write(out / f"{name}{ending}") as tmp: picture.save(tmp, "PNG")
+        with atomic_write(out / f"{name}{ending}") as tmp:
+            picture.save(tmp, "PNG")
     write_json(out / f"{name}{ENDINGS[2]}", record)
 
 # %% ../nbs/lib/24_parse.ipynb #24-21
 EARLIER = "outputs of an earlier run"
 
-def list_pictures(pictures: list) -> tuple: # {name of the output: path}, {file ending: how many were left aside}
+
+def list_pictures(
+    pictures: list,
+) -> tuple:  # {name of the output: path}, {file ending: how many were left aside}
     "The pictures of files and folders; `InputError` for a missing file, none at all, or two that would write the same files"
     Image.init()
-    readable, found, aside = {end for end, kind in Image.EXTENSION.items() if kind in Image.OPEN}, {}, Counter()
+    readable, found, aside = (
+        {end for end, kind in Image.EXTENSION.items() if kind in Image.OPEN},
+        {},
+        Counter(),
+    )
     for given in [Path(p).expanduser() for p in pictures]:
-        if given.is_file(): found.setdefault(given.resolve(), (given, Path(given.name)))
-        elif not given.is_dir(): raise InputError(f"there is no file or folder {given}")
+        if given.is_file():
+            found.setdefault(given.resolve(), (given, Path(given.name)))
+        elif not given.is_dir():
+            raise InputError(f"there is no file or folder {given}")
         for where, folders, files in os.walk(given) if given.is_dir() else ():
             folders[:] = sorted(f for f in folders if not f.startswith("."))
             for file in sorted(f for f in files if not f.startswith(".")):
                 path = Path(where) / file
-                if file.endswith(ENDINGS) or path.suffix.lower() not in readable: aside[EARLIER if file.endswith(ENDINGS) else path.suffix.lower()] += 1
-                else: found.setdefault(path.resolve(), (path, path.relative_to(given)))
-    if not found: raise InputError(f"{', '.join(map(str, pictures)) or 'nothing'}: there is no picture in it" + (f" (files of other kinds: {dict(aside)})" if aside else ""))
+                if file.endswith(ENDINGS) or path.suffix.lower() not in readable:
+                    aside[EARLIER if file.endswith(ENDINGS) else path.suffix.lower()] += 1
+                else:
+                    found.setdefault(path.resolve(), (path, path.relative_to(given)))
+    if not found:
+        raise InputError(
+            f"{', '.join(map(str, pictures)) or 'nothing'}: there is no picture in it"
+            + (f" (files of other kinds: {dict(aside)})" if aside else "")
+        )
     plain = Counter(str(name.with_suffix("")).casefold() for _, name in found.values())
     named = {}
     for path, name in found.values():
         short = str(name.with_suffix(""))
         key = short if plain[short.casefold()] == 1 else str(name)
         twin = next((other for other in named if other.casefold() == key.casefold()), None)
-        if twin: raise InputError(f"{named[twin]} and {path} would write the same files: give them separate --out folders, or rename one")
+        if twin:
+            raise InputError(
+                f"{named[twin]} and {path} would write the same files: give them separate --out folders, or rename one"
+            )
         named[key] = path
     return named, dict(aside)
 
-def tell_aside(aside: dict) -> str: # "" if there is nothing to tell
+
+def tell_aside(aside: dict) -> str:  # "" if there is nothing to tell
     "How many files were left aside, and why, from the counts of `list_pictures`"
-    kinds = ", ".join(f"{n} {kind or 'without a file ending'}" for kind, n in sorted(aside.items(), key=lambda item: (-item[1], item[0])) if kind != EARLIER)
-    told = kinds and f"{kinds} (not opened by Pillow here: pictures among them must be converted to JPEG or PNG)", f"{aside[EARLIER]} {EARLIER}" if EARLIER in aside else ""
+    kinds = ", ".join(
+        f"{n} {kind or 'without a file ending'}"
+        for kind, n in sorted(aside.items(), key=lambda item: (-item[1], item[0]))
+        if kind != EARLIER
+    )
+    told = (
+        kinds
+        and f"{kinds} (not opened by Pillow here: pictures among them must be converted to JPEG or PNG)",
+        f"{aside[EARLIER]} {EARLIER}" if EARLIER in aside else "",
+    )
     return "; ".join(filter(None, told))
 
-def read_boxes(path: str | Path) -> dict: # id -> x0, y0, x1, y1
+
+def read_boxes(path: str | Path) -> dict:  # id -> x0, y0, x1, y1
     "Face boxes from a CSV with columns id, x0, y0, x1, y1; an id is a picture's file name or the name of its outputs"
-    try: table = pd.read_csv(path, dtype={"id": str})
-    except (OSError, ValueError) as error: raise InputError(f"{path} is not a readable CSV ({error})") from error
+    try:
+        table = pd.read_csv(path, dtype={"id": str})
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable CSV ({error})") from error
     missing = [c for c in ("id", "x0", "y0", "x1", "y1") if c not in table]
-    if missing: raise InputError(f"{path} lacks the columns {missing}: it needs id,x0,y0,x1,y1")
-    if table.id.duplicated().any(): raise InputError(f"{path} has two rows for {table.id[table.id.duplicated()].iloc[0]!r}: parse one face of a picture at a time")
+    if missing:
+        raise InputError(f"{path} lacks the columns {missing}: it needs id,x0,y0,x1,y1")
+    if table.id.duplicated().any():
+        raise InputError(
+            f"{path} has two rows for {table.id[table.id.duplicated()].iloc[0]!r}: parse one face of a picture at a time"
+        )
     return {row.id: read_box((row.x0, row.y0, row.x1, row.y1)) for row in table.itertuples()}
 
-def assign_boxes(named: dict, box, boxes: str | Path | None) -> dict: # name of the output -> box
+
+def assign_boxes(named: dict, box, boxes: str | Path | None) -> dict:  # name of the output -> box
     "The face box of each picture that has one; `InputError` for a row of the table that belongs to no picture"
-    if box is not None and boxes is not None: raise InputError("give a box for all pictures, or a table of boxes, not both")
-    if boxes is None: return dict.fromkeys(named, read_box(box)) if box is not None else {}
+    if box is not None and boxes is not None:
+        raise InputError("give a box for all pictures, or a table of boxes, not both")
+    if boxes is None:
+        return dict.fromkeys(named, read_box(box)) if box is not None else {}
     table, chosen = read_boxes(boxes), {}
     for name, path in named.items():
         key = next((k for k in (name, path.name, path.stem) if k in table), None)
-        if key is not None: chosen[name] = key
+        if key is not None:
+            chosen[name] = key
     unused = [id for id in table if id not in chosen.values()]
-    if unused: raise InputError(f"{boxes}: no picture is called {unused[0]!r}" + (f" (nor {len(unused) - 1} more)" if len(unused) > 1 else ""))
+    if unused:
+        raise InputError(
+            f"{boxes}: no picture is called {unused[0]!r}"
+            + (f" (nor {len(unused) - 1} more)" if len(unused) > 1 else "")
+        )
     return {name: table[key] for name, key in chosen.items()}
 
 # %% ../nbs/lib/24_parse.ipynb #24-23
-PIXELS = 2**26 # of pictures in memory at a time
+PIXELS = 2**26  # of pictures in memory at a time
+
 
 @dataclass
 class _Job:
     "What stays the same for all pictures of a run"
-    out: Path; parser: object; identity: dict; boxes: dict; boxed: bool; fit: str; margin: float; opacity: float
+
+    out: Path
+    parser: object
+    identity: dict
+    boxes: dict
+    boxed: bool
+    fit: str
+    margin: float
+    opacity: float
 
     def open(self, name, path):
         "Picture and region; `InputError` if it cannot be parsed, or another picture's outputs are in the way"
         areas = self.out / f"{name}{ENDINGS[2]}"
-        if areas.is_file() and (other := read_json(areas).get("picture")) != str(path.resolve()): raise InputError(f"{areas} is of another picture, {other}: choose another output folder")
-        if self.boxed and name not in self.boxes: raise InputError("it has no face box in the table of boxes")
+        if areas.is_file() and (other := read_json(areas).get("picture")) != str(path.resolve()):
+            raise InputError(
+                f"{areas} is of another picture, {other}: choose another output folder"
+            )
+        if self.boxed and name not in self.boxes:
+            raise InputError("it has no face box in the table of boxes")
         image = read_photo(path)
         return name, path, image, place(*image.size, self.boxes.get(name), self.fit, self.margin)
 
     def finish(self, batch):
         "Parse and write a batch; its records"
         records, classes = [], self.parser.spec.classes
-        for (name, path, image, region), labels in zip(batch, parse_photos(self.parser, [b[2] for b in batch], [b[3] for b in batch])):
+        for (name, path, image, region), labels in zip(
+            batch, parse_photos(self.parser, [b[2] for b in batch], [b[3] for b in batch])
+        ):
             areas = class_areas(labels, classes)
             note = note_small_face(areas, region, name in self.boxes)
-            record = {"picture": str(path.resolve()), "width": image.width, "height": image.height, "box": self.boxes.get(name), "region": region, "fit": self.fit, "note": note, "parser": self.identity, "areas": areas}
+            record = {
+                "picture": str(path.resolve()),
+                "width": image.width,
+                "height": image.height,
+                "box": self.boxes.get(name),
+                "region": region,
+                "fit": self.fit,
+                "note": note,
+                "parser": self.identity,
+                "areas": areas,
+            }
             write_parsed(self.out, name, image, labels, classes, record, self.opacity)
             records.append(record)
         return records
+
 
 def _in_batches(opened, batch_size):
     "Lists of opened pictures, of at most `batch_size` and about `PIXELS` in all"
     batch, pixels = [], 0
     for one in opened:
         area = one[2].width * one[2].height
-        if batch and (len(batch) == batch_size or pixels + area > PIXELS): yield batch; batch, pixels = [], 0
-        batch.append(one); pixels += area
-    if batch: yield batch
+        if batch and (len(batch) == batch_size or pixels + area > PIXELS):
+            yield batch
+            batch, pixels = [], 0
+        batch.append(one)
+        pixels += area
+    if batch:
+        yield batch
 
 # %% ../nbs/lib/24_parse.ipynb #24-24
 def _check_out(out, named):
     "`InputError` if writing into `out` would destroy something"
-    if (out / "run.json").is_file() and "pictures" not in read_json(out / "run.json").get("parameters", {}): raise InputError(f"{out} holds the results of another job: choose another output folder")
+    if (out / "run.json").is_file() and "pictures" not in read_json(out / "run.json").get(
+        "parameters", {}
+    ):
+        raise InputError(f"{out} holds the results of another job: choose another output folder")
     written = {(out / f"{name}{ending}").resolve() for name in named for ending in ENDINGS}
     inputs = [path for path in named.values() if path.resolve() in written]
-    if inputs: raise InputError(f"{inputs[0]} is a picture to parse and would be overwritten: choose another output folder")
+    if inputs:
+        raise InputError(
+            f"{inputs[0]} is a picture to parse and would be overwritten: choose another output folder"
+        )
 
-def parse_images(pictures: list,                    # files and folders
-                 out: str | Path = "parsed",        # gets three files a picture, and run.json
-                 parser: str | Path | None = None,  # its folder; None: as `find_parser` finds it
-                 box=None,                          # face box x0,y0,x1,y1 in all pictures, in pixels of the upright picture
-                 boxes: str | Path | None = None,   # CSV of a face box for each picture, see `read_boxes`
-                 fit: str = "pad", margin: float = BOX_MARGIN, # see `place`
-                 which: str = "model",              # "model" (last weights, those of the scores) or "best" (by validation)
-                 opacity: float = 0.5,              # of the overlay
-                 batch_size: int = 8, threads: int = 2, device: str = "auto", progress: bool = True,
-                ) -> tuple:                         # records of the pictures, {path: why it failed}
+
+def parse_images(
+    pictures: list,  # files and folders
+    out: str | Path = "parsed",  # gets three files a picture, and run.json
+    parser: str | Path | None = None,  # its folder; None: as `find_parser` finds it
+    box=None,  # face box x0,y0,x1,y1 in all pictures, in pixels of the upright picture
+    boxes: str | Path | None = None,  # CSV of a face box for each picture, see `read_boxes`
+    fit: str = "pad",
+    margin: float = BOX_MARGIN,  # see `place`
+    which: str = "model",  # "model" (last weights, those of the scores) or "best" (by validation)
+    opacity: float = 0.5,  # of the overlay
+    batch_size: int = 8,
+    threads: int = 2,
+    device: str = "auto",
+    progress: bool = True,
+) -> tuple:  # records of the pictures, {path: why it failed}
     "Parse pictures with a trained parser; `InputError` before anything is written if the request is wrong"
-    if fit not in FITS: raise InputError(f"fit {fit!r} is none of {FITS}")
-    for name, value, low, high in (("opacity", opacity, 0, 1), ("margin", margin, 1, 5), ("batch_size", batch_size, 1, 4096), ("threads", threads, 1, 4096)):
-        if not low <= value <= high: raise InputError(f"{name} is {value}: it must be from {low} to {high}")
+    if fit not in FITS:
+        raise InputError(f"fit {fit!r} is none of {FITS}")
+    for name, value, low, high in (
+        ("opacity", opacity, 0, 1),
+        ("margin", margin, 1, 5),
+        ("batch_size", batch_size, 1, 4096),
+        ("threads", threads, 1, 4096),
+    ):
+        if not low <= value <= high:
+            raise InputError(f"{name} is {value}: it must be from {low} to {high}")
     from fairparse.unet import load_parser
-    out, (named, aside), origin = Path(out).expanduser(), list_pictures(pictures), read_origin(find_parser(parser))
+
+    out, (named, aside), origin = (
+        Path(out).expanduser(),
+        list_pictures(pictures),
+        read_origin(find_parser(parser)),
+    )
     chosen = assign_boxes(named, box, boxes)
     _check_out(out, named)
     fix_randomness(0, threads)
-    loaded, identity = load_parser(origin.folder, which, pick_device(device)), describe_parser(origin, which)
-    if origin.warning: print(f"warning: {origin.warning}", file=sys.stderr)
-    if aside: print(f"left aside: {tell_aside(aside)}", file=sys.stderr)
-    run = Run(out, {"pictures": [*map(str, pictures)], "parser": str(origin.folder), "which": which, "box": box, "boxes": boxes, "fit": fit, "margin": margin, "opacity": opacity}, inputs=[origin.folder / f"{which}.safetensors"])
-    job, records, failed = _Job(run.folder, loaded, identity, chosen, boxes is not None, fit, margin, opacity), [], {}
+    loaded, identity = (
+        load_parser(origin.folder, which, pick_device(device)),
+        describe_parser(origin, which),
+    )
+    if origin.warning:
+        print(f"warning: {origin.warning}", file=sys.stderr)
+    if aside:
+        print(f"left aside: {tell_aside(aside)}", file=sys.stderr)
+    run = Run(
+        out,
+        {
+            "pictures": [*map(str, pictures)],
+            "parser": str(origin.folder),
+            "which": which,
+            "box": box,
+            "boxes": boxes,
+            "fit": fit,
+            "margin": margin,
+            "opacity": opacity,
+        },
+        inputs=[origin.folder / f"{which}.safetensors"],
+    )
+    job, records, failed = (
+        _Job(run.folder, loaded, identity, chosen, boxes is not None, fit, margin, opacity),
+        [],
+        {},
+    )
+
     def opened():
         for name, path in tqdm(named.items(), desc="parsing", unit="picture", disable=not progress):
-            try: yield job.open(name, path)
-            except InputError as error: failed[str(path)] = str(error)
-    for batch in _in_batches(opened(), batch_size): records += job.finish(batch)
+            try:
+                yield job.open(name, path)
+            except InputError as error:
+                failed[str(path)] = str(error)
+
+    for batch in _in_batches(opened(), batch_size):
+        records += job.finish(batch)
     run.note(parsed=len(records), failed=failed, left_aside=aside, parser=identity)
     run.finish()
     return records, failed

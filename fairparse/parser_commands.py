@@ -13,77 +13,264 @@ from .commands import arg, command
 from .runs import InputError, available_cores
 
 # %% ../nbs/lib/95_parser_commands.ipynb #95-04
-_faces = arg("--data", nargs="+", required=True, metavar="DIR", help="folders of faces: CelebAMask-HQ, or images/ and labels/")
-_which = arg("--which", default="model", choices=("model", "best"), help="last weights, those of the scores, or the best by validation")
-_map = arg("--label-map", metavar="FILE", help="JSON or CSV that maps another class list to the 19 classes")
-_common = (arg("--threads", type=int, default=available_cores(), help="CPU threads (default: all cores)"), arg("--device", default="auto", help="auto, cpu or cuda"))
+_faces = arg(
+    "--data",
+    nargs="+",
+    required=True,
+    metavar="DIR",
+    help="folders of faces: CelebAMask-HQ, or images/ and labels/",
+)
+_which = arg(
+    "--which",
+    default="model",
+    choices=("model", "best"),
+    help="last weights, those of the scores, or the best by validation",
+)
+_map = arg(
+    "--label-map", metavar="FILE", help="JSON or CSV that maps another class list to the 19 classes"
+)
+_common = (
+    arg("--threads", type=int, default=available_cores(), help="CPU threads (default: all cores)"),
+    arg("--device", default="auto", help="auto, cpu or cuda"),
+)
 
-@command(_faces, _map, arg("--out", required=True, metavar="DIR", help="the face set"), arg("--size", type=int, default=256, help="side in pixels"),
-         arg("--split", default="auto", choices=("auto", "official", "seeded", "train"), help="official where the whole CelebAMask-HQ is there, else seeded"),
-         arg("--folds", type=int, default=0, help="cross-validation with so many folds"), arg("--seed", type=int, default=0, help="of the split"),
-         arg("--extra", nargs="+", default=[], metavar="DIR", help="folders added to training and validation only"))
+
+@command(
+    _faces,
+    _map,
+    arg("--out", required=True, metavar="DIR", help="the face set"),
+    arg("--size", type=int, default=256, help="side in pixels"),
+    arg(
+        "--split",
+        default="auto",
+        choices=("auto", "official", "seeded", "train"),
+        help="official where the whole CelebAMask-HQ is there, else seeded",
+    ),
+    arg("--folds", type=int, default=0, help="cross-validation with so many folds"),
+    arg("--seed", type=int, default=0, help="of the split"),
+    arg(
+        "--extra",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders added to training and validation only",
+    ),
+)
 def prepare(data, label_map, out, size, split, folds, seed, extra):
     "Pack folders of faces into a face set"
     from fairparse.faces import build_face_set, describe_face_set
-    print(describe_face_set(build_face_set(out, data, extra=extra, size=size, split=split, folds=folds, seed=seed, label_map=label_map)).round(2).T.to_string())
 
-@command(_faces, arg("--out", required=True, metavar="DIR", help="the parser; the same command goes on after an interruption"),
-         arg("--recipe", default="strong", help="a name of nbs/lib/28_recipes: strong or paper"), arg("--size", type=int, help="side in pixels (default: the recipe's)"),
-         arg("--epochs", type=int, help="default: the recipe's"), arg("--seed", type=int, default=0, help="of first weights and order of the faces (default: 0)"), _map,
-         arg("--valid-share", type=float, default=0.0, help="share of the faces that are held out for validation (default: none)"), *_common)
+    print(
+        describe_face_set(
+            build_face_set(
+                out,
+                data,
+                extra=extra,
+                size=size,
+                split=split,
+                folds=folds,
+                seed=seed,
+                label_map=label_map,
+            )
+        )
+        .round(2)
+        .T.to_string()
+    )
+
+
+@command(
+    _faces,
+    arg(
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="the parser; the same command goes on after an interruption",
+    ),
+    arg("--recipe", default="strong", help="a name of nbs/lib/28_recipes: strong or paper"),
+    arg("--size", type=int, help="side in pixels (default: the recipe's)"),
+    arg("--epochs", type=int, help="default: the recipe's"),
+    arg("--seed", type=int, default=0, help="of first weights and order of the faces (default: 0)"),
+    _map,
+    arg(
+        "--valid-share",
+        type=float,
+        default=0.0,
+        help="share of the faces that are held out for validation (default: none)",
+    ),
+    *_common,
+)
 def train(data, out, recipe, size, epochs, seed, label_map, valid_share, threads, device):
     "Train a parser on all faces of some folders"
     from fairparse.recipes import train_on_folders
-    history = train_on_folders(data, out, recipe, valid_share, seed, threads, device, size, label_map=label_map, training={"epochs": epochs} if epochs else {})
-    if valid_share: print(f"held-out faces:\n{(Path(out) / 'scores.csv').read_text()}")
+
+    history = train_on_folders(
+        data,
+        out,
+        recipe,
+        valid_share,
+        seed,
+        threads,
+        device,
+        size,
+        label_map=label_map,
+        training={"epochs": epochs} if epochs else {},
+    )
+    if valid_share:
+        print(f"held-out faces:\n{(Path(out) / 'scores.csv').read_text()}")
     print(f"{len(history)} epochs in {history.seconds.sum() / 60:.1f} minutes: {out}")
 
-@command(arg("parser", help="folder of a trained parser"), _faces, _map, arg("--out", metavar="DIR", help="write scores.csv, counts.parquet and score.json there"),
-         _which, arg("--size", type=int, help="side in pixels (default: the parser's)"), *_common)
+
+@command(
+    arg("parser", help="folder of a trained parser"),
+    _faces,
+    _map,
+    arg("--out", metavar="DIR", help="write scores.csv, counts.parquet and score.json there"),
+    _which,
+    arg("--size", type=int, help="side in pixels (default: the parser's)"),
+    *_common,
+)
 def score(parser, data, label_map, out, which, size, threads, device):
     "Score a parser on folders of images and labels: dataset-level IoU and Dice of each class"
     from fairparse.recipes import score_folder
-    print(score_folder(parser, data, out, which, size, label_map, threads, device).round(2).to_string(index=False))
+
+    print(
+        score_folder(parser, data, out, which, size, label_map, threads, device)
+        .round(2)
+        .to_string(index=False)
+    )
 
 # %% ../nbs/lib/95_parser_commands.ipynb #95-06
-@command(arg("pictures", nargs="+", metavar="IMAGE", help="pictures, and folders of pictures with their subfolders"),
-         arg("--out", default="parsed", metavar="DIR", help="gets NAME.labels.png, NAME.overlay.png and NAME.areas.json of each picture (default: parsed)"),
-         arg("--parser", metavar="DIR", help="a trained parser (default, of real faces if there is one: the first of your own in outputs/NAME, paper, sample, others; of several the best by validation)"),
-         arg("--box", metavar="X0,Y0,X1,Y1", help="face box in pixels, hairline to chin and cheek to cheek, for pictures that are not aligned crops"),
-         arg("--boxes", metavar="FILE.csv", help="a face box for each picture: id,x0,y0,x1,y1"),
-         arg("--margin", type=float, default=1.35, help="side of the square around a box, in longer sides of the box (default: 1.35, as in CelebA-HQ)"),
-         arg("--fit", default="pad", choices=("pad", "stretch"), help="make a picture square by repeating its edges, or squeeze it (default: pad)"),
-         arg("--overlay-opacity", type=float, default=0.5, help="0 to 1 (default: 0.5)"), arg("--batch-size", type=int, default=8, help="pictures at a time (default: 8)"), _which, *_common)
-def parse(pictures, out, parser, box, boxes, margin, fit, overlay_opacity, batch_size, which, threads, device):
+@command(
+    arg(
+        "pictures",
+        nargs="+",
+        metavar="IMAGE",
+        help="pictures, and folders of pictures with their subfolders",
+    ),
+    arg(
+        "--out",
+        default="parsed",
+        metavar="DIR",
+        help="gets NAME.labels.png, NAME.overlay.png and NAME.areas.json of each picture (default: parsed)",
+    ),
+    arg(
+        "--parser",
+        metavar="DIR",
+        help="a trained parser (default, of real faces if there is one: the first of your own in outputs/NAME, paper, sample, others; of several the best by validation)",
+    ),
+    arg(
+        "--box",
+        metavar="X0,Y0,X1,Y1",
+        help="face box in pixels, hairline to chin and cheek to cheek, for pictures that are not aligned crops",
+    ),
+    arg("--boxes", metavar="FILE.csv", help="a face box for each picture: id,x0,y0,x1,y1"),
+    arg(
+        "--margin",
+        type=float,
+        default=1.35,
+        help="side of the square around a box, in longer sides of the box (default: 1.35, as in CelebA-HQ)",
+    ),
+    arg(
+        "--fit",
+        default="pad",
+        choices=("pad", "stretch"),
+        help="make a picture square by repeating its edges, or squeeze it (default: pad)",
+    ),
+    arg("--overlay-opacity", type=float, default=0.5, help="0 to 1 (default: 0.5)"),
+    arg("--batch-size", type=int, default=8, help="pictures at a time (default: 8)"),
+    _which,
+    *_common,
+)
+def parse(
+    pictures,
+    out,
+    parser,
+    box,
+    boxes,
+    margin,
+    fit,
+    overlay_opacity,
+    batch_size,
+    which,
+    threads,
+    device,
+):
     """Label maps, overlays and areas of your own pictures
 
     Parsers are trained on aligned faces: upright, in the middle, as large as in a passport photo. Other pictures need --box.
     fairparse parse photo.jpg --box 410,220,690,600
     fairparse parse photos/ --out parsed/ --parser outputs/mine"""
     from fairparse.parse import parse_images
-    records, failed = parse_images(pictures, out, parser, box, boxes, fit, margin, which, overlay_opacity, batch_size, threads, device)
+
+    records, failed = parse_images(
+        pictures,
+        out,
+        parser,
+        box,
+        boxes,
+        fit,
+        margin,
+        which,
+        overlay_opacity,
+        batch_size,
+        threads,
+        device,
+    )
     for record in records:
-        if record["note"]: print(f"note: {record['picture']}: {record['note']}", file=sys.stderr)
-    for path, reason in failed.items(): print(f"failed: {path}: {reason.removeprefix(path + ' ')}", file=sys.stderr)
-    if records: print(f"{len(records)} pictures parsed with {records[0]['parser']['folder']}: {out}")
+        if record["note"]:
+            print(f"note: {record['picture']}: {record['note']}", file=sys.stderr)
+    for path, reason in failed.items():
+        print(f"failed: {path}: {reason.removeprefix(path + ' ')}", file=sys.stderr)
+    if records:
+        print(f"{len(records)} pictures parsed with {records[0]['parser']['folder']}: {out}")
     return 1 if failed else 0
 
-@command(arg("parser", help="folder of a trained parser"), arg("--onnx", required=True, metavar="FILE.onnx", help="the file to write"), _which)
+
+@command(
+    arg("parser", help="folder of a trained parser"),
+    arg("--onnx", required=True, metavar="FILE.onnx", help="the file to write"),
+    _which,
+)
 def export(parser, onnx, which):
     """Write a parser as ONNX: uint8 RGB in, probabilities out, any batch; compared with PyTorch before it is kept
 
     fairparse export outputs/mine --onnx parser.onnx"""
     from fairparse.export import export_onnx
-    about = export_onnx(parser, onnx, which)
-    if about["warning"]: print(f"warning: {about['warning']}", file=sys.stderr)
-    print(f"{onnx}: {about['bytes'] / 1e6:.1f} MB, {about['size']} px; largest difference from PyTorch {about['difference']:.1e}")
 
-@command(arg("parser", help="folder of a trained parser"), arg("--out", metavar="FILE.md", help="default: README.md in the parser's folder"), arg("--name", help="title of the card"),
-         arg("--force", action="store_true", help="overwrite a card that was changed by hand"),
-         arg("--counts", metavar="DIR", help="scores by `fairparse score PARSER --out DIR` (default: the training's own test)"),
-         arg("--faces", metavar="DIR", help="face set with the attributes of the tested faces (default: the one it was trained with)"),
-         arg("--push", metavar="OWNER/NAME", help="upload parser and card to the Hugging Face hub, as a private repository"),
-         arg("--public", action="store_true", help="with --push: a public one; look at the licences first"))
+    about = export_onnx(parser, onnx, which)
+    if about["warning"]:
+        print(f"warning: {about['warning']}", file=sys.stderr)
+    print(
+        f"{onnx}: {about['bytes'] / 1e6:.1f} MB, {about['size']} px; largest difference from PyTorch {about['difference']:.1e}"
+    )
+
+
+@command(
+    arg("parser", help="folder of a trained parser"),
+    arg("--out", metavar="FILE.md", help="default: README.md in the parser's folder"),
+    arg("--name", help="title of the card"),
+    arg("--force", action="store_true", help="overwrite a card that was changed by hand"),
+    arg(
+        "--counts",
+        metavar="DIR",
+        help="scores by `fairparse score PARSER --out DIR` (default: the training's own test)",
+    ),
+    arg(
+        "--faces",
+        metavar="DIR",
+        help="face set with the attributes of the tested faces (default: the one it was trained with)",
+    ),
+    arg(
+        "--push",
+        metavar="OWNER/NAME",
+        help="upload parser and card to the Hugging Face hub, as a private repository",
+    ),
+    arg(
+        "--public",
+        action="store_true",
+        help="with --push: a public one; look at the licences first",
+    ),
+)
 def card(parser, out, name, force, counts, faces, push, public):
     """Write a parser's model card from its records, and optionally upload both
 
@@ -92,40 +279,144 @@ def card(parser, out, name, force, counts, faces, push, public):
 
     A card that was changed by hand is not overwritten, and --push uploads it as it is."""
     from fairparse.model_card import make_card, push_parser
-    if public and not push: raise InputError("--public says how to upload, and nothing is uploaded: add --push OWNER/NAME")
+
+    if public and not push:
+        raise InputError(
+            "--public says how to upload, and nothing is uploaded: add --push OWNER/NAME"
+        )
     file = make_card(parser, out, name, counts, faces, force, keep=bool(push))
     print(file)
-    if push: print(push_parser(parser, push, file, not public))
+    if push:
+        print(push_parser(parser, push, file, not public))
 
 # %% ../nbs/lib/95_parser_commands.ipynb #95-08
-_split = arg("--split", default="test", choices=("train", "valid", "test", "all"), help="which faces of a face set (default: test)")
-_workers = arg("--threads", type=int, default=available_cores(), help="files that are read side by side (default: all cores)")
+_split = arg(
+    "--split",
+    default="test",
+    choices=("train", "valid", "test", "all"),
+    help="which faces of a face set (default: test)",
+)
+_workers = arg(
+    "--threads",
+    type=int,
+    default=available_cores(),
+    help="files that are read side by side (default: all cores)",
+)
 
-@command(arg("--maps", nargs="+", required=True, metavar="NAME=DIR", help="label maps of each parser: {id}.png, or {setting}/{id}.png with none/ and such as blur_0.3/, or the folder that `fairparse parse` wrote; the first is the baseline"),
-         arg("--truth", required=True, metavar="DIR", help="true label maps: {id}.png, a folder of faces, or a face set"),
-         arg("--attributes", metavar="FILE", help="CSV with an id column, CelebAMask-HQ-attribute-anno.txt, or a face set (default: the truth's own)"),
-         arg("--out", required=True, metavar="DIR", help="gets counts, tables and figures"),
-         arg("--label-map", nargs="+", default=[], metavar="NAME=FILE", help="JSON or CSV that maps another class list to the 19 classes; without NAME for all parsers"),
-         arg("--truth-map", metavar="FILE", help="the same for the truth"),
-         _split, arg("--size", type=int, help="side in pixels at which maps are compared (default: the truth's)"),
-         arg("--partial", action="store_true", help="compare the faces and settings that all parsers have"),
-         arg("--min-size", type=int, default=10, help="faces that a group needs to be compared (default: 10)"),
-         arg("--resamples", type=int, default=1000, help="of the bootstrap and the tests (default: 1000)"), _workers)
-def audit(maps, truth, attributes, out, label_map, truth_map, split, size, partial, min_size, resamples, threads):
+
+@command(
+    arg(
+        "--maps",
+        nargs="+",
+        required=True,
+        metavar="NAME=DIR",
+        help="label maps of each parser: {id}.png, or {setting}/{id}.png with none/ and such as blur_0.3/, or the folder that `fairparse parse` wrote; the first is the baseline",
+    ),
+    arg(
+        "--truth",
+        required=True,
+        metavar="DIR",
+        help="true label maps: {id}.png, a folder of faces, or a face set",
+    ),
+    arg(
+        "--attributes",
+        metavar="FILE",
+        help="CSV with an id column, CelebAMask-HQ-attribute-anno.txt, or a face set (default: the truth's own)",
+    ),
+    arg("--out", required=True, metavar="DIR", help="gets counts, tables and figures"),
+    arg(
+        "--label-map",
+        nargs="+",
+        default=[],
+        metavar="NAME=FILE",
+        help="JSON or CSV that maps another class list to the 19 classes; without NAME for all parsers",
+    ),
+    arg("--truth-map", metavar="FILE", help="the same for the truth"),
+    _split,
+    arg(
+        "--size", type=int, help="side in pixels at which maps are compared (default: the truth's)"
+    ),
+    arg(
+        "--partial",
+        action="store_true",
+        help="compare the faces and settings that all parsers have",
+    ),
+    arg(
+        "--min-size",
+        type=int,
+        default=10,
+        help="faces that a group needs to be compared (default: 10)",
+    ),
+    arg(
+        "--resamples", type=int, default=1000, help="of the bootstrap and the tests (default: 1000)"
+    ),
+    _workers,
+)
+def audit(
+    maps,
+    truth,
+    attributes,
+    out,
+    label_map,
+    truth_map,
+    split,
+    size,
+    partial,
+    min_size,
+    resamples,
+    threads,
+):
     """Fairness and robustness of any parser, from its label maps
 
     fairparse audit --maps mine=maps/ --truth CelebAMask-HQ/ --out audit/
     fairparse audit --maps bisenet=a/ mine=b/ --label-map bisenet=classes.csv --truth labels/ --attributes CelebAMask-HQ-attribute-anno.txt --out audit/"""
     from fairparse.audit import audit as audit_parsers, named_folders, named_label_maps
+
     folders = named_folders(maps)
-    audit_parsers(folders, truth, out, attributes, named_label_maps(label_map, list(folders)), truth_map, split, size, partial, min_size, resamples, threads)
+    audit_parsers(
+        folders,
+        truth,
+        out,
+        attributes,
+        named_label_maps(label_map, list(folders)),
+        truth_map,
+        split,
+        size,
+        partial,
+        min_size,
+        resamples,
+        threads,
+    )
     print(f"tables and figures: {out}")
 
-@command(arg("--data", required=True, metavar="DIR", help="images, a folder of faces, or a face set"),
-         arg("--out", required=True, metavar="DIR", help="gets {setting}/{id}.png; the same command goes on after an interruption"),
-         arg("--perturbations", nargs="+", metavar="NAME", help="names of nbs/lib/30_perturb (default: the paper's six)"),
-         arg("--severities", nargs="+", type=float, default=[0.1, 0.3, 0.5], metavar="S", help="0 to 1 (default: 0.1 0.3 0.5)"),
-         arg("--size", type=int, help="side in pixels (default: as they are)"), arg("--seed", type=int, default=0, help="of the damage"), _split, _workers)
+
+@command(
+    arg("--data", required=True, metavar="DIR", help="images, a folder of faces, or a face set"),
+    arg(
+        "--out",
+        required=True,
+        metavar="DIR",
+        help="gets {setting}/{id}.png; the same command goes on after an interruption",
+    ),
+    arg(
+        "--perturbations",
+        nargs="+",
+        metavar="NAME",
+        help="names of nbs/lib/30_perturb (default: the paper's six)",
+    ),
+    arg(
+        "--severities",
+        nargs="+",
+        type=float,
+        default=[0.1, 0.3, 0.5],
+        metavar="S",
+        help="0 to 1 (default: 0.1 0.3 0.5)",
+    ),
+    arg("--size", type=int, help="side in pixels (default: as they are)"),
+    arg("--seed", type=int, default=0, help="of the damage"),
+    _split,
+    _workers,
+)
 def perturb(data, out, perturbations, severities, size, seed, split, threads):
     """Write damaged images for any parser to parse, for `audit`
 
@@ -134,17 +425,31 @@ def perturb(data, out, perturbations, severities, size, seed, split, threads):
     fairparse audit --maps mine=maps/ --truth labels/ --attributes attributes.csv --out audit/"""
     from fairparse.damaged_images import write_perturbed
     from fairparse.perturb import PAPER
-    print(f"{write_perturbed(data, out, perturbations or PAPER, severities, seed, size, split, threads)} images written: {out}")
+
+    print(
+        f"{write_perturbed(data, out, perturbations or PAPER, severities, seed, size, split, threads)} images written: {out}"
+    )
 
 # %% ../nbs/lib/95_parser_commands.ipynb #95-10
-@command(arg("source", metavar="MODEL.pkl", help="network pickle of the official StyleGAN2-ADA or StyleGAN3 tools"),
-         arg("out", metavar="DIR", help="gets generator.safetensors and generator.json"),
-         arg("--network", default="G_ema", help="which of its networks (default: G_ema, the averaged weights)"),
-         arg("--force", action="store_true", help="overwrite another generator"))
+@command(
+    arg(
+        "source",
+        metavar="MODEL.pkl",
+        help="network pickle of the official StyleGAN2-ADA or StyleGAN3 tools",
+    ),
+    arg("out", metavar="DIR", help="gets generator.safetensors and generator.json"),
+    arg(
+        "--network",
+        default="G_ema",
+        help="which of its networks (default: G_ema, the averaged weights)",
+    ),
+    arg("--force", action="store_true", help="overwrite another generator"),
+)
 def import_stylegan(source, out, network, force):
     """Turn an official StyleGAN2 pickle into safe files; none of its code is run
 
     fairparse import-stylegan ffhq.pkl generators/ffhq/"""
     from fairparse.stylegan_pickle import import_stylegan as import_pickle
+
     record = import_pickle(source, out, network, force)
     print(f"{record['network']} of {record['source']}, {record['size']} px: {out}")

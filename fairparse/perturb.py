@@ -28,43 +28,67 @@ from .notebooks import nearest
 from .runs import InputError
 
 # %% ../nbs/lib/30_perturb.ipynb #30-04
-def image_seeds(ids: Iterable,   # image ids
-                seed: int = 0,   # another seed, other damage to every image
-               ) -> list:        # one int in 0..2**63-1 for each id
+def image_seeds(
+    ids: Iterable,  # image ids
+    seed: int = 0,  # another seed, other damage to every image
+) -> list:  # one int in 0..2**63-1 for each id
     "A seed for each image that depends on its id and `seed` alone"
-    return [int.from_bytes(hashlib.blake2b(f"{seed}/{i}".encode(), digest_size=8).digest(), "little") >> 1 for i in ids]
+    return [
+        int.from_bytes(hashlib.blake2b(f"{seed}/{i}".encode(), digest_size=8).digest(), "little")
+        >> 1
+        for i in ids
+    ]
+
 
 def _checked_seeds(seeds, n):
     "`seeds` as a list of `n` ints"
-    try: seeds = [operator.index(s) for s in (seeds.tolist() if hasattr(seeds, "tolist") else seeds)]
-    except TypeError: raise InputError(f"seeds must be whole numbers, one for each image, not {seeds!r}: see `image_seeds`") from None
-    if len(seeds) != n: raise InputError(f"{len(seeds)} seeds for {n} images: give one for each image")
-    if wrong := [s for s in seeds if not 0 <= s < 2**63]: raise InputError(f"seeds must lie in 0..2**63-1, not {wrong[0]}")
+    try:
+        seeds = [operator.index(s) for s in (seeds.tolist() if hasattr(seeds, "tolist") else seeds)]
+    except TypeError:
+        raise InputError(
+            f"seeds must be whole numbers, one for each image, not {seeds!r}: see `image_seeds`"
+        ) from None
+    if len(seeds) != n:
+        raise InputError(f"{len(seeds)} seeds for {n} images: give one for each image")
+    if wrong := [s for s in seeds if not 0 <= s < 2**63]:
+        raise InputError(f"seeds must lie in 0..2**63-1, not {wrong[0]}")
     return seeds
+
 
 class Draws:
     "Random numbers for each image of a batch, from the image's seed alone"
-    def __init__(self, seeds: Sequence[int],           # one an image, see `image_seeds`
-                 device: str | torch.device = "cpu"):
+
+    def __init__(
+        self,
+        seeds: Sequence[int],  # one an image, see `image_seeds`
+        device: str | torch.device = "cpu",
+    ):
         self.seeds, self.device = seeds, torch.device(device)
 
     @cached_property
-    def generators(self): return [torch.Generator(self.device).manual_seed(s) for s in self.seeds] # only where something is drawn
+    def generators(self):
+        return [
+            torch.Generator(self.device).manual_seed(s) for s in self.seeds
+        ]  # only where something is drawn
 
     def normal(self, *shape: int) -> Tensor:  # (B, *shape), mean 0, standard deviation 1
         "Standard normal numbers"
         drawn = torch.empty(len(self.generators), *shape, device=self.device)
-        for row, generator in zip(drawn, self.generators): row.normal_(generator=generator)
+        for row, generator in zip(drawn, self.generators):
+            row.normal_(generator=generator)
         return drawn
 
-    def bits(self, *shape: int) -> Tensor:    # (B, *shape) int16
+    def bits(self, *shape: int) -> Tensor:  # (B, *shape) int16
         "Uniform whole numbers in -32768..32767, four of them from each draw"
         count = math.prod(shape)
-        drawn = torch.empty(len(self.generators), (count + 3) // 4, dtype=torch.int64, device=self.device)
-        for row, generator in zip(drawn, self.generators): row.random_(-2**63, None, generator=generator)
+        drawn = torch.empty(
+            len(self.generators), (count + 3) // 4, dtype=torch.int64, device=self.device
+        )
+        for row, generator in zip(drawn, self.generators):
+            row.random_(-(2**63), None, generator=generator)
         return drawn.view(torch.int16)[:, :count].reshape(-1, *shape)
 
-    def uniform(self, *shape: int) -> Tensor: # (B, *shape), in (0, 1), in steps of 1/65536
+    def uniform(self, *shape: int) -> Tensor:  # (B, *shape), in (0, 1), in steps of 1/65536
         "Uniform numbers of 16 bits"
         return self.bits(*shape).float().add_(32768.5).div_(65536)
 
@@ -72,45 +96,78 @@ class Draws:
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5)
 PAPER = ["gaussian_noise", "blur", "occlusion", "salt_and_pepper", "brightness", "darkness"]
 
+
 @dataclass(frozen=True)
 class Perturbation:
     "A registered perturbation"
+
     name: str
-    unit: str                           # what its value is, and in which unit
-    value: Callable[[float], float]     # severity in 0..1 -> value
-    function: Callable                  # (images, value, draws) -> images
+    unit: str  # what its value is, and in which unit
+    value: Callable[[float], float]  # severity in 0..1 -> value
+    function: Callable  # (images, value, draws) -> images
+
 
 PERTURBATIONS: dict[str, Perturbation] = {}
 
+
 def perturbation(unit: str, value: Callable[[float], float]) -> Callable:
     "Register a function of (images, value, draws) under its name; the images, (B, 3, H, W) float32 in 0..255, are its own to overwrite"
+
     def register(function):
         PERTURBATIONS[function.__name__] = Perturbation(function.__name__, unit, value, function)
         return function
+
     return register
 
-def _check_images(images):
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or not images.shape[2] * images.shape[3]:
-        raise InputError(f"images must be a (B, 3, H, W) tensor, not {tuple(images.shape) if hasattr(images, 'shape') else type(images).__name__}")
-    if images.is_complex(): raise InputError("images must be real numbers in 0..255, not complex ones")
-    if images.dtype == torch.uint8 or not len(images): return
-    low, high = (float(x) for x in torch.aminmax(images.detach()))
-    if not 0 <= low <= high <= 255: raise InputError(f"images must lie in 0..255, not {low:g}..{high:g}: perturb them before they are normalised")
 
-def perturb(images: Tensor,                       # (B, 3, H, W), any real type, in 0..255
-            name: str,                            # see `PERTURBATIONS`
-            severity: float,                      # 0..1; 0 changes nothing
-            seeds: Sequence[int] | None = None,   # one an image, see `image_seeds`; None draws from the global random state
-           ) -> Tensor:                           # (B, 3, H, W) float32 in 0..255, a new tensor on the same device, without gradient
+def _check_images(images):
+    if (
+        not isinstance(images, Tensor)
+        or images.ndim != 4
+        or images.shape[1] != 3
+        or not images.shape[2] * images.shape[3]
+    ):
+        raise InputError(
+            f"images must be a (B, 3, H, W) tensor, not {tuple(images.shape) if hasattr(images, 'shape') else type(images).__name__}"
+        )
+    if images.is_complex():
+        raise InputError("images must be real numbers in 0..255, not complex ones")
+    if images.dtype == torch.uint8 or not len(images):
+        return
+    low, high = (float(x) for x in torch.aminmax(images.detach()))
+    if not 0 <= low <= high <= 255:
+        raise InputError(
+            f"images must lie in 0..255, not {low:g}..{high:g}: perturb them before they are normalised"
+        )
+
+
+def perturb(
+    images: Tensor,  # (B, 3, H, W), any real type, in 0..255
+    name: str,  # see `PERTURBATIONS`
+    severity: float,  # 0..1; 0 changes nothing
+    seeds: Sequence[int]
+    | None = None,  # one an image, see `image_seeds`; None draws from the global random state
+) -> Tensor:  # (B, 3, H, W) float32 in 0..255, a new tensor on the same device, without gradient
     "Apply a perturbation; `InputError` for an unknown name, a severity outside 0..1, wrong images or seeds"
     if name not in PERTURBATIONS:
-        raise InputError(f"there is no perturbation {name!r}{nearest(str(name), PERTURBATIONS)}: there are {', '.join(PERTURBATIONS)}; add yours in nbs/lib/30_perturb.ipynb")
-    if not isinstance(severity, numbers.Real) or not 0 <= severity <= 1: raise InputError(f"severity must lie in 0..1, not {severity}")
+        raise InputError(
+            f"there is no perturbation {name!r}{nearest(str(name), PERTURBATIONS)}: there are {', '.join(PERTURBATIONS)}; add yours in nbs/lib/30_perturb.ipynb"
+        )
+    if not isinstance(severity, numbers.Real) or not 0 <= severity <= 1:
+        raise InputError(f"severity must lie in 0..1, not {severity}")
     _check_images(images)
-    seeds = torch.randint(2**63 - 1, (len(images),)).tolist() if seeds is None else _checked_seeds(seeds, len(images))
-    if severity == 0: return images.detach().to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    seeds = (
+        torch.randint(2**63 - 1, (len(images),)).tolist()
+        if seeds is None
+        else _checked_seeds(seeds, len(images))
+    )
+    if severity == 0:
+        return images.detach().to(torch.float32, memory_format=torch.contiguous_format, copy=True)
     function, value = PERTURBATIONS[name].function, PERTURBATIONS[name].value(severity)
-    with torch.inference_mode(False): damaged = torch.empty(images.shape, dtype=torch.float32, device=images.device) # the threads are in no such mode
+    with torch.inference_mode(False):
+        damaged = torch.empty(
+            images.shape, dtype=torch.float32, device=images.device
+        )  # the threads are in no such mode
 
     @torch.no_grad()
     def damage(part):
@@ -118,20 +175,28 @@ def perturb(images: Tensor,                       # (B, 3, H, W), any real type,
         own = damaged[part].copy_(images[part])
         own.copy_(function(own, value, Draws(seeds[part], images.device))).clamp_(0, 255)
 
-    if images.device.type == "cpu": _each_image(damage, len(images)) # in new threads, where autocast is off
+    if images.device.type == "cpu":
+        _each_image(damage, len(images))  # in new threads, where autocast is off
     elif len(images):
-        with torch.autocast(images.device.type, enabled=False): damage(slice(None))
+        with torch.autocast(images.device.type, enabled=False):
+            damage(slice(None))
     return damaged
+
 
 def _each_image(function, n):
     "Call `function` with the slice of each of `n` images, as many at a time as PyTorch has threads, one thread each"
     threads, images = torch.get_num_threads(), iter([slice(i, i + 1) for i in range(n)])
+
     def work(_):
-        for image in images: function(image) # the next one that no thread has taken
+        for image in images:
+            function(image)  # the next one that no thread has taken
+
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads) as pool: list(pool.map(work, range(threads)))
-    finally: torch.set_num_threads(threads)
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, range(threads)))
+    finally:
+        torch.set_num_threads(threads)
 
 # %% ../nbs/lib/30_perturb.ipynb #30-09
 @perturbation("standard deviation, share of the full range", lambda s: s)
@@ -139,10 +204,13 @@ def gaussian_noise(images, value, draws):
     "Independent normal noise on every channel"
     return images.add_(draws.normal(*images.shape[1:]), alpha=255 * value)
 
+
 @perturbation("share of values lost, each channel by itself", lambda s: s)
 def salt_and_pepper(images, value, draws):
     "Half of the lost values become far too small, half far too large: clipping makes them 0 and 255"
-    lost = F.hardshrink(draws.bits(*images.shape[1:]).float().add_(0.5), 32768 * (1 - value)) # 0 where the value survives
+    lost = F.hardshrink(
+        draws.bits(*images.shape[1:]).float().add_(0.5), 32768 * (1 - value)
+    )  # 0 where the value survives
     return images.add_(lost, alpha=1e6)
 
 # %% ../nbs/lib/30_perturb.ipynb #30-12
@@ -151,15 +219,25 @@ def _sum_of_shifts(images, weights, offsets):
     height, width = images.shape[-2:]
     rows, columns = ([min(0, *o), max(0, *o)] for o in zip(*offsets, (0, 0)))
     padded = F.pad(images, (-columns[0], columns[1], -rows[0], rows[1]), mode="replicate")
-    shifted = [padded[..., row - rows[0]:row - rows[0] + height, column - columns[0]:column - columns[0] + width] for row, column in offsets]
+    shifted = [
+        padded[
+            ...,
+            row - rows[0] : row - rows[0] + height,
+            column - columns[0] : column - columns[0] + width,
+        ]
+        for row, column in offsets
+    ]
     total = shifted[0] * weights[0]
-    for weight, copy in zip(weights[1:], shifted[1:]): total.add_(copy, alpha=weight)
+    for weight, copy in zip(weights[1:], shifted[1:]):
+        total.add_(copy, alpha=weight)
     return total
+
 
 def _gaussian_weights(taps, sigma):
     "Weights of a Gaussian at the whole numbers `taps`; they sum to 1"
     weights = [math.exp(-0.5 * (i / sigma) ** 2) for i in taps]
     return [w / math.fsum(weights) for w in weights]
+
 
 @perturbation("standard deviation, share of the shorter side", lambda s: 0.04 * s)
 def blur(images, value, draws):
@@ -167,17 +245,31 @@ def blur(images, value, draws):
     sigma = value * min(images.shape[-2:])
     taps = range(-int(4 * sigma + 0.5), int(4 * sigma + 0.5) + 1)
     weights = _gaussian_weights(taps, sigma)
-    return _sum_of_shifts(_sum_of_shifts(images, weights, [(i, 0) for i in taps]), weights, [(0, i) for i in taps])
+    return _sum_of_shifts(
+        _sum_of_shifts(images, weights, [(i, 0) for i in taps]), weights, [(0, i) for i in taps]
+    )
+
 
 @perturbation("standard deviation of the smear, share of the shorter side", lambda s: 0.12 * s)
 def motion_blur(images, value, draws, reach=3.0):
     "Smear by half a Gaussian, cut off at `reach` standard deviations, at a random angle in -45..45 degrees for each image"
     sigma = value * min(images.shape[-2:])
     taps = range(round(reach * sigma) + 1)
-    weights, angles = _gaussian_weights(taps, sigma), (draws.uniform().double() - 0.5) * (math.pi / 2)
+    weights, angles = (
+        _gaussian_weights(taps, sigma),
+        (draws.uniform().double() - 0.5) * (math.pi / 2),
+    )
     nearest_pixel = lambda position: math.ceil(position - 0.5)
-    return torch.stack([_sum_of_shifts(image, weights, [(nearest_pixel(i * math.sin(a)), nearest_pixel(i * math.cos(a))) for i in taps])
-                        for image, a in zip(images, angles.tolist())])
+    return torch.stack(
+        [
+            _sum_of_shifts(
+                image,
+                weights,
+                [(nearest_pixel(i * math.sin(a)), nearest_pixel(i * math.cos(a))) for i in taps],
+            )
+            for image, a in zip(images, angles.tolist())
+        ]
+    )
 
 # %% ../nbs/lib/30_perturb.ipynb #30-16
 @perturbation("added to the HSV value, share of the full range", lambda s: s)
@@ -187,15 +279,19 @@ def brightness(images, value, draws):
     raised = (largest + 255 * value).clamp_(max=255)
     return images.mul_(raised / largest.clamp(min=1e-6)).add_(raised * (largest == 0))
 
+
 @perturbation("stops of under-exposure", lambda s: 8 * s)
 def darkness(images, value, draws):
     "Scale as if the light had been halved `value` times, on a display of gamma 2.2"
     return images.mul_(2 ** (-value / 2.2))
 
+
 @perturbation("share of the contrast kept", lambda s: (1 - s) ** 3)
 def contrast(images, value, draws):
     "Draw each channel towards its mean over the image"
-    rows = images.sum(3, keepdim=True) # sums of whole numbers are exact, whatever their order: the same in every batch
+    rows = images.sum(
+        3, keepdim=True
+    )  # sums of whole numbers are exact, whatever their order: the same in every batch
     mean = rows.mean(2, keepdim=True, dtype=torch.float64).float() / images.shape[3]
     return images.mul_(value).add_(mean * (1 - value))
 
@@ -206,9 +302,12 @@ def jpeg(images, value, draws):
     decoded = []
     for planes in images.round().clamp_(0, 255).byte().cpu().numpy():
         file = io.BytesIO()
-        Image.merge("RGB", [Image.fromarray(plane) for plane in planes]).save(file, "JPEG", quality=int(value))
+        Image.merge("RGB", [Image.fromarray(plane) for plane in planes]).save(
+            file, "JPEG", quality=int(value)
+        )
         decoded.append(np.stack(Image.open(file).split()))
     return torch.from_numpy(np.stack(decoded)).to(images.device, torch.float32)
+
 
 @perturbation("share of the side kept", lambda s: (1 - s) ** 2)
 def downscaling(images, value, draws):
@@ -216,10 +315,13 @@ def downscaling(images, value, draws):
     cells = []
     for length in images.shape[-2:]:
         count = max(1, int(length * value))
-        cells.append((2 * torch.arange(length, device=images.device) + 1) * count // (2 * length)) # where each pixel's centre lies
+        cells.append(
+            (2 * torch.arange(length, device=images.device) + 1) * count // (2 * length)
+        )  # where each pixel's centre lies
     rows, columns = (F.one_hot(cell).float() for cell in cells)
     means = (rows.T @ (images @ columns)) / (rows.sum(0)[:, None] * columns.sum(0))
     return means.gather(-1, cells[1].expand(*means.shape[:-1], -1)).index_select(-2, cells[0])
+
 
 @perturbation("side of the box, share of the image's", lambda s: s)
 def occlusion(images, value, draws):
@@ -227,7 +329,10 @@ def occlusion(images, value, draws):
     corners = draws.uniform(2) * (1 - value)
     inside = []
     for axis, length in enumerate(images.shape[-2:]):
-        position, start = torch.arange(length, device=images.device), corners[:, axis, None] * length
+        position, start = (
+            torch.arange(length, device=images.device),
+            corners[:, axis, None] * length,
+        )
         inside.append((position >= start) & (position < start + value * length))
     return images.masked_fill_((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 128)
 
@@ -235,5 +340,14 @@ def occlusion(images, value, draws):
 def level_table():
     "A pandas table: a row for each perturbation, with what its value is and the value at each of the five `LEVELS`"
     import pandas as pd
-    return pd.DataFrame([{"perturbation": p.name, "unit": p.unit, **{f"level_{k}": p.value(s) for k, s in enumerate(LEVELS, 1)}}
-                         for p in PERTURBATIONS.values()])
+
+    return pd.DataFrame(
+        [
+            {
+                "perturbation": p.name,
+                "unit": p.unit,
+                **{f"level_{k}": p.value(s) for k, s in enumerate(LEVELS, 1)},
+            }
+            for p in PERTURBATIONS.values()
+        ]
+    )

@@ -11,46 +11,86 @@ import numpy as np
 from .labels import colour_labels
 
 # %% ../nbs/lib/84_pictures.ipynb #84-04
-STYLES = {"single": ("#000000", "-"), "linear": ("#0072B2", "--"), "sigmoid": ("#D55E00", "-."), "piecewise": ("#009E73", ":"),
-          "linear_alt": ("#CC79A7", (0, (5, 1))), "sigmoid_alt": ("#E69F00", (0, (3, 1, 1, 1))), "piecewise_alt": ("#56B4E9", (0, (1, 1)))}
+STYLES = {
+    "single": ("#000000", "-"),
+    "linear": ("#0072B2", "--"),
+    "sigmoid": ("#D55E00", "-."),
+    "piecewise": ("#009E73", ":"),
+    "linear_alt": ("#CC79A7", (0, (5, 1))),
+    "sigmoid_alt": ("#E69F00", (0, (3, 1, 1, 1))),
+    "piecewise_alt": ("#56B4E9", (0, (1, 1))),
+}
+
 
 def line_style(objective: str) -> dict:
     "Colour and line style of an objective, for `plot`"
     colour, style = STYLES.get(objective, ("#777777", "-"))
     return {"color": colour, "linestyle": style}
 
+
 def use_style():
     "Set the project's matplotlib defaults"
     import matplotlib.pyplot as plt
-    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "figure.dpi": 100, "legend.frameon": False})
+
+    plt.rcParams.update(
+        {
+            "font.size": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "figure.dpi": 100,
+            "legend.frameon": False,
+        }
+    )
 
 # %% ../nbs/lib/84_pictures.ipynb #84-06
-def tile_faces(images: np.ndarray, # (N, H, W, 3) uint8
-               columns: int,
-               enlarge: int = 1,   # every pixel becomes so many in each direction
-               gap: int = 1,       # white pixels between faces
-              ) -> np.ndarray:     # (height, width, 3) uint8
+def tile_faces(
+    images: np.ndarray,  # (N, H, W, 3) uint8
+    columns: int,
+    enlarge: int = 1,  # every pixel becomes so many in each direction
+    gap: int = 1,  # white pixels between faces
+) -> np.ndarray:  # (height, width, 3) uint8
     "One picture of many, row by row; places that are left over stay white"
     n, h, w, _ = images.shape
     rows = -(-n // columns)
     sheet = np.full((rows * columns, h + gap, w + gap, 3), 255, np.uint8)
     sheet[:n, :h, :w] = images
-    sheet = sheet.reshape(rows, columns, h + gap, w + gap, 3).swapaxes(1, 2).reshape(rows * (h + gap), columns * (w + gap), 3)
-    return sheet[:rows * (h + gap) - gap, :columns * (w + gap) - gap].repeat(enlarge, 0).repeat(enlarge, 1)
+    sheet = (
+        sheet.reshape(rows, columns, h + gap, w + gap, 3)
+        .swapaxes(1, 2)
+        .reshape(rows * (h + gap), columns * (w + gap), 3)
+    )
+    return (
+        sheet[: rows * (h + gap) - gap, : columns * (w + gap) - gap]
+        .repeat(enlarge, 0)
+        .repeat(enlarge, 1)
+    )
 
 # %% ../nbs/lib/84_pictures.ipynb #84-09
-def draw_predictions(images: np.ndarray,   # (N, H, W, 3) uint8
-                     masks: np.ndarray,    # (N, H, W) true labels
-                     predicted: dict,      # name -> (N, H, W) labels
-                    ):
+def draw_predictions(
+    images: np.ndarray,  # (N, H, W, 3) uint8
+    masks: np.ndarray,  # (N, H, W) true labels
+    predicted: dict,  # name -> (N, H, W) labels
+):
     "Images above true and predicted label maps; returns the matplotlib figure"
     import matplotlib.pyplot as plt
-    rows = {"image": images, "truth": colour_labels(masks), **{name: colour_labels(maps) for name, maps in predicted.items()}}
-    fig, axes = plt.subplots(len(rows), len(images), figsize=(1.3 * len(images), 1.35 * len(rows)), squeeze=False)
+
+    rows = {
+        "image": images,
+        "truth": colour_labels(masks),
+        **{name: colour_labels(maps) for name, maps in predicted.items()},
+    }
+    fig, axes = plt.subplots(
+        len(rows), len(images), figsize=(1.3 * len(images), 1.35 * len(rows)), squeeze=False
+    )
     for line, (title, pictures) in zip(axes, rows.items()):
         for ax, picture in zip(line, pictures):
-            ax.imshow(picture, interpolation="nearest"); ax.set(xticks=[], yticks=[]); ax.grid(False)
-            for spine in ax.spines.values(): spine.set_visible(False)
+            ax.imshow(picture, interpolation="nearest")
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+            for spine in ax.spines.values():
+                spine.set_visible(False)
         line[0].set_ylabel(title)
     fig.tight_layout(pad=0.3)
     return fig

@@ -20,97 +20,171 @@ from .labels import CLASSES
 from .runs import InputError, atomic_write, check_types, read_json, write_json
 
 # %% ../nbs/lib/40_pix2pixhd.ipynb #40-04
-def check_labels(maps: np.ndarray,       # (N, H, W) labels
-                 num_classes: int,
-                 names: list | None = None, # N names of the maps (files, ids) for the message
-                ):
+def check_labels(
+    maps: np.ndarray,  # (N, H, W) labels
+    num_classes: int,
+    names: list | None = None,  # N names of the maps (files, ids) for the message
+):
     "`InputError` for a label that is no class"
-    if maps.ndim != 3 or not np.issubdtype(maps.dtype, np.integer): raise InputError(f"label maps must be whole numbers of shape (N, H, W), not {maps.shape} of type {maps.dtype}")
-    if not maps.size or (maps.min() >= 0 and maps.max() < num_classes): return
+    if maps.ndim != 3 or not np.issubdtype(maps.dtype, np.integer):
+        raise InputError(
+            f"label maps must be whole numbers of shape (N, H, W), not {maps.shape} of type {maps.dtype}"
+        )
+    if not maps.size or (maps.min() >= 0 and maps.max() < num_classes):
+        return
     n, y, x = np.argwhere((maps < 0) | (maps >= num_classes))[0]
     name = f"label map {names[n] if names is not None else n}"
-    raise InputError(f"{name} holds the label {int(maps[n, y, x])} at row {y}, column {x}: labels are 0..{num_classes - 1}; mend the map, or convert its values first")
+    raise InputError(
+        f"{name} holds the label {int(maps[n, y, x])} at row {y}, column {x}: labels are 0..{num_classes - 1}; mend the map, or convert its values first"
+    )
 
-def one_hot(maps: Tensor,      # (B, H, W) uint8 or int64 labels on the device
-            num_classes: int,
-           ) -> Tensor:        # (B, num_classes, H, W) float32
+
+def one_hot(
+    maps: Tensor,  # (B, H, W) uint8 or int64 labels on the device
+    num_classes: int,
+) -> Tensor:  # (B, num_classes, H, W) float32
     "Planes of zeros and ones"
-    planes = torch.zeros(len(maps), num_classes, *maps.shape[1:], device=maps.device).contiguous(memory_format=torch.channels_last)
+    planes = torch.zeros(len(maps), num_classes, *maps.shape[1:], device=maps.device).contiguous(
+        memory_format=torch.channels_last
+    )
     return planes.scatter_(1, maps.long()[:, None], 1.0)
 
 # %% ../nbs/lib/40_pix2pixhd.ipynb #40-07
 class InstanceNorm(nn.InstanceNorm2d):
     "Instance normalisation whose gradients are right for a single face too"
+
     def forward(self, x):
         y = super().forward(x)
-        if len(x) == 1 and y.requires_grad: y.register_hook(lambda gradient: None if gradient is None else gradient.contiguous())
+        if len(x) == 1 and y.requires_grad:
+            y.register_hook(lambda gradient: None if gradient is None else gradient.contiguous())
         return y
+
 
 def _conv(inputs, outputs, kernel, stride=1):
     "Reflection-padded convolution, instance norm, ReLU"
-    return nn.Sequential(nn.ReflectionPad2d(kernel // 2), nn.Conv2d(inputs, outputs, kernel, stride), InstanceNorm(outputs), nn.ReLU(True))
+    return nn.Sequential(
+        nn.ReflectionPad2d(kernel // 2),
+        nn.Conv2d(inputs, outputs, kernel, stride),
+        InstanceNorm(outputs),
+        nn.ReLU(True),
+    )
 
-def _down(channels): return nn.Sequential(nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1), InstanceNorm(2 * channels), nn.ReLU(True))
 
-def _up(channels): return nn.Sequential(nn.ConvTranspose2d(channels, channels // 2, 3, stride=2, padding=1, output_padding=1), InstanceNorm(channels // 2), nn.ReLU(True))
+def _down(channels):
+    return nn.Sequential(
+        nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
+        InstanceNorm(2 * channels),
+        nn.ReLU(True),
+    )
+
+
+def _up(channels):
+    return nn.Sequential(
+        nn.ConvTranspose2d(channels, channels // 2, 3, stride=2, padding=1, output_padding=1),
+        InstanceNorm(channels // 2),
+        nn.ReLU(True),
+    )
+
 
 class ResidualBlock(nn.Module):
     "x plus two convolutions of x"
+
     def __init__(self, channels: int):
         super().__init__()
-        self.layers = nn.Sequential(_conv(channels, channels, 3), nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), InstanceNorm(channels))
+        self.layers = nn.Sequential(
+            _conv(channels, channels, 3),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+            InstanceNorm(channels),
+        )
 
-    def forward(self, x): return x + self.layers(x)
+    def forward(self, x):
+        return x + self.layers(x)
+
 
 class GlobalGenerator(nn.Module):
     "From planes (B, inputs, H, W) to features (B, channels, H, W): down, residual blocks, up"
-    def __init__(self, inputs: int, channels: int, downsamplings: int, blocks: int, window: int = 7):
+
+    def __init__(
+        self, inputs: int, channels: int, downsamplings: int, blocks: int, window: int = 7
+    ):
         super().__init__()
         widths = [channels * 2**i for i in range(downsamplings + 1)]
-        self.layers = nn.Sequential(_conv(inputs, channels, window), *map(_down, widths[:-1]), *(ResidualBlock(widths[-1]) for _ in range(blocks)), *map(_up, widths[:0:-1]))
+        self.layers = nn.Sequential(
+            _conv(inputs, channels, window),
+            *map(_down, widths[:-1]),
+            *(ResidualBlock(widths[-1]) for _ in range(blocks)),
+            *map(_up, widths[:0:-1]),
+        )
 
-    def forward(self, planes): return self.layers(planes)
+    def forward(self, planes):
+        return self.layers(planes)
 
 # %% ../nbs/lib/40_pix2pixhd.ipynb #40-09
 def half_size(planes: Tensor) -> Tensor:
     "Planes or images at half the resolution, as Pix2PixHD shrinks them"
     return F.avg_pool2d(planes, 3, stride=2, padding=1, count_include_pad=False)
 
+
 class LocalEnhancer(nn.Module):
     "From planes (B, inputs, H, W) to features (B, channels, H, W), around an inner generator that works at half the size with twice the channels"
+
     def __init__(self, inner: nn.Module, inputs: int, channels: int, blocks: int, window: int = 7):
         super().__init__()
         self.inner = inner
         self.down = nn.Sequential(_conv(inputs, channels, window), _down(channels))
-        self.up = nn.Sequential(*(ResidualBlock(2 * channels) for _ in range(blocks)), _up(2 * channels))
+        self.up = nn.Sequential(
+            *(ResidualBlock(2 * channels) for _ in range(blocks)), _up(2 * channels)
+        )
 
-    def forward(self, planes): return self.up(self.down(planes) + self.inner(half_size(planes)))
+    def forward(self, planes):
+        return self.up(self.down(planes) + self.inner(half_size(planes)))
 
 # %% ../nbs/lib/40_pix2pixhd.ipynb #40-11
 @dataclass
 class GeneratorSpec:
     "Architecture of a generator"
-    channels: int = 64         # of the outermost layer; they double with each halving of the resolution
-    downsamplings: int = 4     # halvings inside the global generator
-    blocks: int = 9            # residual blocks of the global generator
-    enhancers: int = 0         # local enhancers around it, each for twice the resolution
-    enhancer_blocks: int = 3   # residual blocks of each
-    window: int = 7            # side of the first and last convolutions, in pixels; odd. At 64 pixels, 3 sees as much of a face as 12 at 256, and costs half as much
+
+    channels: int = 64  # of the outermost layer; they double with each halving of the resolution
+    downsamplings: int = 4  # halvings inside the global generator
+    blocks: int = 9  # residual blocks of the global generator
+    enhancers: int = 0  # local enhancers around it, each for twice the resolution
+    enhancer_blocks: int = 3  # residual blocks of each
+    window: int = 7  # side of the first and last convolutions, in pixels; odd. At 64 pixels, 3 sees as much of a face as 12 at 256, and costs half as much
     classes: list = field(default_factory=lambda: list(CLASSES))
-    size: int = 256            # side of the training images, in pixels
+    size: int = 256  # side of the training images, in pixels
 
     def __post_init__(self):
         check_types(self)
-        for name, least in (("channels", 1), ("downsamplings", 1), ("blocks", 0), ("enhancers", 0), ("enhancer_blocks", 0)):
-            if getattr(self, name) < least: raise InputError(f"generator: {name} must be {least} or more, not {getattr(self, name)}")
-        if self.window < 1 or self.window % 2 == 0: raise InputError(f"generator: window must be an odd number of pixels, not {self.window}")
-        if self.window // 2 >= 2 * 2**self.downsamplings: raise InputError(f"generator: a window of {self.window} needs more downsamplings than {self.downsamplings}: use a smaller window")
-        if self.size < 2 * self.multiple: raise InputError(f"generator: {self.size} pixels cannot be halved {self.downsamplings + self.enhancers} times: use fewer downsamplings, or images of {2 * self.multiple} pixels or more")
+        for name, least in (
+            ("channels", 1),
+            ("downsamplings", 1),
+            ("blocks", 0),
+            ("enhancers", 0),
+            ("enhancer_blocks", 0),
+        ):
+            if getattr(self, name) < least:
+                raise InputError(
+                    f"generator: {name} must be {least} or more, not {getattr(self, name)}"
+                )
+        if self.window < 1 or self.window % 2 == 0:
+            raise InputError(
+                f"generator: window must be an odd number of pixels, not {self.window}"
+            )
+        if self.window // 2 >= 2 * 2**self.downsamplings:
+            raise InputError(
+                f"generator: a window of {self.window} needs more downsamplings than {self.downsamplings}: use a smaller window"
+            )
+        if self.size < 2 * self.multiple:
+            raise InputError(
+                f"generator: {self.size} pixels cannot be halved {self.downsamplings + self.enhancers} times: use fewer downsamplings, or images of {2 * self.multiple} pixels or more"
+            )
 
     @property
     def multiple(self) -> int:
         "Sides are padded to a multiple of this"
         return 2 ** (self.downsamplings + self.enhancers)
+
 
 def init_weights(network: nn.Module) -> nn.Module:
     "Convolutions from N(0, 0.02), as in Pix2PixHD"
@@ -120,90 +194,150 @@ def init_weights(network: nn.Module) -> nn.Module:
             nn.init.zeros_(layer.bias)
     return network
 
+
 class Generator(nn.Module):
     "Pix2PixHD's generator, from label maps to pictures"
+
     def __init__(self, spec: GeneratorSpec):
         super().__init__()
         self.spec = spec
         inputs, channels = len(spec.classes), spec.channels * 2**spec.enhancers
-        self.features = GlobalGenerator(inputs, channels, spec.downsamplings, spec.blocks, spec.window)
+        self.features = GlobalGenerator(
+            inputs, channels, spec.downsamplings, spec.blocks, spec.window
+        )
         for _ in range(spec.enhancers):
             channels //= 2
-            self.features = LocalEnhancer(self.features, inputs, channels, spec.enhancer_blocks, spec.window)
-        self.to_rgb = nn.Sequential(nn.ReflectionPad2d(spec.window // 2), nn.Conv2d(channels, 3, spec.window), nn.Tanh())
+            self.features = LocalEnhancer(
+                self.features, inputs, channels, spec.enhancer_blocks, spec.window
+            )
+        self.to_rgb = nn.Sequential(
+            nn.ReflectionPad2d(spec.window // 2), nn.Conv2d(channels, 3, spec.window), nn.Tanh()
+        )
         init_weights(self)
 
-    def forward(self, maps: Tensor, # (B, H, W) uint8 or int64 labels
-               ) -> Tensor:         # (B, 3, H, W) in -1..1
+    def forward(
+        self,
+        maps: Tensor,  # (B, H, W) uint8 or int64 labels
+    ) -> Tensor:  # (B, 3, H, W) in -1..1
         height, width = maps.shape[-2:]
-        if min(height, width) < 2 * self.spec.multiple: raise InputError(f"label maps of {width}x{height} are too small for this generator: it needs sides of {2 * self.spec.multiple} pixels or more")
+        if min(height, width) < 2 * self.spec.multiple:
+            raise InputError(
+                f"label maps of {width}x{height} are too small for this generator: it needs sides of {2 * self.spec.multiple} pixels or more"
+            )
         planes = one_hot(maps, len(self.spec.classes))
         right, below = -width % self.spec.multiple, -height % self.spec.multiple
-        if right or below: planes = F.pad(planes, (0, right, 0, below), mode="replicate")
+        if right or below:
+            planes = F.pad(planes, (0, right, 0, below), mode="replicate")
         return self.to_rgb(self.features(planes))[..., :height, :width]
 
 # %% ../nbs/lib/40_pix2pixhd.ipynb #40-14
 class PatchDiscriminator(nn.Module):
     "Convolutions of stride 2, then a verdict for each patch"
-    def __init__(self, inputs: int, channels: int = 64, layers: int = 3, # of stride 2
-                ):
+
+    def __init__(
+        self,
+        inputs: int,
+        channels: int = 64,
+        layers: int = 3,  # of stride 2
+    ):
         super().__init__()
         widths = [min(channels * 2**i, 512) for i in range(layers + 1)]
-        conv = lambda i, o, stride, norm: nn.Sequential(nn.Conv2d(i, o, 4, stride, padding=2), *([InstanceNorm(o)] if norm else []), nn.LeakyReLU(0.2, True))
-        self.layers = nn.ModuleList([conv(inputs, widths[0], 2, False), *(conv(a, b, 2, True) for a, b in zip(widths[:-2], widths[1:-1])), conv(widths[-2], widths[-1], 1, True)])
+        conv = lambda i, o, stride, norm: nn.Sequential(
+            nn.Conv2d(i, o, 4, stride, padding=2),
+            *([InstanceNorm(o)] if norm else []),
+            nn.LeakyReLU(0.2, True),
+        )
+        self.layers = nn.ModuleList(
+            [
+                conv(inputs, widths[0], 2, False),
+                *(conv(a, b, 2, True) for a, b in zip(widths[:-2], widths[1:-1])),
+                conv(widths[-2], widths[-1], 1, True),
+            ]
+        )
         self.verdict = nn.Conv2d(widths[-1], 1, 4, padding=2)
 
-    def forward(self, x: Tensor) -> list: # features of each layer, then the verdicts (B, 1, h, w)
+    def forward(self, x: Tensor) -> list:  # features of each layer, then the verdicts (B, 1, h, w)
         seen = []
-        for layer in self.layers: seen.append(x := layer(x))
+        for layer in self.layers:
+            seen.append(x := layer(x))
         return [*seen, self.verdict(x)]
+
 
 class MultiScaleDiscriminator(nn.Module):
     "The same architecture at full, half, quarter … size, each with its own weights"
+
     def __init__(self, num_classes: int, scales: int = 2, channels: int = 64, layers: int = 3):
         super().__init__()
-        self.scales = nn.ModuleList(PatchDiscriminator(num_classes + 3, channels, layers) for _ in range(scales))
+        self.scales = nn.ModuleList(
+            PatchDiscriminator(num_classes + 3, channels, layers) for _ in range(scales)
+        )
         init_weights(self)
 
-    def forward(self, planes: Tensor, # (B, num_classes, H, W), one-hot
-                images: Tensor,       # (B, 3, H, W) in -1..1
-               ) -> list:             # a list a scale: features of each layer, then the verdicts
+    def forward(
+        self,
+        planes: Tensor,  # (B, num_classes, H, W), one-hot
+        images: Tensor,  # (B, 3, H, W) in -1..1
+    ) -> list:  # a list a scale: features of each layer, then the verdicts
         x, found = torch.cat([planes, images], 1), []
         for k, scale in enumerate(self.scales):
-            if k: x = half_size(x)
+            if k:
+                x = half_size(x)
             found.append(scale(x))
         return found
 
 # %% ../nbs/lib/40_pix2pixhd.ipynb #40-17
-def adversarial_loss(judged: list,  # from `MultiScaleDiscriminator`
-                     real: bool,    # what the verdicts should say
-                    ) -> Tensor:
+def adversarial_loss(
+    judged: list,  # from `MultiScaleDiscriminator`
+    real: bool,  # what the verdicts should say
+) -> Tensor:
     "LSGAN's loss, averaged over patches, added over scales"
     return sum((scale[-1].float() - float(real)).square().mean() for scale in judged)
 
-def feature_loss(fake: list, real: list, # from `MultiScaleDiscriminator`, for the generated and the real faces
-                ) -> Tensor:
+
+def feature_loss(
+    fake: list,
+    real: list,  # from `MultiScaleDiscriminator`, for the generated and the real faces
+) -> Tensor:
     "Pix2PixHD's feature matching: L1 between the features of each layer, averaged over scales"
-    return sum(4 / (len(f) - 1) * F.l1_loss(a.float(), b.detach().float()) for f, r in zip(fake, real) for a, b in zip(f[:-1], r[:-1])) / len(fake)
+    return sum(
+        4 / (len(f) - 1) * F.l1_loss(a.float(), b.detach().float())
+        for f, r in zip(fake, real)
+        for a, b in zip(f[:-1], r[:-1])
+    ) / len(fake)
 
 # %% ../nbs/lib/40_pix2pixhd.ipynb #40-19
 class PerceptualLoss(nn.Module):
     "Weighted L1 between VGG-19 features of two pictures in -1..1 (Johnson et al. 2016, with the layers and weights of Pix2PixHD)"
-    def __init__(self, weights: str = "download", # "download" (torchvision's ImageNet weights), or the path of a local state dict
-                ):
+
+    def __init__(
+        self,
+        weights: str = "download",  # "download" (torchvision's ImageNet weights), or the path of a local state dict
+    ):
         super().__init__()
         from torchvision.models import VGG19_Weights, vgg19
+
         if weights == "download":
-            try: vgg = vgg19(weights=VGG19_Weights.IMAGENET1K_V1)
-            except Exception as error: raise InputError(f"VGG-19 weights could not be downloaded ({type(error).__name__}): connect once, give `perceptual_weights` the path of vgg19-dcbb9e9d.pth, or set `perceptual` to 0") from error
+            try:
+                vgg = vgg19(weights=VGG19_Weights.IMAGENET1K_V1)
+            except Exception as error:
+                raise InputError(
+                    f"VGG-19 weights could not be downloaded ({type(error).__name__}): connect once, give `perceptual_weights` the path of vgg19-dcbb9e9d.pth, or set `perceptual` to 0"
+                ) from error
         else:
             vgg = vgg19(weights=None)
-            try: vgg.load_state_dict(torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True))
-            except Exception as error: raise InputError(f"{weights} holds no VGG-19 weights ({str(error).partition(chr(10))[0]}): give torchvision's vgg19-dcbb9e9d.pth, or set `perceptual` to 0") from error
-        ends = [2, 7, 12, 21, 30] # after relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
+            try:
+                vgg.load_state_dict(
+                    torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
+                )
+            except Exception as error:
+                raise InputError(
+                    f"{weights} holds no VGG-19 weights ({str(error).partition(chr(10))[0]}): give torchvision's vgg19-dcbb9e9d.pth, or set `perceptual` to 0"
+                ) from error
+        ends = [2, 7, 12, 21, 30]  # after relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
         self.slices = nn.ModuleList(vgg.features[a:b] for a, b in zip([0, *ends], ends))
         for layer in self.slices.modules():
-            if isinstance(layer, nn.ReLU): layer.inplace = False
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False
         self.weights = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
@@ -221,33 +355,62 @@ class PerceptualLoss(nn.Module):
 def save_generator(generator: Generator, folder: str | Path):
     "Write `generator.safetensors` and `generator.json`, atomically"
     from safetensors.torch import save
+
     packed = save({k: v.detach().cpu().contiguous() for k, v in generator.state_dict().items()})
-    with atomic_write(Path(folder) / "generator.safetensors") as tmp: tmp.write_bytes(packed)
+    with atomic_write(Path(folder) / "generator.safetensors") as tmp:
+        tmp.write_bytes(packed)
     write_json(Path(folder) / "generator.json", asdict(generator.spec))
+
 
 def _read_weights(folder):
     "State dict of a saved generator"
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
     path = Path(folder) / "generator.safetensors"
-    if not path.is_file(): raise InputError(f"{folder} holds no generator ({path.name} is missing): train one with 40_train_pix2pixhd")
-    try: return load_file(path)
-    except SafetensorError as error: raise InputError(f"{path} cannot be read ({error}): train it again") from error
+    if not path.is_file():
+        raise InputError(
+            f"{folder} holds no generator ({path.name} is missing): train one with 40_train_pix2pixhd"
+        )
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} cannot be read ({error}): train it again") from error
+
 
 def load_generator(folder: str | Path, device: str = "cpu") -> Generator:
     "Read a trained generator, ready to paint; `InputError` if the folder holds none"
     state, path = _read_weights(folder), Path(folder) / "generator.json"
-    try: generator = Generator(GeneratorSpec(**read_json(path)))
-    except TypeError as error: raise InputError(f"{path} does not describe a generator: {error}") from error
-    try: generator.load_state_dict(state)
-    except RuntimeError as error: raise InputError(f"{folder}/generator.safetensors holds another network than {path} describes: {error}") from error
+    try:
+        generator = Generator(GeneratorSpec(**read_json(path)))
+    except TypeError as error:
+        raise InputError(f"{path} does not describe a generator: {error}") from error
+    try:
+        generator.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(
+            f"{folder}/generator.safetensors holds another network than {path} describes: {error}"
+        ) from error
     return generator.to(device, memory_format=torch.channels_last).eval()
 
-def start_coarse(generator: Generator,
-                 folder: str | Path, # of a generator with one enhancer less, trained at half the size
-                ):
+
+def start_coarse(
+    generator: Generator,
+    folder: str | Path,  # of a generator with one enhancer less, trained at half the size
+):
     "Take over the weights of a coarser generator for the inside of an enhanced one; `InputError` if they do not fit"
-    if not generator.spec.enhancers: raise InputError("a generator without enhancers has no coarser one inside: set `enhancers` to 1 or more, or leave `coarse` empty")
-    inner = {k.removeprefix("features."): v for k, v in _read_weights(folder).items() if k.startswith("features.")}
-    try: generator.features.inner.load_state_dict(inner)
-    except RuntimeError as error: raise InputError(f"the generator in {folder} does not fit inside this one: train it with one enhancer less and twice the channels ({2 * generator.spec.channels}); {error}") from error
+    if not generator.spec.enhancers:
+        raise InputError(
+            "a generator without enhancers has no coarser one inside: set `enhancers` to 1 or more, or leave `coarse` empty"
+        )
+    inner = {
+        k.removeprefix("features."): v
+        for k, v in _read_weights(folder).items()
+        if k.startswith("features.")
+    }
+    try:
+        generator.features.inner.load_state_dict(inner)
+    except RuntimeError as error:
+        raise InputError(
+            f"the generator in {folder} does not fit inside this one: train it with one enhancer less and twice the channels ({2 * generator.spec.channels}); {error}"
+        ) from error

@@ -13,42 +13,67 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from zlib_ng import zlib_ng # gives the same bytes as zlib in a tenth of the time
+from zlib_ng import zlib_ng  # gives the same bytes as zlib in a tenth of the time
 
 # %% ../nbs/lib/11_plain_masks.ipynb #11-05
-LARGEST, LONGEST = 100_000, 16_384 # bytes of a file, pixels of a side
+LARGEST, LONGEST = 100_000, 16_384  # bytes of a file, pixels of a side
+
 
 def _chunks(data):
     "(kind, content) of each chunk of a PNG file; `ValueError` for a damaged one, `struct.error` for one that is cut short"
-    if data[:8] != b"\x89PNG\r\n\x1a\n": raise ValueError("no PNG signature")
+    if data[:8] != b"\x89PNG\r\n\x1a\n":
+        raise ValueError("no PNG signature")
     place = 8
     while place < len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
         end = place + 8 + length
-        if struct.unpack_from(">I", data, end) != (zlib.crc32(data[place + 4:end]),): raise ValueError("wrong checksum")
-        yield kind, data[place + 8:end]
+        if struct.unpack_from(">I", data, end) != (zlib.crc32(data[place + 4 : end]),):
+            raise ValueError("wrong checksum")
+        yield kind, data[place + 8 : end]
         place = end + 4
+
 
 def _filtered_rows(data):
     "(height, 1 + width * channels) uint8, width: the unpacked rows, each with its filter in front; None if the file is not plain"
-    if len(data) > LARGEST: return None
-    try: (head, *pixels, end) = _chunks(data)
-    except (ValueError, struct.error): return None
-    if (head[0], end[0], {kind for kind, _ in pixels}) != (b"IHDR", b"IEND", {b"IDAT"}) or len(head[1]) != 13: return None
+    if len(data) > LARGEST:
+        return None
+    try:
+        (head, *pixels, end) = _chunks(data)
+    except (ValueError, struct.error):
+        return None
+    if (head[0], end[0], {kind for kind, _ in pixels}) != (b"IHDR", b"IEND", {b"IDAT"}) or len(
+        head[1]
+    ) != 13:
+        return None
     width, height, bits, colour, *other = struct.unpack(">IIBBBBB", head[1])
     row = 1 + width * (3 if colour == 2 else 1)
-    if bits != 8 or colour not in (0, 2) or any(other) or not (0 < width <= LONGEST and 0 < height <= LONGEST and height * row <= 1032 * len(data)): return None # DEFLATE packs at most 1032 bytes into one
-    try: raw = zlib_ng.decompress(b"".join(content for _, content in pixels), bufsize=height * row)
-    except zlib_ng.error: return None
-    return (np.frombuffer(raw, np.uint8).reshape(height, row), width) if len(raw) == height * row else None
+    if (
+        bits != 8
+        or colour not in (0, 2)
+        or any(other)
+        or not (0 < width <= LONGEST and 0 < height <= LONGEST and height * row <= 1032 * len(data))
+    ):
+        return None  # DEFLATE packs at most 1032 bytes into one
+    try:
+        raw = zlib_ng.decompress(b"".join(content for _, content in pixels), bufsize=height * row)
+    except zlib_ng.error:
+        return None
+    return (
+        (np.frombuffer(raw, np.uint8).reshape(height, row), width)
+        if len(raw) == height * row
+        else None
+    )
 
 # %% ../nbs/lib/11_plain_masks.ipynb #11-07
 def _unpaeth(row, above):
     "A row of filter 4, if it and the one above have two values"
-    edges = np.concatenate(([0], (above[1:] != above[:-1]).nonzero()[0] + 1, [len(row)])) # of the runs
+    edges = np.concatenate(
+        ([0], (above[1:] != above[:-1]).nonzero()[0] + 1, [len(row)])
+    )  # of the runs
     start, total = edges[:-1], np.cumsum(row, dtype=np.uint8)
     offset = above[start] - (total - row)[start]
     return total + np.repeat(offset, edges[1:] - start)
+
 
 def _unfilter(pixels, filters):
     "Turn (rows, width) uint8 of filtered pixels into pixels, in place; False if that needs more than two values or filter 3"
@@ -56,45 +81,66 @@ def _unfilter(pixels, filters):
     pixels[left] = np.cumsum(pixels[left], 1, dtype=np.uint8)
     above = np.zeros_like(pixels[0])
     for row, kind in zip(pixels, filters.tolist()):
-        if kind == 2: row += above
-        elif kind == 4: row[:] = _unpaeth(row, above)
-        elif kind > 2: return False
+        if kind == 2:
+            row += above
+        elif kind == 4:
+            row[:] = _unpaeth(row, above)
+        elif kind > 2:
+            return False
         above = row
     return bool(((pixels == 0) | (pixels == pixels.max())).all())
 
 # %% ../nbs/lib/11_plain_masks.ipynb #11-10
 @lru_cache
-def nearest_positions(length: int, size: int) -> np.ndarray: # (size,) int32, in 0..length - 1
+def nearest_positions(length: int, size: int) -> np.ndarray:  # (size,) int32, in 0..length - 1
     "The positions that Pillow's nearest-pixel reduction takes"
-    return np.asarray(Image.fromarray(np.arange(length, dtype=np.int32)[None]).resize((size, 1), Image.Resampling.NEAREST))[0]
+    return np.asarray(
+        Image.fromarray(np.arange(length, dtype=np.int32)[None]).resize(
+            (size, 1), Image.Resampling.NEAREST
+        )
+    )[0]
+
 
 def _one_channel(pixels, width):
     "Grey (rows, width) of filtered grey or RGB pixels; None for colours"
-    if pixels.shape[1] == width: return pixels.copy()
-    same = pixels[:, 1:] == pixels[:, :-1] # each byte and the one before it
-    same[:, 2::3] = True # red, and blue of the pixel before
+    if pixels.shape[1] == width:
+        return pixels.copy()
+    same = pixels[:, 1:] == pixels[:, :-1]  # each byte and the one before it
+    same[:, 2::3] = True  # red, and blue of the pixel before
     return pixels[:, ::3].copy() if same.all() else None
+
 
 def _crop(inside, upper):
     "Box and content of what is True in (h, w) bool, whose first row is row `upper` of the picture; None, None if nothing is"
     down, across = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    if not len(down): return None, None
+    if not len(down):
+        return None, None
     left, top, right, bottom = int(across[0]), int(down[0]), int(across[-1]) + 1, int(down[-1]) + 1
     return (left, upper + top, right, upper + bottom), inside[top:bottom, left:right]
 
-def read_plain_mask(path: str | Path, size: int) -> tuple | None: # box (left, upper, right, lower) or None, (h, w) bool inside the box, (width, height) of the file
+
+def read_plain_mask(
+    path: str | Path, size: int
+) -> (
+    tuple | None
+):  # box (left, upper, right, lower) or None, (h, w) bool inside the box, (width, height) of the file
     "The nearest pixels of a part mask at `size`, cropped to where the part is; None if the file is not plain, or not readable"
     try:
-        with open(path, "rb") as file: data = file.read(LARGEST + 1)
-    except OSError: return None
+        with open(path, "rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError:
+        return None
     rows, width = _filtered_rows(data) or (None, 0)
-    if rows is None: return None
+    if rows is None:
+        return None
     full = width, len(rows)
-    busy = np.flatnonzero(rows.max(1)) # a row of zeros with filter 0 is black
-    if not len(busy): return None, None, full
+    busy = np.flatnonzero(rows.max(1))  # a row of zeros with filter 0 is black
+    if not len(busy):
+        return None, None, full
     first, end = busy[0], busy[-1] + 1
     pixels = _one_channel(rows[first:end, 1:], width)
-    if pixels is None or not _unfilter(pixels, rows[first:end, 0]): return None
+    if pixels is None or not _unfilter(pixels, rows[first:end, 0]):
+        return None
     lines = nearest_positions(len(rows), size)
     upper, lower = np.searchsorted(lines, (first, end))
     inside = pixels[lines[upper:lower] - first][:, nearest_positions(width, size)] != 0

@@ -20,41 +20,128 @@ from .runs import InputError
 
 # %% ../nbs/lib/12_portraits.ipynb #12-05
 GEOMETRY = {
-    "centre_x": (0.47, 0.53), "centre_y": (0.48, 0.53), "scale": (0.355, 0.4), "roll": (-0.12, 0.12), "yaw": (-1, 1),            # where the head is in the picture
-    "head_width": (0.68, 0.79), "jaw": (2.0, 2.5), "taper": (0.02, 0.13), "ear_size": (0.23, 0.29), "ear_height": (-0.08, 0.06),
-    "eye_distance": (0.29, 0.35), "eye_height": (-0.21, -0.13), "eye_width": (0.15, 0.18), "eye_open": (0.065, 0.085), "eye_tilt": (-0.12, 0.12),
-    "gaze": (-1, 1), "brow_gap": (0.18, 0.24), "brow_thickness": (0.044, 0.064), "brow_arch": (0.02, 0.08), "nose_length": (0.48, 0.58), "nose_width": (0.19, 0.25),
-    "mouth_height": (0.52, 0.59), "mouth_width": (0.24, 0.31), "mouth_open": (0, 1), "lip_thickness": (0.085, 0.12), "neck_width": (0.4, 0.5),
-    "shoulders": (0.96, 1.08), "neckline": (0.0, 0.2), "bare_shoulders": (-0.3, 0.12), "necklace_drop": (0.02, 0.1), "necklace_width": (0.045, 0.068),
-    "hair_volume": (0.04, 0.18), "hair_length": (0, 1), "hairline": (-0.8, -0.62), "hair_part": (-0.12, 0.12), "hair_opening": (0.84, 1.0), "hair_wave": (0.015, 0.07),
-    "hat_height": (0.35, 0.6), "hat_brim": (-0.4, 0.5), "glasses_size": (0.21, 0.25), "glasses_round": (2, 4), "glasses_rim": (0.018, 0.038), "glasses_dark": (0, 1),
-    "earring_size": (0.07, 0.13), "earring_long": (1.0, 2.2), "earring_hoop": (0, 1)}
+    "centre_x": (0.47, 0.53),
+    "centre_y": (0.48, 0.53),
+    "scale": (0.355, 0.4),
+    "roll": (-0.12, 0.12),
+    "yaw": (-1, 1),  # where the head is in the picture
+    "head_width": (0.68, 0.79),
+    "jaw": (2.0, 2.5),
+    "taper": (0.02, 0.13),
+    "ear_size": (0.23, 0.29),
+    "ear_height": (-0.08, 0.06),
+    "eye_distance": (0.29, 0.35),
+    "eye_height": (-0.21, -0.13),
+    "eye_width": (0.15, 0.18),
+    "eye_open": (0.065, 0.085),
+    "eye_tilt": (-0.12, 0.12),
+    "gaze": (-1, 1),
+    "brow_gap": (0.18, 0.24),
+    "brow_thickness": (0.044, 0.064),
+    "brow_arch": (0.02, 0.08),
+    "nose_length": (0.48, 0.58),
+    "nose_width": (0.19, 0.25),
+    "mouth_height": (0.52, 0.59),
+    "mouth_width": (0.24, 0.31),
+    "mouth_open": (0, 1),
+    "lip_thickness": (0.085, 0.12),
+    "neck_width": (0.4, 0.5),
+    "shoulders": (0.96, 1.08),
+    "neckline": (0.0, 0.2),
+    "bare_shoulders": (-0.3, 0.12),
+    "necklace_drop": (0.02, 0.1),
+    "necklace_width": (0.045, 0.068),
+    "hair_volume": (0.04, 0.18),
+    "hair_length": (0, 1),
+    "hairline": (-0.8, -0.62),
+    "hair_part": (-0.12, 0.12),
+    "hair_opening": (0.84, 1.0),
+    "hair_wave": (0.015, 0.07),
+    "hat_height": (0.35, 0.6),
+    "hat_brim": (-0.4, 0.5),
+    "glasses_size": (0.21, 0.25),
+    "glasses_round": (2, 4),
+    "glasses_rim": (0.018, 0.038),
+    "glasses_dark": (0, 1),
+    "earring_size": (0.07, 0.13),
+    "earring_long": (1.0, 2.2),
+    "earring_hoop": (0, 1),
+}
 Geometry = namedtuple("Geometry", GEOMETRY)
 
 # %% ../nbs/lib/12_portraits.ipynb #12-07
 APPEARANCE = {
-    "light_angle": (-3.1, 0.0), "light": (0.03, 0.12), "exposure": (0.82, 1.05), "softness": (0.0, 0.02), "noise": (0.005, 0.022), "skin_texture": (0.0, 0.03),
-    "skin_jitter": (-0.04, 0.04), "skin_hue": (0.4, 0.62), "skin_chroma": (0.1, 0.16), "lip_contrast": (0.08, 0.22), "lip_hue": (-0.1, 0.4), "lip_chroma": (0.12, 0.22),
-    "nose_contrast": (0.12, 0.18), "ear_contrast": (-0.18, -0.08), "neck_contrast": (-0.22, -0.1), "brow_contrast": (0.18, 0.38), "eye_white": (0.12, 0.22),
-    "eye_dark": (0.2, 0.4), "eye_hue": (0, 6.28), "hair_contrast": (0.18, 0.48), "hair_hue": (0.3, 0.8), "hair_chroma": (0.02, 0.14), "hair_grey": (0, 1), "hair_soft": (0.01, 0.06),
-    "strands": (0.03, 0.1), "cloth_contrast": (-0.35, 0.3), "cloth_hue": (1.2, 5.6), "cloth_chroma": (0.05, 0.3), "hat_contrast": (-0.35, 0.3), "hat_hue": (0, 6.28), "hat_chroma": (0.1, 0.3),
-    "rim_contrast": (0.3, 0.5), "rim_hue": (0, 6.28), "metal_contrast": (-0.3, 0.2), "metal_hue": (0, 6.28), "metal_chroma": (0.2, 0.38),
-    "back_contrast": (-0.35, 0.25), "back_hue": (1.2, 5.6), "back_chroma": (0.06, 0.24), "back_gradient": (-0.25, 0.25), "back_texture": (0.0, 0.08), "clutter": (0, 1)}
+    "light_angle": (-3.1, 0.0),
+    "light": (0.03, 0.12),
+    "exposure": (0.82, 1.05),
+    "softness": (0.0, 0.02),
+    "noise": (0.005, 0.022),
+    "skin_texture": (0.0, 0.03),
+    "skin_jitter": (-0.04, 0.04),
+    "skin_hue": (0.4, 0.62),
+    "skin_chroma": (0.1, 0.16),
+    "lip_contrast": (0.08, 0.22),
+    "lip_hue": (-0.1, 0.4),
+    "lip_chroma": (0.12, 0.22),
+    "nose_contrast": (0.12, 0.18),
+    "ear_contrast": (-0.18, -0.08),
+    "neck_contrast": (-0.22, -0.1),
+    "brow_contrast": (0.18, 0.38),
+    "eye_white": (0.12, 0.22),
+    "eye_dark": (0.2, 0.4),
+    "eye_hue": (0, 6.28),
+    "hair_contrast": (0.18, 0.48),
+    "hair_hue": (0.3, 0.8),
+    "hair_chroma": (0.02, 0.14),
+    "hair_grey": (0, 1),
+    "hair_soft": (0.01, 0.06),
+    "strands": (0.03, 0.1),
+    "cloth_contrast": (-0.35, 0.3),
+    "cloth_hue": (1.2, 5.6),
+    "cloth_chroma": (0.05, 0.3),
+    "hat_contrast": (-0.35, 0.3),
+    "hat_hue": (0, 6.28),
+    "hat_chroma": (0.1, 0.3),
+    "rim_contrast": (0.3, 0.5),
+    "rim_hue": (0, 6.28),
+    "metal_contrast": (-0.3, 0.2),
+    "metal_hue": (0, 6.28),
+    "metal_chroma": (0.2, 0.38),
+    "back_contrast": (-0.35, 0.25),
+    "back_hue": (1.2, 5.6),
+    "back_chroma": (0.06, 0.24),
+    "back_gradient": (-0.25, 0.25),
+    "back_texture": (0.0, 0.08),
+    "clutter": (0, 1),
+}
 Appearance = namedtuple("Appearance", APPEARANCE)
 
 # %% ../nbs/lib/12_portraits.ipynb #12-09
 TONES = ["tone_1", "tone_2", "tone_3", "tone_4", "tone_5"]
-ATTRIBUTES = ["Male", "Young", "Eyeglasses", "Wearing_Hat", "Wearing_Earrings", "Wearing_Necklace", "Bald", "Bangs", "Eyes_Closed", "Face_Mask"]
+ATTRIBUTES = [
+    "Male",
+    "Young",
+    "Eyeglasses",
+    "Wearing_Hat",
+    "Wearing_Earrings",
+    "Wearing_Necklace",
+    "Bald",
+    "Bangs",
+    "Eyes_Closed",
+    "Face_Mask",
+]
+
 
 @dataclass(frozen=True)
 class Face:
     "All that determines one picture"
+
     seed: int
     index: int
-    tone: str          # of `TONES`, from light to dark
-    emotion: str       # of `EXPRESSIONS`
+    tone: str  # of `TONES`, from light to dark
+    emotion: str  # of `EXPRESSIONS`
     difficulty: float  # 0..1: how much worse the picture is made
-    spread: float      # how far the tones lie apart, as a multiple of `LUMINANCE`'s distances from their middle
+    spread: float  # how far the tones lie apart, as a multiple of `LUMINANCE`'s distances from their middle
     Male: bool
     Young: bool
     Eyeglasses: bool
@@ -68,17 +155,28 @@ class Face:
     geometry: Geometry
     appearance: Appearance
 
+
 def random_stream(seed, index, aspect):
     "The random numbers of one aspect of one face"
     aspects = ["geometry", "attributes", "appearance", "texture", "sensor"]
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index]).spawn(len(aspects))[aspects.index(aspect)]))
+    return np.random.Generator(
+        np.random.PCG64(
+            np.random.SeedSequence([seed, index]).spawn(len(aspects))[aspects.index(aspect)]
+        )
+    )
 
 # %% ../nbs/lib/12_portraits.ipynb #12-11
 Expression = namedtuple("Expression", "bend gap more_gap mouth_width brow_tilt brow_rise eye_open")
-EXPRESSIONS = {"angry": Expression(-0.04, 0.0, 0.06, 0.95, -0.3, -0.04, 0.8), "disgust": Expression(-0.05, 0.03, 0.05, 0.9, -0.2, -0.02, 0.65),
-               "fear": Expression(-0.02, 0.06, 0.07, 0.9, 0.28, 0.05, 1.3), "happy": Expression(0.1, 0.0, 0.16, 1.12, 0.0, 0.01, 0.9),
-               "sad": Expression(-0.07, 0.0, 0.0, 0.9, 0.3, 0.0, 0.8), "surprise": Expression(0.0, 0.13, 0.13, 0.75, 0.05, 0.09, 1.4),
-               "neutral": Expression(0.01, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0)}
+EXPRESSIONS = {
+    "angry": Expression(-0.04, 0.0, 0.06, 0.95, -0.3, -0.04, 0.8),
+    "disgust": Expression(-0.05, 0.03, 0.05, 0.9, -0.2, -0.02, 0.65),
+    "fear": Expression(-0.02, 0.06, 0.07, 0.9, 0.28, 0.05, 1.3),
+    "happy": Expression(0.1, 0.0, 0.16, 1.12, 0.0, 0.01, 0.9),
+    "sad": Expression(-0.07, 0.0, 0.0, 0.9, 0.3, 0.0, 0.8),
+    "surprise": Expression(0.0, 0.13, 0.13, 0.75, 0.05, 0.09, 1.4),
+    "neutral": Expression(0.01, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0),
+}
+
 
 def mouth_gap(face: Face) -> float:
     "How far the lips are apart, in half heads; 0 is a closed mouth"
@@ -89,19 +187,33 @@ def mouth_gap(face: Face) -> float:
 # %% ../nbs/lib/12_portraits.ipynb #12-15
 LUMINANCE = dict(zip(TONES, (0.75, 0.69, 0.63, 0.57, 0.51)))
 
+
 class Canvas:
     "Pixel coordinates, light and textures of one face at one size"
+
     def __init__(self, face: Face, size: int):
         self.face, self.g, self.a = face, face.geometry, face.appearance
-        self.pixel = 1 / (size * self.g.scale)                                             # in half heads
-        self.v, self.u = (np.mgrid[:size, :size].astype(np.float32) + 0.5) / size          # 0..1 over the picture
-        self.body_x, self.body_y = (self.u - self.g.centre_x) / self.g.scale, (self.v - self.g.centre_y) / self.g.scale
+        self.pixel = 1 / (size * self.g.scale)  # in half heads
+        self.v, self.u = (
+            np.mgrid[:size, :size].astype(np.float32) + 0.5
+        ) / size  # 0..1 over the picture
+        self.body_x, self.body_y = (
+            (self.u - self.g.centre_x) / self.g.scale,
+            (self.v - self.g.centre_y) / self.g.scale,
+        )
         cos, sin = math.cos(self.g.roll), math.sin(self.g.roll)
-        self.x, self.y = cos * self.body_x + sin * self.body_y, cos * self.body_y - sin * self.body_x
+        self.x, self.y = (
+            cos * self.body_x + sin * self.body_y,
+            cos * self.body_y - sin * self.body_x,
+        )
         rng = random_stream(face.seed, face.index, "texture")
-        self.coarse, self.wave, self.fine = (smooth_noise(rng, size, cells) for cells in (7, 14, 50))
+        self.coarse, self.wave, self.fine = (
+            smooth_noise(rng, size, cells) for cells in (7, 14, 50)
+        )
         self.clutter = rng.random((5, 8)).tolist()
-        self.light = self.a.light * (math.cos(self.a.light_angle) * self.x + math.sin(self.a.light_angle) * self.y)
+        self.light = self.a.light * (
+            math.cos(self.a.light_angle) * self.x + math.sin(self.a.light_angle) * self.y
+        )
         self.relief = self.light + self.a.skin_texture * (self.fine + self.coarse)
         normal, middle = LUMINANCE[face.tone], LUMINANCE["tone_3"]
         self.skin = normal + (face.spread - 1) * (normal - middle) + self.a.skin_jitter
@@ -115,7 +227,11 @@ class Canvas:
 
     def tint(self, contrast, hue=None, chroma=None):
         "A colour that is `contrast` lighter than the skin, of the skin's hue and chroma if none are given"
-        return colour(self.skin + contrast, self.a.skin_hue if hue is None else hue, self.a.skin_chroma if chroma is None else chroma)
+        return colour(
+            self.skin + contrast,
+            self.a.skin_hue if hue is None else hue,
+            self.a.skin_chroma if chroma is None else chroma,
+        )
 
 # %% ../nbs/lib/12_portraits.ipynb #12-17
 def hair_outline(c: Canvas):
@@ -123,18 +239,29 @@ def hair_outline(c: Canvas):
     g = c.g
     reach = -0.15 + 0.2 * g.hair_length if c.face.Male else 0.5 + 1.1 * g.hair_length
     middle = (reach - 1 - g.hair_volume) / 2
-    return ellipse(c.x, c.y - middle, g.head_width + (0.03 if c.face.Male else 0.12) + g.hair_volume, reach - middle, 2.5) + g.hair_wave * c.wave, reach
+    return ellipse(
+        c.x,
+        c.y - middle,
+        g.head_width + (0.03 if c.face.Male else 0.12) + g.hair_volume,
+        reach - middle,
+        2.5,
+    ) + g.hair_wave * c.wave, reach
+
 
 def hair_paint(c: Canvas):
     "Colour of the hair, and the texture of its strands, which fall from a point above the crown"
     a, grey = c.a, not c.face.Young and c.a.hair_grey < 0.5
     angle = np.arctan2(c.x - c.g.hair_part, c.y + 1.7)
     strands = 0.6 * np.sin(55 * angle + 3 * c.wave) + 0.4 * np.sin(91 * angle + 4 * c.coarse)
-    return c.tint(-a.hair_contrast * (0.5 if grey else 1), a.hair_hue, 0.01 if grey else a.hair_chroma), a.strands * strands + c.light
+    return c.tint(
+        -a.hair_contrast * (0.5 if grey else 1), a.hair_hue, 0.01 if grey else a.hair_chroma
+    ), a.strands * strands + c.light
+
 
 def hair_behind(c: Canvas):
     "The hair that hangs behind head and neck"
-    if c.face.Bald: return []
+    if c.face.Bald:
+        return []
     paint, texture = hair_paint(c)
     return [Layer("hair", hair_outline(c)[0], paint * 0.8, texture, soft=c.a.hair_soft)]
 
@@ -142,25 +269,48 @@ def hair_behind(c: Canvas):
 def body(c: Canvas):
     "Neck and shoulders, clothes, and the necklace above them"
     g, a, x, y = c.g, c.a, c.body_x, c.body_y
-    top = g.shoulders + 0.2 * x ** 2
+    top = g.shoulders + 0.2 * x**2
     skin = band(x, y, 0.3, 3.0, g.neck_width)
-    if g.bare_shoulders > 0: skin = np.minimum(skin, top - y)
-    cloth = top + max(g.bare_shoulders, 0) + g.neckline * np.exp(-(x / 0.4) ** 2) - y
-    layers = [Layer("neck", skin, c.tint(a.neck_contrast), c.relief - 0.1 * np.clip(1.25 - y, 0, 0.5)),
-              Layer("cloth", cloth, c.tint(a.cloth_contrast, a.cloth_hue, a.cloth_chroma), 0.06 * c.wave + 0.6 * c.light)]
+    if g.bare_shoulders > 0:
+        skin = np.minimum(skin, top - y)
+    cloth = top + max(g.bare_shoulders, 0) + g.neckline * np.exp(-((x / 0.4) ** 2)) - y
+    layers = [
+        Layer("neck", skin, c.tint(a.neck_contrast), c.relief - 0.1 * np.clip(1.25 - y, 0, 0.5)),
+        Layer(
+            "cloth",
+            cloth,
+            c.tint(a.cloth_contrast, a.cloth_hue, a.cloth_chroma),
+            0.06 * c.wave + 0.6 * c.light,
+        ),
+    ]
     if c.face.Wearing_Necklace:
         hang = 1.06 + g.necklace_drop * (1 - (x / g.neck_width) ** 2)
         chain = band(x, y, hang - g.necklace_width, hang + g.necklace_width, g.neck_width)
-        layers.append(Layer("neck_l", chain, c.tint(a.metal_contrast, a.metal_hue, a.metal_chroma), 0.1 * np.sin(40 * x)))
+        layers.append(
+            Layer(
+                "neck_l",
+                chain,
+                c.tint(a.metal_contrast, a.metal_hue, a.metal_chroma),
+                0.1 * np.sin(40 * x),
+            )
+        )
     return layers
+
 
 def ears(c: Canvas):
     "Both ears; yaw hides one a little and shows more of the other"
     layers = []
     for side, label in ((1, "l_ear"), (-1, "r_ear")):
         x, y = c.x * side - c.g.head_width + 0.07 * side * c.g.yaw, c.y - c.g.ear_height
-        layers += [Layer(label, ellipse(x, y, 0.15, c.g.ear_size), c.tint(c.a.ear_contrast), c.relief),
-                   Layer(None, ellipse(x - 0.03, y, 0.05, 0.6 * c.g.ear_size), c.tint(c.a.ear_contrast - 0.12), soft=0.08)]
+        layers += [
+            Layer(label, ellipse(x, y, 0.15, c.g.ear_size), c.tint(c.a.ear_contrast), c.relief),
+            Layer(
+                None,
+                ellipse(x - 0.03, y, 0.05, 0.6 * c.g.ear_size),
+                c.tint(c.a.ear_contrast - 0.12),
+                soft=0.08,
+            ),
+        ]
     return layers
 
 # %% ../nbs/lib/12_portraits.ipynb #12-20
@@ -168,9 +318,13 @@ def head(c: Canvas):
     "The skin of the face, darker towards its border, above its shadow on the neck"
     g, a = c.g, c.a
     jaw = 2.4 + (g.jaw - 2.2) * (c.y > 0) + 0.25 * c.face.Male
-    outline = ellipse(c.x / (1 - g.taper * np.clip(c.y, -0.5, 1)), c.y, g.head_width, 1.0, jaw.astype(np.float32))
-    layers = [Layer(None, outline - 0.03, c.tint(a.neck_contrast - 0.12), opacity=0.6, soft=0.1),
-              Layer("skin", outline, c.tint(0), c.relief - 0.09 * np.clip(1 + outline / 0.3, 0, 1))]
+    outline = ellipse(
+        c.x / (1 - g.taper * np.clip(c.y, -0.5, 1)), c.y, g.head_width, 1.0, jaw.astype(np.float32)
+    )
+    layers = [
+        Layer(None, outline - 0.03, c.tint(a.neck_contrast - 0.12), opacity=0.6, soft=0.1),
+        Layer("skin", outline, c.tint(0), c.relief - 0.09 * np.clip(1 + outline / 0.3, 0, 1)),
+    ]
     for side in (1, -1):
         x, y = c.around(side, g.eye_distance, g.eye_height - 0.03)
         layers.append(Layer(None, ellipse(x, y, 0.24, 0.17), c.tint(-0.09), c.light, 0.5, soft=0.2))
@@ -178,29 +332,74 @@ def head(c: Canvas):
         layers.append(Layer(None, ellipse(x, y, 0.2, 0.16), c.tint(0, 0.1), c.light, 0.4, soft=0.3))
     return layers + ([] if c.face.Young else age_lines(c))
 
+
 def age_lines(c: Canvas):
     "Lines on the forehead, under the eyes and beside the mouth"
     line, layers = c.tint(-0.14), []
     x, y = c.around(0, 0, 0)
-    for at in (-0.52, -0.6): layers.append(Layer(None, band(x, y, at + 0.1 * x ** 2, at + 0.022 + 0.1 * x ** 2, 0.3), line, opacity=0.7, soft=0.02))
+    for at in (-0.52, -0.6):
+        layers.append(
+            Layer(
+                None,
+                band(x, y, at + 0.1 * x**2, at + 0.022 + 0.1 * x**2, 0.3),
+                line,
+                opacity=0.7,
+                soft=0.02,
+            )
+        )
     for side in (1, -1):
         x, y = c.around(side, 0, 0)
         fold = 0.24 + 0.5 * (y - 0.2) - 0.3 * (y - 0.2) ** 2
-        layers.append(Layer(None, band(y - 0.36, x, fold - 0.012, fold + 0.012, 0.16), line, opacity=0.8, soft=0.02))
+        layers.append(
+            Layer(
+                None,
+                band(y - 0.36, x, fold - 0.012, fold + 0.012, 0.16),
+                line,
+                opacity=0.8,
+                soft=0.02,
+            )
+        )
         x, y = c.around(side, c.g.eye_distance, c.g.eye_height + 0.13)
-        layers.append(Layer(None, band(x, y, -0.5 * x ** 2 - 0.012, -0.5 * x ** 2 + 0.012, 0.14), line, opacity=0.6, soft=0.02))
+        layers.append(
+            Layer(
+                None,
+                band(x, y, -0.5 * x**2 - 0.012, -0.5 * x**2 + 0.012, 0.14),
+                line,
+                opacity=0.6,
+                soft=0.02,
+            )
+        )
     return layers
+
 
 def nose(c: Canvas):
     "A nose that widens downwards, lit from one side, with a light tip and nostrils"
     g, contrast = c.g, c.a.nose_contrast
     x, y = c.around(0, 0.05 * g.yaw, g.eye_height + 0.03)
     half_width = g.nose_width * (0.35 + 0.65 * np.clip(y / g.nose_length, 0, 1) ** 2)
-    outline = band(x, y, 0, g.nose_length - 1.2 * x ** 2, half_width)
+    outline = band(x, y, 0, g.nose_length - 1.2 * x**2, half_width)
     shadow = contrast * np.clip(x * math.copysign(10, math.cos(c.a.light_angle)), -1, 1)
-    layers = [Layer("nose", outline, c.tint(-contrast / 2), c.relief + shadow, soft=0.02),
-              Layer(None, ellipse(x, y - g.nose_length + 0.13, 0.07, 0.09), c.tint(0.1), c.light, 0.5, soft=0.15)]
-    for side in (1, -1): layers.append(Layer(None, ellipse(x - side * 0.5 * g.nose_width, y - g.nose_length + 0.06, 0.045, 0.025), c.tint(-0.25), opacity=0.8, soft=0.03))
+    layers = [
+        Layer("nose", outline, c.tint(-contrast / 2), c.relief + shadow, soft=0.02),
+        Layer(
+            None,
+            ellipse(x, y - g.nose_length + 0.13, 0.07, 0.09),
+            c.tint(0.1),
+            c.light,
+            0.5,
+            soft=0.15,
+        ),
+    ]
+    for side in (1, -1):
+        layers.append(
+            Layer(
+                None,
+                ellipse(x - side * 0.5 * g.nose_width, y - g.nose_length + 0.06, 0.045, 0.025),
+                c.tint(-0.25),
+                opacity=0.8,
+                soft=0.03,
+            )
+        )
     return layers
 
 # %% ../nbs/lib/12_portraits.ipynb #12-22
@@ -208,26 +407,52 @@ def wears_sunglasses(face: Face) -> bool:
     "Dark glasses hide the eyes"
     return face.Eyeglasses and face.geometry.glasses_dark > 0.75
 
+
 def glasses(c: Canvas):
     "Lenses with a glint, rims, bridge and arms"
-    if not c.face.Eyeglasses: return []
+    if not c.face.Eyeglasses:
+        return []
     g, a, layers = c.g, c.a, []
     rim = c.tint(-a.rim_contrast, a.rim_hue, 0.08)
-    glass, opacity = (rim * 0.7, 0.92) if wears_sunglasses(c.face) else (c.tint(0.16, 3.6, 0.08), 0.4)
+    glass, opacity = (
+        (rim * 0.7, 0.92) if wears_sunglasses(c.face) else (c.tint(0.16, 3.6, 0.08), 0.4)
+    )
     for side in (1, -1):
         x, y = c.around(side, g.eye_distance + 0.01, g.eye_height + 0.03)
         lens = ellipse(x, y, g.glasses_size, 0.8 * g.glasses_size, g.glasses_round)
-        arm = np.maximum(band(x - 0.75, y, -0.06, 2 * g.glasses_rim - 0.06, 0.75 - g.glasses_size), c.x * side - g.head_width)
-        layers += [Layer("eye_g", lens, glass, 0.05 * c.coarse, opacity), Layer("eye_g", np.minimum(np.abs(lens) - g.glasses_rim, arm), rim),
-                   Layer(None, band(x, y - 0.5 * x, -0.1, -0.05, 0.08), c.tint(0.25, 3.6, 0.0), opacity=0.35)]
+        arm = np.maximum(
+            band(x - 0.75, y, -0.06, 2 * g.glasses_rim - 0.06, 0.75 - g.glasses_size),
+            c.x * side - g.head_width,
+        )
+        layers += [
+            Layer("eye_g", lens, glass, 0.05 * c.coarse, opacity),
+            Layer("eye_g", np.minimum(np.abs(lens) - g.glasses_rim, arm), rim),
+            Layer(
+                None, band(x, y - 0.5 * x, -0.1, -0.05, 0.08), c.tint(0.25, 3.6, 0.0), opacity=0.35
+            ),
+        ]
     x, y = c.around(0, 0, g.eye_height)
-    bridge = 1.5 * x ** 2 - 0.01
-    return [*layers, Layer("eye_g", band(x, y, bridge - g.glasses_rim, bridge + g.glasses_rim, g.eye_distance - g.glasses_size), rim)]
+    bridge = 1.5 * x**2 - 0.01
+    return [
+        *layers,
+        Layer(
+            "eye_g",
+            band(
+                x,
+                y,
+                bridge - g.glasses_rim,
+                bridge + g.glasses_rim,
+                g.eye_distance - g.glasses_size,
+            ),
+            rim,
+        ),
+    ]
 
 # %% ../nbs/lib/12_portraits.ipynb #12-23
 def eyes(c: Canvas):
     "White, iris, pupil, highlight and lashes of both eyes"
-    if wears_sunglasses(c.face): return []
+    if wears_sunglasses(c.face):
+        return []
     g, a, layers = c.g, c.a, []
     opening = 0.25 if c.face.Eyes_Closed else EXPRESSIONS[c.face.emotion].eye_open
     for side, label in ((1, "l_eye"), (-1, "r_eye")):
@@ -235,23 +460,51 @@ def eyes(c: Canvas):
         lid = g.eye_open * opening * (1 - (x / g.eye_width) ** 2)
         shape = band(x, y, -1.1 * lid - 0.01, 0.9 * lid + 0.01, g.eye_width)
         centre = np.hypot(x - side * 0.03 * g.gaze, y)
-        if c.face.Eyes_Closed: layers.append(Layer(label, shape, c.tint(-0.1), c.light))
-        else: layers += [Layer(label, shape, c.tint(a.eye_white, chroma=0.02)),
-                         Layer(None, np.maximum(centre - 0.07, shape), c.tint(-a.eye_dark, a.eye_hue, 0.08)),
-                         Layer(None, np.maximum(centre - 0.032, shape), c.tint(-0.4, chroma=0.0)),
-                         Layer(None, np.hypot(x - side * (0.03 * g.gaze + 0.02), y + 0.02) - 0.014, c.tint(0.25, chroma=0.0))]
-        layers.append(Layer(None, band(x, y, -1.1 * lid - 0.035, -1.1 * lid - 0.005, g.eye_width), c.tint(-a.eye_dark), opacity=0.85, soft=0.02))
+        if c.face.Eyes_Closed:
+            layers.append(Layer(label, shape, c.tint(-0.1), c.light))
+        else:
+            layers += [
+                Layer(label, shape, c.tint(a.eye_white, chroma=0.02)),
+                Layer(None, np.maximum(centre - 0.07, shape), c.tint(-a.eye_dark, a.eye_hue, 0.08)),
+                Layer(None, np.maximum(centre - 0.032, shape), c.tint(-0.4, chroma=0.0)),
+                Layer(
+                    None,
+                    np.hypot(x - side * (0.03 * g.gaze + 0.02), y + 0.02) - 0.014,
+                    c.tint(0.25, chroma=0.0),
+                ),
+            ]
+        layers.append(
+            Layer(
+                None,
+                band(x, y, -1.1 * lid - 0.035, -1.1 * lid - 0.005, g.eye_width),
+                c.tint(-a.eye_dark),
+                opacity=0.85,
+                soft=0.02,
+            )
+        )
     return layers
+
 
 def brows(c: Canvas):
     "Arched brows that end in a point, tilted by the expression"
     g, a, e, layers = c.g, c.a, EXPRESSIONS[c.face.emotion], []
     thickness = g.brow_thickness * (1.25 if c.face.Male else 0.85)
     for side, label in ((1, "l_brow"), (-1, "r_brow")):
-        x, y = c.around(side, g.eye_distance + 0.01, g.eye_height - g.brow_gap - e.brow_rise, e.brow_tilt + 0.06)
+        x, y = c.around(
+            side, g.eye_distance + 0.01, g.eye_height - g.brow_gap - e.brow_rise, e.brow_tilt + 0.06
+        )
         t = np.clip(x / 0.21, -1, 1)
-        arch, half = g.brow_arch * (t ** 2 - 0.5), thickness * np.sqrt(1 - t ** 4) * (1 - 0.3 * t)
-        layers.append(Layer(label, band(x, y, arch - half, arch + half, 0.21), c.tint(-a.brow_contrast, a.hair_hue, 0.05), 0.5 * a.strands * c.fine, 0.9, soft=0.03))
+        arch, half = g.brow_arch * (t**2 - 0.5), thickness * np.sqrt(1 - t**4) * (1 - 0.3 * t)
+        layers.append(
+            Layer(
+                label,
+                band(x, y, arch - half, arch + half, 0.21),
+                c.tint(-a.brow_contrast, a.hair_hue, 0.05),
+                0.5 * a.strands * c.fine,
+                0.9,
+                soft=0.03,
+            )
+        )
     return layers
 
 # %% ../nbs/lib/12_portraits.ipynb #12-25
@@ -261,87 +514,196 @@ def mouth(c: Canvas):
     x, y = c.around(0, 0.02 * g.yaw, g.mouth_height)
     width = g.mouth_width * e.mouth_width
     t = np.clip(x / width, -1.2, 1.2)
-    line, arc = -e.bend * (t ** 2 - 0.4), np.clip(1 - t ** 2, -0.5, 1)
+    line, arc = -e.bend * (t**2 - 0.4), np.clip(1 - t**2, -0.5, 1)
     upper, lower = line - gap / 2 * arc, line + gap / 2 * arc
-    bow = g.lip_thickness * arc * (1 - 0.4 * np.exp(-(t / 0.2) ** 2)) * (1 + 0.5 * t ** 2)
+    bow = g.lip_thickness * arc * (1 - 0.4 * np.exp(-((t / 0.2) ** 2))) * (1 + 0.5 * t**2)
     lip = c.tint(-a.lip_contrast, a.lip_hue, a.lip_chroma)
-    layers = [Layer("u_lip", band(x, y, upper - bow, upper, width), lip * 0.94, c.light, soft=0.02),
-              Layer("l_lip", band(x, y, lower, lower + 1.1 * g.lip_thickness * arc, width), lip, c.light + 0.04 * (np.abs(t) < 0.4), soft=0.02),
-              Layer(None, band(x, y, line - 0.012, line + 0.012, width), c.tint(-0.25, 0.2), opacity=0.8, soft=0.02)]
-    if gap: layers += [Layer("mouth", band(x, y, upper, lower, width), c.tint(-0.35, 0.1, 0.06)),
-                       Layer(None, band(x, y, upper, np.minimum(upper + 0.08, lower), 0.9 * width), c.tint(0.17, chroma=0.02), -0.1 * np.abs(t))]
+    layers = [
+        Layer("u_lip", band(x, y, upper - bow, upper, width), lip * 0.94, c.light, soft=0.02),
+        Layer(
+            "l_lip",
+            band(x, y, lower, lower + 1.1 * g.lip_thickness * arc, width),
+            lip,
+            c.light + 0.04 * (np.abs(t) < 0.4),
+            soft=0.02,
+        ),
+        Layer(
+            None,
+            band(x, y, line - 0.012, line + 0.012, width),
+            c.tint(-0.25, 0.2),
+            opacity=0.8,
+            soft=0.02,
+        ),
+    ]
+    if gap:
+        layers += [
+            Layer("mouth", band(x, y, upper, lower, width), c.tint(-0.35, 0.1, 0.06)),
+            Layer(
+                None,
+                band(x, y, upper, np.minimum(upper + 0.08, lower), 0.9 * width),
+                c.tint(0.17, chroma=0.02),
+                -0.1 * np.abs(t),
+            ),
+        ]
     return layers
+
 
 def face_mask(c: Canvas):
     "A cloth with folds over nose and mouth"
-    if not c.face.Face_Mask: return []
+    if not c.face.Face_Mask:
+        return []
     x, y = c.around(0, 0, 0.55)
     outline = np.maximum(ellipse(x, y, 0.62, 0.5, 3.0), ellipse(c.x, c.y, c.g.head_width, 1.03))
-    return [Layer("cloth", outline, c.tint(0.5 * c.a.cloth_contrast + 0.1, c.a.cloth_hue + 2, 0.06), c.light + 0.04 * np.sin(22 * y + 3 * x ** 2))]
+    return [
+        Layer(
+            "cloth",
+            outline,
+            c.tint(0.5 * c.a.cloth_contrast + 0.1, c.a.cloth_hue + 2, 0.06),
+            c.light + 0.04 * np.sin(22 * y + 3 * x**2),
+        )
+    ]
 
 # %% ../nbs/lib/12_portraits.ipynb #12-27
 def hair_front(c: Canvas):
     "Hair above the forehead and beside the face, with a wavy hairline"
-    if c.face.Bald: return []
+    if c.face.Bald:
+        return []
     g, bangs = c.g, c.face.Bangs
     (outline, reach), (paint, texture) = hair_outline(c), hair_paint(c)
     part = 0 if bangs else g.hair_part * np.clip(-c.y, 0, 1)
-    opening = ellipse(c.x - 0.1 * g.yaw - part, c.y - 1.3 - (-0.45 if bangs else g.hairline), g.head_width * g.hair_opening, 1.3, 2.4) - g.hair_wave * c.wave
+    opening = (
+        ellipse(
+            c.x - 0.1 * g.yaw - part,
+            c.y - 1.3 - (-0.45 if bangs else g.hairline),
+            g.head_width * g.hair_opening,
+            1.3,
+            2.4,
+        )
+        - g.hair_wave * c.wave
+    )
     bottom = c.y - max(reach, -0.25) + 0.1 * c.wave
-    gloss = 0.08 * np.exp(-((outline + 0.2) / 0.08) ** 2)
-    return [Layer("hair", np.maximum(np.maximum(outline, -opening), bottom), paint, texture + gloss, soft=0.6 * c.a.hair_soft)]
+    gloss = 0.08 * np.exp(-(((outline + 0.2) / 0.08) ** 2))
+    return [
+        Layer(
+            "hair",
+            np.maximum(np.maximum(outline, -opening), bottom),
+            paint,
+            texture + gloss,
+            soft=0.6 * c.a.hair_soft,
+        )
+    ]
+
 
 def hat(c: Canvas):
     "A dome with a ribbon and a brim: anything from a cap to a wide hat"
-    if not c.face.Wearing_Hat: return []
+    if not c.face.Wearing_Hat:
+        return []
     g, a = c.g, c.a
     paint = c.tint(a.hat_contrast, a.hat_hue, a.hat_chroma)
     x, y = c.around(0, -0.06 * g.yaw, -0.5)
     width = g.head_width + 0.06 + 0.5 * g.hair_volume
-    dome = np.maximum(ellipse(x, y, width, g.hat_height + 0.35, 2.6), y - 0.06 * x ** 2)
-    layers = [Layer("hat", dome, paint, c.light + 0.06 * c.wave), Layer(None, np.maximum(dome, -0.16 - y), paint * 0.8, c.light)]
-    if g.hat_brim > 0: layers.append(Layer("hat", ellipse(x, y - 0.02 - 0.08 * x ** 2, width * (1 + g.hat_brim), 0.1), paint * 0.9, c.light))
+    dome = np.maximum(ellipse(x, y, width, g.hat_height + 0.35, 2.6), y - 0.06 * x**2)
+    layers = [
+        Layer("hat", dome, paint, c.light + 0.06 * c.wave),
+        Layer(None, np.maximum(dome, -0.16 - y), paint * 0.8, c.light),
+    ]
+    if g.hat_brim > 0:
+        layers.append(
+            Layer(
+                "hat",
+                ellipse(x, y - 0.02 - 0.08 * x**2, width * (1 + g.hat_brim), 0.1),
+                paint * 0.9,
+                c.light,
+            )
+        )
     return layers
+
 
 def earrings(c: Canvas):
     "Hoops or drops below the ears"
-    if not c.face.Wearing_Earrings: return []
+    if not c.face.Wearing_Earrings:
+        return []
     g, a, r, layers = c.g, c.a, c.g.earring_size, []
     for side in (1, -1):
-        x, y = c.x * side - g.head_width - 0.02 + 0.07 * side * g.yaw, c.y - g.ear_height - g.ear_size - 0.6 * r * g.earring_long
+        x, y = (
+            c.x * side - g.head_width - 0.02 + 0.07 * side * g.yaw,
+            c.y - g.ear_height - g.ear_size - 0.6 * r * g.earring_long,
+        )
         shape = ellipse(x, y, r, r * g.earring_long)
-        if g.earring_hoop < 0.4: shape = np.abs(shape) - 0.045
-        layers.append(Layer("ear_r", shape, c.tint(a.metal_contrast, a.metal_hue, a.metal_chroma), 0.1 * c.fine))
+        if g.earring_hoop < 0.4:
+            shape = np.abs(shape) - 0.045
+        layers.append(
+            Layer(
+                "ear_r", shape, c.tint(a.metal_contrast, a.metal_hue, a.metal_chroma), 0.1 * c.fine
+            )
+        )
     return layers
 
-PARTS = [hair_behind, body, ears, head, nose, glasses, eyes, brows, mouth, face_mask, hair_front, hat, earrings] # back to front
+
+PARTS = [
+    hair_behind,
+    body,
+    ears,
+    head,
+    nose,
+    glasses,
+    eyes,
+    brows,
+    mouth,
+    face_mask,
+    hair_front,
+    hat,
+    earrings,
+]  # back to front
 
 # %% ../nbs/lib/12_portraits.ipynb #12-29
 def background(c: Canvas):
     "A gradient with texture, and blobs of clutter in front of it"
     a = c.a
     texture = a.back_gradient * (c.v - 0.5) + a.back_texture * c.coarse
-    layers = [Layer(None, np.full_like(c.u, -1), c.tint(a.back_contrast, a.back_hue, a.back_chroma), texture)]
-    for u, v, width, height, kind, contrast, hue, soft in c.clutter[:round(5 * a.clutter)]:
-        paint = c.tint(0.1 * contrast - 0.05) if kind < 0.15 else hair_paint(c)[0] if kind < 0.35 else c.tint(0.7 * contrast - 0.35, 6.28 * hue, 0.15)
-        blob = ellipse(c.u - u, c.v - v, 0.08 + 0.25 * width, 0.08 + 0.35 * height, 2 + 4 * soft) / c.g.scale
+    layers = [
+        Layer(
+            None, np.full_like(c.u, -1), c.tint(a.back_contrast, a.back_hue, a.back_chroma), texture
+        )
+    ]
+    for u, v, width, height, kind, contrast, hue, soft in c.clutter[: round(5 * a.clutter)]:
+        paint = (
+            c.tint(0.1 * contrast - 0.05)
+            if kind < 0.15
+            else hair_paint(c)[0]
+            if kind < 0.35
+            else c.tint(0.7 * contrast - 0.35, 6.28 * hue, 0.15)
+        )
+        blob = (
+            ellipse(c.u - u, c.v - v, 0.08 + 0.25 * width, 0.08 + 0.35 * height, 2 + 4 * soft)
+            / c.g.scale
+        )
         layers.append(Layer(None, blob, paint, texture, 0.9, soft=0.3 * soft))
     return layers
+
 
 def camera(c: Canvas, image):
     "Contrast, light and noise, each worse the higher the planted difficulty"
     level, skin = c.face.difficulty, c.tint(0)
     image = (skin + (1 - 0.4 * level) * (image - skin)) * (c.a.exposure * (1 - 0.3 * level))
-    noise = random_stream(c.face.seed, c.face.index, "sensor").standard_normal(image.shape, np.float32)
+    noise = random_stream(c.face.seed, c.face.index, "sensor").standard_normal(
+        image.shape, np.float32
+    )
     return image + (c.a.noise + 0.03 * level) * noise
 
-def render_face(face: Face,
-                size: int,                          # side in pixels, 32 or more
-               ) -> tuple[np.ndarray, np.ndarray]:  # image (size, size, 3) uint8 RGB; mask (size, size) uint8, positions in `CLASSES`
+
+def render_face(
+    face: Face,
+    size: int,  # side in pixels, 32 or more
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # image (size, size, 3) uint8 RGB; mask (size, size) uint8, positions in `CLASSES`
     "Draw one face and its label map; `InputError` below 32 pixels"
-    if size < 32: raise InputError(f"size {size} is too small for a face: use 32 pixels or more")
+    if size < 32:
+        raise InputError(f"size {size} is too small for a face: use 32 pixels or more")
     canvas = Canvas(face, size)
     image, mask = np.zeros((size, size, 3), np.float32), np.zeros((size, size), np.uint8)
     for part in (background, *PARTS):
-        for layer in part(canvas): paint_layer(layer, image, mask, canvas.pixel, face.appearance.softness)
+        for layer in part(canvas):
+            paint_layer(layer, image, mask, canvas.pixel, face.appearance.softness)
     return np.round(np.clip(camera(canvas, image), 0, 1) * 255).astype(np.uint8), mask

@@ -21,53 +21,82 @@ from .unet import Parser
 # %% ../nbs/lib/24_predict.ipynb #24-04
 def _look(parser, images, scale):
     "Class probabilities with the face seen at `scale`, at the images' own size"
-    if scale == 1: return parser(images.contiguous(memory_format=torch.channels_last)).float().softmax(1)
+    if scale == 1:
+        return parser(images.contiguous(memory_format=torch.channels_last)).float().softmax(1)
     size = [max(32, round(scale * side / 32) * 32) for side in images.shape[-2:]]
     seen = F.interpolate(images.float(), size, mode="bicubic", antialias=True).clamp(0, 255)
     return F.interpolate(_look(parser, seen, 1), images.shape[-2:], mode="bilinear", antialias=True)
 
+
 @torch.no_grad()
-def predict_probabilities(parser: Parser,
-                          images: Tensor,           # (B, 3, H, W), 0..255, on the parser's device
-                          flip: bool | None = None, # average with the mirrored face; None: as the parser's spec says
-                         ) -> Tensor:               # (B, C, H, W), adding up to 1 over classes
+def predict_probabilities(
+    parser: Parser,
+    images: Tensor,  # (B, 3, H, W), 0..255, on the parser's device
+    flip: bool | None = None,  # average with the mirrored face; None: as the parser's spec says
+) -> Tensor:  # (B, C, H, W), adding up to 1 over classes
     "Class probabilities of each pixel"
     order = torch.as_tensor(flip_order(parser.spec.classes), device=images.device)
     looks = []
     for scale in parser.spec.scales:
         looks.append(_look(parser, images, scale))
-        if parser.spec.flip_average if flip is None else flip: looks.append(_look(parser, images.flip(-1), scale).flip(-1)[:, order])
+        if parser.spec.flip_average if flip is None else flip:
+            looks.append(_look(parser, images.flip(-1), scale).flip(-1)[:, order])
     return sum(looks) / len(looks)
 
-def predict_masks(parser: Parser,
-                  images: np.ndarray,    # (N, H, W, 3) uint8; H and W multiples of 32
-                  batch_size: int = 32, flip: bool | None = None, progress: bool = False,
-                 ) -> np.ndarray:        # (N, H, W) uint8 labels
+
+def predict_masks(
+    parser: Parser,
+    images: np.ndarray,  # (N, H, W, 3) uint8; H and W multiples of 32
+    batch_size: int = 32,
+    flip: bool | None = None,
+    progress: bool = False,
+) -> np.ndarray:  # (N, H, W) uint8 labels
     "Label maps of packed images, batch by batch"
     if images.ndim != 4 or images.shape[-1] != 3 or images.shape[1] % 32 or images.shape[2] % 32:
-        raise InputError(f"images must be (N, H, W, 3) with H and W multiples of 32, not {images.shape}")
+        raise InputError(
+            f"images must be (N, H, W, 3) with H and W multiples of 32, not {images.shape}"
+        )
     device = next(parser.parameters()).device
     masks = np.empty(images.shape[:3], np.uint8)
     for start in tqdm(range(0, len(images), batch_size), desc="parsing", disable=not progress):
-        batch = torch.from_numpy(np.array(images[start:start + batch_size])).to(device).permute(0, 3, 1, 2)
-        masks[start:start + batch_size] = predict_probabilities(parser, batch, flip).argmax(1).byte().cpu().numpy()
+        batch = (
+            torch.from_numpy(np.array(images[start : start + batch_size]))
+            .to(device)
+            .permute(0, 3, 1, 2)
+        )
+        masks[start : start + batch_size] = (
+            predict_probabilities(parser, batch, flip).argmax(1).byte().cpu().numpy()
+        )
     return masks
 
 # %% ../nbs/lib/24_predict.ipynb #24-06
 def check_scorable(parser: Parser, faces: FaceSet, rows: np.ndarray):
     "`InputError` if parser and faces have different classes, or there are no faces"
-    if list(parser.spec.classes) != list(faces.classes): raise InputError(f"the parser knows other classes than {faces.folder}: {parser.spec.classes} and {faces.classes}")
-    if not len(rows): raise InputError(f"no faces of {faces.folder} to score")
+    if list(parser.spec.classes) != list(faces.classes):
+        raise InputError(
+            f"the parser knows other classes than {faces.folder}: {parser.spec.classes} and {faces.classes}"
+        )
+    if not len(rows):
+        raise InputError(f"no faces of {faces.folder} to score")
 
-def score_faces(parser: Parser, faces: FaceSet,
-                rows: np.ndarray,      # positions in the face set
-                batch_size: int = 32, flip: bool | None = None, progress: bool = False,
-               ) -> np.ndarray:        # (N, C, 3) int64: tp, fp, fn
+
+def score_faces(
+    parser: Parser,
+    faces: FaceSet,
+    rows: np.ndarray,  # positions in the face set
+    batch_size: int = 32,
+    flip: bool | None = None,
+    progress: bool = False,
+) -> np.ndarray:  # (N, C, 3) int64: tp, fp, fn
     "Counts of a parser on the faces at `rows`; `InputError` if parser and faces have different classes"
     check_scorable(parser, faces, rows)
     counts = []
     for start in tqdm(range(0, len(rows), batch_size), desc="scoring", disable=not progress):
-        chunk = rows[start:start + batch_size]
+        chunk = rows[start : start + batch_size]
         pred = predict_masks(parser, faces.images[chunk], batch_size, flip)
-        counts.append(count_pixels(torch.from_numpy(pred), torch.from_numpy(faces.masks[chunk]), len(faces.classes)))
+        counts.append(
+            count_pixels(
+                torch.from_numpy(pred), torch.from_numpy(faces.masks[chunk]), len(faces.classes)
+            )
+        )
     return np.concatenate(counts)

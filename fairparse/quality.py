@@ -18,163 +18,321 @@ from .runs import InputError
 
 # %% ../nbs/lib/70_quality.ipynb #70-04
 def _check_features(features, what):
-    if features.ndim != 2 or len(features) < 2 or not np.isfinite(features).all(): raise InputError(f"{what} must be (N, D) finite numbers of 2 pictures or more, not {features.shape}")
+    if features.ndim != 2 or len(features) < 2 or not np.isfinite(features).all():
+        raise InputError(
+            f"{what} must be (N, D) finite numbers of 2 pictures or more, not {features.shape}"
+        )
     return np.asarray(features, np.float64)
 
-def feature_statistics(features: np.ndarray, # (N, D)
-                      ) -> dict:             # mu (D,), sigma (D, D), as torch-fidelity has them
+
+def feature_statistics(
+    features: np.ndarray,  # (N, D)
+) -> dict:  # mu (D,), sigma (D, D), as torch-fidelity has them
     "Mean and covariance of features"
     import torch
     from torch_fidelity.metric_fid import fid_features_to_statistics
+
     return fid_features_to_statistics(torch.from_numpy(_check_features(features, "features")))
+
 
 def _into_basis(reference, basis):
     "Statistics of `reference` along the columns of `basis`, and its squared mean and variance in all other directions"
-    if isinstance(reference, dict): inside = {"mu": reference["mu"] @ basis, "sigma": basis.T @ reference["sigma"] @ basis}
-    else: inside = feature_statistics(reference @ basis)
-    mu, variance = (reference["mu"], np.trace(reference["sigma"])) if isinstance(reference, dict) else (reference.mean(0), reference.var(0, ddof=1).sum())
+    if isinstance(reference, dict):
+        inside = {"mu": reference["mu"] @ basis, "sigma": basis.T @ reference["sigma"] @ basis}
+    else:
+        inside = feature_statistics(reference @ basis)
+    mu, variance = (
+        (reference["mu"], np.trace(reference["sigma"]))
+        if isinstance(reference, dict)
+        else (reference.mean(0), reference.var(0, ddof=1).sum())
+    )
     return inside, mu @ mu - inside["mu"] @ inside["mu"] + variance - np.trace(inside["sigma"])
 
-def frechet_distance(features: np.ndarray,         # (N, D)
-                     reference: np.ndarray | dict, # (M, D), or their `feature_statistics` (worth it if M is larger than D and they are used again)
-                    ) -> float:
+
+def frechet_distance(
+    features: np.ndarray,  # (N, D)
+    reference: np.ndarray
+    | dict,  # (M, D), or their `feature_statistics` (worth it if M is larger than D and they are used again)
+) -> float:
     "Fréchet distance between two sets of features, by torch-fidelity (Heusel et al. 2017); `InputError` for fewer than two pictures, or numbers that are not finite"
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
     features = _check_features(features, "features")
     if not isinstance(reference, dict):
         reference = _check_features(reference, "reference features")
-        if len(reference) < len(features): features, reference = reference, features
+        if len(reference) < len(features):
+            features, reference = reference, features
     width = len(reference["mu"]) if isinstance(reference, dict) else reference.shape[1]
-    if width != features.shape[1]: raise InputError(f"features of {features.shape[1]} and {width} numbers cannot be compared: use one extractor for both")
+    if width != features.shape[1]:
+        raise InputError(
+            f"features of {features.shape[1]} and {width} numbers cannot be compared: use one extractor for both"
+        )
     basis = np.linalg.qr(features.T)[0] if len(features) < width else np.eye(width)
     inside, outside = _into_basis(reference, basis)
-    return fid_statistics_to_metric(feature_statistics(features @ basis), inside, False)[KEY_METRIC_FID] + float(outside)
+    return fid_statistics_to_metric(feature_statistics(features @ basis), inside, False)[
+        KEY_METRIC_FID
+    ] + float(outside)
 
 # %% ../nbs/lib/70_quality.ipynb #70-08
 def kid_subset_size(n: int) -> int:
     "Pictures in a KID subset when the set has `n`"
     return min(1000, n // 2)
 
+
 def _blocks(features, subset):
     "Evenly spaced blocks of `subset` rows that cover all rows"
     features = _check_features(features, "features")
-    return [features[s:s + subset] for s in np.linspace(0, len(features) - subset, -(-len(features) // subset)).round().astype(int)]
+    return [
+        features[s : s + subset]
+        for s in np.linspace(0, len(features) - subset, -(-len(features) // subset))
+        .round()
+        .astype(int)
+    ]
+
 
 def _block_distance(first, second, paired):
     "Squared kernel distance of two equally large blocks, by torch-fidelity"
     import torch
-    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kernel_poly, kid_features_to_metric, mmd2
-    if paired: return mmd2(kernel_poly(first, first), kernel_poly(first, second), kernel_poly(second, second), mmd_est="u-statistic")
-    return kid_features_to_metric(torch.from_numpy(first), torch.from_numpy(second), kid_subsets=1, kid_subset_size=len(first), verbose=False)[KEY_METRIC_KID_MEAN]
+    from torch_fidelity.metric_kid import (
+        KEY_METRIC_KID_MEAN,
+        kernel_poly,
+        kid_features_to_metric,
+        mmd2,
+    )
 
-def kernel_distance(first: np.ndarray, second: np.ndarray, # (N, D), (M, D), in random order
-                    subset: int,                           # pictures in a block, at most N and M
-                    paired: bool = False,                  # row i of both belongs to the same face: leave out these pairs (N = M)
-                   ) -> float:
+    if paired:
+        return mmd2(
+            kernel_poly(first, first),
+            kernel_poly(first, second),
+            kernel_poly(second, second),
+            mmd_est="u-statistic",
+        )
+    return kid_features_to_metric(
+        torch.from_numpy(first),
+        torch.from_numpy(second),
+        kid_subsets=1,
+        kid_subset_size=len(first),
+        verbose=False,
+    )[KEY_METRIC_KID_MEAN]
+
+
+def kernel_distance(
+    first: np.ndarray,
+    second: np.ndarray,  # (N, D), (M, D), in random order
+    subset: int,  # pictures in a block, at most N and M
+    paired: bool = False,  # row i of both belongs to the same face: leave out these pairs (N = M)
+) -> float:
     "Unbiased squared kernel distance (Bińkowski et al. 2018), the mean over blocks; `InputError` if there are too few pictures"
-    if not 2 <= subset <= min(len(first), len(second)): raise InputError(f"KID subsets of {subset} cannot be drawn from {len(first)} and {len(second)} pictures: use 2 or more, and not more than there are")
-    if first.shape[1] != second.shape[1] or paired and len(first) != len(second): raise InputError(f"features {first.shape} and {second.shape} do not fit each other")
+    if not 2 <= subset <= min(len(first), len(second)):
+        raise InputError(
+            f"KID subsets of {subset} cannot be drawn from {len(first)} and {len(second)} pictures: use 2 or more, and not more than there are"
+        )
+    if first.shape[1] != second.shape[1] or paired and len(first) != len(second):
+        raise InputError(f"features {first.shape} and {second.shape} do not fit each other")
     ours, theirs = _blocks(first, subset), _blocks(second, subset)
-    return float(np.mean([_block_distance(ours[i % len(ours)], theirs[i % len(theirs)], paired) for i in range(max(len(ours), len(theirs)))]))
+    return float(
+        np.mean(
+            [
+                _block_distance(ours[i % len(ours)], theirs[i % len(theirs)], paired)
+                for i in range(max(len(ours), len(theirs)))
+            ]
+        )
+    )
 
 # %% ../nbs/lib/70_quality.ipynb #70-13
-def half_samples(ids, count: int = 100, seed: int = 0, # ids: (n,) texts, all different
-                ) -> np.ndarray:                       # (count, n // 2) positions in `ids`, in random order
+def half_samples(
+    ids,
+    count: int = 100,
+    seed: int = 0,  # ids: (n,) texts, all different
+) -> np.ndarray:  # (count, n // 2) positions in `ids`, in random order
     "Random halves that depend on the set of ids alone; `InputError` for fewer than 4 ids, or ids that appear twice"
     ids = np.asarray(ids).astype(str)
-    if len(ids) < 4 or len(set(ids)) < len(ids): raise InputError(f"halves need 4 or more different ids, not {len(ids)} of which {len(set(ids))} differ")
-    if count < 2: raise InputError(f"count {count} is too small for a spread: use 2 halves or more")
+    if len(ids) < 4 or len(set(ids)) < len(ids):
+        raise InputError(
+            f"halves need 4 or more different ids, not {len(ids)} of which {len(set(ids))} differ"
+        )
+    if count < 2:
+        raise InputError(f"count {count} is too small for a spread: use 2 halves or more")
     order, rng = np.argsort(ids), np.random.default_rng(seed)
-    return np.stack([order[rng.permutation(len(ids))[:len(ids) // 2]] for _ in range(count)])
+    return np.stack([order[rng.permutation(len(ids))[: len(ids) // 2]] for _ in range(count)])
 
 # %% ../nbs/lib/70_quality.ipynb #70-16
 @dataclass
 class Measurement:
     "One metric of one set of pictures"
-    metric: str             # with its protocol: "fid2048_inception_test", "lpips_alex"
-    value: float            # on all faces
+
+    metric: str  # with its protocol: "fid2048_inception_test", "lpips_alex"
+    value: float  # on all faces
     replicates: np.ndarray  # (R,) on each half
-    n: int                  # pictures
-    reference: str          # "test", "train" or "paired"
-    subset: int = 0         # size of the KID subsets
+    n: int  # pictures
+    reference: str  # "test", "train" or "paired"
+    subset: int = 0  # size of the KID subsets
+
 
 def kernel_label(label: str) -> str:
-    "\"kid2048_inception\" for \"fid2048_inception\", \"kd128_classifier\" for \"fd128_classifier\""
-    if not label.startswith(("fid", "fd")): raise InputError(f"label {label!r} starts neither with \"fid\" nor with \"fd\"")
-    return label.replace("fid", "kid", 1) if label.startswith("fid") else label.replace("fd", "kd", 1)
+    '"kid2048_inception" for "fid2048_inception", "kd128_classifier" for "fd128_classifier"'
+    if not label.startswith(("fid", "fd")):
+        raise InputError(f'label {label!r} starts neither with "fid" nor with "fd"')
+    return (
+        label.replace("fid", "kid", 1) if label.startswith("fid") else label.replace("fd", "kd", 1)
+    )
 
 # %% ../nbs/lib/70_quality.ipynb #70-17
-def distances(generated: np.ndarray,               # (N, D) features
-              real_test: np.ndarray,               # (N, D), row by row of the same ids
-              real_train: np.ndarray | None,       # (M, D); None leaves that reference out
-              halves: np.ndarray,                  # (R, N // 2), see `half_samples`
-              label: str,                          # of the extractor, e.g. "fid2048_inception"
-             ) -> list[Measurement]:
+def distances(
+    generated: np.ndarray,  # (N, D) features
+    real_test: np.ndarray,  # (N, D), row by row of the same ids
+    real_train: np.ndarray | None,  # (M, D); None leaves that reference out
+    halves: np.ndarray,  # (R, N // 2), see `half_samples`
+    label: str,  # of the extractor, e.g. "fid2048_inception"
+) -> list[Measurement]:
     "Fréchet and kernel distance to both references; `InputError` if the sets do not fit each other"
     n, width = generated.shape
-    if real_test.shape != generated.shape or halves.shape[1] != n // 2: raise InputError(f"generated and real features must be of the same faces, and the halves of those: {generated.shape}, {real_test.shape}, halves of {halves.shape[1]}")
+    if real_test.shape != generated.shape or halves.shape[1] != n // 2:
+        raise InputError(
+            f"generated and real features must be of the same faces, and the halves of those: {generated.shape}, {real_test.shape}, halves of {halves.shape[1]}"
+        )
     subset, found = kid_subset_size(n), []
     for reference, real in (("test", real_test), ("train", real_train)):
-        if real is None: continue
+        if real is None:
+            continue
         paired = reference == "test"
         whole = real if paired or len(real) <= width else feature_statistics(real)
         size = subset if paired else min(subset, len(real))
-        shuffled = real[np.random.default_rng(0).permutation(len(real))]  # blocks of it are then random
-        frechet = [frechet_distance(generated[half], real[half] if paired else whole) for half in halves]
-        kernel = [kernel_distance(generated[half], real[half] if paired else shuffled, size, paired) for half in halves]
-        found += [Measurement(f"{label}_{reference}", frechet_distance(generated, whole), np.array(frechet), n, reference),
-                  Measurement(f"{kernel_label(label)}_{reference}", float(np.mean(kernel)), np.array(kernel), n, reference, size)]
+        shuffled = real[
+            np.random.default_rng(0).permutation(len(real))
+        ]  # blocks of it are then random
+        frechet = [
+            frechet_distance(generated[half], real[half] if paired else whole) for half in halves
+        ]
+        kernel = [
+            kernel_distance(generated[half], real[half] if paired else shuffled, size, paired)
+            for half in halves
+        ]
+        found += [
+            Measurement(
+                f"{label}_{reference}",
+                frechet_distance(generated, whole),
+                np.array(frechet),
+                n,
+                reference,
+            ),
+            Measurement(
+                f"{kernel_label(label)}_{reference}",
+                float(np.mean(kernel)),
+                np.array(kernel),
+                n,
+                reference,
+                size,
+            ),
+        ]
     return found
 
-def mean_of_faces(metric: str, values: np.ndarray, halves: np.ndarray) -> Measurement: # values: (N,) one number a face
+
+def mean_of_faces(
+    metric: str, values: np.ndarray, halves: np.ndarray
+) -> Measurement:  # values: (N,) one number a face
     "The mean over faces, against the real face of the same id"
     values = np.asarray(values, np.float64)
     return Measurement(metric, float(values.mean()), values[halves].mean(1), len(values), "paired")
 
-def miou_of_counts(metric: str, counts: np.ndarray, halves: np.ndarray) -> Measurement: # counts: (N, C, 3): tp, fp, fn
-    "Dataset-level mIoU (reduction \"class\" of `metrics.iou`)"
-    return Measurement(metric, float(iou(counts)), np.array([float(iou(counts[half])) for half in halves]), len(counts), "paired")
+
+def miou_of_counts(
+    metric: str, counts: np.ndarray, halves: np.ndarray
+) -> Measurement:  # counts: (N, C, 3): tp, fp, fn
+    'Dataset-level mIoU (reduction "class" of `metrics.iou`)'
+    return Measurement(
+        metric,
+        float(iou(counts)),
+        np.array([float(iou(counts[half])) for half in halves]),
+        len(counts),
+        "paired",
+    )
 
 # %% ../nbs/lib/70_quality.ipynb #70-20
 def share_followed(followed, floor, ceiling) -> np.ndarray:
     "The way from floor to ceiling, 0 to 1; NaN where the ceiling is not above the floor"
     followed, floor, ceiling = map(np.asarray, (followed, floor, ceiling))
-    return np.divide(followed - floor, ceiling - floor, out=np.full(np.shape(followed), np.nan), where=ceiling > floor)
+    return np.divide(
+        followed - floor,
+        ceiling - floor,
+        out=np.full(np.shape(followed), np.nan),
+        where=ceiling > floor,
+    )
 
 # %% ../nbs/lib/70_quality.ipynb #70-23
 def metric_note(metric: str, n: int) -> str:
     "What a reader must know about this metric on `n` pictures; empty if nothing"
     notes = []
-    if metric.startswith(("fd128_", "kd128_")): notes.append("stand-in features: no FID or KID, compare only with the same classifier")
-    if metric.startswith(("fd2048_", "kd2048_")): notes.append("not the weights of FID and KID: compare only with the same file")
-    if metric.startswith(("fid2048_", "fd2048_")) and n < 2048: notes.append("fewer than 2,048 images: biased upwards, compare only at equal n")
-    if metric.startswith("fd128_"): notes.append("biased upwards, compare only at equal n")
+    if metric.startswith(("fd128_", "kd128_")):
+        notes.append("stand-in features: no FID or KID, compare only with the same classifier")
+    if metric.startswith(("fd2048_", "kd2048_")):
+        notes.append("not the weights of FID and KID: compare only with the same file")
+    if metric.startswith(("fid2048_", "fd2048_")) and n < 2048:
+        notes.append("fewer than 2,048 images: biased upwards, compare only at equal n")
+    if metric.startswith("fd128_"):
+        notes.append("biased upwards, compare only at equal n")
     return "; ".join(notes)
+
 
 def _mean_row(repetitions):
     "Value, half width of the interval and replicates of the mean over repetitions (Satterthwaite 1946)"
     from scipy.stats import t
-    values, replicates = np.array([m.value for m in repetitions]), np.mean([m.replicates for m in repetitions], 0)
+
+    values, replicates = (
+        np.array([m.value for m in repetitions]),
+        np.mean([m.replicates for m in repetitions], 0),
+    )
     faces, s = replicates.var(ddof=1), len(values)
-    if s == 1: return values[0], 1.96 * faces**0.5, replicates
+    if s == 1:
+        return values[0], 1.96 * faces**0.5, replicates
     between = values.var(ddof=1) / s
     spread = faces**2 / (min(len(replicates), repetitions[0].n) - 1) + between**2 / (s - 1)
-    freedom = (faces + between)**2 / spread if spread > 0 else np.inf
-    return values.mean(), t.ppf(0.975, freedom) * (faces + between)**0.5, replicates
+    freedom = (faces + between) ** 2 / spread if spread > 0 else np.inf
+    return values.mean(), t.ppf(0.975, freedom) * (faces + between) ** 0.5, replicates
 
-def summarise(picture: dict,                           # model, maps, perturbation, severity
-              repetitions: list[list[Measurement]],    # for each repetition 0, 1, … the same metrics on the same halves
-             ) -> tuple[pd.DataFrame, pd.DataFrame]:   # schemas `records.QUALITY` and `records.REPLICATES`
+
+def summarise(
+    picture: dict,  # model, maps, perturbation, severity
+    repetitions: list[
+        list[Measurement]
+    ],  # for each repetition 0, 1, … the same metrics on the same halves
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # schemas `records.QUALITY` and `records.REPLICATES`
     "Rows of each repetition and of their mean (seed -1); `InputError` if repetitions measured different things"
-    kinds = [[(m.metric, m.n, m.reference, m.subset, len(m.replicates)) for m in one] for one in repetitions]
-    if not kinds or not kinds[0] or any(k != kinds[0] for k in kinds): raise InputError(f"repetitions must measure the same metrics on the same faces, not {kinds}")
+    kinds = [
+        [(m.metric, m.n, m.reference, m.subset, len(m.replicates)) for m in one]
+        for one in repetitions
+    ]
+    if not kinds or not kinds[0] or any(k != kinds[0] for k in kinds):
+        raise InputError(
+            f"repetitions must measure the same metrics on the same faces, not {kinds}"
+        )
     rows, halves = [], []
+
     def add(seed, m, value, reach, replicates, note=""):
         key = {**picture, "seed": seed, "metric": m.metric}
-        rows.append({**key, "value": value, "low": value - reach, "high": value + reach, "n": m.n, "subset": m.subset, "reference": m.reference,
-                     "note": "; ".join(filter(None, (metric_note(m.metric, m.n), note)))})
-        halves.append(pd.DataFrame({**key, "replicate": np.arange(len(replicates)), "value": replicates}))
+        rows.append(
+            {
+                **key,
+                "value": value,
+                "low": value - reach,
+                "high": value + reach,
+                "n": m.n,
+                "subset": m.subset,
+                "reference": m.reference,
+                "note": "; ".join(filter(None, (metric_note(m.metric, m.n), note))),
+            }
+        )
+        halves.append(
+            pd.DataFrame({**key, "replicate": np.arange(len(replicates)), "value": replicates})
+        )
+
     for same in zip(*repetitions):
-        for seed, m in enumerate(same): add(seed, m, m.value, 1.96 * m.replicates.std(ddof=1), m.replicates)
-        add(-1, same[0], *_mean_row(same), note="one repetition: the interval covers the faces only" if len(same) == 1 else "")
+        for seed, m in enumerate(same):
+            add(seed, m, m.value, 1.96 * m.replicates.std(ddof=1), m.replicates)
+        add(
+            -1,
+            same[0],
+            *_mean_row(same),
+            note="one repetition: the interval covers the faces only" if len(same) == 1 else "",
+        )
     return QUALITY.check(pd.DataFrame(rows)), REPLICATES.check(pd.concat(halves))

@@ -16,116 +16,338 @@ from .synthesis_tables import find_metric, layout_table2
 # %% ../nbs/lib/89_reader_tables.ipynb #89-04
 def number(value) -> str:
     "A number with as many digits as a reader needs; text as it is, nothing for a missing value"
-    if isinstance(value, bool) or isinstance(value, str): return str(value)
-    if pd.isna(value): return ""
-    if float(value).is_integer() and abs(value) < 1e15: return str(int(value))
+    if isinstance(value, bool) or isinstance(value, str):
+        return str(value)
+    if pd.isna(value):
+        return ""
+    if float(value).is_integer() and abs(value) < 1e15:
+        return str(int(value))
     size = abs(value)
-    return f"{value:.1f}" if size >= 100 else f"{value:.2f}" if size >= 1 else f"{value:.3f}" if size >= 0.001 else f"{value:.1e}"
+    return (
+        f"{value:.1f}"
+        if size >= 100
+        else f"{value:.2f}"
+        if size >= 1
+        else f"{value:.3f}"
+        if size >= 0.001
+        else f"{value:.1e}"
+    )
+
 
 def p_value(value) -> str:
     "A p-value with three digits"
     return "" if pd.isna(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
+
 def around(value, low, high) -> str:
-    "\"74.39 (71.27 to 77.31)\", all with the digits of the largest; without what is missing"
-    if pd.isna(value) or pd.isna(low) or pd.isna(high): return number(value)
+    '"74.39 (71.27 to 77.31)", all with the digits of the largest; without what is missing'
+    if pd.isna(value) or pd.isna(low) or pd.isna(high):
+        return number(value)
     largest = max(abs(value), abs(low), abs(high))
-    digits = 0 if largest == 0 else 1 if largest >= 100 else 2 if largest >= 1 else 3 if largest >= 0.01 else 5
+    digits = (
+        0
+        if largest == 0
+        else 1
+        if largest >= 100
+        else 2
+        if largest >= 1
+        else 3
+        if largest >= 0.01
+        else 5
+    )
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
-def merge_intervals(table: pd.DataFrame) -> pd.DataFrame: # of str
+
+def merge_intervals(table: pd.DataFrame) -> pd.DataFrame:  # of str
     "Any result table with `NAME_low` and `NAME_high` gathered in the cell of `NAME`"
     merged = [c for c in table if f"{c}_low" in table and f"{c}_high" in table]
-    if "difference" in table and "difference" not in merged and {"low", "high"} <= {*table}: table, merged = table.rename(columns={"low": "difference_low", "high": "difference_high"}), [*merged, "difference"]
+    if "difference" in table and "difference" not in merged and {"low", "high"} <= {*table}:
+        table, merged = (
+            table.rename(columns={"low": "difference_low", "high": "difference_high"}),
+            [*merged, "difference"],
+        )
     gone = {f"{c}{end}" for c in merged for end in ("_low", "_high")}
+
     def column(c):
-        if c in merged: return [around(*row) for row in zip(table[c], table[f"{c}_low"], table[f"{c}_high"])]
-        if c == "p" or c.startswith("p_") or c.endswith(("_p", "_p_adjusted")): return [value if isinstance(value, str) else p_value(value) for value in table[c]]
+        if c in merged:
+            return [around(*row) for row in zip(table[c], table[f"{c}_low"], table[f"{c}_high"])]
+        if c == "p" or c.startswith("p_") or c.endswith(("_p", "_p_adjusted")):
+            return [value if isinstance(value, str) else p_value(value) for value in table[c]]
         return [number(value) for value in table[c]]
+
     return pd.DataFrame({c: column(c) for c in table if c not in gone}, index=table.index)
 
-def split_constant(table: pd.DataFrame, keep: tuple = ()) -> tuple: # (columns that vary, {column: value of those that do not})
+
+def split_constant(
+    table: pd.DataFrame, keep: tuple = ()
+) -> tuple:  # (columns that vary, {column: value of those that do not})
     "What is the same in every row, apart"
-    same = [c for c in table if c not in keep and len(table) > 1 and table[c].nunique(dropna=False) == 1]
-    return table.drop(columns=same), {c: table[c].iloc[0] for c in same if not pd.isna(table[c].iloc[0]) and table[c].iloc[0] != ""}
+    same = [
+        c for c in table if c not in keep and len(table) > 1 and table[c].nunique(dropna=False) == 1
+    ]
+    return table.drop(columns=same), {
+        c: table[c].iloc[0]
+        for c in same
+        if not pd.isna(table[c].iloc[0]) and table[c].iloc[0] != ""
+    }
 
 # %% ../nbs/lib/89_reader_tables.ipynb #89-07
 def table1_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     "Table I, each interval beside its value"
     merged = merge_intervals(table)
-    return pd.DataFrame({"objective": table.title, "mIoU %": merged.miou, "paper: mIoU %": table.reported_miou.map(number), "difference": merged.difference.where(table.verdict != "baseline", ""), "adjusted p": merged.p_adjusted, "verdict": table.verdict,
-                         "Dice % macro": merged.dice_macro, "Dice % micro": merged.dice_micro, "paper: Dice %": table.reported_dice.map(number), "repetitions": table.repetitions, "images": table.images})
+    return pd.DataFrame(
+        {
+            "objective": table.title,
+            "mIoU %": merged.miou,
+            "paper: mIoU %": table.reported_miou.map(number),
+            "difference": merged.difference.where(table.verdict != "baseline", ""),
+            "adjusted p": merged.p_adjusted,
+            "verdict": table.verdict,
+            "Dice % macro": merged.dice_macro,
+            "Dice % micro": merged.dice_micro,
+            "paper: Dice %": table.reported_dice.map(number),
+            "repetitions": table.repetitions,
+            "images": table.images,
+        }
+    )
 
-def table2_for_readers(table: pd.DataFrame, # of one model
-                      ) -> pd.DataFrame:
+
+def table2_for_readers(
+    table: pd.DataFrame,  # of one model
+) -> pd.DataFrame:
     "Table II in the paper's layout, the paper's FID / LPIPS below ours"
     ours, said = layout_table2(table), layout_table2(table, reported=True)
-    both = ours.apply(lambda column: [f"{text}\npaper: {said[column.name][row]}" if column.name in said and said[column.name].get(row, "") else text for row, text in column.items()])
+    both = ours.apply(
+        lambda column: [
+            f"{text}\npaper: {said[column.name][row]}"
+            if column.name in said and said[column.name].get(row, "")
+            else text
+            for row, text in column.items()
+        ]
+    )
     return both.rename_axis(columns=None).reset_index(names="label maps")
+
 
 def table3_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     "Table III: a row a class, the paper's value behind ours where it has one"
     merged, names = merge_intervals(table), [c for c in table if f"{c}_low" in table]
     columns = {parser_title(name): merged[name] for name in names}
-    said = {f"paper: {parser_title(name)}": table[f"reported_{name}"].map(number) for name in names if f"reported_{name}" in table}
-    return pd.DataFrame({"class": table["class"], **columns, **said, "faces with it": table.images_with_class})
+    said = {
+        f"paper: {parser_title(name)}": table[f"reported_{name}"].map(number)
+        for name in names
+        if f"reported_{name}" in table
+    }
+    return pd.DataFrame(
+        {"class": table["class"], **columns, **said, "faces with it": table.images_with_class}
+    )
+
 
 def table4_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     "The main columns of Table IV, each interval beside its value"
-    frechet, kernel, perceptual = (find_metric(table.columns, kind) for kind in ("frechet", "kernel", "perceptual"))
-    def ours(name): return [f"{value:.3g} ({low:.3g} to {high:.3g})" for value, low, high in zip(table[name], table[f"{name}_low"], table[f"{name}_high"])]
-    return pd.DataFrame({"generator": table.generator, "label maps": table.title, frechet: ours(frechet), "difference": table[f"{frechet}_difference"].map("{:+.2f}".format, na_action="ignore"), "verdict": table[f"{frechet}_verdict"],
-                         kernel: ours(kernel), perceptual: ours(perceptual), "follows its maps, %": table.follow_share.map("{:.0f}".format, na_action="ignore"),
-                         "paper: FID": table.reported_fid, "paper: LPIPS": table.reported_lpips.map("{:.4f}".format, na_action="ignore"), "repetitions": table.repetitions})
+    frechet, kernel, perceptual = (
+        find_metric(table.columns, kind) for kind in ("frechet", "kernel", "perceptual")
+    )
+
+    def ours(name):
+        return [
+            f"{value:.3g} ({low:.3g} to {high:.3g})"
+            for value, low, high in zip(table[name], table[f"{name}_low"], table[f"{name}_high"])
+        ]
+
+    return pd.DataFrame(
+        {
+            "generator": table.generator,
+            "label maps": table.title,
+            frechet: ours(frechet),
+            "difference": table[f"{frechet}_difference"].map("{:+.2f}".format, na_action="ignore"),
+            "verdict": table[f"{frechet}_verdict"],
+            kernel: ours(kernel),
+            perceptual: ours(perceptual),
+            "follows its maps, %": table.follow_share.map("{:.0f}".format, na_action="ignore"),
+            "paper: FID": table.reported_fid,
+            "paper: LPIPS": table.reported_lpips.map("{:.4f}".format, na_action="ignore"),
+            "repetitions": table.repetitions,
+        }
+    )
 
 # %% ../nbs/lib/89_reader_tables.ipynb #89-09
 def classifiers_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     "Table 1 of the balancing paper, a row a classifier and split"
     merged = merge_intervals(table)
-    return pd.DataFrame({"classifier": table.classifier, "data": table.data, "split": table.split, "accuracy %": merged.accuracy, "paper: accuracy %": merged.reported_accuracy, "loss": merged.loss, "paper: loss": merged.reported_loss, "balanced accuracy %": merged.balanced_accuracy, "n": table.n})
+    return pd.DataFrame(
+        {
+            "classifier": table.classifier,
+            "data": table.data,
+            "split": table.split,
+            "accuracy %": merged.accuracy,
+            "paper: accuracy %": merged.reported_accuracy,
+            "loss": merged.loss,
+            "paper: loss": merged.reported_loss,
+            "balanced accuracy %": merged.balanced_accuracy,
+            "n": table.n,
+        }
+    )
+
 
 def unguided_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     "Table 2 of the balancing paper"
     merged = merge_intervals(table)
-    return pd.DataFrame({"group": table.group, "faces": merged["count"], "share %": merged.share, "corrected for the classifier's errors, %": merged.corrected, "paper's group": table.reported_group.fillna(""), "paper: faces": merged.reported_count, "paper: %": merged.reported_share})
+    return pd.DataFrame(
+        {
+            "group": table.group,
+            "faces": merged["count"],
+            "share %": merged.share,
+            "corrected for the classifier's errors, %": merged.corrected,
+            "paper's group": table.reported_group.fillna(""),
+            "paper: faces": merged.reported_count,
+            "paper: %": merged.reported_share,
+        }
+    )
+
 
 def guided_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     "Table 3 of the balancing paper: unguided, the paper's rule, and the rule that collected the set"
-    rows = table[((table.purpose == "fresh") & (table.space == "z") & table.rule.isin(["unguided", "raw"])) | (table.purpose == "collected")].sort_values("group", kind="stable")
+    rows = table[
+        ((table.purpose == "fresh") & (table.space == "z") & table.rule.isin(["unguided", "raw"]))
+        | (table.purpose == "collected")
+    ].sort_values("group", kind="stable")
     merged = merge_intervals(rows)
-    return pd.DataFrame({"group": rows.group, "rule": [f"{rule} (the paper's)" if rule == "raw" else f"{rule}, chosen" if purpose == "collected" else rule for rule, purpose in zip(rows.rule, rows.purpose)], "yield %": merged["yield"], "by the second classifier, %": merged.confirmed_share, "paper's group": rows.reported_group.fillna(""), "paper: yield %": merged.reported_yield, "painted": rows.painted})
+    return pd.DataFrame(
+        {
+            "group": rows.group,
+            "rule": [
+                f"{rule} (the paper's)"
+                if rule == "raw"
+                else f"{rule}, chosen"
+                if purpose == "collected"
+                else rule
+                for rule, purpose in zip(rows.rule, rows.purpose)
+            ],
+            "yield %": merged["yield"],
+            "by the second classifier, %": merged.confirmed_share,
+            "paper's group": rows.reported_group.fillna(""),
+            "paper: yield %": merged.reported_yield,
+            "painted": rows.painted,
+        }
+    )
+
 
 def balance_for_readers(unguided: pd.DataFrame, guided: pd.DataFrame) -> pd.DataFrame:
     "Tables 2 and 3 of the balancing paper in one: a row a group"
-    def shares(rows, name): return ["" if pd.isna(value) else f"{value:.1f} ({low:.1f} to {high:.1f})" for value, low, high in zip(rows[name], rows[f"{name}_low"], rows[f"{name}_high"])]
+
+    def shares(rows, name):
+        return [
+            "" if pd.isna(value) else f"{value:.1f} ({low:.1f} to {high:.1f})"
+            for value, low, high in zip(rows[name], rows[f"{name}_low"], rows[f"{name}_high"])
+        ]
+
     groups = list(unguided.group)
     fresh, collected = (guided[guided.purpose == purpose] for purpose in ("fresh", "collected"))
-    raw, last = fresh[fresh.rule == "raw"].set_index("group").reindex(groups), collected.set_index("group").reindex(groups)
-    return pd.DataFrame({"group": groups, "unguided, %": shares(unguided, "share"), "paper: unguided, %": unguided.reported_share.map("{:.1f}".format, na_action="ignore"), "raw rule, %": shares(raw, "yield"),
-                         "paper: raw rule, %": raw.reported_yield.map("{:.1f}".format, na_action="ignore").to_numpy(), "rule that was chosen": ["" if pd.isna(r) else r if r == "unguided" else f"{r} in {s}" for r, s in zip(last.rule, last.space)],
-                         "its yield, %": shares(last, "yield"), "of these confirmed by the second classifier, %": last.accepted_confirmed.map("{:.0f}".format, na_action="ignore").to_numpy(),
-                         "diversity within the interval of unguided": ["" if pd.isna(w) else "yes" if str(w) in ("True", "1.0", "1") else "no" for w in last.within]})
+    raw, last = (
+        fresh[fresh.rule == "raw"].set_index("group").reindex(groups),
+        collected.set_index("group").reindex(groups),
+    )
+    return pd.DataFrame(
+        {
+            "group": groups,
+            "unguided, %": shares(unguided, "share"),
+            "paper: unguided, %": unguided.reported_share.map("{:.1f}".format, na_action="ignore"),
+            "raw rule, %": shares(raw, "yield"),
+            "paper: raw rule, %": raw.reported_yield.map(
+                "{:.1f}".format, na_action="ignore"
+            ).to_numpy(),
+            "rule that was chosen": [
+                "" if pd.isna(r) else r if r == "unguided" else f"{r} in {s}"
+                for r, s in zip(last.rule, last.space)
+            ],
+            "its yield, %": shares(last, "yield"),
+            "of these confirmed by the second classifier, %": last.accepted_confirmed.map(
+                "{:.0f}".format, na_action="ignore"
+            ).to_numpy(),
+            "diversity within the interval of unguided": [
+                "" if pd.isna(w) else "yes" if str(w) in ("True", "1.0", "1") else "no"
+                for w in last.within
+            ],
+        }
+    )
 
 # %% ../nbs/lib/89_reader_tables.ipynb #89-11
 def claims_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     "The table of claims: what is claimed, the paper's numbers, the verdict, the difference that decides, and why"
+
     def deciding(row):
-        if pd.isna(row.difference): return ""
-        return f"{row.quantity}: {around(row.difference, row.low, row.high)}" + ("" if pd.isna(row.claim_p_adjusted) else f"\nadjusted p: {p_value(row.claim_p_adjusted)}")
-    def tried(row): return ", ".join(f"{int(n)} {what}" for n, what in ((row.n, "faces"), (row.repetitions, "trainings of each")) if n > (what != "faces")) + (f"\n{row.data}" if isinstance(row.data, str) and row.n > 0 else "")
-    verdicts = [f"{verdict}: {nuance}" if verdict == "not supported" else verdict for verdict, nuance in zip(table.verdict, table.nuance)]
-    return pd.DataFrame({"paper": table.paper, "where": table.section, "claim": table.claim, "paper says": table.reported, "verdict": verdicts, "difference that decides (95 % interval)": [deciding(row) for row in table.itertuples()], "why": table.reason, "tried on": [tried(row) for row in table.itertuples()]})
+        if pd.isna(row.difference):
+            return ""
+        return f"{row.quantity}: {around(row.difference, row.low, row.high)}" + (
+            ""
+            if pd.isna(row.claim_p_adjusted)
+            else f"\nadjusted p: {p_value(row.claim_p_adjusted)}"
+        )
+
+    def tried(row):
+        return ", ".join(
+            f"{int(n)} {what}"
+            for n, what in ((row.n, "faces"), (row.repetitions, "trainings of each"))
+            if n > (what != "faces")
+        ) + (f"\n{row.data}" if isinstance(row.data, str) and row.n > 0 else "")
+
+    verdicts = [
+        f"{verdict}: {nuance}" if verdict == "not supported" else verdict
+        for verdict, nuance in zip(table.verdict, table.nuance)
+    ]
+    return pd.DataFrame(
+        {
+            "paper": table.paper,
+            "where": table.section,
+            "claim": table.claim,
+            "paper says": table.reported,
+            "verdict": verdicts,
+            "difference that decides (95 % interval)": [
+                deciding(row) for row in table.itertuples()
+            ],
+            "why": table.reason,
+            "tried on": [tried(row) for row in table.itertuples()],
+        }
+    )
+
 
 def study_for_readers(changes: pd.DataFrame) -> pd.DataFrame:
     "A row an objective: each quantity's difference from the single objective with interval, and its verdict"
     titles = {name: parser_title(name) for name in dict.fromkeys(changes.parser)}
-    text = {(row.parser, row.quantity): f"{row.value:.1f}" if row.parser == "single" else f"{row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f})" + ("*" if row.p_adjusted < 0.05 else "") for row in changes.itertuples()}
-    return pd.DataFrame([{"objective": title, **{q: text[name, q] for q in dict.fromkeys(changes.quantity)}} for name, title in titles.items()])
+    text = {
+        (row.parser, row.quantity): f"{row.value:.1f}"
+        if row.parser == "single"
+        else f"{row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f})"
+        + ("*" if row.p_adjusted < 0.05 else "")
+        for row in changes.itertuples()
+    }
+    return pd.DataFrame(
+        [
+            {"objective": title, **{q: text[name, q] for q in dict.fromkeys(changes.quantity)}}
+            for name, title in titles.items()
+        ]
+    )
 
 # %% ../nbs/lib/89_reader_tables.ipynb #89-13
-def bench_for_readers(findings: pd.DataFrame, # see `bench.finding`
-                     ) -> pd.DataFrame:
+def bench_for_readers(
+    findings: pd.DataFrame,  # see `bench.finding`
+) -> pd.DataFrame:
     "Findings of the benchmark: what was measured, with its range or interval, the goal, and whether it was reached"
-    goals = [f"at most {most:g}" if most == most else f"at least {least:g}" if least == least else "" for most, least in zip(findings.at_most, findings.at_least)]
-    measured = [f"{around(*values)} {unit}" for *values, unit in zip(findings.value, findings.low, findings.high, findings.unit)]
-    return pd.DataFrame({"case": findings.case, "what": findings.what, "measured": measured, "goal": goals, "reached": findings.reached.fillna(""), "note": findings.note.fillna("")})
+    goals = [
+        f"at most {most:g}" if most == most else f"at least {least:g}" if least == least else ""
+        for most, least in zip(findings.at_most, findings.at_least)
+    ]
+    measured = [
+        f"{around(*values)} {unit}"
+        for *values, unit in zip(findings.value, findings.low, findings.high, findings.unit)
+    ]
+    return pd.DataFrame(
+        {
+            "case": findings.case,
+            "what": findings.what,
+            "measured": measured,
+            "goal": goals,
+            "reached": findings.reached.fillna(""),
+            "note": findings.note.fillna(""),
+        }
+    )

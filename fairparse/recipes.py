@@ -23,49 +23,127 @@ from .unet import build_parser, load_parser
 
 # %% ../nbs/lib/28_recipes.ipynb #28-04
 RECIPES = {
-    "paper": {"size": 256, "network": {"encoder": "resnet34", "encoder_weights": "imagenet"}, "training": {"objective": "linear"}},
+    "paper": {
+        "size": 256,
+        "network": {"encoder": "resnet34", "encoder_weights": "imagenet"},
+        "training": {"objective": "linear"},
+    },
     "strong": {
         "size": 128,
-        "network": {"encoder": "tu-tf_efficientnet_lite0", "encoder_weights": "offline", "coordinates": True, "flip_average": True, "scales": [1.0, 1.25]},
-        "training": {"objective": "single", "epochs": 36, "batch_size": 16, "lr": 2e-3, "encoder_lr": 0.5, "optimizer": "adamw", "weight_decay": 0.01,
-                     "lr_schedule": "one_cycle", "warmup": 0.1, "precision": "auto", "repeat_rare": 0.3, "class_balance": 0.5, "prior_correction": 0.75, "loss": {"cross_entropy": 1.0},
-                     "augment": {"flip": 0.5, "rotate": 15, "scale": 0.25, "aspect": 0.08, "shift": 0.08, "brightness": 0.3, "contrast": 0.3, "saturation": 0.45, "tint": 0.1}}},
+        "network": {
+            "encoder": "tu-tf_efficientnet_lite0",
+            "encoder_weights": "offline",
+            "coordinates": True,
+            "flip_average": True,
+            "scales": [1.0, 1.25],
+        },
+        "training": {
+            "objective": "single",
+            "epochs": 36,
+            "batch_size": 16,
+            "lr": 2e-3,
+            "encoder_lr": 0.5,
+            "optimizer": "adamw",
+            "weight_decay": 0.01,
+            "lr_schedule": "one_cycle",
+            "warmup": 0.1,
+            "precision": "auto",
+            "repeat_rare": 0.3,
+            "class_balance": 0.5,
+            "prior_correction": 0.75,
+            "loss": {"cross_entropy": 1.0},
+            "augment": {
+                "flip": 0.5,
+                "rotate": 15,
+                "scale": 0.25,
+                "aspect": 0.08,
+                "shift": 0.08,
+                "brightness": 0.3,
+                "contrast": 0.3,
+                "saturation": 0.45,
+                "tint": 0.1,
+            },
+        },
+    },
 }
+
 
 def find_recipe(name: str) -> dict:
     "The recipe called `name`: size, network and training settings; `InputError` listing all if there is none"
-    if name not in RECIPES: raise InputError(f"recipe {name!r} is none of {list(RECIPES)}")
+    if name not in RECIPES:
+        raise InputError(f"recipe {name!r} is none of {list(RECIPES)}")
     return RECIPES[name]
 
 # %% ../nbs/lib/28_recipes.ipynb #28-08
-def train_on_folders(folders: list,               # folders of faces: CelebAMask-HQ, or images/ + labels/
-                     out: str | Path,             # gets faces/ and the parser
-                     recipe: str = "strong",
-                     valid_share: float = 0.0,    # share of the faces held out for validation
-                     seed: int = 0,
-                     threads: int = 2,
-                     device: str = "auto",
-                     size: int | None = None,     # pixels; None: as the recipe says
-                     label_map: str | None = None,# see `faces.build_face_set`
-                     network: dict | None = None, # changes to the recipe's network
-                     training: dict | None = None,# changes to the recipe's training
-                    ) -> pd.DataFrame:            # the training history
+def train_on_folders(
+    folders: list,  # folders of faces: CelebAMask-HQ, or images/ + labels/
+    out: str | Path,  # gets faces/ and the parser
+    recipe: str = "strong",
+    valid_share: float = 0.0,  # share of the faces held out for validation
+    seed: int = 0,
+    threads: int = 2,
+    device: str = "auto",
+    size: int | None = None,  # pixels; None: as the recipe says
+    label_map: str | None = None,  # see `faces.build_face_set`
+    network: dict | None = None,  # changes to the recipe's network
+    training: dict | None = None,  # changes to the recipe's training
+) -> pd.DataFrame:  # the training history
     "Train a parser of a recipe; `InputError` as `build_face_set`, `build_parser` and `TrainConfig` raise it"
     chosen = find_recipe(recipe)
     size, network = size or chosen["size"], {**chosen["network"], **(network or {})}
-    try: config = TrainConfig(**{**chosen["training"], "seed": seed, **(training or {})})
-    except TypeError as error: raise InputError(f"unknown training setting: {error}") from error
-    run = Run(out, {"recipe": recipe, "size": size, "network": network, "training": config.__dict__, "valid_share": valid_share, "threads": threads, "seed": seed})
+    try:
+        config = TrainConfig(**{**chosen["training"], "seed": seed, **(training or {})})
+    except TypeError as error:
+        raise InputError(f"unknown training setting: {error}") from error
+    run = Run(
+        out,
+        {
+            "recipe": recipe,
+            "size": size,
+            "network": network,
+            "training": config.__dict__,
+            "valid_share": valid_share,
+            "threads": threads,
+            "seed": seed,
+        },
+    )
     fix_randomness(seed, threads)
     parser = build_parser(**network, size=size)
-    faces = build_face_set(run.folder / "faces", folders, size=size, split="seeded" if valid_share else "train", valid_share=valid_share, test_share=0.0, seed=seed, label_map=label_map)
-    trainer = Trainer(parser, faces, faces.rows("train"), faces.rows("valid"), config, run.folder, device=pick_device(device))
+    faces = build_face_set(
+        run.folder / "faces",
+        folders,
+        size=size,
+        split="seeded" if valid_share else "train",
+        valid_share=valid_share,
+        test_share=0.0,
+        seed=seed,
+        label_map=label_map,
+    )
+    trainer = Trainer(
+        parser,
+        faces,
+        faces.rows("train"),
+        faces.rows("valid"),
+        config,
+        run.folder,
+        device=pick_device(device),
+    )
     history = trainer.fit()
     if len(faces.rows("valid")):
-        table = score_table(score_faces(load_parser(run.folder, device=pick_device(device)), faces, faces.rows("valid")), faces.classes)
+        table = score_table(
+            score_faces(
+                load_parser(run.folder, device=pick_device(device)), faces, faces.rows("valid")
+            ),
+            faces.classes,
+        )
         write_csv(table, run.folder / "scores.csv")
         run.note(valid_miou=float(table.iou.iloc[-1]))
-    run.note(faces=", ".join(faces.meta["sources"]), train=len(faces.rows("train")), valid=len(faces.rows("valid")), training_seconds=float(history.seconds.sum()))
+    run.note(
+        faces=", ".join(faces.meta["sources"]),
+        train=len(faces.rows("train")),
+        valid=len(faces.rows("valid")),
+        training_seconds=float(history.seconds.sum()),
+    )
     run.finish()
     return history
 
@@ -73,28 +151,50 @@ def train_on_folders(folders: list,               # folders of faces: CelebAMask
 def score_table(counts: np.ndarray, classes: list) -> pd.DataFrame:
     "IoU and Dice in percent, a row a class and a last row for the means; images that show the class"
     truly = counts[..., 0] + counts[..., 2] > 0
-    return pd.DataFrame({"class_id": [*range(len(classes)), -1], "class": [*map(class_title, classes), "mean"],
-                         "iou": 100 * np.append(iou(counts, "none"), iou(counts)), "dice": 100 * np.append(dice(counts, "none"), dice(counts)),
-                         "images_with_class": np.append(truly.sum(0), len(counts))})
+    return pd.DataFrame(
+        {
+            "class_id": [*range(len(classes)), -1],
+            "class": [*map(class_title, classes), "mean"],
+            "iou": 100 * np.append(iou(counts, "none"), iou(counts)),
+            "dice": 100 * np.append(dice(counts, "none"), dice(counts)),
+            "images_with_class": np.append(truly.sum(0), len(counts)),
+        }
+    )
 
-def score_folder(parser_folder: str | Path,  # a trained parser
-                 folders: list,              # folders of faces, as for `train_on_folders`
-                 out: str | Path | None = None, # gets scores.csv, counts.parquet and score.json; None: nothing is written
-                 which: str = "model",       # "model" (last weights) or "best"
-                 size: int | None = None,    # pixels at which is compared; None: the parser's own
-                 label_map: str | None = None, # see `faces.build_face_set`
-                 threads: int = 2, device: str = "auto") -> pd.DataFrame:
+
+def score_folder(
+    parser_folder: str | Path,  # a trained parser
+    folders: list,  # folders of faces, as for `train_on_folders`
+    out: str
+    | Path
+    | None = None,  # gets scores.csv, counts.parquet and score.json; None: nothing is written
+    which: str = "model",  # "model" (last weights) or "best"
+    size: int | None = None,  # pixels at which is compared; None: the parser's own
+    label_map: str | None = None,  # see `faces.build_face_set`
+    threads: int = 2,
+    device: str = "auto",
+) -> pd.DataFrame:
     "Score a parser on folders of images and labels"
     fix_randomness(0, threads)
-    parser, weights = load_parser(parser_folder, which, pick_device(device)), Path(parser_folder).resolve() / f"{which}.safetensors"
+    parser, weights = (
+        load_parser(parser_folder, which, pick_device(device)),
+        Path(parser_folder).resolve() / f"{which}.safetensors",
+    )
     record = {"parser": str(weights.parent), "weights": weights.name, "sha256": hash_file(weights)}
     with tempfile.TemporaryDirectory() as scratch:
-        faces = build_face_set(scratch, folders, size=size or parser.spec.size, split="train", label_map=label_map)
+        faces = build_face_set(
+            scratch, folders, size=size or parser.spec.size, split="train", label_map=label_map
+        )
         counts = score_faces(parser, faces, np.arange(len(faces)), progress=True)
         ids, record["data"] = faces.index.id.to_numpy(), list(faces.meta["sources"])
     table = score_table(counts, parser.spec.classes)
     if out is not None:
-        write_table(counts_table(counts, ids, str(parser_folder), -1), Path(out) / "counts.parquet", COUNTS)
+        write_table(
+            counts_table(counts, ids, str(parser_folder), -1), Path(out) / "counts.parquet", COUNTS
+        )
         write_csv(table, Path(out) / "scores.csv")
-        write_json(Path(out) / "score.json", {**record, "counts_sha256": hash_file(Path(out) / "counts.parquet")})
+        write_json(
+            Path(out) / "score.json",
+            {**record, "counts_sha256": hash_file(Path(out) / "counts.parquet")},
+        )
     return table

@@ -22,200 +22,437 @@ from .runs import InputError, atomic_write, hash_file, read_json, write_json
 @dataclass(frozen=True)
 class Schema:
     "Columns and pandas dtypes of a table; `extra` is the dtype of further columns, None if there may be none"
+
     name: str
     columns: dict
     extra: str | None = None
 
-    def check(self, table: pd.DataFrame, # any table
-              where: str = "",           # named in the error
-             ) -> pd.DataFrame:          # the same, columns in order, dtypes as stated
+    def check(
+        self,
+        table: pd.DataFrame,  # any table
+        where: str = "",  # named in the error
+    ) -> pd.DataFrame:  # the same, columns in order, dtypes as stated
         "Cast `table` to this schema; `InputError` for missing, unexpected or uncastable columns"
         missing = [c for c in self.columns if c not in table]
         further = [c for c in table if c not in self.columns]
-        if missing: raise InputError(f"{where or 'table'} is no {self.name} table: columns {missing} are missing")
-        if further and self.extra is None: raise InputError(f"{where or 'table'} is no {self.name} table: columns {further} are not known")
+        if missing:
+            raise InputError(
+                f"{where or 'table'} is no {self.name} table: columns {missing} are missing"
+            )
+        if further and self.extra is None:
+            raise InputError(
+                f"{where or 'table'} is no {self.name} table: columns {further} are not known"
+            )
         dtypes = {**self.columns, **{c: self.extra for c in further}}
-        try: cast = table[list(dtypes)].astype(dtypes).reset_index(drop=True)
-        except (ValueError, TypeError, OverflowError) as error: raise InputError(f"{where or 'table'} does not fit the {self.name} schema: {error}") from error
-        changed = [c for c, d in dtypes.items() if d.startswith("int") and (cast[c].to_numpy() != table[c].to_numpy()).any()]  # 300 as int8 would be 44, without a word
-        if changed: raise InputError(f"{where or 'table'} does not fit the {self.name} schema: values of {changed} do not fit {[dtypes[c] for c in changed]}")
+        try:
+            cast = table[list(dtypes)].astype(dtypes).reset_index(drop=True)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise InputError(
+                f"{where or 'table'} does not fit the {self.name} schema: {error}"
+            ) from error
+        changed = [
+            c
+            for c, d in dtypes.items()
+            if d.startswith("int") and (cast[c].to_numpy() != table[c].to_numpy()).any()
+        ]  # 300 as int8 would be 44, without a word
+        if changed:
+            raise InputError(
+                f"{where or 'table'} does not fit the {self.name} schema: values of {changed} do not fit {[dtypes[c] for c in changed]}"
+            )
         return cast
 
 # %% ../nbs/lib/01_records.ipynb #01-07
-INDEX = Schema("face index", {"id": "str", "split": "str", "fold": "Int8", "source": "str"}, extra="Int8")
-COUNTS = Schema("counts", {"parser": "str", "seed": "int64", "perturbation": "str", "severity": "float64", "id": "str",
-                           "class_id": "int8", "tp": "int64", "fp": "int64", "fn": "int64"})
-HISTORY = Schema("history", {"epoch": "int64", "alpha": "float64", "beta": "float64", "gamma": "float64", "loss": "float64",
-                             "accuracy_loss": "float64", "robustness_loss": "float64", "fairness_loss": "float64",
-                             "valid_miou": "float64", "lr": "float64", "seconds": "float64"})
-GRADIENTS = Schema("gradients", {"epoch": "int64", "batch": "int64", "term": "str", "value": "float64", "norm": "float64",
-                                 "cosine": "float64", "groups": "int64"})
-GAN_HISTORY = Schema("GAN history", {"epoch": "int64", "generator": "float64", "adversarial": "float64", "features": "float64", "l1": "float64",
-                                     "perceptual": "float64", "discriminator": "float64", "on_real": "float64", "on_fake": "float64",
-                                     "lr": "float64", "seconds": "float64"})
-DIFFUSION_HISTORY = Schema("diffusion history", {"step": "int64", "loss": "float64", "valid_loss": "float64", "lr": "float64", "seconds": "float64"})
-_picture = {"model": "str", "maps": "str", "seed": "int64", "perturbation": "str", "severity": "float64", "metric": "str"} # what was measured, on which pictures
-QUALITY = Schema("quality", {**_picture, "value": "float64", "low": "float64", "high": "float64", "n": "int64", "subset": "int64", "reference": "str", "note": "str"})
+INDEX = Schema(
+    "face index", {"id": "str", "split": "str", "fold": "Int8", "source": "str"}, extra="Int8"
+)
+COUNTS = Schema(
+    "counts",
+    {
+        "parser": "str",
+        "seed": "int64",
+        "perturbation": "str",
+        "severity": "float64",
+        "id": "str",
+        "class_id": "int8",
+        "tp": "int64",
+        "fp": "int64",
+        "fn": "int64",
+    },
+)
+HISTORY = Schema(
+    "history",
+    {
+        "epoch": "int64",
+        "alpha": "float64",
+        "beta": "float64",
+        "gamma": "float64",
+        "loss": "float64",
+        "accuracy_loss": "float64",
+        "robustness_loss": "float64",
+        "fairness_loss": "float64",
+        "valid_miou": "float64",
+        "lr": "float64",
+        "seconds": "float64",
+    },
+)
+GRADIENTS = Schema(
+    "gradients",
+    {
+        "epoch": "int64",
+        "batch": "int64",
+        "term": "str",
+        "value": "float64",
+        "norm": "float64",
+        "cosine": "float64",
+        "groups": "int64",
+    },
+)
+GAN_HISTORY = Schema(
+    "GAN history",
+    {
+        "epoch": "int64",
+        "generator": "float64",
+        "adversarial": "float64",
+        "features": "float64",
+        "l1": "float64",
+        "perceptual": "float64",
+        "discriminator": "float64",
+        "on_real": "float64",
+        "on_fake": "float64",
+        "lr": "float64",
+        "seconds": "float64",
+    },
+)
+DIFFUSION_HISTORY = Schema(
+    "diffusion history",
+    {
+        "step": "int64",
+        "loss": "float64",
+        "valid_loss": "float64",
+        "lr": "float64",
+        "seconds": "float64",
+    },
+)
+_picture = {
+    "model": "str",
+    "maps": "str",
+    "seed": "int64",
+    "perturbation": "str",
+    "severity": "float64",
+    "metric": "str",
+}  # what was measured, on which pictures
+QUALITY = Schema(
+    "quality",
+    {
+        **_picture,
+        "value": "float64",
+        "low": "float64",
+        "high": "float64",
+        "n": "int64",
+        "subset": "int64",
+        "reference": "str",
+        "note": "str",
+    },
+)
 REPLICATES = Schema("replicates", {**_picture, "replicate": "int64", "value": "float64"})
-CLASSIFIER_SCORES = Schema("classifier scores", {"data": "str", "split": "str", "n": "int64", "accuracy": "float64", "low": "float64", "high": "float64", "balanced_accuracy": "float64",
-                                                 "loss": "float64", "calibration_error": "float64", "uncalibrated_error": "float64"}) # of the probabilities, before and after calibration
-LATENTS = Schema("latents", {"seed": "int64", "draw": "int64", "rule": "str", "target": "str", "alpha": "float64", "label": "str", "row": "int64"}, extra="float64") # one row a painted face; row: where it is kept beside the table, -1 if it is not; then p_GROUP, the classifier's probabilities
-YIELDS = Schema("yields", {"target": "str", "rule": "str", "space": "str", "alpha": "float64", "distance": "float64", "purpose": "str", "proposed": "int64", "painted": "int64",
-                           "accepted": "int64", "confirmed": "int64", "both": "int64"}) # confirmed: by the second classifier; both: by both
+CLASSIFIER_SCORES = Schema(
+    "classifier scores",
+    {
+        "data": "str",
+        "split": "str",
+        "n": "int64",
+        "accuracy": "float64",
+        "low": "float64",
+        "high": "float64",
+        "balanced_accuracy": "float64",
+        "loss": "float64",
+        "calibration_error": "float64",
+        "uncalibrated_error": "float64",
+    },
+)  # of the probabilities, before and after calibration
+LATENTS = Schema(
+    "latents",
+    {
+        "seed": "int64",
+        "draw": "int64",
+        "rule": "str",
+        "target": "str",
+        "alpha": "float64",
+        "label": "str",
+        "row": "int64",
+    },
+    extra="float64",
+)  # one row a painted face; row: where it is kept beside the table, -1 if it is not; then p_GROUP, the classifier's probabilities
+YIELDS = Schema(
+    "yields",
+    {
+        "target": "str",
+        "rule": "str",
+        "space": "str",
+        "alpha": "float64",
+        "distance": "float64",
+        "purpose": "str",
+        "proposed": "int64",
+        "painted": "int64",
+        "accepted": "int64",
+        "confirmed": "int64",
+        "both": "int64",
+    },
+)  # confirmed: by the second classifier; both: by both
 
 # %% ../nbs/lib/01_records.ipynb #01-08
 def write_table(table: pd.DataFrame, path: str | Path, schema: Schema):
     "Write `table` as Parquet, atomically, once it fits `schema`"
     table = schema.check(table, str(path))
-    with atomic_write(path) as tmp: table.to_parquet(tmp, index=False)
+    with atomic_write(path) as tmp:
+        table.to_parquet(tmp, index=False)
+
 
 def read_table(path: str | Path, schema: Schema) -> pd.DataFrame:
     "Read a Parquet table and check it against `schema`"
     path = Path(path)
-    if not path.is_file(): raise InputError(f"{path} is missing: run the stage that writes it")
-    try: table = pd.read_parquet(path)
-    except (OSError, ValueError) as error: raise InputError(f"{path} is not a readable Parquet file ({error}): delete it and run its stage again") from error
+    if not path.is_file():
+        raise InputError(f"{path} is missing: run the stage that writes it")
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a readable Parquet file ({error}): delete it and run its stage again"
+        ) from error
     return schema.check(table, str(path))
 
 # %% ../nbs/lib/01_records.ipynb #01-10
 def setting_name(perturbation: str, severity: float) -> str:
-    "\"blur_0.3\"; \"none\" for clean images"
+    '"blur_0.3"; "none" for clean images'
     return perturbation if perturbation == "none" else f"{perturbation}_{severity:g}"
 
-def parse_setting(name: str) -> tuple: # perturbation, severity
+
+def parse_setting(name: str) -> tuple:  # perturbation, severity
     "The inverse of `setting_name`; `InputError` for anything else"
     perturbation, _, severity = name.rpartition("_")
-    if name == "none": return "none", 0.0
-    try: severity = float(severity)
-    except ValueError: perturbation = ""
-    if not perturbation: raise InputError(f"{name!r} names no setting: \"none\", or a perturbation and a severity as in \"blur_0.3\"")
+    if name == "none":
+        return "none", 0.0
+    try:
+        severity = float(severity)
+    except ValueError:
+        perturbation = ""
+    if not perturbation:
+        raise InputError(
+            f'{name!r} names no setting: "none", or a perturbation and a severity as in "blur_0.3"'
+        )
     return perturbation, severity
 
 # %% ../nbs/lib/01_records.ipynb #01-14
 def write_csv(table: pd.DataFrame, path: str | Path, digits: int = 6):
     "Write a result table for people: CSV with `digits` significant digits"
-    with atomic_write(path) as tmp: table.to_csv(tmp, index=False, float_format=f"%.{digits}g")
+    with atomic_write(path) as tmp:
+        table.to_csv(tmp, index=False, float_format=f"%.{digits}g")
+
 
 def write_figure(figure, path: str | Path, dpi: int = 150):
     "Save a matplotlib figure, atomically"
-    with atomic_write(path) as tmp: figure.savefig(tmp, dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    with atomic_write(path) as tmp:
+        figure.savefig(tmp, dpi=dpi, bbox_inches="tight", metadata={"Software": None})
 
 # %% ../nbs/lib/01_records.ipynb #01-16
 def write_arrays(path: str | Path, **arrays: np.ndarray):
     "Write named arrays as one compressed `.npz`, atomically"
     with atomic_write(path) as tmp:
-        with open(tmp, "wb") as file: np.savez_compressed(file, **arrays)
+        with open(tmp, "wb") as file:
+            np.savez_compressed(file, **arrays)
+
 
 def read_arrays(path: str | Path, *names: str) -> dict:
     "Read `names` from a `.npz`; `InputError` if the file or an array is missing or damaged"
     path = Path(path)
-    if not path.is_file(): raise InputError(f"{path} is missing: run the stage that writes it")
+    if not path.is_file():
+        raise InputError(f"{path} is missing: run the stage that writes it")
     try:
-        with np.load(path) as file: return {name: file[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error: raise InputError(f"{path} is not readable ({error}): delete it and run its stage again") from error
+        with np.load(path) as file:
+            return {name: file[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is not readable ({error}): delete it and run its stage again"
+        ) from error
 
 # %% ../nbs/lib/01_records.ipynb #01-18
 SPLITS = ("train", "valid", "test")
 
+
 @dataclass
 class FaceSet:
     "Faces of one size with their masks and attributes, opened by `open_face_set`"
+
     folder: Path
-    images: np.ndarray    # (N, H, W, 3) uint8
-    masks: np.ndarray     # (N, H, W) uint8
-    index: pd.DataFrame   # see `INDEX`
-    meta: dict            # what faces.json says
-    attributes: list = field(init=False) # names of the attribute columns
+    images: np.ndarray  # (N, H, W, 3) uint8
+    masks: np.ndarray  # (N, H, W) uint8
+    index: pd.DataFrame  # see `INDEX`
+    meta: dict  # what faces.json says
+    attributes: list = field(init=False)  # names of the attribute columns
 
-    def __post_init__(self): self.attributes = [c for c in self.index if c not in INDEX.columns]
-    def __len__(self): return len(self.index)
+    def __post_init__(self):
+        self.attributes = [c for c in self.index if c not in INDEX.columns]
+
+    def __len__(self):
+        return len(self.index)
 
     @property
-    def classes(self) -> list: return self.meta["classes"]
+    def classes(self) -> list:
+        return self.meta["classes"]
 
     @property
-    def size(self) -> int: return self.meta["size"]
+    def size(self) -> int:
+        return self.meta["size"]
 
-    def rows(self, split: str,            # "train", "valid" or "test"
-             fold: int | None = None,     # cross-validation: this fold is the test set, the other folds are for training
-            ) -> np.ndarray:              # positions in the arrays, ascending
+    def rows(
+        self,
+        split: str,  # "train", "valid" or "test"
+        fold: int
+        | None = None,  # cross-validation: this fold is the test set, the other folds are for training
+    ) -> np.ndarray:  # positions in the arrays, ascending
         "Positions of the faces of `split`"
-        if split not in SPLITS: raise InputError(f"split {split!r} is none of {SPLITS}")
+        if split not in SPLITS:
+            raise InputError(f"split {split!r} is none of {SPLITS}")
         effective = self.index.split.copy()
         if fold is not None:
             folds = self.index.fold
-            if not (folds == fold).any(): raise InputError(f"{self.folder} has no fold {fold}: it has {sorted(folds.dropna().unique())}")
+            if not (folds == fold).any():
+                raise InputError(
+                    f"{self.folder} has no fold {fold}: it has {sorted(folds.dropna().unique())}"
+                )
             effective[folds.notna()] = "train"
             effective[folds == fold] = "test"
         return np.flatnonzero(effective == split)
 
-    def attribute_values(self, names: list | None = None, # all attributes if None
-                        ) -> np.ndarray:                  # (N, A) int8: 1, 0, or -1 for unknown
+    def attribute_values(
+        self,
+        names: list | None = None,  # all attributes if None
+    ) -> np.ndarray:  # (N, A) int8: 1, 0, or -1 for unknown
         "Attributes as an array"
         names = self.attributes if names is None else list(names)
         unknown = [n for n in names if n not in self.attributes]
-        if unknown: raise InputError(f"{self.folder} has no attributes {unknown}: it has {self.attributes}")
-        return np.stack([self.index[n].fillna(-1).to_numpy(np.int8) for n in names], 1) if names else np.empty((len(self), 0), np.int8)
+        if unknown:
+            raise InputError(f"{self.folder} has no attributes {unknown}: it has {self.attributes}")
+        return (
+            np.stack([self.index[n].fillna(-1).to_numpy(np.int8) for n in names], 1)
+            if names
+            else np.empty((len(self), 0), np.int8)
+        )
 
 # %% ../nbs/lib/01_records.ipynb #01-19
 def _load_array(path, shape):
     "Open one packed array as a memory map and compare its shape with `shape`"
-    if not path.is_file(): raise InputError(f"{path} is missing: build the face set again")
-    try: array = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error: raise InputError(f"{path} is not a complete array ({error}): build the face set again") from error
+    if not path.is_file():
+        raise InputError(f"{path} is missing: build the face set again")
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise InputError(
+            f"{path} is not a complete array ({error}): build the face set again"
+        ) from error
     if array.shape != shape or array.dtype != np.uint8:
-        raise InputError(f"{path} has shape {array.shape} and type {array.dtype}, not {shape} and uint8: build the face set again")
+        raise InputError(
+            f"{path} has shape {array.shape} and type {array.dtype}, not {shape} and uint8: build the face set again"
+        )
     return array
 
-def open_face_set(folder: str | Path,
-                  verify: bool = True,   # compare the arrays with their checksums (reads them once)
-                 ) -> FaceSet:
+
+def open_face_set(
+    folder: str | Path,
+    verify: bool = True,  # compare the arrays with their checksums (reads them once)
+) -> FaceSet:
     "Open a packed face set; `InputError` if anything is missing, of another shape, or does not match its checksum"
     folder = Path(folder)
-    if not (folder / "faces.json").is_file(): raise InputError(f"{folder} holds no face set (no faces.json): make one with `fairparse prepare`")
+    if not (folder / "faces.json").is_file():
+        raise InputError(
+            f"{folder} holds no face set (no faces.json): make one with `fairparse prepare`"
+        )
     meta = read_json(folder / "faces.json")
     lacking = [key for key in ("count", "size", "classes", "sources", "sha256") if key not in meta]
-    if lacking: raise InputError(f"{folder / 'faces.json'} lacks {lacking}: build the face set again")
+    if lacking:
+        raise InputError(f"{folder / 'faces.json'} lacks {lacking}: build the face set again")
     n, size = meta["count"], meta["size"]
     if verify:
         for name, digest in meta["sha256"].items():
-            if not (folder / name).is_file(): raise InputError(f"{folder / name} is missing: build the face set again")
-            if hash_file(folder / name) != digest: raise InputError(f"{folder / name} does not match its checksum in faces.json: it was changed or damaged; build the face set again")
-    images, masks = _load_array(folder / "images.npy", (n, size, size, 3)), _load_array(folder / "masks.npy", (n, size, size))
+            if not (folder / name).is_file():
+                raise InputError(f"{folder / name} is missing: build the face set again")
+            if hash_file(folder / name) != digest:
+                raise InputError(
+                    f"{folder / name} does not match its checksum in faces.json: it was changed or damaged; build the face set again"
+                )
+    images, masks = (
+        _load_array(folder / "images.npy", (n, size, size, 3)),
+        _load_array(folder / "masks.npy", (n, size, size)),
+    )
     index = read_table(folder / "index.parquet", INDEX)
-    if len(index) != n: raise InputError(f"{folder / 'index.parquet'} has {len(index)} rows for {n} faces: build the face set again")
+    if len(index) != n:
+        raise InputError(
+            f"{folder / 'index.parquet'} has {len(index)} rows for {n} faces: build the face set again"
+        )
     return FaceSet(folder, images, masks, index, meta)
 
-def seal_face_set(folder: str | Path,   # holds images.npy and masks.npy, complete
-                  index: pd.DataFrame,  # see `INDEX`, one row a face
-                  classes: list,        # class names; a mask holds positions in this list
-                  sources: list,        # what it was made from, for the reader
-                 ) -> FaceSet:
+
+def seal_face_set(
+    folder: str | Path,  # holds images.npy and masks.npy, complete
+    index: pd.DataFrame,  # see `INDEX`, one row a face
+    classes: list,  # class names; a mask holds positions in this list
+    sources: list,  # what it was made from, for the reader
+) -> FaceSet:
     "Check the two arrays of `folder`, write their index and, last, `faces.json`: only then it is a face set"
     folder = Path(folder)
     index, masks = INDEX.check(index, "index"), np.load(folder / "masks.npy", mmap_mode="r")
     n, size = len(masks), masks.shape[-1]
-    _load_array(folder / "masks.npy", (n, size, size)), _load_array(folder / "images.npy", (n, size, size, 3))
-    if len(index) != len(masks): raise InputError(f"the index has {len(index)} rows for {len(masks)} faces")
-    if index.id.duplicated().any(): raise InputError(f"ids appear twice: {index.id[index.id.duplicated()].tolist()[:5]}")
-    if not index.split.isin(SPLITS).all(): raise InputError(f"splits must be of {SPLITS}, not {sorted(set(index.split) - set(SPLITS))}")
+    (
+        _load_array(folder / "masks.npy", (n, size, size)),
+        _load_array(folder / "images.npy", (n, size, size, 3)),
+    )
+    if len(index) != len(masks):
+        raise InputError(f"the index has {len(index)} rows for {len(masks)} faces")
+    if index.id.duplicated().any():
+        raise InputError(f"ids appear twice: {index.id[index.id.duplicated()].tolist()[:5]}")
+    if not index.split.isin(SPLITS).all():
+        raise InputError(
+            f"splits must be of {SPLITS}, not {sorted(set(index.split) - set(SPLITS))}"
+        )
     for start in range(0, len(masks), 1024):
-        block = np.asarray(masks[start:start + 1024])
+        block = np.asarray(masks[start : start + 1024])
         if block.max() >= len(classes):
             row = start + int(np.argmax(block.reshape(len(block), -1).max(1) >= len(classes)))
-            raise InputError(f"the mask of face {index.id[row]} holds label {masks[row].max()}: labels are 0..{len(classes) - 1}")
+            raise InputError(
+                f"the mask of face {index.id[row]} holds label {masks[row].max()}: labels are 0..{len(classes) - 1}"
+            )
     write_table(index, folder / "index.parquet", INDEX)
-    write_json(folder / "faces.json", {
-        "size": int(masks.shape[1]), "count": len(index), "classes": list(classes), "sources": list(sources),
-        "splits": {s: int((index.split == s).sum()) for s in SPLITS}, "attributes": [c for c in index if c not in INDEX.columns],
-        "sha256": {name: hash_file(folder / name) for name in ("images.npy", "masks.npy")}})
+    write_json(
+        folder / "faces.json",
+        {
+            "size": int(masks.shape[1]),
+            "count": len(index),
+            "classes": list(classes),
+            "sources": list(sources),
+            "splits": {s: int((index.split == s).sum()) for s in SPLITS},
+            "attributes": [c for c in index if c not in INDEX.columns],
+            "sha256": {name: hash_file(folder / name) for name in ("images.npy", "masks.npy")},
+        },
+    )
     return open_face_set(folder, verify=False)
 
-def write_face_set(folder: str | Path, images: np.ndarray, masks: np.ndarray, index: pd.DataFrame, classes: list, sources: list) -> FaceSet:
+
+def write_face_set(
+    folder: str | Path,
+    images: np.ndarray,
+    masks: np.ndarray,
+    index: pd.DataFrame,
+    classes: list,
+    sources: list,
+) -> FaceSet:
     "Write a face set from arrays in memory; see `seal_face_set`"
     folder = Path(folder)
     (folder / "faces.json").unlink(missing_ok=True)
     for name, array in (("images.npy", images), ("masks.npy", masks)):
-        if array.dtype != np.uint8 and not np.array_equal(array, array.astype(np.uint8)): raise InputError(f"{name} needs whole numbers in 0..255, not {array.min()}..{array.max()} of type {array.dtype}")
-        with atomic_write(folder / name) as tmp: np.save(tmp, np.ascontiguousarray(array, np.uint8))
+        if array.dtype != np.uint8 and not np.array_equal(array, array.astype(np.uint8)):
+            raise InputError(
+                f"{name} needs whole numbers in 0..255, not {array.min()}..{array.max()} of type {array.dtype}"
+            )
+        with atomic_write(folder / name) as tmp:
+            np.save(tmp, np.ascontiguousarray(array, np.uint8))
     return seal_face_set(folder, index, classes, sources)

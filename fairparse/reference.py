@@ -17,119 +17,259 @@ from pathlib import Path
 from .runs import InputError
 
 # %% ../nbs/lib/91_reference.ipynb #91-05
-def line_comments(source: str) -> dict: # line number, from 1 -> text
+def line_comments(source: str) -> dict:  # line number, from 1 -> text
     "All comments of a piece of Python"
     found = tokenize.generate_tokens(io.StringIO(source).readline)
-    return {token.start[0]: token.string.lstrip("# ").strip() for token in found if token.type == tokenize.COMMENT}
+    return {
+        token.start[0]: token.string.lstrip("# ").strip()
+        for token in found
+        if token.type == tokenize.COMMENT
+    }
+
 
 def comment_of(line: int, comments: dict, taken: set) -> str:
     "The comment on a line, else those right above it, up to a line that holds another argument"
-    if line in comments: return comments[line]
+    if line in comments:
+        return comments[line]
     above, line = [], line - 1
-    while line in comments and line not in taken: above, line = [comments[line], *above], line - 1
+    while line in comments and line not in taken:
+        above, line = [comments[line], *above], line - 1
     return " ".join(above)
 
-def argument_rows(function: ast.FunctionDef,
-                  comments: dict,        # of `line_comments`
-                 ) -> list:              # (name, type, default, comment); "*" stands before arguments that must be named, the result's name is "returns"
+
+def argument_rows(
+    function: ast.FunctionDef,
+    comments: dict,  # of `line_comments`
+) -> list:  # (name, type, default, comment); "*" stands before arguments that must be named, the result's name is "returns"
     "What there is to say about the arguments and the result of a function"
     spec = function.args
     plain = [*spec.posonlyargs, *spec.args]
-    defaults = dict(zip(map(id, plain[len(plain) - len(spec.defaults):]), spec.defaults)) | dict(zip(map(id, spec.kwonlyargs), spec.kw_defaults))
+    defaults = dict(zip(map(id, plain[len(plain) - len(spec.defaults) :]), spec.defaults)) | dict(
+        zip(map(id, spec.kwonlyargs), spec.kw_defaults)
+    )
     starred = [("*", spec.vararg)] * bool(spec.vararg), [("**", spec.kwarg)] * bool(spec.kwarg)
-    every = [*(("", a) for a in plain), *starred[0], *(("", a) for a in spec.kwonlyargs), *starred[1]]
-    places = [(stars + a.arg, a.annotation, defaults.get(id(a)), a.lineno) for stars, a in every if a.arg not in ("self", "cls")]
-    if spec.kwonlyargs and not spec.vararg: places.insert([name for name, *_ in places].index(spec.kwonlyargs[0].arg), ("*", None, None, 0)) # on no line
-    if function.returns: places.append(("returns", function.returns, None, function.returns.lineno))
+    every = [
+        *(("", a) for a in plain),
+        *starred[0],
+        *(("", a) for a in spec.kwonlyargs),
+        *starred[1],
+    ]
+    places = [
+        (stars + a.arg, a.annotation, defaults.get(id(a)), a.lineno)
+        for stars, a in every
+        if a.arg not in ("self", "cls")
+    ]
+    if spec.kwonlyargs and not spec.vararg:
+        places.insert(
+            [name for name, *_ in places].index(spec.kwonlyargs[0].arg), ("*", None, None, 0)
+        )  # on no line
+    if function.returns:
+        places.append(("returns", function.returns, None, function.returns.lineno))
     last = {line: name for name, *_, line in places}
-    def text(node): return "" if node is None else ast.unparse(node)
-    return [(name, text(kind), text(default), comment_of(line, comments, set(last) | {function.lineno}) if last[line] == name else "") for name, kind, default, line in places]
+
+    def text(node):
+        return "" if node is None else ast.unparse(node)
+
+    return [
+        (
+            name,
+            text(kind),
+            text(default),
+            comment_of(line, comments, set(last) | {function.lineno}) if last[line] == name else "",
+        )
+        for name, kind, default, line in places
+    ]
 
 # %% ../nbs/lib/91_reference.ipynb #91-08
 def cell(text: str) -> str:
     "Text inside a Markdown table or paragraph; code between backticks stays as it is"
     escaped = {"<": "&lt;", ">": "&gt;", "|": "\\|", "$": "\\$"}
-    return re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)|[<>|$]", lambda found: escaped.get(found[0], found[0]), text.replace("\n", " "))
+    return re.sub(
+        r"(`+)(?!`).+?(?<!`)\1(?!`)|[<>|$]",
+        lambda found: escaped.get(found[0], found[0]),
+        text.replace("\n", " "),
+    )
+
 
 def argument_table(rows: list, header: str = "argument") -> str:
     "The table of arguments; nothing when they have no comments: then the call has their types"
-    if not any(comment for *_, comment in rows): return ""
-    def code(text): return f"`{text}`" if text else ""
-    lines = [f"| {'*result*' if name == 'returns' else code(name)} | {code(kind)} | {cell(comment)} |" for name, kind, _, comment in rows if name != "*"]
+    if not any(comment for *_, comment in rows):
+        return ""
+
+    def code(text):
+        return f"`{text}`" if text else ""
+
+    lines = [
+        f"| {'*result*' if name == 'returns' else code(name)} | {code(kind)} | {cell(comment)} |"
+        for name, kind, _, comment in rows
+        if name != "*"
+    ]
     return "\n".join([f"| {header} | type | what it is |", "|---|---|---|", *lines]) + "\n"
+
 
 def call(name: str, rows: list) -> str:
     "The call, with types if there is no table to show them; nothing if there is nothing to give"
-    def plain(default): return re.sub(r"^field\(default_factory=(?:lambda: )?(.*)\)$", r"\1", default)
-    if not rows: return ""
+
+    def plain(default):
+        return re.sub(r"^field\(default_factory=(?:lambda: )?(.*)\)$", r"\1", default)
+
+    if not rows:
+        return ""
     typed = not any(comment for *_, comment in rows)
+
     def text(argument, kind, default):
-        if typed and kind: return f"{argument}: {kind}" + (f" = {plain(default)}" if default else "")
+        if typed and kind:
+            return f"{argument}: {kind}" + (f" = {plain(default)}" if default else "")
         return argument + (f"={plain(default)}" if default else "")
+
     given = [text(*row[:3]) for row in rows if row[0] != "returns"]
     result = f" -> {rows[-1][1]}" if typed and rows[-1][0] == "returns" else ""
     return f"``` {{ .python .signature }}\n{name}({', '.join(given)}){result}\n```\n"
+
 
 def says(node) -> str:
     "The docstring as Markdown"
     return cell(ast.get_docstring(node) or "") + "\n"
 
-def function_entry(function: ast.FunctionDef, comments: dict, level: int = 3, owner: str = "") -> str:
+
+def function_entry(
+    function: ast.FunctionDef, comments: dict, level: int = 3, owner: str = ""
+) -> str:
     "Markdown about a function or method"
     rows, name = argument_rows(function, comments), owner + function.name
     if any(ast.unparse(d) in ("property", "cached_property") for d in function.decorator_list):
         return f"{'#' * level} `{name}`\n\n{f'`{rows[-1][1]}`, a property. ' if rows else ''}{says(function)}"
-    return "\n".join([f"{'#' * level} `{name}`\n", call(name, rows), says(function), argument_table(rows)])
+    return "\n".join(
+        [f"{'#' * level} `{name}`\n", call(name, rows), says(function), argument_table(rows)]
+    )
+
 
 def class_entry(node: ast.ClassDef, comments: dict) -> str:
     "Markdown about a class"
-    fields = [(f.target.id, ast.unparse(f.annotation), ast.unparse(f.value) if f.value else "", comment_of(f.lineno, comments, {g.lineno for g in node.body}))
-              for f in node.body if isinstance(f, ast.AnnAssign)]
+    fields = [
+        (
+            f.target.id,
+            ast.unparse(f.annotation),
+            ast.unparse(f.value) if f.value else "",
+            comment_of(f.lineno, comments, {g.lineno for g in node.body}),
+        )
+        for f in node.body
+        if isinstance(f, ast.AnnAssign)
+    ]
     methods = [f for f in node.body if isinstance(f, ast.FunctionDef)]
     made = next((argument_rows(f, comments) for f in methods if f.name == "__init__"), fields)
-    parts = [f"### `{node.name}`\n", call(node.name, [row for row in made if not row[2].startswith("field(init=False")]), says(node), argument_table(made, "argument" if made is not fields else "field")]
-    return "\n".join([*parts, *(function_entry(f, comments, 4, f"{node.name}.") for f in methods if not f.name.startswith("_"))])
+    parts = [
+        f"### `{node.name}`\n",
+        call(node.name, [row for row in made if not row[2].startswith("field(init=False")]),
+        says(node),
+        argument_table(made, "argument" if made is not fields else "field"),
+    ]
+    return "\n".join(
+        [
+            *parts,
+            *(
+                function_entry(f, comments, 4, f"{node.name}.")
+                for f in methods
+                if not f.name.startswith("_")
+            ),
+        ]
+    )
 
 # %% ../nbs/lib/91_reference.ipynb #91-11
-def constants(nodes: list, source: str, width: int = 100) -> str: # "" if there are none
+def constants(nodes: list, source: str, width: int = 100) -> str:  # "" if there are none
     "Markdown about the public constants of a cell"
-    public = [node for node in nodes if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id.isupper() and not t.id.startswith("_") for t in node.targets)]
+    public = [
+        node
+        for node in nodes
+        if isinstance(node, ast.Assign)
+        and any(
+            isinstance(t, ast.Name) and t.id.isupper() and not t.id.startswith("_")
+            for t in node.targets
+        )
+    ]
     texts = [" ".join((ast.get_source_segment(source, node) or "").split()) for node in public]
-    return "```python\n" + "\n".join(text if len(text) <= width else text[:width] + " …" for text in texts) + "\n```\n" if texts else ""
+    return (
+        "```python\n"
+        + "\n".join(text if len(text) <= width else text[:width] + " …" for text in texts)
+        + "\n```\n"
+        if texts
+        else ""
+    )
+
 
 def cell_entries(source: str) -> str:
     "Markdown about everything public in one exported cell"
-    source = re.sub(r"^#\|.*$", "", source, flags=re.MULTILINE) # nbdev's directives are no comments on the code
+    source = re.sub(
+        r"^#\|.*$", "", source, flags=re.MULTILINE
+    )  # nbdev's directives are no comments on the code
     nodes, comments = ast.parse(source).body, line_comments(source)
-    public = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")]
-    entries = [function_entry(node, comments) if isinstance(node, ast.FunctionDef) else class_entry(node, comments) for node in public]
+    public = [
+        node
+        for node in nodes
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+    ]
+    entries = [
+        function_entry(node, comments)
+        if isinstance(node, ast.FunctionDef)
+        else class_entry(node, comments)
+        for node in public
+    ]
     return "\n".join(filter(None, [constants(nodes, source), *entries]))
+
 
 def read_notebook(path: Path) -> dict:
     "A notebook; `InputError` if the file is none"
-    try: notebook = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error: raise InputError(f"{path} is not a notebook ({error}): restore it, for instance with git") from error
-    for part in notebook["cells"]: part["source"] = "".join(part["source"])
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a notebook ({error}): restore it, for instance with git"
+        ) from error
+    for part in notebook["cells"]:
+        part["source"] = "".join(part["source"])
     return notebook
 
-def module_name(notebook: dict) -> str: # "" if it exports nothing
-    "The module that a notebook exports to"
-    return next((m[1] for part in notebook["cells"] if part["cell_type"] == "code" and (m := re.match(r"#\| *default_exp +(\S+)", part["source"]))), "")
 
-def module_page(path: Path,                    # a library notebook
-                address: str,                  # where its page is, seen from the reference page
-                slug=lambda heading: heading,  # a heading's anchor on that page
-               ) -> str:                       # "" if the notebook exports nothing
+def module_name(notebook: dict) -> str:  # "" if it exports nothing
+    "The module that a notebook exports to"
+    return next(
+        (
+            m[1]
+            for part in notebook["cells"]
+            if part["cell_type"] == "code"
+            and (m := re.match(r"#\| *default_exp +(\S+)", part["source"]))
+        ),
+        "",
+    )
+
+
+def module_page(
+    path: Path,  # a library notebook
+    address: str,  # where its page is, seen from the reference page
+    slug=lambda heading: heading,  # a heading's anchor on that page
+) -> str:  # "" if the notebook exports nothing
     "The reference page of the module that a notebook exports, as Markdown; `InputError` if it is no notebook or its code does not parse"
     notebook, section = read_notebook(path), ""
-    if not (name := module_name(notebook)): return ""
+    if not (name := module_name(notebook)):
+        return ""
     title, opening, *_ = [line for line in notebook["cells"][0]["source"].splitlines() if line]
-    parts = [f"# fairparse.{name}\n\n{opening}\n\nThe idea, the code and a demonstration: [{title.lstrip('# ')}]({address}).\n"]
+    parts = [
+        f"# fairparse.{name}\n\n{opening}\n\nThe idea, the code and a demonstration: [{title.lstrip('# ')}]({address}).\n"
+    ]
     for part in notebook["cells"]:
-        headings = re.findall(r"^#{2,3} +(.+)$", part["source"], re.MULTILINE) if part["cell_type"] == "markdown" else []
-        if headings: section = f"## {headings[-1]}\n\n[In the notebook]({address}#{slug(headings[-1])})\n"
-        if part["cell_type"] != "code" or not re.match(r"#\| *exporti?\b", part["source"]): continue
-        try: entries = cell_entries(part["source"])
-        except SyntaxError as error: raise InputError(f"{path}: an exported cell is not valid Python ({error})") from error
-        if entries: parts, section = [*parts, section, entries], ""
+        headings = (
+            re.findall(r"^#{2,3} +(.+)$", part["source"], re.MULTILINE)
+            if part["cell_type"] == "markdown"
+            else []
+        )
+        if headings:
+            section = f"## {headings[-1]}\n\n[In the notebook]({address}#{slug(headings[-1])})\n"
+        if part["cell_type"] != "code" or not re.match(r"#\| *exporti?\b", part["source"]):
+            continue
+        try:
+            entries = cell_entries(part["source"])
+        except SyntaxError as error:
+            raise InputError(f"{path}: an exported cell is not valid Python ({error})") from error
+        if entries:
+            parts, section = [*parts, section, entries], ""
     return "\n".join(parts)

@@ -22,8 +22,23 @@ from .claims import tell_claims
 from .costs import measured_costs
 from .notebooks import read_yaml
 from .profiles import load_profile
-from .provenance import made_files, note_code, notebook_fingerprint, run_minutes, stage_settings, why_old, write_made_by
-from .reader_tables import balance_for_readers, bench_for_readers, claims_for_readers, study_for_readers, table1_for_readers, table4_for_readers
+from fairparse.provenance import (
+    made_files,
+    note_code,
+    notebook_fingerprint,
+    run_minutes,
+    stage_settings,
+    why_old,
+    write_made_by,
+)
+from fairparse.reader_tables import (
+    balance_for_readers,
+    bench_for_readers,
+    claims_for_readers,
+    study_for_readers,
+    table1_for_readers,
+    table4_for_readers,
+)
 from .records import write_csv
 from .report_page import write_report
 from .runs import InputError, atomic_write, find_root, hash_file, read_json, write_json
@@ -31,15 +46,33 @@ from .runs import InputError, atomic_write, find_root, hash_file, read_json, wri
 # %% ../nbs/lib/90_report.ipynb #90-05
 def markdown_table(table: pd.DataFrame, digits: int = 2) -> str:
     "A table in GitHub's Markdown; missing values are empty cells"
-    def text(value): return "" if pd.isna(value) else f"{value:.{digits}f}" if isinstance(value, float) else str(value)
-    rows = [list(table.columns), ["---"] * table.shape[1], *([text(v) for v in row] for row in table.itertuples(index=False))]
+
+    def text(value):
+        return (
+            ""
+            if pd.isna(value)
+            else f"{value:.{digits}f}"
+            if isinstance(value, float)
+            else str(value)
+        )
+
+    rows = [
+        list(table.columns),
+        ["---"] * table.shape[1],
+        *([text(v) for v in row] for row in table.itertuples(index=False)),
+    ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
-def fill_block(page: str,    # Markdown with `<!-- name -->` and `<!-- /name -->`
-               name: str, text: str) -> str:
+
+def fill_block(
+    page: str,  # Markdown with `<!-- name -->` and `<!-- /name -->`
+    name: str,
+    text: str,
+) -> str:
     "The page with `text` between the markers of `name`, on lines of its own if they are; `InputError` if they are missing"
     pattern = re.compile(rf"(<!-- {name} -->)(\n?).*?(<!-- /{name} -->)", re.DOTALL)
-    if not pattern.search(page): raise InputError(f"the page has no block <!-- {name} --> … <!-- /{name} -->")
+    if not pattern.search(page):
+        raise InputError(f"the page has no block <!-- {name} --> … <!-- /{name} -->")
     return pattern.sub(lambda m: f"{m[1]}{m[2]}{text}{m[2]}{m[3]}", page)
 
 # %% ../nbs/lib/90_report.ipynb #90-08
@@ -47,173 +80,341 @@ def _todays_settings(name, stages):
     "Hashes of what today's profile of that name says about stages"
     return stage_settings(load_profile(name), stages)
 
-def stale_published(published: str | Path | None = None, # None: outputs/published of the repository
-                    readme: str | Path | None = None,    # None: README.md of the repository, if `published` is its own too
-                   ) -> dict: # file -> why it is older than the code, or not to be trusted
+
+def stale_published(
+    published: str | Path | None = None,  # None: outputs/published of the repository
+    readme: str
+    | Path
+    | None = None,  # None: README.md of the repository, if `published` is its own too
+) -> dict:  # file -> why it is older than the code, or not to be trusted
     "Published files that today's code and parameters did not make, and tables of the README that are not the published ones"
-    if published is None and readme is None: readme = find_root() / "README.md"
+    if published is None and readme is None:
+        readme = find_root() / "README.md"
     published = Path(published or find_root() / "outputs" / "published")
     known = read_json(published / "made_by.json") if (published / "made_by.json").is_file() else {}
-    there = [path for folder in ("tables", "figures", "study", "bench", "bench_cuda") for path in (published / folder).glob("*.*") if path.suffix in (".csv", ".png")]
-    there += [path for name in ("report.html", "costs.csv", "predictions.png") if (path := published / name).is_file()]
+    there = [
+        path
+        for folder in ("tables", "figures", "study", "bench", "bench_cuda")
+        for path in (published / folder).glob("*.*")
+        if path.suffix in (".csv", ".png")
+    ]
+    there += [
+        path
+        for name in ("report.html", "costs.csv", "predictions.png")
+        if (path := published / name).is_file()
+    ]
     fingerprint, stale = cache(notebook_fingerprint), {}
     for name in sorted({*known, *(path.relative_to(published).as_posix() for path in there)}):
         entry = known.get(name, {})
         codes, settings = entry.get("code"), entry.get("settings", {})
-        if not (published / name).is_file(): stale[name] = "it is gone"
-        elif not codes: stale[name] = "nothing is known of the code that made it"
-        elif hash_file(published / name) != entry["sha256"]: stale[name] = "it was changed after it was published"
-        elif changed := [notebook for notebook, code in codes.items() if code != fingerprint(notebook)]: stale[name] = f"changed since: {', '.join(changed)}"
-        elif settings and (other := [stage for stage, code in _todays_settings(entry["profile"], list(settings)).items() if code != settings[stage]]): stale[name] = f"parameters changed since: {', '.join(other)}"
+        if not (published / name).is_file():
+            stale[name] = "it is gone"
+        elif not codes:
+            stale[name] = "nothing is known of the code that made it"
+        elif hash_file(published / name) != entry["sha256"]:
+            stale[name] = "it was changed after it was published"
+        elif changed := [
+            notebook for notebook, code in codes.items() if code != fingerprint(notebook)
+        ]:
+            stale[name] = f"changed since: {', '.join(changed)}"
+        elif settings and (
+            other := [
+                stage
+                for stage, code in _todays_settings(entry["profile"], list(settings)).items()
+                if code != settings[stage]
+            ]
+        ):
+            stale[name] = f"parameters changed since: {', '.join(other)}"
     return {**stale, **(stale_blocks(published, Path(readme), known) if readme else {})}
 
-def stale_blocks(published: Path, readme: Path, known: dict) -> dict: # block -> why
+
+def stale_blocks(published: Path, readme: Path, known: dict) -> dict:  # block -> why
     "Blocks of the README that do not say what the published tables say"
-    names = [name for name, (paths, _) in BLOCKS.items() if all((published / path).is_file() for path in paths)]
+    names = [
+        name
+        for name, (paths, _) in BLOCKS.items()
+        if all((published / path).is_file() for path in paths)
+    ]
     texts, page, stale = readme_texts(published, names), readme.read_text(encoding="utf-8"), {}
-    if minutes := known.get("report.html", {}).get("minutes"): texts["minutes"] = minutes
+    if minutes := known.get("report.html", {}).get("minutes"):
+        texts["minutes"] = minutes
     for name, text in texts.items():
-        try: same = fill_block(page, name, text) == page
-        except InputError: same = False
-        if not same: stale[f"{readme.name}, block {name}"] = "it is not what the published tables give"
+        try:
+            same = fill_block(page, name, text) == page
+        except InputError:
+            same = False
+        if not same:
+            stale[f"{readme.name}, block {name}"] = "it is not what the published tables give"
     return stale
 
-def check_published(release: bool = False,               # old results are an error
-                    published: str | Path | None = None) -> int: # exit code
+
+def check_published(
+    release: bool = False,  # old results are an error
+    published: str | Path | None = None,
+) -> int:  # exit code
     "Say which published results are older than the code"
     stale = stale_published(published)
-    for name, why in stale.items(): print(f"{name}: {why}")
-    print(f"{len(stale)} published files are not of today's code" + (": run `make reproduce publish`, for those of the study `make study publish`, of the benchmark `make bench publish`" if stale else ""))
+    for name, why in stale.items():
+        print(f"{name}: {why}")
+    print(
+        f"{len(stale)} published files are not of today's code"
+        + (
+            ": run `make reproduce publish`, for those of the study `make study publish`, of the benchmark `make bench publish`"
+            if stale
+            else ""
+        )
+    )
     return int(release and bool(stale))
 
 # %% ../nbs/lib/90_report.ipynb #90-10
 def check_source(out: Path):
     "`InputError` unless all faces are procedural and the folder is a run of the demo's or the study's profile as it is today"
     faces = read_json(out / "10_faces" / "faces.json")
-    if not all(source.startswith("procedural faces") for source in faces["sources"]): raise InputError(f"{out} was made from {faces['sources']}: only results from procedural faces are published")
+    if not all(source.startswith("procedural faces") for source in faces["sources"]):
+        raise InputError(
+            f"{out} was made from {faces['sources']}: only results from procedural faces are published"
+        )
     for path in sorted((out / "60_classifiers").glob("*/run.json")):
         record = read_json(path)
-        own = record.get("faces") == "drawn masks" and Path(record["parameters"]["source"]).name == "10_faces"  # drawn on this run's own faces
-        if not own and not str(record.get("faces")).startswith("procedural faces"): raise InputError(f"{path}: the classifier learnt from {record.get('faces')!r}: only results from procedural faces are published")
+        own = (
+            record.get("faces") == "drawn masks"
+            and Path(record["parameters"]["source"]).name == "10_faces"
+        )  # drawn on this run's own faces
+        if not own and not str(record.get("faces")).startswith("procedural faces"):
+            raise InputError(
+                f"{path}: the classifier learnt from {record.get('faces')!r}: only results from procedural faces are published"
+            )
     for path in (out / "61_latents" / "run.json", out / "62_guided" / "run.json"):
-        if path.is_file() and (generator := read_json(path).get("generator")) != "tiny_stylegan (stand-in)": raise InputError(f"{path}: the faces were painted by {generator!r}: only results of the stand-in, which learnt from procedural faces, are published")
+        if (
+            path.is_file()
+            and (generator := read_json(path).get("generator")) != "tiny_stylegan (stand-in)"
+        ):
+            raise InputError(
+                f"{path}: the faces were painted by {generator!r}: only results of the stand-in, which learnt from procedural faces, are published"
+            )
     name = "study" if (out / "study").is_dir() else "demo"
     given, wanted = read_yaml(out / "profile.yaml"), load_profile(name)
     about_the_machine = {"resources", "data_folder", "extra", "absent", "stages"}
-    if other := sorted(key for key in {*given, *wanted} - about_the_machine if (given.get(key) or None) != (wanted.get(key) or None)): raise InputError(f"{out} is no run of the profile {name!r} as it is now: {', '.join(other)} differ; run `fairparse reproduce --profile {name}` and publish that")
+    if other := sorted(
+        key
+        for key in {*given, *wanted} - about_the_machine
+        if (given.get(key) or None) != (wanted.get(key) or None)
+    ):
+        raise InputError(
+            f"{out} is no run of the profile {name!r} as it is now: {', '.join(other)} differ; run `fairparse reproduce --profile {name}` and publish that"
+        )
 
-def copy_results(sources: list, folder: Path, target: Path) -> list: # files written
+
+def copy_results(sources: list, folder: Path, target: Path) -> list:  # files written
     "Copy files that lie below `folder` to the same places below `target`; `InputError` if one is missing"
     _all_there(sources)
     for source in sources:
-        with atomic_write(target / source.relative_to(folder)) as tmp: shutil.copyfile(source, tmp)
+        with atomic_write(target / source.relative_to(folder)) as tmp:
+            shutil.copyfile(source, tmp)
     return [target / source.relative_to(folder) for source in sources]
+
 
 def _all_there(paths):
     "`InputError` for a file that a finished run has and this one has not"
     for path in paths:
-        if not path.is_file(): raise InputError(f"{path} is missing: finish the run with `fairparse reproduce` first")
+        if not path.is_file():
+            raise InputError(f"{path} is missing: finish the run with `fairparse reproduce` first")
+
 
 def _all_new(out, sources):
     "`InputError` for a file that is no result of the run as it is now"
     made, profile = made_files(out), read_yaml(out / "profile.yaml")
     for source in sources:
-        if why := why_old(source.relative_to(out).as_posix(), made, profile): raise InputError(f"{source} is old: {why}; finish the run with `fairparse reproduce` first")
+        if why := why_old(source.relative_to(out).as_posix(), made, profile):
+            raise InputError(
+                f"{source} is old: {why}; finish the run with `fairparse reproduce` first"
+            )
 
-def new_costs(out: Path, published: Path) -> pd.DataFrame | None: # None: nothing was executed there
+
+def new_costs(
+    out: Path, published: Path
+) -> pd.DataFrame | None:  # None: nothing was executed there
     "costs.csv with the costs of this run's stages in place of an earlier run of its profile"
     path, costs = published / "costs.csv", measured_costs(out)
-    if costs.empty: return None
+    if costs.empty:
+        return None
     others = pd.read_csv(path) if path.is_file() else costs.iloc[:0]
     return pd.concat([others[others.profile != out.name], costs], ignore_index=True)
 
 # %% ../nbs/lib/90_report.ipynb #90-12
-def claims_for_readme(table: pd.DataFrame) -> str: # Markdown
+def claims_for_readme(table: pd.DataFrame) -> str:  # Markdown
     "The claims in short: how many there are, and those that were decided"
-    shown = claims_for_readers(table[(table.verdict == "supported") | (table.nuance == "contradicted")]).drop(columns=["why", "tried on"])
-    if shown.empty: return f"{tell_claims(table)}."
+    shown = claims_for_readers(
+        table[(table.verdict == "supported") | (table.nuance == "contradicted")]
+    ).drop(columns=["why", "tried on"])
+    if shown.empty:
+        return f"{tell_claims(table)}."
     return f"{tell_claims(table)}. Those that were decided:\n\n{markdown_table(shown.map(lambda text: str(text).replace(chr(10), '; ')))}"
 
-def bench_for_readme(findings: pd.DataFrame, machine: pd.DataFrame) -> str: # Markdown
+
+def bench_for_readme(findings: pd.DataFrame, machine: pd.DataFrame) -> str:  # Markdown
     "What has a goal, and what the papers are about; and the machine"
-    compared = findings.part.isin(["naive_step", "guidance", "controlnet", "inference"]) & findings.unit.isin(["times as fast", "painted for one accepted"])
-    shown, on = findings[findings.at_most.notna() | findings.at_least.notna() | compared].fillna({"unit": ""}), machine.iloc[0]
+    compared = findings.part.isin(
+        ["naive_step", "guidance", "controlnet", "inference"]
+    ) & findings.unit.isin(["times as fast", "painted for one accepted"])
+    shown, on = (
+        findings[findings.at_most.notna() | findings.at_least.notna() | compared].fillna(
+            {"unit": ""}
+        ),
+        machine.iloc[0],
+    )
     where = f"{on.processor}, {on.cores} cores, PyTorch {on.torch}, {on.date}; other programs took at most {on.others_percent:.0f} % of the cores during a part"
     return f"{markdown_table(bench_for_readers(shown))}\n\n{where}."
 
-BLOCKS = {"table1": (["tables/table1_objectives.csv"], lambda table: markdown_table(table1_for_readers(table))), # block of the README -> its files, and its text from them
-          "table4": (["tables/table4_synthesis.csv"], lambda table: markdown_table(table4_for_readers(table))),
-          "claims": (["tables/claims.csv"], claims_for_readme),
-          "balance": (["tables/balance_table2_unguided.csv", "tables/balance_table3_guided.csv"], lambda *tables: markdown_table(balance_for_readers(*tables))),
-          "study": (["study/changes.csv"], lambda table: markdown_table(study_for_readers(table))),
-          "bench": (["bench/findings.csv", "bench/machine.csv"], bench_for_readme)}
 
-def readme_texts(folder: Path, # an output folder, or the published one
-                 names: list,  # of BLOCKS
-                ) -> dict:     # name -> Markdown
+BLOCKS = {
+    "table1": (
+        ["tables/table1_objectives.csv"],
+        lambda table: markdown_table(table1_for_readers(table)),
+    ),  # block of the README -> its files, and its text from them
+    "table4": (
+        ["tables/table4_synthesis.csv"],
+        lambda table: markdown_table(table4_for_readers(table)),
+    ),
+    "claims": (["tables/claims.csv"], claims_for_readme),
+    "balance": (
+        ["tables/balance_table2_unguided.csv", "tables/balance_table3_guided.csv"],
+        lambda *tables: markdown_table(balance_for_readers(*tables)),
+    ),
+    "study": (["study/changes.csv"], lambda table: markdown_table(study_for_readers(table))),
+    "bench": (["bench/findings.csv", "bench/machine.csv"], bench_for_readme),
+}
+
+
+def readme_texts(
+    folder: Path,  # an output folder, or the published one
+    names: list,  # of BLOCKS
+) -> dict:  # name -> Markdown
     "Texts of blocks of the README; `InputError` if a table is missing"
     _all_there([folder / path for name in names for path in BLOCKS[name][0]])
-    return {name: BLOCKS[name][1](*(pd.read_csv(folder / path) for path in BLOCKS[name][0])) for name in names}
+    return {
+        name: BLOCKS[name][1](*(pd.read_csv(folder / path) for path in BLOCKS[name][0]))
+        for name in names
+    }
+
 
 def _filled(readme, texts):
     "The README with its blocks filled, not written"
     page = readme.read_text(encoding="utf-8")
-    for name, text in texts.items(): page = fill_block(page, name, text)
+    for name, text in texts.items():
+        page = fill_block(page, name, text)
     return page
 
+
 def _write_page(readme, page):
-    with atomic_write(readme) as tmp: tmp.write_text(page, encoding="utf-8")
+    with atomic_write(readme) as tmp:
+        tmp.write_text(page, encoding="utf-8")
     return readme
 
-def publish(out: str | Path,                 # a finished output folder, e.g. outputs/demo, outputs/study or outputs/bench
-            published: str | Path | None = None, # None: outputs/published of the repository
-            readme: str | Path | None = None,    # None: README.md of the repository
-           ) -> list:                        # files written
+
+def publish(
+    out: str | Path,  # a finished output folder, e.g. outputs/demo, outputs/study or outputs/bench
+    published: str | Path | None = None,  # None: outputs/published of the repository
+    readme: str | Path | None = None,  # None: README.md of the repository
+) -> list:  # files written
     "Copy a run's small results and refresh the README; `InputError`, before anything is written, if they are not of procedural faces, not of the profile, missing or old"
-    out, published, readme = Path(out), Path(published or find_root() / "outputs" / "published"), Path(readme or find_root() / "README.md")
-    if (out / "95_bench.ipynb").is_file(): return publish_bench(out, published, readme)
+    out, published, readme = (
+        Path(out),
+        Path(published or find_root() / "outputs" / "published"),
+        Path(readme or find_root() / "README.md"),
+    )
+    if (out / "95_bench.ipynb").is_file():
+        return publish_bench(out, published, readme)
     check_source(out)
-    if (out / "study").is_dir(): return publish_study(out, published, readme)
-    sources = [*sorted((out / "tables").glob("*.csv")), *sorted((out / "figures").glob("*.csv")), *sorted((out / "figures").glob("*.png"))]
-    painted, profile = out / "20_parsers" / "linear" / "seed0" / "predictions.png", read_yaml(out / "profile.yaml")
-    names = ["table1", *(["table4"] if "gan" in profile else []), *(["claims"] if (out / "tables" / "claims.csv").is_file() else []), *(["balance"] if "latents" in profile else [])]
+    if (out / "study").is_dir():
+        return publish_study(out, published, readme)
+    sources = [
+        *sorted((out / "tables").glob("*.csv")),
+        *sorted((out / "figures").glob("*.csv")),
+        *sorted((out / "figures").glob("*.png")),
+    ]
+    painted, profile = (
+        out / "20_parsers" / "linear" / "seed0" / "predictions.png",
+        read_yaml(out / "profile.yaml"),
+    )
+    names = [
+        "table1",
+        *(["table4"] if "gan" in profile else []),
+        *(["claims"] if (out / "tables" / "claims.csv").is_file() else []),
+        *(["balance"] if "latents" in profile else []),
+    ]
     texts, minutes = readme_texts(out, names), run_minutes(out)
     _all_there([painted])
     _all_new(out, [*sources, painted])
-    page, costs = _filled(readme, texts | ({"minutes": minutes} if minutes else {})), new_costs(out, published)
-    written = [*copy_results(sources, out, published), *copy_results([painted], painted.parent, published)]
+    page, costs = (
+        _filled(readme, texts | ({"minutes": minutes} if minutes else {})),
+        new_costs(out, published),
+    )
+    written = [
+        *copy_results(sources, out, published),
+        *copy_results([painted], painted.parent, published),
+    ]
     pairs = list(zip([*sources, painted], written))
     if costs is not None:
         write_csv(costs, published / "costs.csv")
         written.append(published / "costs.csv")
     written.append(write_report(out, published / "report.html"))
-    written.append(note_code(out, pairs, published, {"report.html": "92_report_page", "costs.csv": "94_costs"}, minutes=minutes))
+    written.append(
+        note_code(
+            out,
+            pairs,
+            published,
+            {"report.html": "92_report_page", "costs.csv": "94_costs"},
+            minutes=minutes,
+        )
+    )
     return [*written, _write_page(readme, page)]
 
 # %% ../nbs/lib/90_report.ipynb #90-14
-def shrink_png(text: str) -> str: # base64 both
+def shrink_png(text: str) -> str:  # base64 both
     "A PNG with a palette of 128 colours, about a third of the size; figures lose nothing that the eye sees"
     from PIL import Image
+
     small = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB").quantize(128).save(small, "PNG", optimize=True)
+    Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB").quantize(128).save(
+        small, "PNG", optimize=True
+    )
     return base64.b64encode(small.getvalue()).decode()
 
-def clean_notebook(source: Path, target: Path, data: str = "") -> Path: # data: a folder outside of the repository, of which the name is kept
+
+def clean_notebook(
+    source: Path, target: Path, data: str = ""
+) -> Path:  # data: a folder outside of the repository, of which the name is kept
     "Copy an executed notebook without papermill's records and with paths relative to the repository"
     text = source.read_text(encoding="utf-8")
-    for root in (find_root(), *(folder for folder in source.resolve().parents if (folder / "settings.ini").is_file())): text = text.replace(f"{root}/", "")
-    notebook = json.loads(text.replace(f"{Path(data).parent}/", "") if Path(data).is_absolute() else text)
-    for part in (notebook, *notebook["cells"]): part["metadata"] = {k: v for k, v in part["metadata"].items() if k not in ("papermill", "execution")}
+    for root in (
+        find_root(),
+        *(folder for folder in source.resolve().parents if (folder / "settings.ini").is_file()),
+    ):
+        text = text.replace(f"{root}/", "")
+    notebook = json.loads(
+        text.replace(f"{Path(data).parent}/", "") if Path(data).is_absolute() else text
+    )
+    for part in (notebook, *notebook["cells"]):
+        part["metadata"] = {
+            k: v for k, v in part["metadata"].items() if k not in ("papermill", "execution")
+        }
     for output in (output for cell in notebook["cells"] for output in cell.get("outputs", [])):
-        if "image/png" in output.get("data", {}): output["data"]["image/png"] = shrink_png(output["data"]["image/png"])
+        if "image/png" in output.get("data", {}):
+            output["data"]["image/png"] = shrink_png(output["data"]["image/png"])
     write_json(target, notebook)
     return target
 
-def publish_study(out: Path, published: Path, readme: Path) -> list: # files written
+
+def publish_study(out: Path, published: Path, readme: Path) -> list:  # files written
     "Copy the study's tables, figures and notebook, and refresh the README"
     folder = out / "study"
-    if not (folder / "run.json").is_file(): raise InputError(f"{folder} is not finished: run `make study` first")
-    sources, notebook = [*sorted(folder.glob("*.csv")), *sorted(folder.glob("*.png"))], folder / "86_does_it_work.ipynb"
+    if not (folder / "run.json").is_file():
+        raise InputError(f"{folder} is not finished: run `make study` first")
+    sources, notebook = (
+        [*sorted(folder.glob("*.csv")), *sorted(folder.glob("*.png"))],
+        folder / "86_does_it_work.ipynb",
+    )
     _all_there([notebook])
     _all_new(out, sources)
     page = _filled(readme, readme_texts(out, ["study"]))
@@ -222,16 +423,54 @@ def publish_study(out: Path, published: Path, readme: Path) -> list: # files wri
     written.append(clean_notebook(notebook, published / "study" / notebook.name))
     return [*written, _write_page(readme, page)]
 
-def publish_bench(out: Path, published: Path, readme: Path) -> list: # files written
+
+def publish_bench(out: Path, published: Path, readme: Path) -> list:  # files written
     "Copy a benchmark's tables, figures and notebook, and refresh the README; one made on a GPU lies apart, in bench_cuda, and changes no page"
     record, notebook = read_json(out / "run.json"), out / "95_bench.ipynb"
     given = record["parameters"]
-    lacking = [f"{part} ({why})" for part, why in record["not_run"].items() if part != "unet"] + ["the tests' sizes"] * given["tiny"] + [f"{name} {given[name]}, and not {least}" for name, least in (("repetitions", 5), ("draws", 180_000)) if given[name] < least] # unet: there may be no GPU
-    if lacking: raise InputError(f"{out} is not the whole benchmark: {', '.join(lacking)}; run `make bench`")
-    if record["notebook_code"] != notebook_fingerprint("95_bench"): raise InputError(f"{out} is old: the code has changed since; run `make bench` again")
+    lacking = (
+        [f"{part} ({why})" for part, why in record["not_run"].items() if part != "unet"]
+        + ["the tests' sizes"] * given["tiny"]
+        + [
+            f"{name} {given[name]}, and not {least}"
+            for name, least in (("repetitions", 5), ("draws", 180_000))
+            if given[name] < least
+        ]
+    )  # unet: there may be no GPU
+    if lacking:
+        raise InputError(
+            f"{out} is not the whole benchmark: {', '.join(lacking)}; run `make bench`"
+        )
+    if record["notebook_code"] != notebook_fingerprint("95_bench"):
+        raise InputError(f"{out} is old: the code has changed since; run `make bench` again")
     folder = "bench" if given["device"] == "cpu" else "bench_cuda"
-    page = _filled(readme, {"bench": bench_for_readme(*(pd.read_csv(out / f"{name}.csv") for name in ("findings", "machine")))} if folder == "bench" else {})
-    written, path = copy_results([*sorted(out.glob("*.csv")), *sorted(out.glob("*.png"))], out, published / folder), published / "made_by.json"
-    new = {copy.relative_to(published).as_posix(): {"sha256": hash_file(copy), "code": {"95_bench": record["notebook_code"]}} for copy in written}
+    page = _filled(
+        readme,
+        {
+            "bench": bench_for_readme(
+                *(pd.read_csv(out / f"{name}.csv") for name in ("findings", "machine"))
+            )
+        }
+        if folder == "bench"
+        else {},
+    )
+    written, path = (
+        copy_results(
+            [*sorted(out.glob("*.csv")), *sorted(out.glob("*.png"))], out, published / folder
+        ),
+        published / "made_by.json",
+    )
+    new = {
+        copy.relative_to(published).as_posix(): {
+            "sha256": hash_file(copy),
+            "code": {"95_bench": record["notebook_code"]},
+        }
+        for copy in written
+    }
     write_made_by(path, read_json(path) if path.is_file() else {}, new, f"{folder}/")
-    return [*written, path, clean_notebook(notebook, published / folder / notebook.name, given["celebamask"]), _write_page(readme, page)]
+    return [
+        *written,
+        path,
+        clean_notebook(notebook, published / folder / notebook.name, given["celebamask"]),
+        _write_page(readme, page),
+    ]

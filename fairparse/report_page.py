@@ -20,190 +20,609 @@ import pandas as pd
 from .costs import measured_costs
 from .notebooks import read_yaml
 from .profiles import ON_REQUEST, workflow_stages
-from .reader_tables import around, claims_for_readers, classifiers_for_readers, guided_for_readers, merge_intervals, number, split_constant, table1_for_readers, table2_for_readers, table3_for_readers, table4_for_readers, unguided_for_readers
+from fairparse.reader_tables import (
+    around,
+    claims_for_readers,
+    classifiers_for_readers,
+    guided_for_readers,
+    merge_intervals,
+    number,
+    split_constant,
+    table1_for_readers,
+    table2_for_readers,
+    table3_for_readers,
+    table4_for_readers,
+    unguided_for_readers,
+)
 from .runs import InputError, atomic_write, find_root, package_folder, read_json
 
 # %% ../nbs/lib/92_report_page.ipynb #92-05
 def _two_models(table):
-    "Table II: a block a reading of \"the GAN\""
-    return {{"pix2pixhd_own": "A GAN for each parser", "pix2pixhd_shared": "One GAN for all"}.get(model, model): table2_for_readers(rows) for model, rows in table.groupby("model", sort=False)}
+    'Table II: a block a reading of "the GAN"'
+    return {
+        {"pix2pixhd_own": "A GAN for each parser", "pix2pixhd_shared": "One GAN for all"}.get(
+            model, model
+        ): table2_for_readers(rows)
+        for model, rows in table.groupby("model", sort=False)
+    }
 
-TABLES = { # file: (paper, title, caption, function of the table -> table or {title: table}, paper notebook)
-    "table1_objectives": (1, "Table I: objectives", "mIoU and Dice of each training objective on clean test faces, with 95 % intervals over images and trainings; the difference is from the single objective. Compare the order and the size of the differences with the paper’s, not the level, where the data are others.", table1_for_readers, "80_table1_objectives"),
-    "table2_perturbed_synthesis": (1, "Table II: faces painted from maps of damaged pictures", "Fréchet distance / perceptual distance, lower is better; ▼ below the single objective’s beyond chance, ▲ above. The paper’s FID / LPIPS stand below, where it has them. Distances measured with a stand-in have another scale than the paper’s.", _two_models, "80_table2_perturbed_synthesis"),
-    "table3_class_iou": (1, "Table III: classes", "IoU of each class in percent, with 95 % intervals. Nearly all classes of a row of the paper have the same value, which the usual per-class IoU does not produce; it is printed as it stands.", table3_for_readers, "80_table3_class_iou"),
-    "table4_synthesis": (1, "Table IV: painted faces", "Distance of faces painted from each parser’s maps to the real test faces; lower is better. FID needs Inception’s features and falls with the number of images: compare within this table.", table4_for_readers, "80_table4_synthesis"),
-    "balance_table1_classifier": (2, "Table 1: classifiers", "Accuracy of the classifiers that label generated faces; a class is a model’s guess of how a picture would be labelled by those who labelled its training set.", classifiers_for_readers, "80_balance_table1_classifier"),
-    "balance_table2_unguided": (2, "Table 2: unguided faces", "How unguided faces are labelled, as counted and corrected for the classifier’s confusions. A stand-in’s groups are laid beside the paper’s groups of the same share; they are tones of drawn faces, and nothing else of those groups.", unguided_for_readers, "80_balance_table2_unguided"),
-    "balance_table3_guided": (2, "Table 3: guided faces", "Of faces painted for a group, how many are labelled so: unguided, by the paper’s rule, and by the rule that yielded most on calibration draws. A second classifier, trained on other faces, judges them again.", guided_for_readers, "80_balance_table3_guided")}
 
-FIGURES = { # file: (paper, title, caption, alternative text, paper notebook)
-    "figure2_schedules": (1, "Figure 2: weights of the loss", "How the weights of accuracy (alpha), robustness (beta) and fairness (gamma) change over the epochs of each schedule.", "Line charts of alpha, beta and gamma over the epochs for the linear, sigmoid and piecewise schedules.", "85_figure2_schedules"),
-    "figure3_predictions": (1, "Figure 3: predictions under damage", "Faces with blur, noise and occlusion, and what the single and the multi-objective parser make of them. The faces are chosen by a rule, not by eye.", "Grid of faces: damaged picture, true label map, and the label maps of two parsers.", "85_figure3_predictions"),
-    "figure4_fairness": (1, "Figure 4: groups", "mIoU of the faces with each attribute, with 95 % intervals, for each objective.", "Dot chart of mIoU by attribute and objective, with intervals.", "85_figure4_fairness"),
-    "figure5_robustness": (1, "Figure 5: robustness", "mIoU against the severity of each perturbation, with 95 % bands.", "Line charts of mIoU falling with severity, a panel a perturbation, a line an objective.", "85_figure5_robustness"),
-    "figure6_gan": (1, "Figure 6: faces by a GAN for each parser", "Faces painted from the maps of each parser, each by a GAN trained on such maps.", "Grid of faces: real face, label maps, and the face painted from each parser’s map.", "85_figure6_gan"),
-    "figure6_gan_shared": (1, "Figure 6, one GAN for all", "The same with one GAN trained on true maps: only the maps differ.", "Grid of faces: real face, label maps, and the face painted from each parser’s map by one GAN.", "85_figure6_gan"),
-    "figure7_controlnet": (1, "Figure 7: faces by ControlNet", "Faces painted by diffusion from the maps of two parsers.", "Grid of faces painted by a ControlNet from the maps of the single and the linear parser.", "85_figure7_controlnet"),
-    "balance_figure5_unguided": (2, "Figure 5: unguided faces", "The first faces of the generator, with the label that each was given.", "Grid of generated faces with their labels.", "85_balance_figure5_unguided"),
-    "balance_figure6_guided": (2, "Figure 6: guided faces", "Faces painted for each group.", "Grid of generated faces, a row a group that was asked for.", "85_balance_figure6_guided")}
-EXTRA = {"synthesis_quality": "Distances of painted faces, with intervals", "fairness_intersections": "Intersections of attributes", "balance_yields": "Yield against the length of the step", "fairness_gaps": "Gaps: faces with and without an attribute", "fairness_disparity": "Disparity over groups", "fairness_comparison": "Groups: differences from the single objective", "corruption_error": "Corruption error", "synthesis_seed_spread": "Spread of painted faces over trainings",
-         "balance_side_effects": "What else moves when a group is asked for", "balance_loop": "Retrained parsers", "balance_loop_robustness": "Parsers tried on the balanced faces", "claims_differences": "All differences behind the claims"}
+TABLES = {  # file: (paper, title, caption, function of the table -> table or {title: table}, paper notebook)
+    "table1_objectives": (
+        1,
+        "Table I: objectives",
+        "mIoU and Dice of each training objective on clean test faces, with 95 % intervals over images and trainings; the difference is from the single objective. Compare the order and the size of the differences with the paper’s, not the level, where the data are others.",
+        table1_for_readers,
+        "80_table1_objectives",
+    ),
+    "table2_perturbed_synthesis": (
+        1,
+        "Table II: faces painted from maps of damaged pictures",
+        "Fréchet distance / perceptual distance, lower is better; ▼ below the single objective’s beyond chance, ▲ above. The paper’s FID / LPIPS stand below, where it has them. Distances measured with a stand-in have another scale than the paper’s.",
+        _two_models,
+        "80_table2_perturbed_synthesis",
+    ),
+    "table3_class_iou": (
+        1,
+        "Table III: classes",
+        "IoU of each class in percent, with 95 % intervals. Nearly all classes of a row of the paper have the same value, which the usual per-class IoU does not produce; it is printed as it stands.",
+        table3_for_readers,
+        "80_table3_class_iou",
+    ),
+    "table4_synthesis": (
+        1,
+        "Table IV: painted faces",
+        "Distance of faces painted from each parser’s maps to the real test faces; lower is better. FID needs Inception’s features and falls with the number of images: compare within this table.",
+        table4_for_readers,
+        "80_table4_synthesis",
+    ),
+    "balance_table1_classifier": (
+        2,
+        "Table 1: classifiers",
+        "Accuracy of the classifiers that label generated faces; a class is a model’s guess of how a picture would be labelled by those who labelled its training set.",
+        classifiers_for_readers,
+        "80_balance_table1_classifier",
+    ),
+    "balance_table2_unguided": (
+        2,
+        "Table 2: unguided faces",
+        "How unguided faces are labelled, as counted and corrected for the classifier’s confusions. A stand-in’s groups are laid beside the paper’s groups of the same share; they are tones of drawn faces, and nothing else of those groups.",
+        unguided_for_readers,
+        "80_balance_table2_unguided",
+    ),
+    "balance_table3_guided": (
+        2,
+        "Table 3: guided faces",
+        "Of faces painted for a group, how many are labelled so: unguided, by the paper’s rule, and by the rule that yielded most on calibration draws. A second classifier, trained on other faces, judges them again.",
+        guided_for_readers,
+        "80_balance_table3_guided",
+    ),
+}
+
+FIGURES = {  # file: (paper, title, caption, alternative text, paper notebook)
+    "figure2_schedules": (
+        1,
+        "Figure 2: weights of the loss",
+        "How the weights of accuracy (alpha), robustness (beta) and fairness (gamma) change over the epochs of each schedule.",
+        "Line charts of alpha, beta and gamma over the epochs for the linear, sigmoid and piecewise schedules.",
+        "85_figure2_schedules",
+    ),
+    "figure3_predictions": (
+        1,
+        "Figure 3: predictions under damage",
+        "Faces with blur, noise and occlusion, and what the single and the multi-objective parser make of them. The faces are chosen by a rule, not by eye.",
+        "Grid of faces: damaged picture, true label map, and the label maps of two parsers.",
+        "85_figure3_predictions",
+    ),
+    "figure4_fairness": (
+        1,
+        "Figure 4: groups",
+        "mIoU of the faces with each attribute, with 95 % intervals, for each objective.",
+        "Dot chart of mIoU by attribute and objective, with intervals.",
+        "85_figure4_fairness",
+    ),
+    "figure5_robustness": (
+        1,
+        "Figure 5: robustness",
+        "mIoU against the severity of each perturbation, with 95 % bands.",
+        "Line charts of mIoU falling with severity, a panel a perturbation, a line an objective.",
+        "85_figure5_robustness",
+    ),
+    "figure6_gan": (
+        1,
+        "Figure 6: faces by a GAN for each parser",
+        "Faces painted from the maps of each parser, each by a GAN trained on such maps.",
+        "Grid of faces: real face, label maps, and the face painted from each parser’s map.",
+        "85_figure6_gan",
+    ),
+    "figure6_gan_shared": (
+        1,
+        "Figure 6, one GAN for all",
+        "The same with one GAN trained on true maps: only the maps differ.",
+        "Grid of faces: real face, label maps, and the face painted from each parser’s map by one GAN.",
+        "85_figure6_gan",
+    ),
+    "figure7_controlnet": (
+        1,
+        "Figure 7: faces by ControlNet",
+        "Faces painted by diffusion from the maps of two parsers.",
+        "Grid of faces painted by a ControlNet from the maps of the single and the linear parser.",
+        "85_figure7_controlnet",
+    ),
+    "balance_figure5_unguided": (
+        2,
+        "Figure 5: unguided faces",
+        "The first faces of the generator, with the label that each was given.",
+        "Grid of generated faces with their labels.",
+        "85_balance_figure5_unguided",
+    ),
+    "balance_figure6_guided": (
+        2,
+        "Figure 6: guided faces",
+        "Faces painted for each group.",
+        "Grid of generated faces, a row a group that was asked for.",
+        "85_balance_figure6_guided",
+    ),
+}
+EXTRA = {
+    "synthesis_quality": "Distances of painted faces, with intervals",
+    "fairness_intersections": "Intersections of attributes",
+    "balance_yields": "Yield against the length of the step",
+    "fairness_gaps": "Gaps: faces with and without an attribute",
+    "fairness_disparity": "Disparity over groups",
+    "fairness_comparison": "Groups: differences from the single objective",
+    "corruption_error": "Corruption error",
+    "synthesis_seed_spread": "Spread of painted faces over trainings",
+    "balance_side_effects": "What else moves when a group is asked for",
+    "balance_loop": "Retrained parsers",
+    "balance_loop_robustness": "Parsers tried on the balanced faces",
+    "claims_differences": "All differences behind the claims",
+}
 
 # %% ../nbs/lib/92_report_page.ipynb #92-07
-def block(table: pd.DataFrame, label: str, title: str = "", most: int = 60, keep: bool = False) -> dict:
+def block(
+    table: pd.DataFrame, label: str, title: str = "", most: int = 60, keep: bool = False
+) -> dict:
     "A table as the template wants it: columns, rows of text, and what is the same in every row (unless told to `keep` the columns)"
     table, same = split_constant(table, keep=tuple(table.columns if keep else table.columns[:2]))
-    return {"label": label, "title": title, "columns": list(map(str, table.columns)), "rows": [[number(v) for v in row] for row in table.head(most).itertuples(index=False)],
-            "same": [(name, number(value)) for name, value in same.items()], "left_out": max(0, len(table) - most)}
+    return {
+        "label": label,
+        "title": title,
+        "columns": list(map(str, table.columns)),
+        "rows": [[number(v) for v in row] for row in table.head(most).itertuples(index=False)],
+        "same": [(name, number(value)) for name, value in same.items()],
+        "left_out": max(0, len(table) - most),
+    }
 
-def embed(path: Path, widest: int = 1600) -> dict: # picture (data URI), width, height
+
+def embed(path: Path, widest: int = 1600) -> dict:  # picture (data URI), width, height
     "A picture for the page; `InputError` if it is none"
     from PIL import Image, UnidentifiedImageError
-    try: image = Image.open(path).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error: raise InputError(f"{path} is no picture ({error}): delete it, and the next run makes it again") from error
+
+    try:
+        image = Image.open(path).convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise InputError(
+            f"{path} is no picture ({error}): delete it, and the next run makes it again"
+        ) from error
     image.thumbnail((widest, 100_000))
     kept, kind = io.BytesIO(), "png" if image.getcolors(30_000) else "webp"
-    if kind == "png": image.quantize(128).save(kept, "PNG", optimize=True)
-    else: image.save(kept, "WEBP", quality=84, method=6)
-    return {"picture": f"data:image/{kind};base64,{base64.b64encode(kept.getvalue()).decode()}", "width": image.width, "height": image.height}
+    if kind == "png":
+        image.quantize(128).save(kept, "PNG", optimize=True)
+    else:
+        image.save(kept, "WEBP", quality=84, method=6)
+    return {
+        "picture": f"data:image/{kind};base64,{base64.b64encode(kept.getvalue()).decode()}",
+        "width": image.width,
+        "height": image.height,
+    }
+
 
 def read_result(path: Path) -> pd.DataFrame:
     "A result table; `InputError` if it is damaged"
-    try: return pd.read_csv(path, keep_default_na=False, na_values=[""])
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error: raise InputError(f"{path} is no table ({error}): delete it, and the next run makes it again") from error
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} is no table ({error}): delete it, and the next run makes it again"
+        ) from error
+
 
 def clean_paths(text: str, out: Path) -> str:
     "Text without the places of this machine"
     return text.replace(f"{out}/", "").replace(f"{out}", out.name).replace(f"{find_root()}/", "")
 
+
 class Folder:
     "The output folder, and what a page at `target` can link to: what lies beside it under the same name"
+
     def __init__(self, out: Path, target: Path):
         self.out, self.beside, self.notebooks = out, target.parent, defaultdict(list)
         for path in sorted(out.rglob("*.ipynb")):
-            if ".ipynb_checkpoints" not in path.parts: self.notebooks[path.stem].append(path)
+            if ".ipynb_checkpoints" not in path.parts:
+                self.notebooks[path.stem].append(path)
 
-    def link(self, path: Path, text: str) -> tuple: # (address or "", text)
+    def link(self, path: Path, text: str) -> tuple:  # (address or "", text)
         name = path.relative_to(self.out).as_posix()
         return name if (self.beside / name).is_file() else "", text
 
-    def links(self, path, notebook): return [pair for pair in (self.link(path, path.name), *(self.link(n, n.name) for n in self.notebooks.get(notebook, [])[:1])) if pair[0]]
+    def links(self, path, notebook):
+        return [
+            pair
+            for pair in (
+                self.link(path, path.name),
+                *(self.link(n, n.name) for n in self.notebooks.get(notebook, [])[:1]),
+            )
+            if pair[0]
+        ]
 
-def table_item(folder: Folder, path: Path, title: str, caption: str = "", readers=merge_intervals, notebook: str = "") -> dict:
+
+def table_item(
+    folder: Folder,
+    path: Path,
+    title: str,
+    caption: str = "",
+    readers=merge_intervals,
+    notebook: str = "",
+) -> dict:
     "A table of the page; one with other columns than expected is shown as it is, and called that"
     table = read_result(path)
-    try: made = readers(table)
-    except (KeyError, AttributeError, InputError) as error: made, caption = merge_intervals(table), f"This table has other columns than this version of the code writes ({error}); it is shown as it is. {caption}"
+    try:
+        made = readers(table)
+    except (KeyError, AttributeError, InputError) as error:
+        made, caption = (
+            merge_intervals(table),
+            f"This table has other columns than this version of the code writes ({error}); it is shown as it is. {caption}",
+        )
     named = made if isinstance(made, dict) else {"": made}
-    return {"id": path.stem, "title": title, "caption": caption, "blocks": [block(t, f"{title} {name}".strip(), name) for name, t in named.items()], "links": folder.links(path, notebook)}
+    return {
+        "id": path.stem,
+        "title": title,
+        "caption": caption,
+        "blocks": [block(t, f"{title} {name}".strip(), name) for name, t in named.items()],
+        "links": folder.links(path, notebook),
+    }
 
-def figure_item(folder: Folder, path: Path, title: str, caption: str = "", alt: str = "", notebook: str = "") -> dict:
+
+def figure_item(
+    folder: Folder, path: Path, title: str, caption: str = "", alt: str = "", notebook: str = ""
+) -> dict:
     "A figure of the page"
-    return {"id": path.stem, "title": title, "caption": caption, "alt": alt or title, **embed(path), "links": folder.links(path, notebook) + [pair for pair in [folder.link(path.with_suffix(".csv"), f"{path.stem}.csv")] if pair[0]]}
+    return {
+        "id": path.stem,
+        "title": title,
+        "caption": caption,
+        "alt": alt or title,
+        **embed(path),
+        "links": folder.links(path, notebook)
+        + [pair for pair in [folder.link(path.with_suffix(".csv"), f"{path.stem}.csv")] if pair[0]],
+    }
+
 
 def shown(make, folder: Folder, path: Path, title: str, *rest) -> dict:
     "What `make` makes of a file, or in its place why the file cannot be shown"
-    try: return make(folder, path, title, *rest)
-    except InputError as error: return {"id": path.stem, "title": title, "caption": f"Not shown: {clean_paths(str(error), folder.out)}", "blocks": [], "links": folder.links(path, "")}
+    try:
+        return make(folder, path, title, *rest)
+    except InputError as error:
+        return {
+            "id": path.stem,
+            "title": title,
+            "caption": f"Not shown: {clean_paths(str(error), folder.out)}",
+            "blocks": [],
+            "links": folder.links(path, ""),
+        }
 
 # %% ../nbs/lib/92_report_page.ipynb #92-10
-def shown_items(folder: Folder) -> tuple: # parts in the papers' order, the rest
+def shown_items(folder: Folder) -> tuple:  # parts in the papers' order, the rest
     "Every table and figure of the output folder"
-    tables, figures = ({path.stem: path for path in sorted((folder.out / sub).glob(f"*.{end}"))} for sub, end in (("tables", "csv"), ("figures", "png")))
+    tables, figures = (
+        {path.stem: path for path in sorted((folder.out / sub).glob(f"*.{end}"))}
+        for sub, end in (("tables", "csv"), ("figures", "png"))
+    )
     things = {1: [], 2: []}
     for name, (paper, title, caption, readers, notebook) in TABLES.items():
-        if name in tables: things[paper].append(shown(table_item, folder, tables.pop(name), title, caption, readers, notebook))
+        if name in tables:
+            things[paper].append(
+                shown(table_item, folder, tables.pop(name), title, caption, readers, notebook)
+            )
     for name, (paper, title, caption, alt, notebook) in FIGURES.items():
-        if name in figures: things[paper].append(shown(figure_item, folder, figures.pop(name), title, caption, alt, notebook))
-    parts = [{"title": f"Paper {paper}: {title}", "short": f"Paper {paper}", "things": things[paper]} for paper, title in ((1, "fair and robust face parsing"), (2, "balancing StyleGAN by group")) if things[paper]]
-    more = [shown(figure_item, folder, path, EXTRA.get(name, name)) for name, path in figures.items()]
-    more += [shown(table_item, folder, path, EXTRA.get(name, name)) for name, path in tables.items() if name not in ("claims", "costs")]
+        if name in figures:
+            things[paper].append(
+                shown(figure_item, folder, figures.pop(name), title, caption, alt, notebook)
+            )
+    parts = [
+        {"title": f"Paper {paper}: {title}", "short": f"Paper {paper}", "things": things[paper]}
+        for paper, title in (
+            (1, "fair and robust face parsing"),
+            (2, "balancing StyleGAN by group"),
+        )
+        if things[paper]
+    ]
+    more = [
+        shown(figure_item, folder, path, EXTRA.get(name, name)) for name, path in figures.items()
+    ]
+    more += [
+        shown(table_item, folder, path, EXTRA.get(name, name))
+        for name, path in tables.items()
+        if name not in ("claims", "costs")
+    ]
     return parts, more
+
 
 def claims_section(folder: Folder) -> dict | None:
     "The claims with their verdicts"
     path = folder.out / "tables" / "claims.csv"
-    if not path.is_file(): return None
+    if not path.is_file():
+        return None
     table = read_result(path)
     shown, counts = claims_for_readers(table), table.verdict.value_counts()
-    blocks = [block(rows.drop(columns="paper"), f"claims of paper {paper}", f"Paper {paper}", keep=True) for paper, rows in shown.groupby("paper")]
+    blocks = [
+        block(rows.drop(columns="paper"), f"claims of paper {paper}", f"Paper {paper}", keep=True)
+        for paper, rows in shown.groupby("paper")
+    ]
     nuances = table.nuance[table.verdict == "not supported"].value_counts()
-    told = {"not supported": f"not supported: {nuances.get('contradicted', 0)} contradicted, {nuances.get('not shown', 0)} not shown"}
-    return {"counts": [(told.get(verdict, verdict), int(counts.get(verdict, 0))) for verdict in ("supported", "not supported", "not testable here")], "blocks": blocks, "links": folder.links(path, "80_claims"),
-            "caption": "Each claim comes down to differences that this run measured; the one that decides is shown. Supported: shown in the claimed direction, or between the bounds that the claim names, and adjusted for the number of claims. Not supported: contradicted (the opposite was shown), or not shown (chance, or too few trainings or images to tell). Differences between parsers, and between faces painted from their maps, are tested over images and trainings by the strictest of three tests, so their intervals are wider than those of Table I. A classifier or a generator was trained once: claims about these are tested over faces alone, and are of that one network. Verdicts are about the data of this run."}
+    told = {
+        "not supported": f"not supported: {nuances.get('contradicted', 0)} contradicted, {nuances.get('not shown', 0)} not shown"
+    }
+    return {
+        "counts": [
+            (told.get(verdict, verdict), int(counts.get(verdict, 0)))
+            for verdict in ("supported", "not supported", "not testable here")
+        ],
+        "blocks": blocks,
+        "links": folder.links(path, "80_claims"),
+        "caption": "Each claim comes down to differences that this run measured; the one that decides is shown. Supported: shown in the claimed direction, or between the bounds that the claim names, and adjusted for the number of claims. Not supported: contradicted (the opposite was shown), or not shown (chance, or too few trainings or images to tell). Differences between parsers, and between faces painted from their maps, are tested over images and trainings by the strictest of three tests, so their intervals are wider than those of Table I. A classifier or a generator was trained once: claims about these are tested over faces alone, and are of that one network. Verdicts are about the data of this run.",
+    }
+
 
 def stage_section(folder: Folder, profile: dict) -> dict:
     "Stages that ran, with links, and those that did not, with the reason"
     done, missing = [], []
     for stage, notebook in workflow_stages().items():
         if folder.notebooks.get(notebook):
-            done.append({"name": stage, "links": [folder.link(path, path.relative_to(folder.out).as_posix()) for path in folder.notebooks[notebook]]})
-            if not folder.notebooks.get(f"{notebook}.failed"): continue
+            done.append(
+                {
+                    "name": stage,
+                    "links": [
+                        folder.link(path, path.relative_to(folder.out).as_posix())
+                        for path in folder.notebooks[notebook]
+                    ],
+                }
+            )
+            if not folder.notebooks.get(f"{notebook}.failed"):
+                continue
             reason = "some of its jobs failed"
-        elif folder.notebooks.get(f"{notebook}.failed"): reason = "it failed: its notebook says why"
-        elif stage in (profile.get("absent") or {}): reason = profile["absent"][stage]
-        elif ON_REQUEST.get(stage, "objectives") not in profile: reason = f"this profile has no section {ON_REQUEST.get(stage, 'objectives')!r}"
-        elif stage not in (profile.get("stages") or [stage]): reason = "it was not asked for"
-        else: reason = "it is not finished, or its executed notebook is not there"
+        elif folder.notebooks.get(f"{notebook}.failed"):
+            reason = "it failed: its notebook says why"
+        elif stage in (profile.get("absent") or {}):
+            reason = profile["absent"][stage]
+        elif ON_REQUEST.get(stage, "objectives") not in profile:
+            reason = f"this profile has no section {ON_REQUEST.get(stage, 'objectives')!r}"
+        elif stage not in (profile.get("stages") or [stage]):
+            reason = "it was not asked for"
+        else:
+            reason = "it is not finished, or its executed notebook is not there"
         missing.append((stage, notebook, clean_paths(reason, folder.out)))
-    return {"done": done, "missing": block(pd.DataFrame(missing, columns=["stage", "notebook", "reason"]), "stages that were not run", keep=True)}
+    return {
+        "done": done,
+        "missing": block(
+            pd.DataFrame(missing, columns=["stage", "notebook", "reason"]),
+            "stages that were not run",
+            keep=True,
+        ),
+    }
 
 # %% ../nbs/lib/92_report_page.ipynb #92-12
-def face_text(faces: dict) -> str: # faces.json
+def face_text(faces: dict) -> str:  # faces.json
     "How many faces, of what size, from where"
     return f"{faces['count']} of {faces['size']} px: {', '.join(Path(str(source).split(', world')[0]).name for source in faces['sources'])}"
 
-def stand_ins(out: Path, records: dict) -> pd.DataFrame: # what, the papers', this run's; real, stand-in or another
+
+def stand_ins(
+    out: Path, records: dict
+) -> pd.DataFrame:  # what, the papers', this run's; real, stand-in or another
     "What the papers used and what this run used"
-    from fairparse.evidence import is_stand_in # here, not above: it needs scipy, which takes a second to load
+    from fairparse.evidence import (
+        is_stand_in,
+    )  # here, not above: it needs scipy, which takes a second to load
+
     rows = []
-    def add(what, papers, ours, real): rows.append((what, papers, ours, real if isinstance(real, str) else "real" if real else "stand-in"))
-    table = lambda name: read_result(out / "tables" / f"{name}.csv") if (out / "tables" / f"{name}.csv").is_file() else pd.DataFrame()
-    faces = read_json(out / "10_faces" / "faces.json") if (out / "10_faces" / "faces.json").is_file() else None
+
+    def add(what, papers, ours, real):
+        rows.append(
+            (what, papers, ours, real if isinstance(real, str) else "real" if real else "stand-in")
+        )
+
+    table = lambda name: (
+        read_result(out / "tables" / f"{name}.csv")
+        if (out / "tables" / f"{name}.csv").is_file()
+        else pd.DataFrame()
+    )
+    faces = (
+        read_json(out / "10_faces" / "faces.json")
+        if (out / "10_faces" / "faces.json").is_file()
+        else None
+    )
     if faces:
-        add("faces", "CelebAMask-HQ, 30,000 of 256 px", face_text(faces), not any(is_stand_in("faces", str(source)) for source in faces["sources"]))
-    parser = next((record["parameters"] for name, record in records.items() if name.startswith("20_parsers/")), None)
-    if parser: add("encoder of the parser", "ResNet-34, ImageNet’s weights", f"{parser['encoder']}, weights: {parser['encoder_weights']}", (parser["encoder"], parser["encoder_weights"]) == ("resnet34", "imagenet") or "another")
+        add(
+            "faces",
+            "CelebAMask-HQ, 30,000 of 256 px",
+            face_text(faces),
+            not any(is_stand_in("faces", str(source)) for source in faces["sources"]),
+        )
+    parser = next(
+        (
+            record["parameters"]
+            for name, record in records.items()
+            if name.startswith("20_parsers/")
+        ),
+        None,
+    )
+    if parser:
+        add(
+            "encoder of the parser",
+            "ResNet-34, ImageNet’s weights",
+            f"{parser['encoder']}, weights: {parser['encoder_weights']}",
+            (parser["encoder"], parser["encoder_weights"]) == ("resnet34", "imagenet") or "another",
+        )
     four = table("table4_synthesis")
-    for what, papers, ours, stands in (("distance of crowds of faces", "FID", "fid", "fd"), ("distance of two faces", "LPIPS", "lpips", "stlpips")):
-        if found := [c for c in four if c.split("_")[0].rstrip("0123456789") in (ours, stands) and c.count("_") <= 2 and not c.endswith(("_low", "_high", "_p", "_verdict", "_difference"))]: add(what, papers, found[0], found[0].startswith(ours))
-    if bases := {record["controlnet_base"] for record in records.values() if "controlnet_base" in record}: add("diffusion model", "Stable Diffusion v1.5", ", ".join("this repository’s own small one" if base == "standin" else Path(base).name for base in sorted(bases)), not any(is_stand_in("diffusion model", base) for base in bases))
-    if len(two := table("balance_table2_unguided")): add("generator of faces", "StyleGAN for FFHQ, 1024 px", two.generator.iloc[0], not is_stand_in("generator", str(two.generator.iloc[0]), list(two.group)) and ("stylegan" in str(two.generator.iloc[0]).lower() or "another"))
+    for what, papers, ours, stands in (
+        ("distance of crowds of faces", "FID", "fid", "fd"),
+        ("distance of two faces", "LPIPS", "lpips", "stlpips"),
+    ):
+        if found := [
+            c
+            for c in four
+            if c.split("_")[0].rstrip("0123456789") in (ours, stands)
+            and c.count("_") <= 2
+            and not c.endswith(("_low", "_high", "_p", "_verdict", "_difference"))
+        ]:
+            add(what, papers, found[0], found[0].startswith(ours))
+    if bases := {
+        record["controlnet_base"] for record in records.values() if "controlnet_base" in record
+    }:
+        add(
+            "diffusion model",
+            "Stable Diffusion v1.5",
+            ", ".join(
+                "this repository’s own small one" if base == "standin" else Path(base).name
+                for base in sorted(bases)
+            ),
+            not any(is_stand_in("diffusion model", base) for base in bases),
+        )
+    if len(two := table("balance_table2_unguided")):
+        add(
+            "generator of faces",
+            "StyleGAN for FFHQ, 1024 px",
+            two.generator.iloc[0],
+            not is_stand_in("generator", str(two.generator.iloc[0]), list(two.group))
+            and ("stylegan" in str(two.generator.iloc[0]).lower() or "another"),
+        )
     one = table("balance_table1_classifier")
-    if len(one): add("race classifier", "VGGFace fine-tuned on UTKFace", f"{one.backbone.iloc[0]}, weights: {one.weights.iloc[0]}, on {one.faces.iloc[0]}", not is_stand_in("faces", str(one.faces.iloc[0])))
+    if len(one):
+        add(
+            "race classifier",
+            "VGGFace fine-tuned on UTKFace",
+            f"{one.backbone.iloc[0]}, weights: {one.weights.iloc[0]}, on {one.faces.iloc[0]}",
+            not is_stand_in("faces", str(one.faces.iloc[0])),
+        )
     return pd.DataFrame(rows, columns=["what", "the papers", "this run", "it is"])
 
 # %% ../nbs/lib/92_report_page.ipynb #92-14
-def read_records(out: Path) -> dict: # folder -> run.json
+def read_records(out: Path) -> dict:  # folder -> run.json
     "All `run.json` of a run that tell their code and packages"
-    found = {path.parent.relative_to(out).as_posix(): read_json(path) for path in sorted(out.rglob("run.json"))}
-    return {name: record for name, record in found.items() if {"code", "packages", "started"} <= set(record)}
+    found = {
+        path.parent.relative_to(out).as_posix(): read_json(path)
+        for path in sorted(out.rglob("run.json"))
+    }
+    return {
+        name: record
+        for name, record in found.items()
+        if {"code", "packages", "started"} <= set(record)
+    }
+
 
 def stage_costs(out: Path) -> pd.DataFrame:
     "Seconds of each stage's jobs, see `costs.measured_costs`"
-    names = {"stage": "stage", "jobs": "jobs", "seconds_median": "seconds of a job (median)", "seconds_total": "seconds of all"}
+    names = {
+        "stage": "stage",
+        "jobs": "jobs",
+        "seconds_median": "seconds of a job (median)",
+        "seconds_total": "seconds of all",
+    }
     return measured_costs(out)[list(names)].rename(columns=names)
 
-def run_facts(out: Path, records: dict, costs: pd.DataFrame, profile: dict) -> list: # (name, value)
+
+def run_facts(
+    out: Path, records: dict, costs: pd.DataFrame, profile: dict
+) -> list:  # (name, value)
     "Profile, data, date, machine, versions, duration"
-    facts = [("profile", out.name), ("objectives", ", ".join(profile.get("objectives", []))), ("trainings of each", ", ".join(f"seed {seed}" for seed in profile.get("seeds", [])))]
-    if (out / "10_faces" / "faces.json").is_file(): facts.append(("faces", face_text(read_json(out / "10_faces" / "faces.json"))))
+    facts = [
+        ("profile", out.name),
+        ("objectives", ", ".join(profile.get("objectives", []))),
+        ("trainings of each", ", ".join(f"seed {seed}" for seed in profile.get("seeds", []))),
+    ]
+    if (out / "10_faces" / "faces.json").is_file():
+        facts.append(("faces", face_text(read_json(out / "10_faces" / "faces.json"))))
     if records:
-        newest, started = max(records.values(), key=lambda r: r["started"]), [r["started"] for r in records.values()]
-        facts += [("jobs started", f"{min(started).replace('T', ' ').rstrip('Z')} to {max(started).replace('T', ' ').rstrip('Z')} UTC"),
-                  ("machine", f"{newest['platform']}, Python {newest['python']}; device: {', '.join(sorted({r['device'] for r in records.values() if 'device' in r}))}"),
-                  ("versions", f"fairparse {newest['code']['version']}, commit {', '.join(sorted({str(r['code'].get('commit')) for r in records.values()}))}; torch {newest['packages'].get('torch')}")]
-    if len(costs): facts.append(("time", f"{costs['seconds of all'].sum() / 60:.0f} minutes of jobs, of which several may have run at once"))
+        newest, started = (
+            max(records.values(), key=lambda r: r["started"]),
+            [r["started"] for r in records.values()],
+        )
+        facts += [
+            (
+                "jobs started",
+                f"{min(started).replace('T', ' ').rstrip('Z')} to {max(started).replace('T', ' ').rstrip('Z')} UTC",
+            ),
+            (
+                "machine",
+                f"{newest['platform']}, Python {newest['python']}; device: {', '.join(sorted({r['device'] for r in records.values() if 'device' in r}))}",
+            ),
+            (
+                "versions",
+                f"fairparse {newest['code']['version']}, commit {', '.join(sorted({str(r['code'].get('commit')) for r in records.values()}))}; torch {newest['packages'].get('torch')}",
+            ),
+        ]
+    if len(costs):
+        facts.append(
+            (
+                "time",
+                f"{costs['seconds of all'].sum() / 60:.0f} minutes of jobs, of which several may have run at once",
+            )
+        )
     return [(name, value) for name, value in facts if value]
+
 
 def provenance(out: Path, records: dict) -> dict:
     "Code, seeds, packages and input hashes of every job"
-    def inputs(record): return "\n".join(f"{clean_paths(name, out) if clean_paths(name, out) != name or not name.startswith('/') else Path(name).name} {value[:12]}" for name, value in record.get("inputs", {}).items())
-    jobs = pd.DataFrame([(name, r.get("seed"), r["code"].get("commit"), r["code"]["sources_sha256"][:12], r["started"], r["seconds"], inputs(r)) for name, r in records.items()], columns=["folder", "seed", "commit", "sources", "started", "seconds", "inputs (first digits of SHA-256)"])
-    packages = sorted({(name, version or "not installed") for r in records.values() for name, version in r["packages"].items()})
+
+    def inputs(record):
+        return "\n".join(
+            f"{clean_paths(name, out) if clean_paths(name, out) != name or not name.startswith('/') else Path(name).name} {value[:12]}"
+            for name, value in record.get("inputs", {}).items()
+        )
+
+    jobs = pd.DataFrame(
+        [
+            (
+                name,
+                r.get("seed"),
+                r["code"].get("commit"),
+                r["code"]["sources_sha256"][:12],
+                r["started"],
+                r["seconds"],
+                inputs(r),
+            )
+            for name, r in records.items()
+        ],
+        columns=[
+            "folder",
+            "seed",
+            "commit",
+            "sources",
+            "started",
+            "seconds",
+            "inputs (first digits of SHA-256)",
+        ],
+    )
+    packages = sorted(
+        {
+            (name, version or "not installed")
+            for r in records.values()
+            for name, version in r["packages"].items()
+        }
+    )
     profile = out / "profile.yaml"
-    return {"lead": f"{len(jobs)} jobs wrote a record.", "jobs": block(jobs, "jobs", most=500), "packages": block(pd.DataFrame(packages, columns=["package", "version"]), "packages"), "profile": re.sub(r"(?<![\w.~])/(?:[^/\s]+/)+", "", clean_paths(profile.read_text(encoding="utf-8"), out)) if profile.is_file() else ""}
+    return {
+        "lead": f"{len(jobs)} jobs wrote a record.",
+        "jobs": block(jobs, "jobs", most=500),
+        "packages": block(pd.DataFrame(packages, columns=["package", "version"]), "packages"),
+        "profile": re.sub(
+            r"(?<![\w.~])/(?:[^/\s]+/)+", "", clean_paths(profile.read_text(encoding="utf-8"), out)
+        )
+        if profile.is_file()
+        else "",
+    }
 
 # %% ../nbs/lib/92_report_page.ipynb #92-16
 def page_content(out: Path, target: Path) -> dict:
@@ -213,24 +632,56 @@ def page_content(out: Path, target: Path) -> dict:
     costs = stage_costs(out)
     used = stand_ins(out, records)
     kinds, (parts, more) = set(used["it is"]) - {"another"}, shown_items(folder)
-    notice = {frozenset({"stand-in"}): "This run used stand-ins throughout: its numbers show how the methods behave on drawn faces, and are not the papers’ numbers for photographs.",
-              frozenset({"stand-in", "real"}): "This run used stand-ins for part of what the papers used; the next section says which."}.get(frozenset(kinds), "")
-    if out.name.startswith("ci"): notice = "This run trained for a few steps to prove that everything runs: its numbers mean nothing. " + notice
-    return {"title": f"fairparse: the {out.name} run", "lead": "Face parsing with fairness and robustness in the loss, what such parsers do for painted faces, and balancing a face generator by group: two papers, run again, each number with its interval and the paper’s beside it.", "notice": notice,
-            "facts": run_facts(out, records, costs, profile), "standins": block(used, "stand-in and real", keep=True), "claims": claims_section(folder), "parts": parts, "more": more, "stages": stage_section(folder, profile),
-            "costs": block(costs, "costs") if len(costs) else None, "provenance": provenance(out, records)}
+    notice = {
+        frozenset(
+            {"stand-in"}
+        ): "This run used stand-ins throughout: its numbers show how the methods behave on drawn faces, and are not the papers’ numbers for photographs.",
+        frozenset(
+            {"stand-in", "real"}
+        ): "This run used stand-ins for part of what the papers used; the next section says which.",
+    }.get(frozenset(kinds), "")
+    if out.name.startswith("ci"):
+        notice = (
+            "This run trained for a few steps to prove that everything runs: its numbers mean nothing. "
+            + notice
+        )
+    return {
+        "title": f"fairparse: the {out.name} run",
+        "lead": "Face parsing with fairness and robustness in the loss, what such parsers do for painted faces, and balancing a face generator by group: two papers, run again, each number with its interval and the paper’s beside it.",
+        "notice": notice,
+        "facts": run_facts(out, records, costs, profile),
+        "standins": block(used, "stand-in and real", keep=True),
+        "claims": claims_section(folder),
+        "parts": parts,
+        "more": more,
+        "stages": stage_section(folder, profile),
+        "costs": block(costs, "costs") if len(costs) else None,
+        "provenance": provenance(out, records),
+    }
 
-def write_report(out: str | Path,             # an output folder, finished or not
-                 target: str | Path | None = None, # None: report.html in it
-                ) -> Path:
+
+def write_report(
+    out: str | Path,  # an output folder, finished or not
+    target: str | Path | None = None,  # None: report.html in it
+) -> Path:
     "Write the page; `InputError` if the folder is none, or if something in it is damaged"
     import jinja2
+
     out = Path(out).absolute()
-    if not (out / "profile.yaml").is_file() and not (out / "tables").is_dir(): raise InputError(f"{out} holds no run: name an output folder such as outputs/demo, or run `fairparse reproduce` first")
+    if not (out / "profile.yaml").is_file() and not (out / "tables").is_dir():
+        raise InputError(
+            f"{out} holds no run: name an output folder such as outputs/demo, or run `fairparse reproduce` first"
+        )
     target = Path(target).absolute() if target else out / "report.html"
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(package_folder() / "assets" / "report"), autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(package_folder() / "assets" / "report"),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     text = environment.get_template("page.html.j2").render(page=page_content(out, target))
-    with atomic_write(target) as tmp: tmp.write_text(text, encoding="utf-8")
+    with atomic_write(target) as tmp:
+        tmp.write_text(text, encoding="utf-8")
     return target
 
 # %% ../nbs/lib/92_report_page.ipynb #92-18
@@ -238,22 +689,44 @@ def table_line(path: Path, title: str) -> str:
     "A table in one line: its verdicts counted where it has any"
     table = read_result(path)
     verdicts = next((c for c in table if c == "verdict" or c.endswith("_verdict")), None)
-    counts = [f"{n} {word}" for word, n in table[verdicts].value_counts().items() if word not in ("baseline", "not compared")] if verdicts else []
+    counts = (
+        [
+            f"{n} {word}"
+            for word, n in table[verdicts].value_counts().items()
+            if word not in ("baseline", "not compared")
+        ]
+        if verdicts
+        else []
+    )
     metric = f" in {verdicts.removesuffix('_verdict')}" if verdicts not in (None, "verdict") else ""
     return f"{title}: {', '.join(counts) + metric if counts else f'{len(table)} rows'}"
+
 
 def tell_run(out: str | Path) -> str:
     "A run in a few lines for the terminal"
     from fairparse.claims import tell_claims
+
     tables, lines = Path(out) / "tables", []
     for name, (paper, title, _, _, _) in TABLES.items():
-        if not (tables / f"{name}.csv").is_file(): continue
+        if not (tables / f"{name}.csv").is_file():
+            continue
         if name == "table1_objectives":
-            try: lines += [f"paper {paper}, {title}", table1_for_readers(read_result(tables / f"{name}.csv"))[["objective", "mIoU %", "paper: mIoU %", "difference", "verdict"]].to_string(index=False), ""]
-            except (KeyError, AttributeError): lines.append(f"paper {paper}, {title}: other columns than this version writes")
-        else: lines.append(f"paper {paper}, {table_line(tables / f'{name}.csv', title)}")
-    if (tables / "claims.csv").is_file(): lines.append(tell_claims(read_result(tables / "claims.csv")))
+            try:
+                lines += [
+                    f"paper {paper}, {title}",
+                    table1_for_readers(read_result(tables / f"{name}.csv"))[
+                        ["objective", "mIoU %", "paper: mIoU %", "difference", "verdict"]
+                    ].to_string(index=False),
+                    "",
+                ]
+            except (KeyError, AttributeError):
+                lines.append(f"paper {paper}, {title}: other columns than this version writes")
+        else:
+            lines.append(f"paper {paper}, {table_line(tables / f'{name}.csv', title)}")
+    if (tables / "claims.csv").is_file():
+        lines.append(tell_claims(read_result(tables / "claims.csv")))
     return "\n".join(lines)
+
 
 def finish_run(out: str | Path) -> str:
     "Write the report; what to print at the end of a run"

@@ -32,168 +32,379 @@ from .train import TrainConfig, Trainer
 from .unet import Parser, build_parser, load_parser
 
 # %% ../nbs/lib/65_retraining.ipynb #65-05
-def read_balanced(folder: str | Path) -> tuple: # images (N, S, S, 3) uint8, table (N rows, see `balanced_set.BALANCED`)
+def read_balanced(
+    folder: str | Path,
+) -> tuple:  # images (N, S, S, 3) uint8, table (N rows, see `balanced_set.BALANCED`)
     "Pictures and labels of a balanced set; `InputError` if a picture is missing or of another size"
     from PIL import Image
+
     folder = Path(folder)
     table = read_table(folder / "labels.parquet", BALANCED)
     missing = [file for file in table.file if not (folder / file).is_file()]
-    if missing or not len(table): raise InputError(f"{folder} lacks {len(missing)} of its {len(table)} pictures ({missing[:3]}): write the balanced set again")
+    if missing or not len(table):
+        raise InputError(
+            f"{folder} lacks {len(missing)} of its {len(table)} pictures ({missing[:3]}): write the balanced set again"
+        )
     images = []
     for file in table.file:
-        with Image.open(folder / file) as picture: images.append(np.asarray(picture.convert("RGB")))
-    if len(shapes := {image.shape for image in images}) > 1: raise InputError(f"{folder} holds pictures of different sizes {sorted(shapes)}: write the balanced set again")
+        with Image.open(folder / file) as picture:
+            images.append(np.asarray(picture.convert("RGB")))
+    if len(shapes := {image.shape for image in images}) > 1:
+        raise InputError(
+            f"{folder} holds pictures of different sizes {sorted(shapes)}: write the balanced set again"
+        )
     return np.stack(images), table
 
-def pick_balanced(table: pd.DataFrame, # has a column `group`
-                  count: int,          # faces altogether
-                 ) -> np.ndarray:      # positions, `count / groups` of each group, the first of each
+
+def pick_balanced(
+    table: pd.DataFrame,  # has a column `group`
+    count: int,  # faces altogether
+) -> np.ndarray:  # positions, `count / groups` of each group, the first of each
     "Equally many faces of each group; `InputError` if a group has too few or `count` cannot be dealt out"
     sizes = table.group.value_counts(sort=False)
-    if count < 1 or count % len(sizes): raise InputError(f"{count} faces cannot be dealt out to {len(sizes)} groups equally: ask for a multiple of {len(sizes)}")
-    if (sizes < count // len(sizes)).any(): raise InputError(f"the balanced set has {sizes.to_dict()} faces, fewer than the {count // len(sizes)} of each group that are asked for: add fewer faces, or collect more")
-    return np.sort(np.concatenate([np.flatnonzero(table.group == group)[:count // len(sizes)] for group in sizes.index]))
+    if count < 1 or count % len(sizes):
+        raise InputError(
+            f"{count} faces cannot be dealt out to {len(sizes)} groups equally: ask for a multiple of {len(sizes)}"
+        )
+    if (sizes < count // len(sizes)).any():
+        raise InputError(
+            f"the balanced set has {sizes.to_dict()} faces, fewer than the {count // len(sizes)} of each group that are asked for: add fewer faces, or collect more"
+        )
+    return np.sort(
+        np.concatenate(
+            [np.flatnonzero(table.group == group)[: count // len(sizes)] for group in sizes.index]
+        )
+    )
 
-def pick_unguided(store: LatentStore, count: int) -> pd.DataFrame: # rows of `store.table`
+
+def pick_unguided(store: LatentStore, count: int) -> pd.DataFrame:  # rows of `store.table`
     "The first `count` faces as the generator painted them; `InputError` if there are fewer, or if some were not kept"
     rows = store.table.head(count)
-    if len(rows) < count: raise InputError(f"{store.folder} holds {len(rows)} faces, fewer than the {count} that are asked for: draw more, or add fewer")
-    if (rows.row < 0).any(): raise InputError(f"{store.folder} has not kept all of its first {count} faces, so that their shares are not the generator's: sample with a larger per_group")
+    if len(rows) < count:
+        raise InputError(
+            f"{store.folder} holds {len(rows)} faces, fewer than the {count} that are asked for: draw more, or add fewer"
+        )
+    if (rows.row < 0).any():
+        raise InputError(
+            f"{store.folder} has not kept all of its first {count} faces, so that their shares are not the generator's: sample with a larger per_group"
+        )
     return rows
 
 # %% ../nbs/lib/65_retraining.ipynb #65-07
-def resize_faces(images: np.ndarray, # (N, H, W, 3) uint8
-                 size: int,
-                ) -> np.ndarray:     # (N, size, size, 3) uint8
+def resize_faces(
+    images: np.ndarray,  # (N, H, W, 3) uint8
+    size: int,
+) -> np.ndarray:  # (N, size, size, 3) uint8
     "Bicubic with antialiasing; faces of that size are left as they are"
-    if images.shape[1:3] == (size, size): return np.asarray(images)
-    resized = F.interpolate(torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float(), (size, size), mode="bicubic", antialias=True)
+    if images.shape[1:3] == (size, size):
+        return np.asarray(images)
+    resized = F.interpolate(
+        torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float(),
+        (size, size),
+        mode="bicubic",
+        antialias=True,
+    )
     return resized.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
+
 @torch.no_grad()
-def parse_faces(parser: Parser, images: np.ndarray, ids: list, # (N, S, S, 3) uint8 at the parser's size; N ids
-                perturbation: str = "none", severity: float = 0.0, seed: int = 0, batch_size: int = 32) -> torch.Tensor: # (N, S, S) uint8
+def parse_faces(
+    parser: Parser,
+    images: np.ndarray,
+    ids: list,  # (N, S, S, 3) uint8 at the parser's size; N ids
+    perturbation: str = "none",
+    severity: float = 0.0,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> torch.Tensor:  # (N, S, S) uint8
     "Label maps of damaged faces"
     device = next(parser.parameters()).device
-    maps = [predict_probabilities(parser, perturb_uint8(images[i:i + batch_size], ids[i:i + batch_size], perturbation, severity, seed, device)).argmax(1).byte().cpu() for i in range(0, len(images), batch_size)]
+    maps = [
+        predict_probabilities(
+            parser,
+            perturb_uint8(
+                images[i : i + batch_size],
+                ids[i : i + batch_size],
+                perturbation,
+                severity,
+                seed,
+                device,
+            ),
+        )
+        .argmax(1)
+        .byte()
+        .cpu()
+        for i in range(0, len(images), batch_size)
+    ]
     return torch.cat(maps)
 
-def agreement_records(first: str, second: str, ids: list, reference: torch.Tensor, maps: torch.Tensor, # (N, S, S) each
-                      num_classes: int, perturbation: str = "none", severity: float = 0.0) -> pd.DataFrame: # see `loop_tables.AGREEMENT`
-    "Counts of maps against reference maps"
-    counts = counts_table(count_pixels(maps, reference, num_classes), ids, first, 0, perturbation, severity)
-    return AGREEMENT.check(counts.drop(columns=["parser", "seed"]).assign(first=first, second=second))
 
-def audit_parsers(parsers: dict,      # name -> Parser
-                  images: np.ndarray, # (N, S, S, 3) uint8
-                  ids: list,          # N names
-                  settings: list,     # (perturbation, severity) pairs
-                  seed: int = 0) -> pd.DataFrame: # see `loop_tables.AGREEMENT`
+def agreement_records(
+    first: str,
+    second: str,
+    ids: list,
+    reference: torch.Tensor,
+    maps: torch.Tensor,  # (N, S, S) each
+    num_classes: int,
+    perturbation: str = "none",
+    severity: float = 0.0,
+) -> pd.DataFrame:  # see `loop_tables.AGREEMENT`
+    "Counts of maps against reference maps"
+    counts = counts_table(
+        count_pixels(maps, reference, num_classes), ids, first, 0, perturbation, severity
+    )
+    return AGREEMENT.check(
+        counts.drop(columns=["parser", "seed"]).assign(first=first, second=second)
+    )
+
+
+def audit_parsers(
+    parsers: dict,  # name -> Parser
+    images: np.ndarray,  # (N, S, S, 3) uint8
+    ids: list,  # N names
+    settings: list,  # (perturbation, severity) pairs
+    seed: int = 0,
+) -> pd.DataFrame:  # see `loop_tables.AGREEMENT`
     "Each parser's maps of damaged faces against its clean ones, and each pair of parsers on clean faces; `InputError` if sizes or classes differ"
-    if not parsers or not len(images): raise InputError("an audit needs one parser and one face at least")
-    if len(sizes := {name: parser.spec.size for name, parser in parsers.items()}) and len(set(sizes.values())) > 1: raise InputError(f"parsers were trained at different sizes {sizes}: audit them apart")
-    (size, classes), *others = [(parser.spec.size, list(parser.spec.classes)) for parser in parsers.values()]
-    if any(other != classes for _, other in others): raise InputError(f"parsers {list(parsers)} know different classes: audit them apart")
+    if not parsers or not len(images):
+        raise InputError("an audit needs one parser and one face at least")
+    if (
+        len(sizes := {name: parser.spec.size for name, parser in parsers.items()})
+        and len(set(sizes.values())) > 1
+    ):
+        raise InputError(f"parsers were trained at different sizes {sizes}: audit them apart")
+    (size, classes), *others = [
+        (parser.spec.size, list(parser.spec.classes)) for parser in parsers.values()
+    ]
+    if any(other != classes for _, other in others):
+        raise InputError(f"parsers {list(parsers)} know different classes: audit them apart")
     images, records = resize_faces(images, size), []
     clean = {name: parse_faces(parser, images, ids) for name, parser in parsers.items()}
     for name, parser in parsers.items():
-        for setting in settings: records.append(agreement_records(name, name, ids, clean[name], parse_faces(parser, images, ids, *setting, seed), len(classes), *setting))
-    records += [agreement_records(a, b, ids, clean[a], clean[b], len(classes)) for a, b in combinations(parsers, 2)]
-    if not records: raise InputError("nothing to measure: name a perturbation, or a second parser")
+        for setting in settings:
+            records.append(
+                agreement_records(
+                    name,
+                    name,
+                    ids,
+                    clean[name],
+                    parse_faces(parser, images, ids, *setting, seed),
+                    len(classes),
+                    *setting,
+                )
+            )
+    records += [
+        agreement_records(a, b, ids, clean[a], clean[b], len(classes))
+        for a, b in combinations(parsers, 2)
+    ]
+    if not records:
+        raise InputError("nothing to measure: name a perturbation, or a second parser")
     return pd.concat(records, ignore_index=True)
 
 # %% ../nbs/lib/65_retraining.ipynb #65-11
 @dataclass
 class Part:
     "Faces of one source"
-    images: np.ndarray         # (N, S, S, 3) uint8
-    masks: np.ndarray | None   # (N, S, S) uint8; None: a parser will say
-    ids: list                  # N
-    groups: pd.DataFrame       # (N, G) 1, 0 or missing
+
+    images: np.ndarray  # (N, S, S, 3) uint8
+    masks: np.ndarray | None  # (N, S, S) uint8; None: a parser will say
+    ids: list  # N
+    groups: pd.DataFrame  # (N, G) 1, 0 or missing
     source: str
 
-    def __len__(self): return len(self.ids)
+    def __len__(self):
+        return len(self.ids)
 
-def draw_faces(count: int, size: int, seed: int,
-               world: World, balanced: bool, # True: the tones in turn; False: with the world's shares
-               name: str,                    # of the part; begins the ids
-               start: int = 0,               # index of the first face in the world's row of faces
-              ) -> Part:
+
+def draw_faces(
+    count: int,
+    size: int,
+    seed: int,
+    world: World,
+    balanced: bool,  # True: the tones in turn; False: with the world's shares
+    name: str,  # of the part; begins the ids
+    start: int = 0,  # index of the first face in the world's row of faces
+) -> Part:
     "Drawn faces with true label maps and tones"
     tones, faces = list(world.tones), []
-    if count < 1 or balanced and count % len(tones): raise InputError(f"{count} drawn faces cannot be dealt out to {len(tones)} tones equally: ask for a multiple of {len(tones)}")
+    if count < 1 or balanced and count % len(tones):
+        raise InputError(
+            f"{count} drawn faces cannot be dealt out to {len(tones)} tones equally: ask for a multiple of {len(tones)}"
+        )
     for i in range(count):
         own = replace(world, tones={tones[i % len(tones)]: 1.0}) if balanced else world
         faces.append(sample_parameters(seed, start + i, own))
     images, masks = (np.stack(part) for part in zip(*(render_face(face, size) for face in faces)))
-    return Part(images, masks, [f"{name}-{i:05d}" for i in range(count)], pd.DataFrame(group_values([face.tone for face in faces], tones), columns=tones, dtype="Int8"), f"{name}: drawn, seed {seed}")
+    return Part(
+        images,
+        masks,
+        [f"{name}-{i:05d}" for i in range(count)],
+        pd.DataFrame(
+            group_values([face.tone for face in faces], tones), columns=tones, dtype="Int8"
+        ),
+        f"{name}: drawn, seed {seed}",
+    )
 
-def generated_part(images: np.ndarray, labels: list, size: int, groups: list, name: str) -> Part: # groups: names of the columns
+
+def generated_part(
+    images: np.ndarray, labels: list, size: int, groups: list, name: str
+) -> Part:  # groups: names of the columns
     "Generated faces without label maps, with the groups that a classifier called them"
     known = pd.DataFrame(group_values(labels, groups), columns=groups, dtype="Int8")
     known.loc[~np.isin(labels, groups)] = pd.NA  # called something that is no group here
-    return Part(resize_faces(images, size), None, [f"{name}-{i:05d}" for i in range(len(images))], known, f"{name}: generated")
+    return Part(
+        resize_faces(images, size),
+        None,
+        [f"{name}-{i:05d}" for i in range(len(images))],
+        known,
+        f"{name}: generated",
+    )
 
 # %% ../nbs/lib/65_retraining.ipynb #65-15
-def face_set_part(faces: FaceSet, rows: np.ndarray, attributes: list, classifier, name: str) -> Part: # attributes: columns that are the groups; []: ask the classifier
+def face_set_part(
+    faces: FaceSet, rows: np.ndarray, attributes: list, classifier, name: str
+) -> Part:  # attributes: columns that are the groups; []: ask the classifier
     "Faces of a set with their groups, by attribute or by a classifier"
     images = np.array(faces.images[rows])
-    if not len(rows): raise InputError(f"{faces.folder} has no faces for {name}")
-    if attributes: groups = pd.DataFrame(faces.attribute_values(attributes)[rows], columns=attributes, dtype="Int8").replace(-1, pd.NA)
+    if not len(rows):
+        raise InputError(f"{faces.folder} has no faces for {name}")
+    if attributes:
+        groups = pd.DataFrame(
+            faces.attribute_values(attributes)[rows], columns=attributes, dtype="Int8"
+        ).replace(-1, pd.NA)
     else:
         called = np.array(classifier.classes, object)[classifier.predict(images).argmax(1)]
-        groups = pd.DataFrame(group_values(called, classifier.classes), columns=classifier.classes, dtype="Int8")
-    return Part(images, np.array(faces.masks[rows]), list(faces.index.id.iloc[rows]), groups, f"{name}: {', '.join(faces.meta['sources'])}")
+        groups = pd.DataFrame(
+            group_values(called, classifier.classes), columns=classifier.classes, dtype="Int8"
+        )
+    return Part(
+        images,
+        np.array(faces.masks[rows]),
+        list(faces.index.id.iloc[rows]),
+        groups,
+        f"{name}: {', '.join(faces.meta['sources'])}",
+    )
 
-def write_parts(folder: str | Path, parts: list, split: str = "train", classes: list | None = None) -> FaceSet: # classes: None: ours
+
+def write_parts(
+    folder: str | Path, parts: list, split: str = "train", classes: list | None = None
+) -> FaceSet:  # classes: None: ours
     "Parts as one face set, its attributes the groups; `InputError` if sizes differ or label maps are missing"
-    if unlabelled := [part.source for part in parts if part.masks is None]: raise InputError(f"{unlabelled} have no label maps: let a parser label them first")
-    if len(shapes := {part.images.shape[1:] for part in parts} | {(*part.masks.shape[1:], 3) for part in parts}) > 1: raise InputError(f"faces of different sizes {sorted(shapes)} cannot be joined: resize them to one size")
-    index = pd.concat([pd.DataFrame({"id": part.ids, "split": split, "fold": pd.array([pd.NA] * len(part), "Int8"), "source": part.source}).join(part.groups) for part in parts], ignore_index=True)
-    return write_face_set(folder, np.concatenate([p.images for p in parts]), np.concatenate([p.masks for p in parts]), index, list(classes or CLASSES), [part.source for part in parts])
+    if unlabelled := [part.source for part in parts if part.masks is None]:
+        raise InputError(f"{unlabelled} have no label maps: let a parser label them first")
+    if (
+        len(
+            shapes := {part.images.shape[1:] for part in parts}
+            | {(*part.masks.shape[1:], 3) for part in parts}
+        )
+        > 1
+    ):
+        raise InputError(
+            f"faces of different sizes {sorted(shapes)} cannot be joined: resize them to one size"
+        )
+    index = pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "id": part.ids,
+                    "split": split,
+                    "fold": pd.array([pd.NA] * len(part), "Int8"),
+                    "source": part.source,
+                }
+            ).join(part.groups)
+            for part in parts
+        ],
+        ignore_index=True,
+    )
+    return write_face_set(
+        folder,
+        np.concatenate([p.images for p in parts]),
+        np.concatenate([p.masks for p in parts]),
+        index,
+        list(classes or CLASSES),
+        [part.source for part in parts],
+    )
 
 # %% ../nbs/lib/65_retraining.ipynb #65-17
 @torch.no_grad()
-def pseudo_label(parser: Parser, part: Part, batch_size: int = 32) -> tuple: # Part with masks, (N,) mean probability of the chosen classes
+def pseudo_label(
+    parser: Parser, part: Part, batch_size: int = 32
+) -> tuple:  # Part with masks, (N,) mean probability of the chosen classes
     "Label maps of a parser for faces without"
     device, maps, sure = next(parser.parameters()).device, [], []
     for i in range(0, len(part), batch_size):
-        batch = torch.from_numpy(np.array(part.images[i:i + batch_size])).to(device).permute(0, 3, 1, 2)
+        batch = (
+            torch.from_numpy(np.array(part.images[i : i + batch_size]))
+            .to(device)
+            .permute(0, 3, 1, 2)
+        )
         probability, chosen = predict_probabilities(parser, batch).max(1)
         maps.append(chosen.byte().cpu().numpy())
         sure.append(probability.mean((1, 2)).cpu().numpy())
     return replace(part, masks=np.concatenate(maps)), np.concatenate(sure)
 
 # %% ../nbs/lib/65_retraining.ipynb #65-19
-def repeat_rows(count: int,  # faces of the arm
-                length: int, # of an epoch, in faces
-                seed: int) -> np.ndarray: # (length,) positions
+def repeat_rows(
+    count: int,  # faces of the arm
+    length: int,  # of an epoch, in faces
+    seed: int,
+) -> np.ndarray:  # (length,) positions
     "Every face equally often, but for what does not divide"
-    if not 0 < count <= length: raise InputError(f"an epoch of {length} faces is too short for an arm of {count}")
+    if not 0 < count <= length:
+        raise InputError(f"an epoch of {length} faces is too short for an arm of {count}")
     return np.resize(np.random.default_rng([seed, count, length]).permutation(count), length)
 
-def train_arm(folder: str | Path, faces: FaceSet, length: int, network: dict, config: TrainConfig, # length: faces an epoch; network: arguments of `build_parser`
-              threads: int = 1, device: str = "cpu") -> tuple: # Parser, history
+
+def train_arm(
+    folder: str | Path,
+    faces: FaceSet,
+    length: int,
+    network: dict,
+    config: TrainConfig,  # length: faces an epoch; network: arguments of `build_parser`
+    threads: int = 1,
+    device: str = "cpu",
+) -> tuple:  # Parser, history
     "Train one parser, or go on with it; one that is finished is only read"
     fix_randomness(config.seed, threads)
     parser = build_parser(**network, classes=faces.classes, size=faces.size)
-    history = Trainer(parser, faces, repeat_rows(len(faces), length, config.seed), np.empty(0, int), config, folder, device=device, progress=False).fit()
+    history = Trainer(
+        parser,
+        faces,
+        repeat_rows(len(faces), length, config.seed),
+        np.empty(0, int),
+        config,
+        folder,
+        device=device,
+        progress=False,
+    ).fit()
     return load_parser(folder, device=device), history
 
 # %% ../nbs/lib/65_retraining.ipynb #65-21
-def retrain(out: str | Path,      # gets faces/{arm} and parsers/{arm}/seed{seed}, with counts.parquet
-            base: Part,           # with label maps
-            added: dict,          # arm -> Part of the added faces, all equally many; without label maps where the base parser is to say
-            test: FaceSet,        # its faces of split "test" are scored
-            seeds: list, network: dict,
-            settings: dict,       # of `TrainConfig`, but for the seed
-            threads: int = 1, device: str = "cpu", say=print) -> pd.DataFrame: # a row a training
+def retrain(
+    out: str | Path,  # gets faces/{arm} and parsers/{arm}/seed{seed}, with counts.parquet
+    base: Part,  # with label maps
+    added: dict,  # arm -> Part of the added faces, all equally many; without label maps where the base parser is to say
+    test: FaceSet,  # its faces of split "test" are scored
+    seeds: list,
+    network: dict,
+    settings: dict,  # of `TrainConfig`, but for the seed
+    threads: int = 1,
+    device: str = "cpu",
+    say=print,
+) -> pd.DataFrame:  # a row a training
     "Train every arm from every seed with equal budgets and score it on the same test faces; resumable; `InputError` if arms differ in size"
     out, arms = Path(out), ["base", *added]
     compared_arms(arms)
-    if not seeds or len(set(seeds)) < len(seeds): raise InputError(f"seeds {seeds}: name one or more, each once")
-    if len(sizes := {len(part) for part in added.values()}) > 1: raise InputError(f"arms add different numbers of faces, { {arm: len(part) for arm, part in added.items()} }: an arm and its control must add equally many")
-    if test.size != base.images.shape[1]: raise InputError(f"test faces have {test.size} pixels, training faces {base.images.shape[1]}: use one size")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds {seeds}: name one or more, each once")
+    if len(sizes := {len(part) for part in added.values()}) > 1:
+        raise InputError(
+            f"arms add different numbers of faces, { {arm: len(part) for arm, part in added.items()} }: an arm and its control must add equally many"
+        )
+    if test.size != base.images.shape[1]:
+        raise InputError(
+            f"test faces have {test.size} pixels, training faces {base.images.shape[1]}: use one size"
+        )
     length, rows, done = len(base) + sum(sizes), test.rows("test"), []
     for seed in seeds:
         config, judge = TrainConfig(**{**settings, "seed": seed}), None
@@ -205,11 +416,42 @@ def retrain(out: str | Path,      # gets faces/{arm} and parsers/{arm}/seed{seed
                     part, each = pseudo_label(judge, part)
                     sure = float(each.mean())
                 parts.append(part)
-            faces = write_parts(out / "faces" / (arm if arm == "base" or added[arm].masks is not None else f"{arm}_seed{seed}"), parts, classes=test.classes)
-            parser, history = train_arm(out / "parsers" / arm / f"seed{seed}", faces, length, network, config, threads, device)
-            if arm == "base": judge = parser
+            faces = write_parts(
+                out
+                / "faces"
+                / (arm if arm == "base" or added[arm].masks is not None else f"{arm}_seed{seed}"),
+                parts,
+                classes=test.classes,
+            )
+            parser, history = train_arm(
+                out / "parsers" / arm / f"seed{seed}",
+                faces,
+                length,
+                network,
+                config,
+                threads,
+                device,
+            )
+            if arm == "base":
+                judge = parser
             counts = score_faces(parser, test, rows)
-            write_table(counts_table(counts, test.index.id.iloc[rows], arm, seed), out / "parsers" / arm / f"seed{seed}" / "counts.parquet", COUNTS)
-            done.append({"arm": arm, "seed": seed, "faces": len(faces), "steps": config.epochs * max(length // min(config.batch_size, length), 1), "seconds": history.seconds.sum(), "confidence": sure, "test_miou": 100 * float(iou(counts))})
-            say(f"{arm}, seed {seed}: {len(faces)} faces, mIoU {done[-1]['test_miou']:.1f} % in {done[-1]['seconds']:.0f} s")
+            write_table(
+                counts_table(counts, test.index.id.iloc[rows], arm, seed),
+                out / "parsers" / arm / f"seed{seed}" / "counts.parquet",
+                COUNTS,
+            )
+            done.append(
+                {
+                    "arm": arm,
+                    "seed": seed,
+                    "faces": len(faces),
+                    "steps": config.epochs * max(length // min(config.batch_size, length), 1),
+                    "seconds": history.seconds.sum(),
+                    "confidence": sure,
+                    "test_miou": 100 * float(iou(counts)),
+                }
+            )
+            say(
+                f"{arm}, seed {seed}: {len(faces)} faces, mIoU {done[-1]['test_miou']:.1f} % in {done[-1]['seconds']:.0f} s"
+            )
     return pd.DataFrame(done)

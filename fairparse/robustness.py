@@ -17,59 +17,145 @@ from .runs import InputError
 from .tables import gather
 
 # %% ../nbs/lib/32_robustness.ipynb #32-04
-def gather_sweep(folder: str | Path,         # with {parser}/seed{seed}/settings/
-                 parsers: list, seeds: list,
-                 settings: list,             # (perturbation, severity) pairs
-                ) -> dict:                   # setting -> parser -> counts (S, N, C, 3)
+def gather_sweep(
+    folder: str | Path,  # with {parser}/seed{seed}/settings/
+    parsers: list,
+    seeds: list,
+    settings: list,  # (perturbation, severity) pairs
+) -> dict:  # setting -> parser -> counts (S, N, C, 3)
     "Counts of a sweep; `InputError` if a setting is missing or parsers were scored on different faces"
-    return {(name, severity): gather(folder, parsers, seeds, setting_name(name, severity)) for name, severity in settings}
+    return {
+        (name, severity): gather(folder, parsers, seeds, setting_name(name, severity))
+        for name, severity in settings
+    }
 
 # %% ../nbs/lib/32_robustness.ipynb #32-06
 def _samples(counts, baseline, resamples):
     "The baseline; observed mIoU (mean over seeds) and its resamples, for each setting and parser"
-    if not counts: raise InputError("there are no settings: name one or more")
-    shapes, first = {c.shape for parsers in counts.values() for c in parsers.values()}, next(iter(counts.values()))
+    if not counts:
+        raise InputError("there are no settings: name one or more")
+    shapes, first = (
+        {c.shape for parsers in counts.values() for c in parsers.values()},
+        next(iter(counts.values())),
+    )
     baseline = baseline or next(iter(first))
-    without = [setting_name(*setting) for setting, parsers in counts.items() if parsers.keys() != first.keys()]
-    if without: raise InputError(f"the settings {without} were not counted for the same parsers as the others: expected {list(first)}")
-    if baseline not in first: raise InputError(f"baseline {baseline!r} is none of the parsers {list(first)}")
-    if len(shapes) > 1: raise InputError(f"settings or parsers have different numbers of seeds, faces or classes: {sorted(shapes)}")
-    return baseline, {setting: {parser: (np.mean([iou(one) for one in c]), bootstrap_scores(c, iou, resamples=resamples)) for parser, c in parsers.items()} for setting, parsers in counts.items()}
+    without = [
+        setting_name(*setting)
+        for setting, parsers in counts.items()
+        if parsers.keys() != first.keys()
+    ]
+    if without:
+        raise InputError(
+            f"the settings {without} were not counted for the same parsers as the others: expected {list(first)}"
+        )
+    if baseline not in first:
+        raise InputError(f"baseline {baseline!r} is none of the parsers {list(first)}")
+    if len(shapes) > 1:
+        raise InputError(
+            f"settings or parsers have different numbers of seeds, faces or classes: {sorted(shapes)}"
+        )
+    return baseline, {
+        setting: {
+            parser: (
+                np.mean([iou(one) for one in c]),
+                bootstrap_scores(c, iou, resamples=resamples),
+            )
+            for parser, c in parsers.items()
+        }
+        for setting, parsers in counts.items()
+    }
 
-def severity_table(counts: dict,                # setting -> parser -> counts, from `gather_sweep`
-                   baseline: str | None = None, # None: the first parser
-                   resamples: int = 1000) -> pd.DataFrame:
+
+def severity_table(
+    counts: dict,  # setting -> parser -> counts, from `gather_sweep`
+    baseline: str | None = None,  # None: the first parser
+    resamples: int = 1000,
+) -> pd.DataFrame:
     "A row a parser and setting, in percent: mIoU with interval, and difference from the baseline with interval"
     (baseline, scores), rows = _samples(counts, baseline, resamples), []
     for (name, severity), parsers in scores.items():
         first, first_samples = parsers[baseline]
         for parser, (score, samples) in parsers.items():
             low, high, below, above = (*interval(samples), *interval(samples - first_samples))
-            rows.append({"parser": parser, "perturbation": name, "severity": severity, "miou": 100 * score, "miou_low": 100 * low, "miou_high": 100 * high,
-                         "difference": 100 * (score - first), "difference_low": 100 * below, "difference_high": 100 * above})
+            rows.append(
+                {
+                    "parser": parser,
+                    "perturbation": name,
+                    "severity": severity,
+                    "miou": 100 * score,
+                    "miou_low": 100 * low,
+                    "miou_high": 100 * high,
+                    "difference": 100 * (score - first),
+                    "difference_low": 100 * below,
+                    "difference_high": 100 * above,
+                }
+            )
     first = next(iter(next(iter(counts.values())).values()))
     return pd.DataFrame(rows).assign(repetitions=len(first), images=first.shape[1])
 
 # %% ../nbs/lib/32_robustness.ipynb #32-08
 def _percent_of(errors, reference):
     "Ratio in percent of values observed and resampled; all NaN unless the reference is clearly above 0"
-    if reference[0] <= 0 or (reference <= 0).mean() > 0.025: return np.full(errors.shape, np.nan)
-    return 100 * np.divide(errors, reference, out=np.full(errors.shape, np.nan), where=reference > 0)
+    if reference[0] <= 0 or (reference <= 0).mean() > 0.025:
+        return np.full(errors.shape, np.nan)
+    return 100 * np.divide(
+        errors, reference, out=np.full(errors.shape, np.nan), where=reference > 0
+    )
 
-def corruption_errors(counts: dict, baseline: str | None = None, resamples: int = 1000) -> pd.DataFrame:
-    "A row a parser and perturbation, and one called \"mean\": CE and relative CE in percent of the baseline's, with intervals; `InputError` without clean counts"
-    if ("none", 0.0) not in counts: raise InputError("the relative corruption error needs the clean setting: add (\"none\", 0.0)")
-    if len(counts) < 2: raise InputError("there is no damage: name one setting or more beside (\"none\", 0.0)")
+
+def corruption_errors(
+    counts: dict, baseline: str | None = None, resamples: int = 1000
+) -> pd.DataFrame:
+    'A row a parser and perturbation, and one called "mean": CE and relative CE in percent of the baseline\'s, with intervals; `InputError` without clean counts'
+    if ("none", 0.0) not in counts:
+        raise InputError('the relative corruption error needs the clean setting: add ("none", 0.0)')
+    if len(counts) < 2:
+        raise InputError('there is no damage: name one setting or more beside ("none", 0.0)')
     (baseline, scores), rows = _samples(counts, baseline, resamples), []
-    errors = {setting: {parser: 1 - np.append(score, samples) for parser, (score, samples) in parsers.items()} for setting, parsers in scores.items()}  # observed first, then resamples
-    clean, names = errors["none", 0.0], list(dict.fromkeys(name for name, _ in counts if name != "none"))
-    def summed(parser, name, less): return sum(errors[s][parser] - less for s in errors if s[0] == name)
+    errors = {
+        setting: {
+            parser: 1 - np.append(score, samples) for parser, (score, samples) in parsers.items()
+        }
+        for setting, parsers in scores.items()
+    }  # observed first, then resamples
+    clean, names = (
+        errors["none", 0.0],
+        list(dict.fromkeys(name for name, _ in counts if name != "none")),
+    )
+
+    def summed(parser, name, less):
+        return sum(errors[s][parser] - less for s in errors if s[0] == name)
+
     for parser in clean:
-        ce = {name: _percent_of(summed(parser, name, 0), summed(baseline, name, 0)) for name in names}
-        relative = {name: _percent_of(summed(parser, name, clean[parser]), summed(baseline, name, clean[baseline])) for name in names}
-        for kinds in (ce, relative): kinds["mean"] = np.mean([kinds[n] for n in names], 0)
+        ce = {
+            name: _percent_of(summed(parser, name, 0), summed(baseline, name, 0)) for name in names
+        }
+        relative = {
+            name: _percent_of(
+                summed(parser, name, clean[parser]), summed(baseline, name, clean[baseline])
+            )
+            for name in names
+        }
+        for kinds in (ce, relative):
+            kinds["mean"] = np.mean([kinds[n] for n in names], 0)
         for name in [*names, "mean"]:
             row = {"parser": parser, "perturbation": name}
-            for kind, values in (("ce", ce[name]), ("relative_ce", relative[name])): row |= dict(zip((kind, f"{kind}_low", f"{kind}_high"), (values[0], *(interval(values[1:]) if values[0] == values[0] else (np.nan, np.nan)))))
-            rows.append({**row, "levels": sum(s[0] == name for s in errors) if name != "mean" else len(errors) - 1})
+            for kind, values in (("ce", ce[name]), ("relative_ce", relative[name])):
+                row |= dict(
+                    zip(
+                        (kind, f"{kind}_low", f"{kind}_high"),
+                        (
+                            values[0],
+                            *(interval(values[1:]) if values[0] == values[0] else (np.nan, np.nan)),
+                        ),
+                    )
+                )
+            rows.append(
+                {
+                    **row,
+                    "levels": sum(s[0] == name for s in errors)
+                    if name != "mean"
+                    else len(errors) - 1,
+                }
+            )
     return pd.DataFrame(rows).assign(baseline=baseline)

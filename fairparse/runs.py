@@ -34,57 +34,82 @@ import numpy as np
 class InputError(ValueError):
     "Something the user gave is wrong; the message names the file or value and says what to do"
 
+
 def check_types(record):
     "`InputError` if a field of the dataclass `record` is not of its default's type (for a default of None: of the type named beside it, or None); an int may stand for a float"
     for field in dataclasses.fields(record):
-        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+        default = (
+            field.default if field.default is not dataclasses.MISSING else field.default_factory()
+        )
         value, kind = getattr(record, field.name), type(default)
         if default is None:
-            if value is None: continue
+            if value is None:
+                continue
             kind = next(iter(typing.get_args(field.type)))
-        fits = isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
-        if not fits: raise InputError(f"{field.name} must be of type {kind.__name__} (like {default!r}), not {value!r}")
+        fits = isinstance(value, (int, float) if kind is float else kind) and (
+            kind is bool or not isinstance(value, bool)
+        )
+        if not fits:
+            raise InputError(
+                f"{field.name} must be of type {kind.__name__} (like {default!r}), not {value!r}"
+            )
 
 # %% ../nbs/lib/00_runs.ipynb #00-07
 def package_folder() -> Path:
     "Where the installed `fairparse` package lies"
     return Path(importlib.util.find_spec("fairparse").origin).parent
 
+
 def find_root() -> Path:
     "The repository: the first folder with `settings.ini` and `nbs`, looked for upwards from here, then from this package"
     for start in (Path.cwd(), package_folder()):
         for folder in (start, *start.parents):
-            if (folder / "settings.ini").is_file() and (folder / "nbs" / "workflow").is_dir(): return folder
-    raise InputError(f"no fairparse repository at or above {Path.cwd()}: start from a clone, or install it with `pip install -e .`")
+            if (folder / "settings.ini").is_file() and (folder / "nbs" / "workflow").is_dir():
+                return folder
+    raise InputError(
+        f"no fairparse repository at or above {Path.cwd()}: start from a clone, or install it with `pip install -e .`"
+    )
 
-def resolve(path: str | Path, # absolute, or relative to the repository root
-           ) -> Path:
+
+def resolve(
+    path: str | Path,  # absolute, or relative to the repository root
+) -> Path:
     "`path` as an absolute path"
     path = Path(path).expanduser()
     return path if path.is_absolute() else find_root() / path
 
 # %% ../nbs/lib/00_runs.ipynb #00-10
-_unwritable = {errno.ENOSPC: "no space left on the device; free some space or choose another output folder",
-               errno.EDQUOT: "the disk quota is used up; free some space or choose another output folder",
-               errno.EROFS: "the file system is read-only; choose another output folder",
-               errno.EACCES: "permission denied; choose an output folder that you may write to",
-               errno.EPERM: "permission denied; choose an output folder that you may write to",
-               errno.ENOTDIR: "a part of the path is a file, not a folder; choose another output folder",
-               errno.EEXIST: "a file is in the way of a folder; choose another output folder"}
+_unwritable = {
+    errno.ENOSPC: "no space left on the device; free some space or choose another output folder",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another output folder",
+    errno.EROFS: "the file system is read-only; choose another output folder",
+    errno.EACCES: "permission denied; choose an output folder that you may write to",
+    errno.EPERM: "permission denied; choose an output folder that you may write to",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another output folder",
+    errno.EEXIST: "a file is in the way of a folder; choose another output folder",
+}
+
 
 @contextlib.contextmanager
-def explain_write_errors(path: str | Path, # what is being written
-                        ):
+def explain_write_errors(
+    path: str | Path,  # what is being written
+):
     "Turn the operating system's refusal to write `path` into an `InputError`"
-    try: yield
+    try:
+        yield
     except OSError as error:
-        code = error.errno or (errno.ENOSPC if str(error).endswith(" written") else None)  # numpy: "9 requested and 3 written", without a code
-        if code not in _unwritable: raise
+        code = error.errno or (
+            errno.ENOSPC if str(error).endswith(" written") else None
+        )  # numpy: "9 requested and 3 written", without a code
+        if code not in _unwritable:
+            raise
         raise InputError(f"cannot write {path}: {_unwritable[code]}") from error
 
+
 @contextlib.contextmanager
-def atomic_write(path: str | Path, # the file to make; missing parent folders are made too
-                ):
+def atomic_write(
+    path: str | Path,  # the file to make; missing parent folders are made too
+):
     "Yield a temporary path beside `path`, renamed to `path` if the block succeeds and removed if it does not"
     path = Path(path)
     tmp = path.with_name(f".{path.stem}.tmp{path.suffix}")
@@ -92,32 +117,45 @@ def atomic_write(path: str | Path, # the file to make; missing parent folders ar
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield tmp
-            with open(tmp, "rb") as file: os.fsync(file.fileno())
+            with open(tmp, "rb") as file:
+                os.fsync(file.fileno())
             os.replace(tmp, path)
-        finally: tmp.unlink(missing_ok=True)
+        finally:
+            tmp.unlink(missing_ok=True)
 
 # %% ../nbs/lib/00_runs.ipynb #00-12
 def write_json(path: str | Path, value: dict):
     "Write `value` as indented JSON, atomically"
-    with atomic_write(path) as tmp: tmp.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+    with atomic_write(path) as tmp:
+        tmp.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+
 
 def read_json(path: str | Path) -> dict:
     "Read a JSON file; `InputError` if it is missing or broken"
     path = Path(path)
-    if not path.is_file(): raise InputError(f"{path} is missing")
-    try: return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error: raise InputError(f"{path} is not valid JSON ({error}): delete it and make it again") from error
+    if not path.is_file():
+        raise InputError(f"{path} is missing")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not valid JSON ({error}): delete it and make it again"
+        ) from error
+
 
 def hash_file(path: str | Path) -> str:
     "SHA-256 of a file's content, as hexadecimal text"
-    with open(path, "rb") as file: return hashlib.file_digest(file, "sha256").hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 # %% ../nbs/lib/00_runs.ipynb #00-14
-def fix_randomness(seed: int,         # the same seed and thread count give the same numbers on the same CPU
-                   threads: int = 1,  # intra-op threads of PyTorch
-                  ):
+def fix_randomness(
+    seed: int,  # the same seed and thread count give the same numbers on the same CPU
+    threads: int = 1,  # intra-op threads of PyTorch
+):
     "Seed Python, NumPy and PyTorch, fix the number of threads, ask for deterministic algorithms"
     import torch
+
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -126,33 +164,55 @@ def fix_randomness(seed: int,         # the same seed and thread count give the 
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
 
+
 def available_cores() -> int:
     "CPU cores that this process may use, which in a container are fewer than the machine has"
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
-def pick_device(name: str = "auto", # "auto", "cpu", "cuda", "cuda:1", "mps"
-               ) -> str:
+
+def pick_device(
+    name: str = "auto",  # "auto", "cpu", "cuda", "cuda:1", "mps"
+) -> str:
     "A device that exists: `auto` prefers CUDA, then Apple's MPS, then the CPU; `InputError` for one that is not there"
     import torch
-    if name == "auto": name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+    if name == "auto":
+        name = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     kind = name.split(":")[0]
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(kind, False): raise InputError(f"device {name!r} is not available here: use one of {[k for k, ok in there.items() if ok]} or \"auto\"")
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there.get(kind, False):
+        raise InputError(
+            f'device {name!r} is not available here: use one of {[k for k, ok in there.items() if ok]} or "auto"'
+        )
     return name
 
 # %% ../nbs/lib/00_runs.ipynb #00-17
-def die_with_parent(parent: int | None = None, # who started this process; if it has ended already, so does this one
-                   ):
+def die_with_parent(
+    parent: int
+    | None = None,  # who started this process; if it has ended already, so does this one
+):
     "On Linux, ask the kernel to end this process when its parent ends; elsewhere do nothing"
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if parent and os.getppid() != parent: os.kill(os.getpid(), signal.SIGKILL)
+        if parent and os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 # %% ../nbs/lib/00_runs.ipynb #00-19
 def keep_freed_memory():
     "With the GNU C library, keep large freed blocks for the next request; elsewhere do nothing"
-    if platform.libc_ver()[0] != "glibc": return
+    if platform.libc_ver()[0] != "glibc":
+        return
     m_trim_threshold, m_mmap_threshold = -1, -3
     libc = ctypes.CDLL(None)
     libc.mallopt(m_mmap_threshold, 2**30)
@@ -167,31 +227,72 @@ def code_version() -> dict:
     commit = None
     if shutil.which("git"):
         with contextlib.suppress(InputError):
-            answer = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=find_root(), capture_output=True, text=True)
+            answer = subprocess.run(
+                ["git", "describe", "--always", "--dirty"],
+                cwd=find_root(),
+                capture_output=True,
+                text=True,
+            )
             commit = answer.stdout.strip() or None
-    return {"version": importlib.metadata.version("fairparse"), "commit": commit, "sources_sha256": digest.hexdigest()}
+    return {
+        "version": importlib.metadata.version("fairparse"),
+        "commit": commit,
+        "sources_sha256": digest.hexdigest(),
+    }
 
-def package_versions(names=("torch", "torchvision", "segmentation-models-pytorch", "timm", "accelerate", "diffusers", "transformers", "torch-fidelity", "lpips", "numpy", "pandas", "pyarrow", "pillow")) -> dict:
+
+def package_versions(
+    names=(
+        "torch",
+        "torchvision",
+        "segmentation-models-pytorch",
+        "timm",
+        "accelerate",
+        "diffusers",
+        "transformers",
+        "torch-fidelity",
+        "lpips",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "pillow",
+    ),
+) -> dict:
     "Installed version of each package, or None"
+
     def version(name):
-        try: return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError: return None
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
     return {name: version(name) for name in names}
 
 # %% ../nbs/lib/00_runs.ipynb #00-22
 class Run:
     "A job that owns a folder until `finish` writes its `run.json`"
-    def __init__(self, folder: str | Path,    # made if missing
-                 parameters: dict,            # the notebook's parameters
-                 inputs: tuple = (),          # files that the job reads; recorded with their SHA-256
-                ):
-        self.folder, self.parameters, self.inputs = Path(folder), parameters, [Path(p) for p in inputs]
+
+    def __init__(
+        self,
+        folder: str | Path,  # made if missing
+        parameters: dict,  # the notebook's parameters
+        inputs: tuple = (),  # files that the job reads; recorded with their SHA-256
+    ):
+        self.folder, self.parameters, self.inputs = (
+            Path(folder),
+            parameters,
+            [Path(p) for p in inputs],
+        )
         self.notes, self.started = {}, time.time()
         with explain_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.folder / ".lock", "w")
-        try: fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: raise InputError(f"another job is writing to {self.folder}: wait for it, or choose another output folder") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another job is writing to {self.folder}: wait for it, or choose another output folder"
+            ) from None
         (self.folder / "run.json").unlink(missing_ok=True)
 
     def note(self, **values):
@@ -200,10 +301,20 @@ class Run:
 
     def finish(self) -> Path:
         "Write `run.json` and release the folder"
-        write_json(self.folder / "run.json", {
-            "parameters": self.parameters, "seed": self.parameters.get("seed"),
-            "inputs": {str(p): hash_file(p) for p in self.inputs},
-            "code": code_version(), "packages": package_versions(), "python": platform.python_version(), "platform": platform.platform(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)), "seconds": round(time.time() - self.started, 2), **self.notes})
+        write_json(
+            self.folder / "run.json",
+            {
+                "parameters": self.parameters,
+                "seed": self.parameters.get("seed"),
+                "inputs": {str(p): hash_file(p) for p in self.inputs},
+                "code": code_version(),
+                "packages": package_versions(),
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
+                "seconds": round(time.time() - self.started, 2),
+                **self.notes,
+            },
+        )
         self._lock.close()
         return self.folder / "run.json"

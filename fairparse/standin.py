@@ -15,78 +15,150 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .runs import InputError, atomic_write, fix_randomness, hash_file, package_folder, read_json, write_json
+from fairparse.runs import (
+    InputError,
+    atomic_write,
+    fix_randomness,
+    hash_file,
+    package_folder,
+    read_json,
+    write_json,
+)
 
 # %% ../nbs/lib/69_standin.ipynb #69-04
 SIZE, FEATURES = 64, 128
 
+
 class AttributeNet(nn.Module):
     "A plain convolutional network from a face to the logits of its attributes"
-    def __init__(self, attributes: list, # names, one logit each
-                 widths: tuple = (24, 48, 96, 128, FEATURES)):
+
+    def __init__(
+        self,
+        attributes: list,  # names, one logit each
+        widths: tuple = (24, 48, 96, 128, FEATURES),
+    ):
         super().__init__()
         self.attributes = list(attributes)
-        self.body = nn.Sequential(*(layer for c, width in zip((3, *widths), widths)
-                                    for layer in (nn.Conv2d(c, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())))
+        self.body = nn.Sequential(
+            *(
+                layer
+                for c, width in zip((3, *widths), widths)
+                for layer in (
+                    nn.Conv2d(c, width, 3, stride=2, padding=1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(),
+                )
+            )
+        )
         self.head = nn.Linear(widths[-1], len(self.attributes))
 
-    def features(self, images: Tensor, # (B, 3, H, W) uint8 or float, 0..255
-                ) -> Tensor:           # (B, 128), 0 or more
+    def features(
+        self,
+        images: Tensor,  # (B, 3, H, W) uint8 or float, 0..255
+    ) -> Tensor:  # (B, 128), 0 or more
         "The numbers below the last layer"
         images = images.to(self.head.weight.dtype)
-        if images.shape[-2:] != (SIZE, SIZE): images = F.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
+        if images.shape[-2:] != (SIZE, SIZE):
+            images = F.interpolate(
+                images, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False
+            )
         return self.body((images - 128) / 64).mean((2, 3))
 
-    def forward(self, images: Tensor) -> Tensor: # (B, A) logits
+    def forward(self, images: Tensor) -> Tensor:  # (B, A) logits
         return self.head(self.features(images))
 
 # %% ../nbs/lib/69_standin.ipynb #69-07
-def attribute_loss(logits: Tensor, # (B, A)
-                   values: Tensor, # (B, A): 1, 0, or -1 for unknown
-                  ) -> Tensor:
+def attribute_loss(
+    logits: Tensor,  # (B, A)
+    values: Tensor,  # (B, A): 1, 0, or -1 for unknown
+) -> Tensor:
     "Binary cross-entropy over what is known; 0 if nothing is"
     known = values >= 0
-    losses = F.binary_cross_entropy_with_logits(logits, values.clamp(min=0).to(logits.dtype), reduction="none")
+    losses = F.binary_cross_entropy_with_logits(
+        logits, values.clamp(min=0).to(logits.dtype), reduction="none"
+    )
     return (losses * known).sum() / known.sum().clamp(min=1)
 
-def attribute_accuracy(net: AttributeNet,
-                       images: Tensor,      # (N, 3, H, W) uint8
-                       values: np.ndarray,  # (N, A): 1, 0, -1
-                      ) -> dict:            # attribute -> accuracy, majority rate, number of faces; without attributes that are known of none
+
+def attribute_accuracy(
+    net: AttributeNet,
+    images: Tensor,  # (N, 3, H, W) uint8
+    values: np.ndarray,  # (N, A): 1, 0, -1
+) -> dict:  # attribute -> accuracy, majority rate, number of faces; without attributes that are known of none
     "How often the sign of the logit is right, beside the share of the more frequent answer"
-    with torch.inference_mode(): says = torch.cat([net(batch) > 0 for batch in images.split(256)]).cpu().numpy()
+    with torch.inference_mode():
+        says = torch.cat([net(batch) > 0 for batch in images.split(256)]).cpu().numpy()
     report = {}
     for name, said, value in zip(net.attributes, says.T, values.T):
         known, truth = value >= 0, value == 1
-        if known.any(): report[name] = {"accuracy": round(float((said == truth)[known].mean()), 4), "majority": round(float(max(truth[known].mean(), 1 - truth[known].mean())), 4), "faces": int(known.sum())}
+        if known.any():
+            report[name] = {
+                "accuracy": round(float((said == truth)[known].mean()), 4),
+                "majority": round(float(max(truth[known].mean(), 1 - truth[known].mean())), 4),
+                "faces": int(known.sum()),
+            }
     return report
 
 # %% ../nbs/lib/69_standin.ipynb #69-10
 SEED = 690128  # used nowhere else
-FREQUENT = {"Male": 0.5, "Young": 0.5, "Eyeglasses": 0.4, "Wearing_Hat": 0.3, "Wearing_Earrings": 0.4, "Wearing_Necklace": 0.4,
-            "Bald": 0.25, "Bangs": 0.4, "Eyes_Closed": 0.3, "Face_Mask": 0.15}
+FREQUENT = {
+    "Male": 0.5,
+    "Young": 0.5,
+    "Eyeglasses": 0.4,
+    "Wearing_Hat": 0.3,
+    "Wearing_Earrings": 0.4,
+    "Wearing_Necklace": 0.4,
+    "Bald": 0.25,
+    "Bangs": 0.4,
+    "Eyes_Closed": 0.3,
+    "Face_Mask": 0.15,
+}
+
 
 def frequent_world():
     "A world where every attribute and expression is frequent"
     from fairparse.synthfaces import EMOTIONS, World
+
     return World(attributes=FREQUENT, emotions=dict.fromkeys(EMOTIONS, 1 / len(EMOTIONS)))
 
-def draw_training_faces(count: int, start: int = 0, seed: int = SEED, workers: int | None = None) -> tuple: # images (N, 3, 64, 64) uint8 tensor, values (N, A) int8, names
+
+def draw_training_faces(
+    count: int, start: int = 0, seed: int = SEED, workers: int | None = None
+) -> tuple:  # images (N, 3, 64, 64) uint8 tensor, values (N, A) int8, names
     "Procedural faces of `frequent_world`"
     from fairparse.synthfaces import render_faces
-    images, _, table = render_faces(count, SIZE, seed, frequent_world(), start=start, workers=workers)
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), table.to_numpy(np.int8), list(table)
 
-def fit_classifier(net: AttributeNet, images: Tensor, values: np.ndarray, epochs: int, # images (N, 3, 64, 64) uint8, values (N, A)
-                   batch_size: int = 64, rate: float = 3e-3, say=print):
+    images, _, table = render_faces(
+        count, SIZE, seed, frequent_world(), start=start, workers=workers
+    )
+    return (
+        torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
+        table.to_numpy(np.int8),
+        list(table),
+    )
+
+
+def fit_classifier(
+    net: AttributeNet,
+    images: Tensor,
+    values: np.ndarray,
+    epochs: int,  # images (N, 3, 64, 64) uint8, values (N, A)
+    batch_size: int = 64,
+    rate: float = 3e-3,
+    say=print,
+):
     "Train in place: shuffled batches, mirrored at random, AdamW with one cycle of the learning rate"
     values = torch.as_tensor(values)
     optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, epochs * (len(images) // batch_size))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, rate, epochs * (len(images) // batch_size)
+    )
     net.train()
     for epoch in range(epochs):
         total = 0.0
-        for rows in torch.randperm(len(images))[:len(images) // batch_size * batch_size].view(-1, batch_size):
+        for rows in torch.randperm(len(images))[: len(images) // batch_size * batch_size].view(
+            -1, batch_size
+        ):
             mirrored = torch.rand(batch_size, 1, 1, 1) < 0.5
             batch = torch.where(mirrored, images[rows].flip(-1), images[rows])
             loss = attribute_loss(net(batch), values[rows])
@@ -101,17 +173,28 @@ def fit_classifier(net: AttributeNet, images: Tensor, values: np.ndarray, epochs
 # %% ../nbs/lib/69_standin.ipynb #69-12
 NAME = "face_attributes"
 
-def _assets(folder=None): return Path(folder) if folder else package_folder() / "assets"
 
-def train_standin(folder: str | Path | None = None, # where both files go; None: the package's own `assets`
-                  count: int = 8000,                # training faces
-                  held_out: int = 1000,             # further faces, for the accuracy
-                  epochs: int = 10, seed: int = SEED,
-                  workers: int | None = None,       # processes that draw
-                  threads: int = 1, say=print) -> dict: # what the JSON file holds
+def _assets(folder=None):
+    return Path(folder) if folder else package_folder() / "assets"
+
+
+def train_standin(
+    folder: str | Path | None = None,  # where both files go; None: the package's own `assets`
+    count: int = 8000,  # training faces
+    held_out: int = 1000,  # further faces, for the accuracy
+    epochs: int = 10,
+    seed: int = SEED,
+    workers: int | None = None,  # processes that draw
+    threads: int = 1,
+    say=print,
+) -> dict:  # what the JSON file holds
     "Draw faces, train, measure, write `face_attributes.safetensors` and `.json`; `InputError` for impossible numbers"
     from safetensors.torch import save_file
-    if count < 64 or held_out < 1 or epochs < 1: raise InputError(f"count {count}, held_out {held_out}, epochs {epochs}: use 64 faces or more, at least one held out, at least one epoch")
+
+    if count < 64 or held_out < 1 or epochs < 1:
+        raise InputError(
+            f"count {count}, held_out {held_out}, epochs {epochs}: use 64 faces or more, at least one held out, at least one epoch"
+        )
     started = time.time()
     images, values, names = draw_training_faces(count + held_out, 0, seed, workers)
     fix_randomness(seed, threads)
@@ -120,27 +203,58 @@ def train_standin(folder: str | Path | None = None, # where both files go; None:
     half = {k: v.half().contiguous() for k, v in net.state_dict().items() if v.is_floating_point()}
     net.load_state_dict(half, strict=False)
     path = _assets(folder) / f"{NAME}.safetensors"
-    with atomic_write(path) as tmp: save_file(half, tmp)
-    record = {"what": "attribute classifier on procedural faces, the stand-in for Inception features", "attributes": names, "features": FEATURES, "size": SIZE,
-              "parameters": sum(p.numel() for p in net.parameters()), "held_out": attribute_accuracy(net, images[count:], values[count:]),
-              "training": {"faces": count, "held_out_faces": held_out, "epochs": epochs, "seed": seed, "probabilities": FREQUENT, "seconds": round(time.time() - started)},
-              "regenerate": "python -c \"from fairparse.standin import train_standin; train_standin()\"", "sha256": hash_file(path)}
+    with atomic_write(path) as tmp:
+        save_file(half, tmp)
+    record = {
+        "what": "attribute classifier on procedural faces, the stand-in for Inception features",
+        "attributes": names,
+        "features": FEATURES,
+        "size": SIZE,
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "held_out": attribute_accuracy(net, images[count:], values[count:]),
+        "training": {
+            "faces": count,
+            "held_out_faces": held_out,
+            "epochs": epochs,
+            "seed": seed,
+            "probabilities": FREQUENT,
+            "seconds": round(time.time() - started),
+        },
+        "regenerate": 'python -c "from fairparse.standin import train_standin; train_standin()"',
+        "sha256": hash_file(path),
+    }
     write_json(path.with_suffix(".json"), record)
     return record
 
 # %% ../nbs/lib/69_standin.ipynb #69-16
-def load_standin(device: str = "cpu",
-                 folder: str | Path | None = None, # None: the package's own `assets`
-                ) -> AttributeNet:                 # in evaluation mode, without gradients
+def load_standin(
+    device: str = "cpu",
+    folder: str | Path | None = None,  # None: the package's own `assets`
+) -> AttributeNet:  # in evaluation mode, without gradients
     "The trained network; `InputError` if a file is missing, damaged or of another network"
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    path, remedy = _assets(folder) / f"{NAME}.safetensors", "install fairparse again, or train it again with fairparse.standin.train_standin()"
-    if not path.is_file(): raise InputError(f"{path} is missing: {remedy}")
+
+    path, remedy = (
+        _assets(folder) / f"{NAME}.safetensors",
+        "install fairparse again, or train it again with fairparse.standin.train_standin()",
+    )
+    if not path.is_file():
+        raise InputError(f"{path} is missing: {remedy}")
     record = read_json(path.with_suffix(".json"))
-    if hash_file(path) != record.get("sha256"): raise InputError(f"{path} does not match the checksum in {path.with_suffix('.json').name}: {remedy}")
+    if hash_file(path) != record.get("sha256"):
+        raise InputError(
+            f"{path} does not match the checksum in {path.with_suffix('.json').name}: {remedy}"
+        )
     net = AttributeNet(record["attributes"])
-    try: missing, further = net.load_state_dict({k: v.float() for k, v in load_file(path).items()}, strict=False)
-    except (SafetensorError, RuntimeError) as error: raise InputError(f"{path} cannot be read ({str(error).partition(chr(10))[0]}): {remedy}") from error
-    if further or any(not k.endswith("num_batches_tracked") for k in missing): raise InputError(f"{path} holds another network: {remedy}")
+    try:
+        missing, further = net.load_state_dict(
+            {k: v.float() for k, v in load_file(path).items()}, strict=False
+        )
+    except (SafetensorError, RuntimeError) as error:
+        raise InputError(
+            f"{path} cannot be read ({str(error).partition(chr(10))[0]}): {remedy}"
+        ) from error
+    if further or any(not k.endswith("num_batches_tracked") for k in missing):
+        raise InputError(f"{path} holds another network: {remedy}")
     return net.requires_grad_(False).eval().to(device)

@@ -13,52 +13,98 @@ from .homotopy import parser_title
 from .pictures import use_style
 
 # %% ../nbs/lib/88_study_figures.ipynb #88-04
-def draw_changes(table: pd.DataFrame,   # columns parser, quantity, difference, low, high; `seeds` holds a list of differences a seed
-                 baseline: str,
-                 better: dict = {},     # quantity -> "right" or "left": which side is the better one
-                ):
+def draw_changes(
+    table: pd.DataFrame,  # columns parser, quantity, difference, low, high; `seeds` holds a list of differences a seed
+    baseline: str,
+    better: dict = {},  # quantity -> "right" or "left": which side is the better one
+):
     "Difference of each parser from the baseline in each quantity; returns the matplotlib figure"
     import matplotlib.pyplot as plt
+
     use_style()
     parsers, quantities = list(dict.fromkeys(table.parser)), list(dict.fromkeys(table.quantity))
-    fig, axes = plt.subplots(1, len(quantities), figsize=(2.6 + 2.5 * len(quantities), 1.1 + 0.34 * len(parsers)), sharey=True, squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(
+        1,
+        len(quantities),
+        figsize=(2.6 + 2.5 * len(quantities), 1.1 + 0.34 * len(parsers)),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
     for ax, quantity in zip(axes[0], quantities):
         rows = table[table.quantity == quantity].set_index("parser").loc[parsers]
         y = np.arange(len(parsers))
-        for position, seeds in zip(y, rows.seeds): ax.plot(seeds, np.full(len(seeds), position + 0.26), "|", color="#777777", ms=5, mew=1)
+        for position, seeds in zip(y, rows.seeds):
+            ax.plot(seeds, np.full(len(seeds), position + 0.26), "|", color="#777777", ms=5, mew=1)
         clear = (rows.low > 0) | (rows.high < 0)
-        ax.errorbar(rows.difference, y, xerr=[(rows.difference - rows.low).clip(0), (rows.high - rows.difference).clip(0)], fmt="none", ecolor="#0072B2", elinewidth=1.6, capsize=2)
+        ax.errorbar(
+            rows.difference,
+            y,
+            xerr=[(rows.difference - rows.low).clip(0), (rows.high - rows.difference).clip(0)],
+            fmt="none",
+            ecolor="#0072B2",
+            elinewidth=1.6,
+            capsize=2,
+        )
         ax.plot(rows.difference[clear], y[clear], "o", color="#0072B2", ms=5)
         ax.plot(rows.difference[~clear], y[~clear], "o", mfc="white", mec="#0072B2", ms=5)
         ax.axvline(0, color="black", lw=0.8)
-        side = {"right": " (right is better)", "left": " (left is better)"}.get(better.get(quantity), "")
+        side = {"right": " (right is better)", "left": " (left is better)"}.get(
+            better.get(quantity), ""
+        )
         ax.set(title=f"{quantity}\n{side}".strip(), yticks=y, ylim=(len(parsers) - 0.5, -0.5))
         ax.set_yticklabels([parser_title(p) for p in parsers])
         ax.grid(axis="y", visible=False)
-    fig.supxlabel(f"difference from {parser_title(baseline)}; filled: the 95 % interval excludes 0; grey ticks: single seeds", fontsize=8)
+    fig.supxlabel(
+        f"difference from {parser_title(baseline)}; filled: the 95 % interval excludes 0; grey ticks: single seeds",
+        fontsize=8,
+    )
     return fig
 
 # %% ../nbs/lib/88_study_figures.ipynb #88-07
-TERM_STYLES = {"accuracy": ("#000000", "-", "o"), "robustness": ("#0072B2", "--", "s"), "fairness": ("#D55E00", ":", "^")}
+TERM_STYLES = {
+    "accuracy": ("#000000", "-", "o"),
+    "robustness": ("#0072B2", "--", "s"),
+    "fairness": ("#D55E00", ":", "^"),
+}
 
-def draw_gradients(gradients: dict, # title -> table of `records.GRADIENTS`, several seeds one after the other
-                  ):
+
+def draw_gradients(
+    gradients: dict,  # title -> table of `records.GRADIENTS`, several seeds one after the other
+):
     "Gradient norm and cosine of each term over epochs, a row a training; returns the matplotlib figure"
     import matplotlib.pyplot as plt
+
     use_style()
-    fig, axes = plt.subplots(len(gradients), 2, figsize=(8, 0.5 + 2.0 * len(gradients)), squeeze=False, sharex=True, layout="constrained")
+    fig, axes = plt.subplots(
+        len(gradients),
+        2,
+        figsize=(8, 0.5 + 2.0 * len(gradients)),
+        squeeze=False,
+        sharex=True,
+        layout="constrained",
+    )
     for (left, right), (title, table) in zip(axes, gradients.items()):
         for term, (colour, style, marker) in TERM_STYLES.items():
             own = table[table.term == term].groupby("epoch")
-            if not len(own): continue
+            if not len(own):
+                continue
             for ax, column in ((left, "norm"), (right, "cosine")):
-                if (term, column) == ("accuracy", "cosine"): continue
-                middle, low, high = own[column].median(), own[column].quantile(0.1), own[column].quantile(0.9)
-                ax.plot(middle.index + 1, middle, style, marker=marker, ms=3, color=colour, label=term)
+                if (term, column) == ("accuracy", "cosine"):
+                    continue
+                middle, low, high = (
+                    own[column].median(),
+                    own[column].quantile(0.1),
+                    own[column].quantile(0.9),
+                )
+                ax.plot(
+                    middle.index + 1, middle, style, marker=marker, ms=3, color=colour, label=term
+                )
                 ax.fill_between(middle.index + 1, low, high, color=colour, alpha=0.15, lw=0)
         left.set(yscale="log", ylabel="gradient norm", title=title)
         right.set(ylim=(-1.05, 1.05), ylabel="cosine with accuracy")
         right.axhline(0, color="black", lw=0.8)
-    for ax in axes[-1]: ax.set_xlabel("epoch")
+    for ax in axes[-1]:
+        ax.set_xlabel("epoch")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return fig

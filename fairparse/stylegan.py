@@ -16,167 +16,256 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .runs import InputError, atomic_write, check_types, keep_freed_memory, read_json, write_json
+from fairparse.runs import (
+    InputError,
+    atomic_write,
+    check_types,
+    keep_freed_memory,
+    read_json,
+    write_json,
+)
 
 # %% ../nbs/lib/60_stylegan.ipynb #60-05
 ARCHITECTURES = ("skip", "resnet", "orig")
 
+
 @dataclass
 class GeneratorConfig:
     "All that determines the shapes of a generator; defaults are those of the official StyleGAN2-ADA for 256 px"
+
     z_dim: int = 512
     w_dim: int = 512
-    c_dim: int = 0                        # classes of a class-conditional generator; 0: not conditional
-    channels: list = field(default_factory=lambda: [512, 512, 512, 512, 256, 128, 64]) # of each block: 4 px, 8 px, 16 px, ...
+    c_dim: int = 0  # classes of a class-conditional generator; 0: not conditional
+    channels: list = field(
+        default_factory=lambda: [512, 512, 512, 512, 256, 128, 64]
+    )  # of each block: 4 px, 8 px, 16 px, ...
     image_channels: int = 3
     mapping_layers: int = 8
-    mapping_width: int = 0                # of the mapping network's inner layers; 0: `w_dim`
-    embedding: int = 0                    # width of the embedded class; 0: `w_dim`
-    mapping_rate: float = 0.01            # the mapping network learns so much more slowly than the rest
-    architecture: str = "skip"            # "skip": each size adds to the picture; "resnet", "orig": only the last one makes it
-    clamp: float = 0.0                    # activations are clipped at +- this, as for half precision; 0: never
-    filter: list = field(default_factory=lambda: [1.0, 3.0, 3.0, 1.0]) # of the up-sampling, before it is made to add up to 1
+    mapping_width: int = 0  # of the mapping network's inner layers; 0: `w_dim`
+    embedding: int = 0  # width of the embedded class; 0: `w_dim`
+    mapping_rate: float = 0.01  # the mapping network learns so much more slowly than the rest
+    architecture: str = "skip"  # "skip": each size adds to the picture; "resnet", "orig": only the last one makes it
+    clamp: float = 0.0  # activations are clipped at +- this, as for half precision; 0: never
+    filter: list = field(
+        default_factory=lambda: [1.0, 3.0, 3.0, 1.0]
+    )  # of the up-sampling, before it is made to add up to 1
 
     def __post_init__(self):
         check_types(self)
-        if self.architecture not in ARCHITECTURES: raise InputError(f"architecture {self.architecture!r} is not known: use one of {ARCHITECTURES}")
-        small = {name: value for name, value in asdict(self).items() if name in ("z_dim", "w_dim", "image_channels", "mapping_layers") and value < 1}
-        if small or not self.channels or min(self.channels) < 1: raise InputError(f"{small or {'channels': self.channels}}: each must be 1 or more")
+        if self.architecture not in ARCHITECTURES:
+            raise InputError(
+                f"architecture {self.architecture!r} is not known: use one of {ARCHITECTURES}"
+            )
+        small = {
+            name: value
+            for name, value in asdict(self).items()
+            if name in ("z_dim", "w_dim", "image_channels", "mapping_layers") and value < 1
+        }
+        if small or not self.channels or min(self.channels) < 1:
+            raise InputError(f"{small or {'channels': self.channels}}: each must be 1 or more")
 
     @property
-    def size(self) -> int: return 4 * 2 ** (len(self.channels) - 1) # side of the pictures, in pixels
+    def size(self) -> int:
+        return 4 * 2 ** (len(self.channels) - 1)  # side of the pictures, in pixels
 
     @property
-    def num_ws(self) -> int: return 2 * len(self.channels) # how many styles w is broadcast to: each convolution has one, and the last picture layer
+    def num_ws(self) -> int:
+        return 2 * len(
+            self.channels
+        )  # how many styles w is broadcast to: each convolution has one, and the last picture layer
 
 # %% ../nbs/lib/60_stylegan.ipynb #60-07
-def activate(x: Tensor,            # (B, C, ...)
-             bias: Tensor,         # (C,)
-             gain: float = 1.0,
-             clamp: float = 0.0,   # clip at +- clamp * gain; 0: never
-             linear: bool = False, # no leaky ReLU
-            ) -> Tensor:
+def activate(
+    x: Tensor,  # (B, C, ...)
+    bias: Tensor,  # (C,)
+    gain: float = 1.0,
+    clamp: float = 0.0,  # clip at +- clamp * gain; 0: never
+    linear: bool = False,  # no leaky ReLU
+) -> Tensor:
     "Add a bias, leaky ReLU, gain, clip"
     x = x + bias.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
     x = x * gain if linear else F.leaky_relu(x, 0.2) * (math.sqrt(2) * gain)
     return x.clamp(-clamp * gain, clamp * gain) if clamp else x
 
+
 class Dense(nn.Module):
     "A fully connected layer with weights of equal scale"
-    def __init__(self, inputs: int, outputs: int, rate: float = 1.0, start: float = 0.0, linear: bool = False): # rate: learning rate relative to the others; start: of the biases
+
+    def __init__(
+        self, inputs: int, outputs: int, rate: float = 1.0, start: float = 0.0, linear: bool = False
+    ):  # rate: learning rate relative to the others; start: of the biases
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.randn(outputs, inputs) / rate), nn.Parameter(torch.full((outputs,), float(start)))
+        self.weight, self.bias = (
+            nn.Parameter(torch.randn(outputs, inputs) / rate),
+            nn.Parameter(torch.full((outputs,), float(start))),
+        )
         self.rate, self.linear = rate, linear
 
-    def forward(self, x: Tensor) -> Tensor: # (B, inputs) -> (B, outputs)
+    def forward(self, x: Tensor) -> Tensor:  # (B, inputs) -> (B, outputs)
         x = x @ (self.weight * (self.rate / math.sqrt(self.weight.shape[1]))).t()
         return activate(x, self.bias * self.rate, linear=self.linear)
 
-def normalise(x: Tensor, eps: float = 1e-8) -> Tensor: # (B, D)
+
+def normalise(x: Tensor, eps: float = 1e-8) -> Tensor:  # (B, D)
     "Scale each vector to a mean square of 1"
     return x * (x.square().mean(1, keepdim=True) + eps).rsqrt()
 
 # %% ../nbs/lib/60_stylegan.ipynb #60-09
 class Mapping(nn.Module):
     "z, and a class if there is one, to w"
+
     def __init__(self, config: GeneratorConfig):
         super().__init__()
-        self.config, width, embedding = config, config.mapping_width or config.w_dim, (config.embedding or config.w_dim) if config.c_dim else 0
-        if config.c_dim: self.embed = Dense(config.c_dim, embedding, linear=True)
+        self.config, width, embedding = (
+            config,
+            config.mapping_width or config.w_dim,
+            (config.embedding or config.w_dim) if config.c_dim else 0,
+        )
+        if config.c_dim:
+            self.embed = Dense(config.c_dim, embedding, linear=True)
         widths = [config.z_dim + embedding, *[width] * (config.mapping_layers - 1), config.w_dim]
-        for i, (a, b) in enumerate(zip(widths, widths[1:])): setattr(self, f"fc{i}", Dense(a, b, config.mapping_rate))
+        for i, (a, b) in enumerate(zip(widths, widths[1:])):
+            setattr(self, f"fc{i}", Dense(a, b, config.mapping_rate))
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
 
-    def forward(self, z: Tensor,              # (B, z_dim)
-                c: Tensor | None = None,      # (B, c_dim), one-hot
-               ) -> Tensor:                   # (B, w_dim)
-        if z.ndim != 2 or z.shape[1] != self.config.z_dim: raise InputError(f"z has shape {tuple(z.shape)}: this generator wants (B, {self.config.z_dim})")
+    def forward(
+        self,
+        z: Tensor,  # (B, z_dim)
+        c: Tensor | None = None,  # (B, c_dim), one-hot
+    ) -> Tensor:  # (B, w_dim)
+        if z.ndim != 2 or z.shape[1] != self.config.z_dim:
+            raise InputError(
+                f"z has shape {tuple(z.shape)}: this generator wants (B, {self.config.z_dim})"
+            )
         x = normalise(z.float())
         if self.config.c_dim:
-            if c is None or c.shape != (len(z), self.config.c_dim): raise InputError(f"this generator is class-conditional: give c of shape ({len(z)}, {self.config.c_dim}), one-hot")
+            if c is None or c.shape != (len(z), self.config.c_dim):
+                raise InputError(
+                    f"this generator is class-conditional: give c of shape ({len(z)}, {self.config.c_dim}), one-hot"
+                )
             x = torch.cat([x, normalise(self.embed(c.float()))], 1)
-        for i in range(self.config.mapping_layers): x = getattr(self, f"fc{i}")(x)
+        for i in range(self.config.mapping_layers):
+            x = getattr(self, f"fc{i}")(x)
         return x
 
-    def broadcast(self, w: Tensor, psi: float = 1.0, cutoff: int | None = None) -> Tensor: # (B, w_dim) -> (B, num_ws, w_dim); only the first `cutoff` styles are truncated
+    def broadcast(
+        self, w: Tensor, psi: float = 1.0, cutoff: int | None = None
+    ) -> Tensor:  # (B, w_dim) -> (B, num_ws, w_dim); only the first `cutoff` styles are truncated
         "One w for each convolution, truncated"
         w = w.unsqueeze(1).repeat(1, self.config.num_ws, 1)
-        if psi != 1: w[:, :cutoff] = self.w_avg.lerp(w[:, :cutoff], psi)
+        if psi != 1:
+            w[:, :cutoff] = self.w_avg.lerp(w[:, :cutoff], psi)
         return w
 
 # %% ../nbs/lib/60_stylegan.ipynb #60-11
-def resample_kernel(taps: list) -> Tensor: # one row of a separable filter, or a square of them; (k, k), adds up to 1
+def resample_kernel(
+    taps: list,
+) -> Tensor:  # one row of a separable filter, or a square of them; (k, k), adds up to 1
     "The filter of up- and down-sampling"
     kernel = torch.tensor(taps)
     kernel = kernel.outer(kernel) if kernel.ndim == 1 else kernel
     return kernel / kernel.sum()
 
-def blur(x: Tensor, kernel: Tensor, before: int, after: int, gain: float = 1.0) -> Tensor: # (B, C, H, W); padding on each side
+
+def blur(
+    x: Tensor, kernel: Tensor, before: int, after: int, gain: float = 1.0
+) -> Tensor:  # (B, C, H, W); padding on each side
     "Convolve each channel with `kernel`"
     k = (kernel * gain).flip(0, 1).to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
     return F.conv2d(F.pad(x, [before, after, before, after]), k, groups=x.shape[1])
 
-def double_size(x: Tensor, kernel: Tensor) -> Tensor: # (B, C, H, W) -> (B, C, 2H, 2W)
+
+def double_size(x: Tensor, kernel: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, 2H, 2W)
     "Put a zero after every pixel, then smooth with `kernel`"
     b, c, h, w = x.shape
     spread = F.pad(x.reshape(b, c, h, 1, w, 1), [0, 1, 0, 0, 0, 1]).reshape(b, c, 2 * h, 2 * w)
     return blur(spread, kernel, (len(kernel) + 1) // 2, (len(kernel) - 2) // 2, 4)
 
-def modulated_convolution(x: Tensor,       # (B, I, H, W)
-                          weight: Tensor,  # (O, I, k, k)
-                          style: Tensor,   # (B, I)
-                          demodulate: bool = True,
-                          kernel: Tensor | None = None, # if given, the picture is doubled on the way
-                         ) -> Tensor:      # (B, O, H or 2H, W or 2W)
+
+def modulated_convolution(
+    x: Tensor,  # (B, I, H, W)
+    weight: Tensor,  # (O, I, k, k)
+    style: Tensor,  # (B, I)
+    demodulate: bool = True,
+    kernel: Tensor | None = None,  # if given, the picture is doubled on the way
+) -> Tensor:  # (B, O, H or 2H, W or 2W)
     "Convolution whose input channels are scaled by `style` (Karras et al. 2020, eq. 1 and 3)"
     x, weight_in = x * style.to(x.dtype)[:, :, None, None], weight.to(x.dtype)
-    if kernel is None: x = F.conv2d(x, weight_in, padding=weight.shape[-1] // 2)
+    if kernel is None:
+        x = F.conv2d(x, weight_in, padding=weight.shape[-1] // 2)
     else:
         x = F.conv_transpose2d(x, weight_in.transpose(0, 1), stride=2)
         edge = len(kernel) - weight.shape[-1]
         x = blur(x, kernel, (edge + 2) // 2, (edge + 1) // 2, 4)
-    if not demodulate: return x
+    if not demodulate:
+        return x
     size = (style.square() @ weight.square().sum((2, 3)).t() + 1e-8).rsqrt()
     return x * size.to(x.dtype)[:, :, None, None]
 
 # %% ../nbs/lib/60_stylegan.ipynb #60-14
 class StyledConvolution(nn.Module):
     "Style, convolution, noise, activation"
-    def __init__(self, inputs: int, outputs: int, size: int, config: GeneratorConfig, up: bool = False):
+
+    def __init__(
+        self, inputs: int, outputs: int, size: int, config: GeneratorConfig, up: bool = False
+    ):
         super().__init__()
         self.affine = Dense(config.w_dim, inputs, start=1, linear=True)
-        self.weight, self.bias = nn.Parameter(torch.randn(outputs, inputs, 3, 3)), nn.Parameter(torch.zeros(outputs))
+        self.weight, self.bias = (
+            nn.Parameter(torch.randn(outputs, inputs, 3, 3)),
+            nn.Parameter(torch.zeros(outputs)),
+        )
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.register_buffer("noise_const", torch.randn(size, size))
-        self.register_buffer("kernel", resample_kernel(config.filter) if up else None, persistent=False)
+        self.register_buffer(
+            "kernel", resample_kernel(config.filter) if up else None, persistent=False
+        )
         self.clamp = config.clamp
 
     def forward(self, x: Tensor, w: Tensor, noise: str, gain: float = 1.0) -> Tensor:
         x = modulated_convolution(x, self.weight, self.affine(w), kernel=self.kernel)
-        if noise == "const": x = x + (self.noise_const * self.noise_strength).to(x.dtype)
-        elif noise == "random": x = x + (torch.randn(len(x), 1, *x.shape[2:], device=x.device) * self.noise_strength).to(x.dtype)
+        if noise == "const":
+            x = x + (self.noise_const * self.noise_strength).to(x.dtype)
+        elif noise == "random":
+            x = x + (
+                torch.randn(len(x), 1, *x.shape[2:], device=x.device) * self.noise_strength
+            ).to(x.dtype)
         return activate(x, self.bias, gain, self.clamp)
+
 
 class ToPicture(nn.Module):
     "A 1x1 convolution with a style, to the picture's channels"
+
     def __init__(self, inputs: int, config: GeneratorConfig):
         super().__init__()
         self.affine = Dense(config.w_dim, inputs, start=1, linear=True)
-        self.weight, self.bias = nn.Parameter(torch.randn(config.image_channels, inputs, 1, 1)), nn.Parameter(torch.zeros(config.image_channels))
+        self.weight, self.bias = (
+            nn.Parameter(torch.randn(config.image_channels, inputs, 1, 1)),
+            nn.Parameter(torch.zeros(config.image_channels)),
+        )
         self.clamp = config.clamp
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        x = modulated_convolution(x, self.weight, self.affine(w) / math.sqrt(self.weight.shape[1]), demodulate=False)
+        x = modulated_convolution(
+            x, self.weight, self.affine(w) / math.sqrt(self.weight.shape[1]), demodulate=False
+        )
         return activate(x, self.bias, clamp=self.clamp, linear=True)
+
 
 class Block(nn.Module):
     "The layers of one size"
-    def __init__(self, inputs: int | None, outputs: int, size: int, config: GeneratorConfig, last: bool): # inputs None: the first block
+
+    def __init__(
+        self, inputs: int | None, outputs: int, size: int, config: GeneratorConfig, last: bool
+    ):  # inputs None: the first block
         super().__init__()
-        if inputs is None: self.const = nn.Parameter(torch.randn(outputs, size, size))
-        else: self.conv0 = StyledConvolution(inputs, outputs, size, config, up=True)
+        if inputs is None:
+            self.const = nn.Parameter(torch.randn(outputs, size, size))
+        else:
+            self.conv0 = StyledConvolution(inputs, outputs, size, config, up=True)
         self.conv1 = StyledConvolution(outputs, outputs, size, config)
-        if last or config.architecture == "skip": self.torgb = ToPicture(outputs, config)
+        if last or config.architecture == "skip":
+            self.torgb = ToPicture(outputs, config)
         self.shortcut = config.architecture == "resnet" and inputs is not None
         if self.shortcut:
             self.skip = nn.Module()
@@ -184,69 +273,120 @@ class Block(nn.Module):
         self.register_buffer("kernel", resample_kernel(config.filter), persistent=False)
         self.convolutions = 1 if inputs is None else 2
 
-    def forward(self, x: Tensor | None, picture: Tensor | None, ws: Tensor, noise: str) -> tuple: # ws: (B, convolutions + 1, w_dim); features, picture
-        if x is None: x = self.conv1(self.const.expand(len(ws), *self.const.shape), ws[:, 0], noise)
+    def forward(
+        self, x: Tensor | None, picture: Tensor | None, ws: Tensor, noise: str
+    ) -> tuple:  # ws: (B, convolutions + 1, w_dim); features, picture
+        if x is None:
+            x = self.conv1(self.const.expand(len(ws), *self.const.shape), ws[:, 0], noise)
         else:
             gain = math.sqrt(0.5) if self.shortcut else 1.0
-            beside = double_size(F.conv2d(x, self.skip.weight / math.sqrt(x.shape[1])), self.kernel) * gain if self.shortcut else 0
+            beside = (
+                double_size(F.conv2d(x, self.skip.weight / math.sqrt(x.shape[1])), self.kernel)
+                * gain
+                if self.shortcut
+                else 0
+            )
             x = self.conv1(self.conv0(x, ws[:, 0], noise), ws[:, 1], noise, gain) + beside
-        if picture is not None: picture = double_size(picture, self.kernel)
+        if picture is not None:
+            picture = double_size(picture, self.kernel)
         if hasattr(self, "torgb"):
             part = self.torgb(x, ws[:, self.convolutions]).float()
             picture = part if picture is None else picture + part
         return x, picture
 
+
 class Synthesis(nn.Module):
     "w to pictures"
+
     def __init__(self, config: GeneratorConfig):
         super().__init__()
-        self.sizes = [4 * 2 ** i for i in range(len(config.channels))]
+        self.sizes = [4 * 2**i for i in range(len(config.channels))]
         for i, size in enumerate(self.sizes):
-            setattr(self, f"b{size}", Block(config.channels[i - 1] if i else None, config.channels[i], size, config, size == config.size))
+            setattr(
+                self,
+                f"b{size}",
+                Block(
+                    config.channels[i - 1] if i else None,
+                    config.channels[i],
+                    size,
+                    config,
+                    size == config.size,
+                ),
+            )
 
-    def forward(self, ws: Tensor,             # (B, num_ws, w_dim)
-                noise: str = "const",         # "const": the stored one; "random"; "none"
-               ) -> Tensor:                   # (B, image_channels, size, size), about -1..1
-        if noise not in ("const", "random", "none"): raise InputError(f"noise {noise!r} is not known: use \"const\", \"random\" or \"none\"")
+    def forward(
+        self,
+        ws: Tensor,  # (B, num_ws, w_dim)
+        noise: str = "const",  # "const": the stored one; "random"; "none"
+    ) -> Tensor:  # (B, image_channels, size, size), about -1..1
+        if noise not in ("const", "random", "none"):
+            raise InputError(f'noise {noise!r} is not known: use "const", "random" or "none"')
         x, picture, at = None, None, 0
         for size in self.sizes:
             block = getattr(self, f"b{size}")
-            x, picture = block(x, picture, ws[:, at:at + block.convolutions + 1], noise)
+            x, picture = block(x, picture, ws[:, at : at + block.convolutions + 1], noise)
             at += block.convolutions
         return picture
 
+
 class Generator(nn.Module):
     "StyleGAN2's generator: `mapping` and `synthesis`"
+
     def __init__(self, config: GeneratorConfig = GeneratorConfig()):
         super().__init__()
         self.config, self.mapping, self.synthesis = config, Mapping(config), Synthesis(config)
 
-    def styles(self, z: Tensor, c: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None) -> Tensor: # (B, num_ws, w_dim)
+    def styles(
+        self, z: Tensor, c: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None
+    ) -> Tensor:  # (B, num_ws, w_dim)
         "z to the styles of all layers; see `Mapping`"
         return self.mapping.broadcast(self.mapping(z, c), psi, cutoff)
 
-    def forward(self, z: Tensor, c: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None, noise: str = "const") -> Tensor:
+    def forward(
+        self,
+        z: Tensor,
+        c: Tensor | None = None,
+        psi: float = 1.0,
+        cutoff: int | None = None,
+        noise: str = "const",
+    ) -> Tensor:
         return self.synthesis(self.styles(z, c, psi, cutoff), noise)
 
 # %% ../nbs/lib/60_stylegan.ipynb #60-19
-def save_generator(net: Generator, folder: str | Path, record: dict = {}): # record: what else is known of it
+def save_generator(
+    net: Generator, folder: str | Path, record: dict = {}
+):  # record: what else is known of it
     "Write `generator.safetensors` and `generator.json`"
     from safetensors.torch import save_file
+
     folder = Path(folder)
-    with atomic_write(folder / "generator.safetensors") as tmp: save_file({name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}, tmp)
+    with atomic_write(folder / "generator.safetensors") as tmp:
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()},
+            tmp,
+        )
     write_json(folder / "generator.json", {"config": asdict(net.config), **record})
+
 
 def load_generator(folder: str | Path, device: str = "cpu") -> Generator:
     "Read what `save_generator` wrote, as float32, ready to generate; `InputError` if a file is missing, damaged, or does not fit the other"
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
     folder = Path(folder)
     weights = folder / "generator.safetensors"
-    if not weights.is_file(): raise InputError(f"{weights} is missing: {folder} holds no generator")
-    try: config = GeneratorConfig(**read_json(folder / "generator.json")["config"])
-    except (KeyError, TypeError) as error: raise InputError(f"{folder / 'generator.json'} describes no generator ({error}): write it again") from error
+    if not weights.is_file():
+        raise InputError(f"{weights} is missing: {folder} holds no generator")
+    try:
+        config = GeneratorConfig(**read_json(folder / "generator.json")["config"])
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder / 'generator.json'} describes no generator ({error}): write it again"
+        ) from error
     net = Generator(config)
-    try: net.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError, OSError) as error: raise InputError(f"{weights} does not fit {folder / 'generator.json'}: {error}") from error
+    try:
+        net.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise InputError(f"{weights} does not fit {folder / 'generator.json'}: {error}") from error
     keep_freed_memory()
     return net.requires_grad_(False).eval().to(device)

@@ -17,57 +17,87 @@ from .safe_pickle import MAX_NAME, Module, PickleFile, StoredTensor, read_pickle
 from .stylegan import ARCHITECTURES, Generator, GeneratorConfig, save_generator
 
 # %% ../nbs/lib/60_stylegan_pickle.ipynb #60-05
-MAX_DEPTH = 8    # of layers within layers; a generator has 4
+MAX_DEPTH = 8  # of layers within layers; a generator has 4
 MAX_SIDE = 1024  # pixels; the largest official generators
 
-def _gather(file: PickleFile, root: Module) -> tuple[dict, dict]: # full name -> Module, full name -> StoredTensor
+
+def _gather(
+    file: PickleFile, root: Module
+) -> tuple[dict, dict]:  # full name -> Module, full name -> StoredTensor
     modules, tensors, seen, todo = {}, {}, set(), [("", root)]
     while todo:
         path, module = todo.pop()
-        if id(module) in seen: file.refuse(f"layer {shown(path)} occurs twice")
-        if path.count(".") >= MAX_DEPTH: file.refuse(f"layers lie more than {MAX_DEPTH} deep in each other")
+        if id(module) in seen:
+            file.refuse(f"layer {shown(path)} occurs twice")
+        if path.count(".") >= MAX_DEPTH:
+            file.refuse(f"layers lie more than {MAX_DEPTH} deep in each other")
         seen.add(id(module))
         modules[path] = module
         for part in ("_parameters", "_buffers", "_modules"):
             entries = module.state.get(part)
-            if type(entries) is not dict: file.refuse(f"layer {shown(path)} of class {shown(module.kind)} has no {part}")
+            if type(entries) is not dict:
+                file.refuse(f"layer {shown(path)} of class {shown(module.kind)} has no {part}")
             for name, value in entries.items():
                 wanted = Module if part == "_modules" else StoredTensor
-                if value is None: continue
-                if type(value) is not wanted or type(name) is not str or len(name) > MAX_NAME: file.refuse(f"{shown(name)} in layer {shown(path)} is {shown(value)}, not a {wanted.__name__}")
+                if value is None:
+                    continue
+                if type(value) is not wanted or type(name) is not str or len(name) > MAX_NAME:
+                    file.refuse(
+                        f"{shown(name)} in layer {shown(path)} is {shown(value)}, not a {wanted.__name__}"
+                    )
                 full = f"{path}.{name}" if path else name
-                if wanted is Module: todo.append((full, value))
-                else: tensors[full] = value
+                if wanted is Module:
+                    todo.append((full, value))
+                else:
+                    tensors[full] = value
     return modules, tensors
 
 # %% ../nbs/lib/60_stylegan_pickle.ipynb #60-07
 _lrelu = {"activation": "lrelu", "act_gain": math.sqrt(2)}
-SETTINGS = {r"mapping\.fc\d+": {"activation": "lrelu"}, r".*\.(affine|embed)": {"activation": "linear", "bias_gain": 1},
-            r".*\.conv0": {**_lrelu, "up": 2}, r".*\.conv1": {**_lrelu, "up": 1},
-            r".*\.skip": {"activation": "linear", "up": 2, "act_gain": 1, "conv_clamp": None}}
+SETTINGS = {
+    r"mapping\.fc\d+": {"activation": "lrelu"},
+    r".*\.(affine|embed)": {"activation": "linear", "bias_gain": 1},
+    r".*\.conv0": {**_lrelu, "up": 2},
+    r".*\.conv1": {**_lrelu, "up": 1},
+    r".*\.skip": {"activation": "linear", "up": 2, "act_gain": 1, "conv_clamp": None},
+}
+
 
 class _Network:
     "What a file says of one of its networks"
+
     def __init__(self, file: PickleFile, root: Module, label: str):
         self.file, self.label = file, label
         self.modules, self.tensors = _gather(file, root)
 
-    def refuse(self, what: str, remedy: str = "only generators of the official StyleGAN2 layout can be imported"): self.file.refuse(f"{self.label}: {what}", remedy)
-    def find(self, pattern: str) -> list: return [path for path in self.modules if re.fullmatch(pattern, path)]
+    def refuse(
+        self,
+        what: str,
+        remedy: str = "only generators of the official StyleGAN2 layout can be imported",
+    ):
+        self.file.refuse(f"{self.label}: {what}", remedy)
+
+    def find(self, pattern: str) -> list:
+        return [path for path in self.modules if re.fullmatch(pattern, path)]
 
     def shape(self, name: str, dimensions: int) -> tuple:
-        if name not in self.tensors or len(self.tensors[name].size) != dimensions: self.refuse(f"it has no {name} of {dimensions} dimensions")
+        if name not in self.tensors or len(self.tensors[name].size) != dimensions:
+            self.refuse(f"it has no {name} of {dimensions} dimensions")
         return self.tensors[name].size
 
     def setting(self, path: str, name: str):
         value = self.modules[path].state.get(name, self)
-        if type(value) not in (str, int, float, bool, type(None)): self.refuse(f"{path} does not say its {name}")
+        if type(value) not in (str, int, float, bool, type(None)):
+            self.refuse(f"{path} does not say its {name}")
         return value
 
     def common(self, pattern: str, name: str):
         "The value of a setting that all layers of a kind have to share"
         values = {self.setting(path, name) for path in self.find(pattern)}
-        if len(values) != 1: self.refuse(f"its layers have different {name}: {', '.join(map(shown, list(values)[:3]))}")
+        if len(values) != 1:
+            self.refuse(
+                f"its layers have different {name}: {', '.join(map(shown, list(values)[:3]))}"
+            )
         return values.pop()
 
     def check_settings(self):
@@ -75,97 +105,224 @@ class _Network:
             for path in self.find(pattern):
                 for name, value in wanted.items():
                     found = self.setting(path, name)
-                    same = found == value or type(value) in (int, float) and type(found) in (int, float) and math.isclose(found, value, rel_tol=1e-5)
-                    if not same: self.refuse(f"{path} has {name} {shown(found)}, and only {value} is supported")
+                    same = (
+                        found == value
+                        or type(value) in (int, float)
+                        and type(found) in (int, float)
+                        and math.isclose(found, value, rel_tol=1e-5)
+                    )
+                    if not same:
+                        self.refuse(
+                            f"{path} has {name} {shown(found)}, and only {value} is supported"
+                        )
         for path in self.find(r".*\.(fc\d+|affine|embed|torgb|skip)"):
-            shape, gain = self.tensors[f"{path}.weight"].size if f"{path}.weight" in self.tensors else (), self.setting(path, "weight_gain")
+            shape, gain = (
+                self.tensors[f"{path}.weight"].size if f"{path}.weight" in self.tensors else (),
+                self.setting(path, "weight_gain"),
+            )
             rate = self.setting(path, "bias_gain") if len(shape) == 2 else 1
-            if type(gain) not in (int, float) or type(rate) not in (int, float) or not math.isclose(gain, rate / math.sqrt(math.prod(shape[1:]) or 1), rel_tol=1e-5): self.refuse(f"{path} has weight_gain {shown(gain)}, which does not go with its shape {shape}")
+            if (
+                type(gain) not in (int, float)
+                or type(rate) not in (int, float)
+                or not math.isclose(gain, rate / math.sqrt(math.prod(shape[1:]) or 1), rel_tol=1e-5)
+            ):
+                self.refuse(
+                    f"{path} has weight_gain {shown(gain)}, which does not go with its shape {shape}"
+                )
 
     def filter(self) -> list:
         "The taps of the up-sampling filter, which all layers that double the size must share"
-        names = sorted(name for name in self.tensors if re.fullmatch(r"synthesis\.b\d+(\.conv0|\.skip)?\.resample_filter", name))
+        names = sorted(
+            name
+            for name in self.tensors
+            if re.fullmatch(r"synthesis\.b\d+(\.conv0|\.skip)?\.resample_filter", name)
+        )
         sizes = {self.tensors[name].size for name in names}
-        if len(sizes) != 1 or not 1 <= len(size := sizes.pop()) <= 2 or not 1 <= max(size) <= 64 or len(set(size)) != 1 or not all(self.tensors[name].dense for name in names): self.refuse("it has no common resample_filter of a square shape")
+        if (
+            len(sizes) != 1
+            or not 1 <= len(size := sizes.pop()) <= 2
+            or not 1 <= max(size) <= 64
+            or len(set(size)) != 1
+            or not all(self.tensors[name].dense for name in names)
+        ):
+            self.refuse("it has no common resample_filter of a square shape")
         filters = [self.tensors[name].read() for name in names]
-        if not all(torch.allclose(other, filters[0], atol=1e-6) for other in filters) or not abs(filters[0].sum() - 1) < 1e-4: self.refuse("its layers have different resample_filter, or one that does not add up to 1")
+        if (
+            not all(torch.allclose(other, filters[0], atol=1e-6) for other in filters)
+            or not abs(filters[0].sum() - 1) < 1e-4
+        ):
+            self.refuse(
+                "its layers have different resample_filter, or one that does not add up to 1"
+            )
         usual = torch.tensor([1.0, 3.0, 3.0, 1.0])
-        return usual.tolist() if filters[0].shape == (4, 4) and torch.allclose(filters[0], usual.outer(usual) / 64, atol=1e-6) else filters[0].tolist()
+        return (
+            usual.tolist()
+            if filters[0].shape == (4, 4)
+            and torch.allclose(filters[0], usual.outer(usual) / 64, atol=1e-6)
+            else filters[0].tolist()
+        )
 
 # %% ../nbs/lib/60_stylegan_pickle.ipynb #60-08
 def _configure(net: _Network) -> GeneratorConfig:
     "The configuration that the shapes and settings of a network have"
-    if net.find(r"synthesis\.input"): net.refuse("it is a StyleGAN3 generator (stylegan3-t or -r), whose layers are of another kind")
-    if not net.find("mapping") or not net.find("synthesis"): net.refuse(f"it is of class {shown(net.modules[''].kind)}, which has no mapping and synthesis network", "name a generator, such as G_ema")
+    if net.find(r"synthesis\.input"):
+        net.refuse(
+            "it is a StyleGAN3 generator (stylegan3-t or -r), whose layers are of another kind"
+        )
+    if not net.find("mapping") or not net.find("synthesis"):
+        net.refuse(
+            f"it is of class {shown(net.modules[''].kind)}, which has no mapping and synthesis network",
+            "name a generator, such as G_ema",
+        )
     sizes = sorted(int(path[11:]) for path in net.find(r"synthesis\.b\d{1,5}"))
-    if sizes != [4 * 2**i for i in range(len(sizes))] or not sizes or sizes[-1] > MAX_SIDE: net.refuse(f"it has blocks of {sizes} pixels, and should have 4, 8, 16 and so on up to at most {MAX_SIDE}")
+    if sizes != [4 * 2**i for i in range(len(sizes))] or not sizes or sizes[-1] > MAX_SIDE:
+        net.refuse(
+            f"it has blocks of {sizes} pixels, and should have 4, 8, 16 and so on up to at most {MAX_SIDE}"
+        )
     net.check_settings()
     layers = len(net.find(r"mapping\.fc\d+"))
-    embedding, c_dim = net.shape("mapping.embed.weight", 2) if net.find(r"mapping\.embed") else (0, 0)
+    embedding, c_dim = (
+        net.shape("mapping.embed.weight", 2) if net.find(r"mapping\.embed") else (0, 0)
+    )
     width, inputs = net.shape("mapping.fc0.weight", 2)
     w_dim = net.shape("synthesis.b4.conv1.affine.weight", 2)[1]
-    if inputs <= embedding: net.refuse("it has no z: pictures depend on the class alone")
-    architecture, clamp, rate = net.common(r"synthesis\.b\d+", "architecture"), net.common(r"synthesis\.b\d+\.(conv\d|torgb)", "conv_clamp"), net.common(r"mapping\.fc\d+", "bias_gain")
-    if architecture not in ARCHITECTURES: net.refuse(f"its architecture is {shown(architecture)}, which is none of {', '.join(ARCHITECTURES)}")
-    if clamp is not None and (type(clamp) not in (int, float) or not 0 < clamp < math.inf): net.refuse(f"its conv_clamp is {shown(clamp)}, which is no positive number")
-    if type(rate) not in (int, float) or not 0 < rate < math.inf: net.refuse(f"its mapping network has bias_gain {shown(rate)}, which is no positive number")
-    return GeneratorConfig(z_dim=inputs - embedding, w_dim=w_dim, c_dim=c_dim, channels=[net.shape(f"synthesis.b{size}.conv1.weight", 4)[0] for size in sizes],
-                           image_channels=net.shape(f"synthesis.b{sizes[-1]}.torgb.weight", 4)[0], mapping_layers=layers, mapping_width=width if layers > 1 and width != w_dim else 0, embedding=embedding if embedding != w_dim else 0,
-                           mapping_rate=float(rate), architecture=architecture, clamp=float(clamp or 0), filter=net.filter())
+    if inputs <= embedding:
+        net.refuse("it has no z: pictures depend on the class alone")
+    architecture, clamp, rate = (
+        net.common(r"synthesis\.b\d+", "architecture"),
+        net.common(r"synthesis\.b\d+\.(conv\d|torgb)", "conv_clamp"),
+        net.common(r"mapping\.fc\d+", "bias_gain"),
+    )
+    if architecture not in ARCHITECTURES:
+        net.refuse(
+            f"its architecture is {shown(architecture)}, which is none of {', '.join(ARCHITECTURES)}"
+        )
+    if clamp is not None and (type(clamp) not in (int, float) or not 0 < clamp < math.inf):
+        net.refuse(f"its conv_clamp is {shown(clamp)}, which is no positive number")
+    if type(rate) not in (int, float) or not 0 < rate < math.inf:
+        net.refuse(f"its mapping network has bias_gain {shown(rate)}, which is no positive number")
+    return GeneratorConfig(
+        z_dim=inputs - embedding,
+        w_dim=w_dim,
+        c_dim=c_dim,
+        channels=[net.shape(f"synthesis.b{size}.conv1.weight", 4)[0] for size in sizes],
+        image_channels=net.shape(f"synthesis.b{sizes[-1]}.torgb.weight", 4)[0],
+        mapping_layers=layers,
+        mapping_width=width if layers > 1 and width != w_dim else 0,
+        embedding=embedding if embedding != w_dim else 0,
+        mapping_rate=float(rate),
+        architecture=architecture,
+        clamp=float(clamp or 0),
+        filter=net.filter(),
+    )
+
 
 def _check_room(net: _Network, config: GeneratorConfig):
     "Refuse shapes that ask for more weights than are there, before anything is made of them"
     channels, width = config.channels, config.mapping_width or config.w_dim
-    widths = [config.z_dim + (config.embedding or config.w_dim) * (config.c_dim > 0), *[width] * (config.mapping_layers - 1), config.w_dim]
-    asked = sum(a * b for a, b in zip(widths, widths[1:])) + sum(c * (9 * c + config.w_dim) for c in channels) + sum(a * (9 * b + config.w_dim) for a, b in zip(channels, channels[1:]))
-    if asked > (there := sum(math.prod(tensor.size) for tensor in net.tensors.values())): net.refuse(f"its shapes ask for at least {asked} weights, and it has {there}")
+    widths = [
+        config.z_dim + (config.embedding or config.w_dim) * (config.c_dim > 0),
+        *[width] * (config.mapping_layers - 1),
+        config.w_dim,
+    ]
+    asked = (
+        sum(a * b for a, b in zip(widths, widths[1:]))
+        + sum(c * (9 * c + config.w_dim) for c in channels)
+        + sum(a * (9 * b + config.w_dim) for a, b in zip(channels, channels[1:]))
+    )
+    if asked > (there := sum(math.prod(tensor.size) for tensor in net.tensors.values())):
+        net.refuse(f"its shapes ask for at least {asked} weights, and it has {there}")
+
 
 def _fill(net: _Network, generator: Generator):
     "Put a network's weights into `generator`; each name and shape must be there"
     wanted = generator.state_dict()
-    silent = {f"{path}.{name}" for path in net.find(r"synthesis\.b\d+\.conv\d") if net.setting(path, "use_noise") is False for name in ("noise_const", "noise_strength")}
-    if odd := sorted(name for name in net.tensors if not name.endswith("resample_filter") and name not in wanted): net.refuse(f"it has {shown(odd[0])}, which a generator of its shape does not")
+    silent = {
+        f"{path}.{name}"
+        for path in net.find(r"synthesis\.b\d+\.conv\d")
+        if net.setting(path, "use_noise") is False
+        for name in ("noise_const", "noise_strength")
+    }
+    if odd := sorted(
+        name for name in net.tensors if not name.endswith("resample_filter") and name not in wanted
+    ):
+        net.refuse(f"it has {shown(odd[0])}, which a generator of its shape does not")
     for name, value in wanted.items():
-        if name in silent: # a network without noise is one whose noise has no strength
+        if name in silent:  # a network without noise is one whose noise has no strength
             value.zero_()
             continue
-        if name not in net.tensors: net.refuse(f"it lacks {name}")
+        if name not in net.tensors:
+            net.refuse(f"it lacks {name}")
         tensor = net.tensors[name]
-        if tensor.size != tuple(value.shape): net.refuse(f"{name} has shape {tensor.size}, and should have {tuple(value.shape)}")
-        if not tensor.storage.dtype.is_floating_point or not tensor.dense: net.refuse(f"{name} is no plain tensor of floating-point numbers")
+        if tensor.size != tuple(value.shape):
+            net.refuse(f"{name} has shape {tensor.size}, and should have {tuple(value.shape)}")
+        if not tensor.storage.dtype.is_floating_point or not tensor.dense:
+            net.refuse(f"{name} is no plain tensor of floating-point numbers")
         value.copy_(tensor.read())
-        if not value.isfinite().all(): net.refuse(f"{name} holds numbers that are not finite: the training had diverged, or the file is damaged")
+        if not value.isfinite().all():
+            net.refuse(
+                f"{name} holds numbers that are not finite: the training had diverged, or the file is damaged"
+            )
 
-def generator_from_pickle(path: str | Path,          # by the official StyleGAN2-ADA or StyleGAN3 tools
-                          network: str = "G_ema",    # "G_ema": averaged weights, as for pictures; "G": those of the last step
-                         ) -> tuple[Generator, dict]: # ready to generate; file's name and hash, network, class, size
+
+def generator_from_pickle(
+    path: str | Path,  # by the official StyleGAN2-ADA or StyleGAN3 tools
+    network: str = "G_ema",  # "G_ema": averaged weights, as for pictures; "G": those of the last step
+) -> tuple[Generator, dict]:  # ready to generate; file's name and hash, network, class, size
     "Read a generator from an official pickle, with none of its code run; `InputError` if the file is hostile, damaged or holds something else"
     file, content = PickleFile(Path(path)), read_pickle(path)
-    networks = {name: value for name, value in content.items() if type(value) is Module} if type(content) is dict else {}
-    if network not in networks: file.refuse(f"it holds no network {network!r}", f"it has {', '.join(shown(name) for name in networks)}: name one of these" if networks else "this is no pickle of networks")
+    networks = (
+        {name: value for name, value in content.items() if type(value) is Module}
+        if type(content) is dict
+        else {}
+    )
+    if network not in networks:
+        file.refuse(
+            f"it holds no network {network!r}",
+            f"it has {', '.join(shown(name) for name in networks)}: name one of these"
+            if networks
+            else "this is no pickle of networks",
+        )
     net = _Network(file, networks[network], network)
-    if empty := [name for name, tensor in net.tensors.items() if tensor.bytes == 0]: net.refuse(f"{shown(empty[0])} is empty")
-    if sum(tensor.bytes for tensor in net.tensors.values()) > file.path.stat().st_size: net.refuse("its weights take more room than the file has")
+    if empty := [name for name, tensor in net.tensors.items() if tensor.bytes == 0]:
+        net.refuse(f"{shown(empty[0])} is empty")
+    if sum(tensor.bytes for tensor in net.tensors.values()) > file.path.stat().st_size:
+        net.refuse("its weights take more room than the file has")
     config = _configure(net)
     _check_room(net, config)
     generator = Generator(config).requires_grad_(False).eval()
     _fill(net, generator)
-    record = {"source": file.path.name, "source_sha256": hash_file(path), "network": network, "class_name": networks[network].kind, "size": config.size}
+    record = {
+        "source": file.path.name,
+        "source_sha256": hash_file(path),
+        "network": network,
+        "class_name": networks[network].kind,
+        "size": config.size,
+    }
     return generator, record
 
 # %% ../nbs/lib/60_stylegan_pickle.ipynb #60-16
-def import_stylegan(source: str | Path,        # an official pickle
-                    out: str | Path,           # folder that gets `generator.safetensors` and `generator.json`
-                    network: str = "G_ema",    # which of its networks
-                    force: bool = False,       # overwrite another generator
-                   ) -> dict:                  # what `generator.json` says of the origin
+def import_stylegan(
+    source: str | Path,  # an official pickle
+    out: str | Path,  # folder that gets `generator.safetensors` and `generator.json`
+    network: str = "G_ema",  # which of its networks
+    force: bool = False,  # overwrite another generator
+) -> dict:  # what `generator.json` says of the origin
     "Turn an official pickle into files that `load_generator` reads; `InputError`, and nothing written, if it is refused or `out` holds another generator"
     generator, record = generator_from_pickle(source, network)
     described = Path(out) / "generator.json"
     if described.is_file() and not force:
         there = read_json(described)
-        same = isinstance(there, dict) and all(there.get(key) == record[key] for key in ("source_sha256", "network"))
-        if not same: raise InputError(f"{out} holds another generator: choose another folder, or overwrite it with --force")
-    with explain_write_errors(described): described.unlink(missing_ok=True) # it is written last, so that new weights never stand beside an old description
+        same = isinstance(there, dict) and all(
+            there.get(key) == record[key] for key in ("source_sha256", "network")
+        )
+        if not same:
+            raise InputError(
+                f"{out} holds another generator: choose another folder, or overwrite it with --force"
+            )
+    with explain_write_errors(described):
+        described.unlink(
+            missing_ok=True
+        )  # it is written last, so that new weights never stand beside an old description
     save_generator(generator, out, record)
     return record

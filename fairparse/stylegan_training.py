@@ -20,111 +20,206 @@ from torch import Tensor, nn
 from .checkpoints import move_average, read_checkpoint, write_checkpoint
 from .runs import InputError, check_types, fix_randomness, package_folder
 from .sampling import derive_seed
-from .stylegan import Dense, Generator, GeneratorConfig, activate, blur, resample_kernel, save_generator
+from fairparse.stylegan import (
+    Dense,
+    Generator,
+    GeneratorConfig,
+    activate,
+    blur,
+    resample_kernel,
+    save_generator,
+)
 
 # %% ../nbs/lib/60_stylegan_training.ipynb #60-05
-SIZE, SEED, NAME = 32, 600032, "tiny_stylegan" # pixels; a seed used nowhere else; folder in `assets`
-TABLE2 = {"tone_1": 6837, "tone_2": 975, "tone_3": 882, "tone_4": 867, "tone_5": 449} # faces of each group in the paper's Table 2, dealt out to tones: White, Indian, Asian, Others, Black
+SIZE, SEED, NAME = (
+    32,
+    600032,
+    "tiny_stylegan",
+)  # pixels; a seed used nowhere else; folder in `assets`
+TABLE2 = {
+    "tone_1": 6837,
+    "tone_2": 975,
+    "tone_3": 882,
+    "tone_4": 867,
+    "tone_5": 449,
+}  # faces of each group in the paper's Table 2, dealt out to tones: White, Indian, Asian, Others, Black
+
 
 def skewed_world():
     "Drawn faces with the group shares of the paper's Table 2; closed eyes and masks are frequent enough to be learnt"
     from fairparse.synthfaces import World
+
     total = sum(TABLE2.values())
-    return World(tones={tone: count / total for tone, count in TABLE2.items()}, attributes={"Eyes_Closed": 0.2, "Face_Mask": 0.08}, spread=1.75)
+    return World(
+        tones={tone: count / total for tone, count in TABLE2.items()},
+        attributes={"Eyes_Closed": 0.2, "Face_Mask": 0.08},
+        spread=1.75,
+    )
 
 # %% ../nbs/lib/60_stylegan_training.ipynb #60-07
 class Convolution(nn.Module):
     "A convolution with weights of equal scale, which can halve the picture"
-    def __init__(self, inputs: int, outputs: int, kernel: int, down: bool = False, linear: bool = False):
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, down: bool = False, linear: bool = False
+    ):
         super().__init__()
-        self.weight, self.down, self.linear = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel)), down, linear
+        self.weight, self.down, self.linear = (
+            nn.Parameter(torch.randn(outputs, inputs, kernel, kernel)),
+            down,
+            linear,
+        )
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.register_buffer("smooth", resample_kernel([1.0, 3.0, 3.0, 1.0]), persistent=False)
 
-    def forward(self, x: Tensor, gain: float = 1.0) -> Tensor: # (B, I, H, W) -> (B, O, H or H/2, W or W/2)
+    def forward(
+        self, x: Tensor, gain: float = 1.0
+    ) -> Tensor:  # (B, I, H, W) -> (B, O, H or H/2, W or W/2)
         side = self.weight.shape[-1]
         weight = self.weight / math.sqrt(self.weight[0].numel())
-        if self.down: x = blur(x, self.smooth, (side + 1) // 2, (side + 1) // 2)
-        return activate(F.conv2d(x, weight, stride=1 + self.down, padding=0 if self.down else side // 2), self.bias, gain, linear=self.linear)
+        if self.down:
+            x = blur(x, self.smooth, (side + 1) // 2, (side + 1) // 2)
+        return activate(
+            F.conv2d(x, weight, stride=1 + self.down, padding=0 if self.down else side // 2),
+            self.bias,
+            gain,
+            linear=self.linear,
+        )
 
-def batch_deviation(x: Tensor, group: int = 4) -> Tensor: # (B, C, H, W) -> (B, C + 1, H, W)
+
+def batch_deviation(x: Tensor, group: int = 4) -> Tensor:  # (B, C, H, W) -> (B, C + 1, H, W)
     "Append one channel: how much the faces of each group of `group` differ"
     b, _, h, w = x.shape
     group = math.gcd(b, group)
-    spread = (x.float().view(group, -1, *x.shape[1:]).var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
+    spread = (
+        (x.float().view(group, -1, *x.shape[1:]).var(0, unbiased=False) + 1e-8)
+        .sqrt()
+        .mean((1, 2, 3))
+    )
     return torch.cat([x, spread.to(x.dtype).repeat(group).view(b, 1, 1, 1).expand(b, 1, h, w)], 1)
 
+
 class Discriminator(nn.Module):
-    "Faces to one number each: above 0 is \"real\""
-    def __init__(self, channels: list): # of each size from 4 px upwards, as the generator's
+    'Faces to one number each: above 0 is "real"'
+
+    def __init__(self, channels: list):  # of each size from 4 px upwards, as the generator's
         super().__init__()
         self.enter = Convolution(3, channels[-1], 1)
         pairs = list(zip(channels[::-1], channels[-2::-1]))
-        self.first, self.second = (nn.ModuleList(Convolution(a, b, 3, down) for a, b in pairs) for pairs, down in (([(a, a) for a, _ in pairs], False), (pairs, True)))
+        self.first, self.second = (
+            nn.ModuleList(Convolution(a, b, 3, down) for a, b in pairs)
+            for pairs, down in (([(a, a) for a, _ in pairs], False), (pairs, True))
+        )
         self.beside = nn.ModuleList(Convolution(a, b, 1, down=True, linear=True) for a, b in pairs)
-        self.last, self.hidden, self.out = Convolution(channels[0] + 1, channels[0], 3), Dense(channels[0] * 16, channels[0]), Dense(channels[0], 1, linear=True)
+        self.last, self.hidden, self.out = (
+            Convolution(channels[0] + 1, channels[0], 3),
+            Dense(channels[0] * 16, channels[0]),
+            Dense(channels[0], 1, linear=True),
+        )
 
-    def forward(self, images: Tensor) -> Tensor: # (B, 3, H, W), -1..1 -> (B,)
+    def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W), -1..1 -> (B,)
         x, half = self.enter(images), math.sqrt(0.5)
-        for first, second, beside in zip(self.first, self.second, self.beside): x = second(first(x), half) + beside(x, half)
+        for first, second, beside in zip(self.first, self.second, self.beside):
+            x = second(first(x), half) + beside(x, half)
         x = self.last(batch_deviation(x)).flatten(1)
         return self.out(self.hidden(x))[:, 0].float()
 
 # %% ../nbs/lib/60_stylegan_training.ipynb #60-09
-def generator_loss(on_fake: Tensor) -> Tensor: # (B,)
+def generator_loss(on_fake: Tensor) -> Tensor:  # (B,)
     "Non-saturating loss"
     return F.softplus(-on_fake).mean()
 
-def discriminator_loss(on_real: Tensor, on_fake: Tensor) -> Tensor: # (B,)
+
+def discriminator_loss(on_real: Tensor, on_fake: Tensor) -> Tensor:  # (B,)
     "Logistic loss"
     return F.softplus(-on_real).mean() + F.softplus(on_fake).mean()
 
-def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor: # (B, 3, H, W)
+
+def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:  # (B, 3, H, W)
     "Mean squared norm of the gradient at real faces"
     real = real.detach().requires_grad_(True)
-    gradient, = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
+    (gradient,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean()
 
 # %% ../nbs/lib/60_stylegan_training.ipynb #60-12
 @dataclass
 class StyleGANTraining:
     "Settings of a training"
-    generator: dict = field(default_factory=lambda: {"z_dim": 64, "w_dim": 64, "channels": [128, 96, 64, 32], "mapping_layers": 4})
+
+    generator: dict = field(
+        default_factory=lambda: {
+            "z_dim": 64,
+            "w_dim": 64,
+            "channels": [128, 96, 64, 32],
+            "mapping_layers": 4,
+        }
+    )
     discriminator_channels: list = field(default_factory=lambda: [128, 96, 64, 32])
     steps: int = 9000
     batch_size: int = 32
-    lr: float = 0.0025           # Adam, betas 0 and 0.99
-    r1: float = 0.1              # gamma
-    r1_every: int = 8            # steps between penalties
-    average: float = 0.998       # how much of the averaged generator stays at each step
-    every: int = 500             # steps between checkpoints
+    lr: float = 0.0025  # Adam, betas 0 and 0.99
+    r1: float = 0.1  # gamma
+    r1_every: int = 8  # steps between penalties
+    average: float = 0.998  # how much of the averaged generator stays at each step
+    every: int = 500  # steps between checkpoints
 
     def __post_init__(self):
         check_types(self)
-        if min(self.steps, self.batch_size, self.r1_every, self.every) < 1: raise InputError(f"steps {self.steps}, batch_size {self.batch_size}, r1_every {self.r1_every}, every {self.every}: each must be 1 or more")
-        if len(self.discriminator_channels) != len(GeneratorConfig(**self.generator).channels): raise InputError(f"discriminator_channels {self.discriminator_channels} and the generator's channels name different numbers of sizes: give one for each")
+        if min(self.steps, self.batch_size, self.r1_every, self.every) < 1:
+            raise InputError(
+                f"steps {self.steps}, batch_size {self.batch_size}, r1_every {self.r1_every}, every {self.every}: each must be 1 or more"
+            )
+        if len(self.discriminator_channels) != len(GeneratorConfig(**self.generator).channels):
+            raise InputError(
+                f"discriminator_channels {self.discriminator_channels} and the generator's channels name different numbers of sizes: give one for each"
+            )
+
 
 class StyleGANTrainer:
     "Both networks, their optimisers and one visible step"
-    def __init__(self, config: StyleGANTraining, images: Tensor, seed: int, device: str = "cpu"): # images: (N, 3, H, W) uint8
-        self.config, self.images, self.seed, self.device, self.number = config, images, seed, device, 0
-        torch.manual_seed(derive_seed(seed, 0))
-        self.g, self.d = Generator(GeneratorConfig(**config.generator)).to(device), Discriminator(config.discriminator_channels).to(device)
-        if images.shape[1:] != (3, self.g.config.size, self.g.config.size): raise InputError(f"faces of shape {tuple(images.shape[1:])} do not fit a generator of {self.g.config.size} px: draw or resize them to that size")
-        self.average = copy.deepcopy(self.g).requires_grad_(False)
-        lazy = config.r1_every / (config.r1_every + 1) # the discriminator takes one more step in so many
-        self.opt_g = torch.optim.Adam(self.g.parameters(), config.lr, (0.0, 0.99))
-        self.opt_d = torch.optim.Adam(self.d.parameters(), config.lr * lazy, (0.0, 0.99 ** lazy))
 
-    def step(self) -> tuple: # losses of generator and discriminator
+    def __init__(
+        self, config: StyleGANTraining, images: Tensor, seed: int, device: str = "cpu"
+    ):  # images: (N, 3, H, W) uint8
+        self.config, self.images, self.seed, self.device, self.number = (
+            config,
+            images,
+            seed,
+            device,
+            0,
+        )
+        torch.manual_seed(derive_seed(seed, 0))
+        self.g, self.d = (
+            Generator(GeneratorConfig(**config.generator)).to(device),
+            Discriminator(config.discriminator_channels).to(device),
+        )
+        if images.shape[1:] != (3, self.g.config.size, self.g.config.size):
+            raise InputError(
+                f"faces of shape {tuple(images.shape[1:])} do not fit a generator of {self.g.config.size} px: draw or resize them to that size"
+            )
+        self.average = copy.deepcopy(self.g).requires_grad_(False)
+        lazy = config.r1_every / (
+            config.r1_every + 1
+        )  # the discriminator takes one more step in so many
+        self.opt_g = torch.optim.Adam(self.g.parameters(), config.lr, (0.0, 0.99))
+        self.opt_d = torch.optim.Adam(self.d.parameters(), config.lr * lazy, (0.0, 0.99**lazy))
+
+    def step(self) -> tuple:  # losses of generator and discriminator
         "One step of each network"
         config, batch = self.config, self.config.batch_size
         torch.manual_seed(derive_seed(self.seed, 1, self.number))
-        real = self.images[torch.randint(len(self.images), (batch,))].to(self.device).float() / 127.5 - 1
-        real = torch.where(torch.rand(batch, 1, 1, 1, device=self.device) < 0.5, real.flip(-1), real)
+        real = (
+            self.images[torch.randint(len(self.images), (batch,))].to(self.device).float() / 127.5
+            - 1
+        )
+        real = torch.where(
+            torch.rand(batch, 1, 1, 1, device=self.device) < 0.5, real.flip(-1), real
+        )
         z = torch.randn(2, batch, self.g.config.z_dim, device=self.device)
 
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16): # the generator, judged
+        with torch.autocast(
+            torch.device(self.device).type, torch.bfloat16
+        ):  # the generator, judged
             w = self.g.mapping(z[0])
             self.d.requires_grad_(False)
             loss_g = generator_loss(self.d(self.g.synthesis(self.g.mapping.broadcast(w), "random")))
@@ -132,11 +227,15 @@ class StyleGANTrainer:
         self._update(self.opt_g, loss_g)
 
         self.d.requires_grad_(True)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16): # the discriminator, on real and painted faces
-            with torch.no_grad(): fake = self.g(z[1], noise="random")
+        with torch.autocast(
+            torch.device(self.device).type, torch.bfloat16
+        ):  # the discriminator, on real and painted faces
+            with torch.no_grad():
+                fake = self.g(z[1], noise="random")
             loss_d = discriminator_loss(self.d(real), self.d(fake))
         self._update(self.opt_d, loss_d)
-        if self.number % config.r1_every == 0: self._update(self.opt_d, r1_penalty(self.d, real) * (config.r1 / 2 * config.r1_every))
+        if self.number % config.r1_every == 0:
+            self._update(self.opt_d, r1_penalty(self.d, real) * (config.r1 / 2 * config.r1_every))
 
         self.number += 1
         move_average(self.average, self.g, config.average, self.number)
@@ -147,42 +246,84 @@ class StyleGANTrainer:
         loss.backward()
         optimiser.step()
 
-    def parts(self) -> dict: return {"g": self.g, "d": self.d, "average": self.average, "opt_g": self.opt_g, "opt_d": self.opt_d}
+    def parts(self) -> dict:
+        return {
+            "g": self.g,
+            "d": self.d,
+            "average": self.average,
+            "opt_g": self.opt_g,
+            "opt_d": self.opt_d,
+        }
 
-    def fit(self, path: str | Path, say=print, stop_after: int | None = None): # path: the checkpoint; stop_after: leave after this step, as an interruption would
+    def fit(
+        self, path: str | Path, say=print, stop_after: int | None = None
+    ):  # path: the checkpoint; stop_after: leave after this step, as an interruption would
         "Train to the last step, going on from the checkpoint if there is one of this training"
         config, last = self.config, stop_after or self.config.steps
         identity = f"{asdict(config) | {'every': 0}} {tuple(self.images.shape)} {self.seed}"
         if state := read_checkpoint(path, identity, self.device, say):
-            for name, part in self.parts().items(): part.load_state_dict(state[name])
+            for name, part in self.parts().items():
+                part.load_state_dict(state[name])
             self.number = state["number"]
             say(f"resumed after step {self.number} of {config.steps}")
         losses, started = [], time.time()
         while self.number < last:
             losses.append(self.step())
-            if self.number % config.every and self.number < last: continue
+            if self.number % config.every and self.number < last:
+                continue
             mean = torch.tensor(losses).mean(0)
-            if not mean.isfinite().all(): raise InputError(f"the losses before step {self.number} are {mean.tolist()}: lower lr, or raise r1")
-            write_checkpoint(path, {"identity": identity, "number": self.number, **{name: part.state_dict() for name, part in self.parts().items()}})
-            say(f"step {self.number} of {config.steps}: generator {mean[0]:.3f}, discriminator {mean[1]:.3f}, {(time.time() - started) / len(losses):.2f} s a step")
+            if not mean.isfinite().all():
+                raise InputError(
+                    f"the losses before step {self.number} are {mean.tolist()}: lower lr, or raise r1"
+                )
+            write_checkpoint(
+                path,
+                {
+                    "identity": identity,
+                    "number": self.number,
+                    **{name: part.state_dict() for name, part in self.parts().items()},
+                },
+            )
+            say(
+                f"step {self.number} of {config.steps}: generator {mean[0]:.3f}, discriminator {mean[1]:.3f}, {(time.time() - started) / len(losses):.2f} s a step"
+            )
             losses, started = [], time.time()
 
 # %% ../nbs/lib/60_stylegan_training.ipynb #60-16
-def train_tiny_stylegan(folder: str | Path | None = None,        # where the generator goes; None: the package's own `assets`
-                        work: str | Path = "outputs/tiny_stylegan", # where the checkpoint goes
-                        count: int = 20000,                      # drawn faces to learn from
-                        config: StyleGANTraining = StyleGANTraining(),
-                        seed: int = SEED, threads: int = 2, workers: int | None = None, device: str = "cpu", say=print) -> dict: # the record written beside the generator
+def train_tiny_stylegan(
+    folder: str | Path | None = None,  # where the generator goes; None: the package's own `assets`
+    work: str | Path = "outputs/tiny_stylegan",  # where the checkpoint goes
+    count: int = 20000,  # drawn faces to learn from
+    config: StyleGANTraining = StyleGANTraining(),
+    seed: int = SEED,
+    threads: int = 2,
+    workers: int | None = None,
+    device: str = "cpu",
+    say=print,
+) -> dict:  # the record written beside the generator
     "Draw faces of `skewed_world`, train, write the averaged generator"
     from fairparse.synthfaces import render_faces
-    if count < config.batch_size: raise InputError(f"count {count} is less than a batch of {config.batch_size}: draw more faces")
+
+    if count < config.batch_size:
+        raise InputError(
+            f"count {count} is less than a batch of {config.batch_size}: draw more faces"
+        )
     size = GeneratorConfig(**config.generator).size
     images, _, table = render_faces(count, size, seed, skewed_world(), workers=workers)
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     fix_randomness(seed, threads)
     trainer = StyleGANTrainer(config, images, seed, device)
     trainer.fit(Path(work) / "training.pt", say)
-    record = {"what": "StyleGAN2 on drawn faces, the stand-in for a StyleGAN of photographs", "faces": count, "steps": trainer.number, "images_seen": trainer.number * config.batch_size,
-              "training": asdict(config), "seed": seed, "shares": {tone: round(float(table[tone.capitalize()].mean()), 4) for tone in TABLE2}}
-    save_generator(trainer.average, Path(folder) if folder else package_folder() / "assets" / NAME, record)
+    record = {
+        "what": "StyleGAN2 on drawn faces, the stand-in for a StyleGAN of photographs",
+        "faces": count,
+        "steps": trainer.number,
+        "images_seen": trainer.number * config.batch_size,
+        "training": asdict(config),
+        "seed": seed,
+        "shares": {tone: round(float(table[tone.capitalize()].mean()), 4) for tone in TABLE2},
+    }
+    save_generator(
+        trainer.average, Path(folder) if folder else package_folder() / "assets" / NAME, record
+    )
     return record

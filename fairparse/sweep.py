@@ -24,90 +24,190 @@ from .runs import InputError, hash_file, read_json, write_json
 from .unet import Parser
 
 # %% ../nbs/lib/31_sweep.ipynb #31-05
-def perturb_uint8(images: np.ndarray,   # (B, H, W, 3) uint8
-                  ids: list,            # B image ids; they decide the randomness, see `perturb.image_seeds`
-                  perturbation: str,    # "none", or a name of `perturb.PERTURBATIONS`
-                  severity: float, seed: int = 0, device: str = "cpu",
-                 ) -> Tensor:           # (B, 3, H, W) uint8 on the device
+def perturb_uint8(
+    images: np.ndarray,  # (B, H, W, 3) uint8
+    ids: list,  # B image ids; they decide the randomness, see `perturb.image_seeds`
+    perturbation: str,  # "none", or a name of `perturb.PERTURBATIONS`
+    severity: float,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Tensor:  # (B, 3, H, W) uint8 on the device
     "Perturbed images, rounded to 8 bits"
     batch = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
-    if perturbation == "none": return batch
+    if perturbation == "none":
+        return batch
     return perturb(batch, perturbation, severity, image_seeds(ids, seed)).round().to(torch.uint8)
 
 # %% ../nbs/lib/31_sweep.ipynb #31-07
 def _identity(weights, faces, rows, seed):
     "What decides the counts of a setting"
-    own = [hash_file(weights), faces.meta["sha256"], hashlib.sha256(np.ascontiguousarray(rows)).hexdigest(), seed, hash_file(perturb_module.__file__)]
+    own = [
+        hash_file(weights),
+        faces.meta["sha256"],
+        hashlib.sha256(np.ascontiguousarray(rows)).hexdigest(),
+        seed,
+        hash_file(perturb_module.__file__),
+    ]
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+
 
 def open_sweep(folder: Path, identity: str):
     "Make the folder ready: settings of another parser, other faces or other code are removed"
     record, settings = folder / "sweep.json", folder / "settings"
     if record.is_file() and read_json(record).get("identity") != identity:
-        print(f"{folder}: the settings there were made with another parser, other faces or other code; they are made again")
-        for old in settings.glob("*.parquet"): old.unlink()
+        print(
+            f"{folder}: the settings there were made with another parser, other faces or other code; they are made again"
+        )
+        for old in settings.glob("*.parquet"):
+            old.unlink()
     write_json(record, {"identity": identity})
 
+
 @torch.no_grad()
-def score_setting(parser: Parser, faces: FaceSet, rows: np.ndarray, perturbation: str, severity: float, seed: int = 0, batch_size: int = 32) -> np.ndarray: # (N, C, 3)
+def score_setting(
+    parser: Parser,
+    faces: FaceSet,
+    rows: np.ndarray,
+    perturbation: str,
+    severity: float,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> np.ndarray:  # (N, C, 3)
     "Counts of a parser on perturbed faces"
     device, counts = next(parser.parameters()).device, []
     for start in range(0, len(rows), batch_size):
-        chunk = rows[start:start + batch_size]
-        images = perturb_uint8(faces.images[chunk], faces.index.id.iloc[chunk], perturbation, severity, seed, device)
+        chunk = rows[start : start + batch_size]
+        images = perturb_uint8(
+            faces.images[chunk], faces.index.id.iloc[chunk], perturbation, severity, seed, device
+        )
         maps = predict_probabilities(parser, images).argmax(1)
-        counts.append(count_pixels(maps, torch.from_numpy(faces.masks[chunk]).to(device), len(faces.classes)))
+        counts.append(
+            count_pixels(maps, torch.from_numpy(faces.masks[chunk]).to(device), len(faces.classes))
+        )
     return np.concatenate(counts)
 
-def sweep_parser(parser: Parser, weights: str | Path, # the parser and the file of its weights
-                 faces: FaceSet, rows: np.ndarray,    # positions of the test faces
-                 settings: list,                      # (perturbation, severity) pairs; ("none", 0) are the clean images
-                 folder: str | Path,                  # gets settings/{perturbation}_{severity}.parquet
-                 name: str, training_seed: int,       # written into the records
-                 seed: int = 0, batch_size: int = 32, progress: bool = True) -> list: # of the settings made now
+
+def sweep_parser(
+    parser: Parser,
+    weights: str | Path,  # the parser and the file of its weights
+    faces: FaceSet,
+    rows: np.ndarray,  # positions of the test faces
+    settings: list,  # (perturbation, severity) pairs; ("none", 0) are the clean images
+    folder: str | Path,  # gets settings/{perturbation}_{severity}.parquet
+    name: str,
+    training_seed: int,  # written into the records
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: bool = True,
+) -> list:  # of the settings made now
     "Count all settings that are missing in the folder; `InputError` if there are no faces or classes differ"
     folder = Path(folder)
     check_scorable(parser, faces, rows)
     open_sweep(folder, _identity(weights, faces, rows, seed))
-    paths = {setting: folder / "settings" / f"{setting_name(*setting)}.parquet" for setting in settings}
+    paths = {
+        setting: folder / "settings" / f"{setting_name(*setting)}.parquet" for setting in settings
+    }
     missing = [setting for setting, path in paths.items() if not path.is_file()]
-    bar = tqdm(missing, desc=f"{name} seed {training_seed}", unit="setting", total=len(settings), initial=len(settings) - len(missing), mininterval=5, disable=not progress)
+    bar = tqdm(
+        missing,
+        desc=f"{name} seed {training_seed}",
+        unit="setting",
+        total=len(settings),
+        initial=len(settings) - len(missing),
+        mininterval=5,
+        disable=not progress,
+    )
     for perturbation, severity in bar:
         counts = score_setting(parser, faces, rows, perturbation, severity, seed, batch_size)
-        table = counts_table(counts, faces.index.id.iloc[rows], name, training_seed, perturbation, severity)
+        table = counts_table(
+            counts, faces.index.id.iloc[rows], name, training_seed, perturbation, severity
+        )
         write_table(table, paths[perturbation, severity], COUNTS)
     return missing
 
 # %% ../nbs/lib/31_sweep.ipynb #31-09
 @torch.no_grad()
-def make_maps(parser: Parser | None,   # None: the true masks
-              faces: FaceSet, rows: np.ndarray, perturbation: str = "none", severity: float = 0.0, seed: int = 0,
-              batch_size: int = 32) -> np.ndarray: # (N, H, W) uint8
+def make_maps(
+    parser: Parser | None,  # None: the true masks
+    faces: FaceSet,
+    rows: np.ndarray,
+    perturbation: str = "none",
+    severity: float = 0.0,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> np.ndarray:  # (N, H, W) uint8
     "Label maps of the faces at `rows`; `InputError` if true maps of damaged faces are asked for, or classes differ"
     if parser is None:
-        if perturbation != "none": raise InputError(f"true label maps do not depend on the picture: there are none for {setting_name(perturbation, severity)}")
+        if perturbation != "none":
+            raise InputError(
+                f"true label maps do not depend on the picture: there are none for {setting_name(perturbation, severity)}"
+            )
         return np.array(faces.masks[rows])
     check_scorable(parser, faces, rows)
-    device, maps = next(parser.parameters()).device, np.empty((len(rows), faces.size, faces.size), np.uint8)
+    device, maps = (
+        next(parser.parameters()).device,
+        np.empty((len(rows), faces.size, faces.size), np.uint8),
+    )
     for start in range(0, len(rows), batch_size):
-        chunk = rows[start:start + batch_size]
-        images = perturb_uint8(faces.images[chunk], faces.index.id.iloc[chunk], perturbation, severity, seed, device)
-        maps[start:start + batch_size] = predict_probabilities(parser, images).argmax(1).byte().cpu().numpy()
+        chunk = rows[start : start + batch_size]
+        images = perturb_uint8(
+            faces.images[chunk], faces.index.id.iloc[chunk], perturbation, severity, seed, device
+        )
+        maps[start : start + batch_size] = (
+            predict_probabilities(parser, images).argmax(1).byte().cpu().numpy()
+        )
     return maps
 
 # %% ../nbs/lib/31_sweep.ipynb #31-10
-def count_maps(maps: np.ndarray,            # (N, H, W) uint8
-               faces: FaceSet, rows: np.ndarray, # N positions in the face set
-               batch_size: int = 256) -> np.ndarray: # (N, C, 3)
+def count_maps(
+    maps: np.ndarray,  # (N, H, W) uint8
+    faces: FaceSet,
+    rows: np.ndarray,  # N positions in the face set
+    batch_size: int = 256,
+) -> np.ndarray:  # (N, C, 3)
     "Counts of label maps against the true masks"
     chunks = [slice(start, start + batch_size) for start in range(0, len(rows), batch_size)]
-    return np.concatenate([count_pixels(torch.from_numpy(maps[c]), torch.from_numpy(faces.masks[rows[c]]), len(faces.classes)) for c in chunks])
+    return np.concatenate(
+        [
+            count_pixels(
+                torch.from_numpy(maps[c]),
+                torch.from_numpy(faces.masks[rows[c]]),
+                len(faces.classes),
+            )
+            for c in chunks
+        ]
+    )
 
 # %% ../nbs/lib/31_sweep.ipynb #31-12
 @torch.no_grad()
-def save_examples(parser: Parser, faces: FaceSet, rows: np.ndarray, settings: list, path: str | Path, seed: int = 0):
+def save_examples(
+    parser: Parser,
+    faces: FaceSet,
+    rows: np.ndarray,
+    settings: list,
+    path: str | Path,
+    seed: int = 0,
+):
     "Write perturbed images, predicted maps and true masks of the faces at `rows`, see `records.read_arrays`"
-    images = [perturb_uint8(faces.images[rows], faces.index.id.iloc[rows], *setting, seed, next(parser.parameters()).device) for setting in settings]
-    maps = [predict_probabilities(parser, batch).argmax(1).to(torch.uint8).cpu().numpy() for batch in images]
-    write_arrays(path, images=np.stack([b.permute(0, 2, 3, 1).cpu().numpy() for b in images]), maps=np.stack(maps), truth=np.array(faces.masks[rows]),
-                 settings=np.array([setting_name(*setting) for setting in settings]), ids=faces.index.id.iloc[rows].to_numpy(str))
+    images = [
+        perturb_uint8(
+            faces.images[rows],
+            faces.index.id.iloc[rows],
+            *setting,
+            seed,
+            next(parser.parameters()).device,
+        )
+        for setting in settings
+    ]
+    maps = [
+        predict_probabilities(parser, batch).argmax(1).to(torch.uint8).cpu().numpy()
+        for batch in images
+    ]
+    write_arrays(
+        path,
+        images=np.stack([b.permute(0, 2, 3, 1).cpu().numpy() for b in images]),
+        maps=np.stack(maps),
+        truth=np.array(faces.masks[rows]),
+        settings=np.array([setting_name(*setting) for setting in settings]),
+        ids=faces.index.id.iloc[rows].to_numpy(str),
+    )

@@ -23,34 +23,66 @@ from .runs import InputError
 from .synthesis_tables import CONTROLNET, OWN, SHARED, find_metric, maps_title
 
 # %% ../nbs/lib/89_synthesis_figures.ipynb #89-05
-_GENERATED = {OWN: "own", SHARED: "shared", CONTROLNET: "controlnet"} # generator -> name of its array in examples.npz
+_GENERATED = {
+    OWN: "own",
+    SHARED: "shared",
+    CONTROLNET: "controlnet",
+}  # generator -> name of its array in examples.npz
+
 
 def _pick(path, setting, faces, kinds):
     "Arrays of the first `faces` examples in one setting"
     arrays = read_arrays(path, "ids", "settings", "real", "truth", "maps", *kinds)
     there = list(map(str, arrays["settings"]))
-    painted = min(len(arrays[kind]) for kind in kinds) # a ControlNet paints the clean maps only, which come first
-    if setting not in there[:painted]: raise InputError(f"{path} has no examples of {setting!r} by this generator: it has {there[:painted]}")
-    if not 1 <= faces <= len(arrays["ids"]): raise InputError(f"{path} has {len(arrays['ids'])} faces: {faces} cannot be shown")
-    return {key: a[there.index(setting), :faces] if key in ("maps", *kinds) else a[:faces] for key, a in arrays.items() if key != "settings"}
+    painted = min(
+        len(arrays[kind]) for kind in kinds
+    )  # a ControlNet paints the clean maps only, which come first
+    if setting not in there[:painted]:
+        raise InputError(
+            f"{path} has no examples of {setting!r} by this generator: it has {there[:painted]}"
+        )
+    if not 1 <= faces <= len(arrays["ids"]):
+        raise InputError(f"{path} has {len(arrays['ids'])} faces: {faces} cannot be shown")
+    return {
+        key: a[there.index(setting), :faces] if key in ("maps", *kinds) else a[:faces]
+        for key, a in arrays.items()
+        if key != "settings"
+    }
 
-def read_synthesis_examples(score: str | Path,  # folder with {maps}/examples.npz
-                            maps: list,         # objectives, in the order of columns
-                            setting: str = "none", # damage of the face that the parsers saw, for instance "blur_0.3"
-                            faces: int = 2,     # how many, from the first
-                            model: str = OWN,   # generator: "pix2pixhd_own", "pix2pixhd_shared" or "controlnet"
-                           ) -> dict:           # setting, model; ids (F,); real (F, H, W, 3); truth (F, H, W); maps and images: name -> (F, H, W) and (F, H, W, 3); "truth" among images with the shared generator
+
+def read_synthesis_examples(
+    score: str | Path,  # folder with {maps}/examples.npz
+    maps: list,  # objectives, in the order of columns
+    setting: str = "none",  # damage of the face that the parsers saw, for instance "blur_0.3"
+    faces: int = 2,  # how many, from the first
+    model: str = OWN,  # generator: "pix2pixhd_own", "pix2pixhd_shared" or "controlnet"
+) -> dict:  # setting, model; ids (F,); real (F, H, W, 3); truth (F, H, W); maps and images: name -> (F, H, W) and (F, H, W, 3); "truth" among images with the shared generator
     "Examples of all `maps`; `InputError` if a setting or face is missing or the parsers saw other faces"
-    if model not in _GENERATED: raise InputError(f"generator {model!r} has no examples: choose one of {list(_GENERATED)}")
+    if model not in _GENERATED:
+        raise InputError(f"generator {model!r} has no examples: choose one of {list(_GENERATED)}")
     names = [name for name in maps if name != "truth"]
-    if not names: raise InputError("no parser's maps to show: name one objective or more")
-    found = {name: _pick(Path(score) / name / "examples.npz", setting, faces, [_GENERATED[model]]) for name in names}
-    if model == SHARED: found["truth"] = _pick(Path(score) / "truth" / "examples.npz", "none", faces, ["shared"])
+    if not names:
+        raise InputError("no parser's maps to show: name one objective or more")
+    found = {
+        name: _pick(Path(score) / name / "examples.npz", setting, faces, [_GENERATED[model]])
+        for name in names
+    }
+    if model == SHARED:
+        found["truth"] = _pick(Path(score) / "truth" / "examples.npz", "none", faces, ["shared"])
     first = found[names[0]]
     for name, own in found.items():
-        if not all(np.array_equal(own[key], first[key]) for key in ("ids", "real", "truth")): raise InputError(f"{Path(score) / name / 'examples.npz'} shows other faces than those of {names[0]}: score both on the same face set")
-    return {"setting": setting, "model": model, **{key: first[key] for key in ("ids", "real", "truth")},
-            "maps": {name: found[name]["maps"] for name in names}, "images": {name: own[_GENERATED[model]] for name, own in found.items()}}
+        if not all(np.array_equal(own[key], first[key]) for key in ("ids", "real", "truth")):
+            raise InputError(
+                f"{Path(score) / name / 'examples.npz'} shows other faces than those of {names[0]}: score both on the same face set"
+            )
+    return {
+        "setting": setting,
+        "model": model,
+        **{key: first[key] for key in ("ids", "real", "truth")},
+        "maps": {name: found[name]["maps"] for name in names},
+        "images": {name: own[_GENERATED[model]] for name, own in found.items()},
+    }
+
 
 def synthesis_example_table(examples: dict) -> pd.DataFrame:
     "A row a face and maps: mIoU and wrong pixels of the map, mean absolute difference of the generated from the real face, all in percent (the last of the whole range)"
@@ -59,41 +91,93 @@ def synthesis_example_table(examples: dict) -> pd.DataFrame:
         maps = examples["maps"].get(name, examples["truth"])
         for f, face in enumerate(examples["ids"]):
             miou, wrong = image_score(maps[f], examples["truth"][f])
-            rows.append((examples["model"], examples["setting"], str(face), name, 100 * miou, 100 * wrong, float(np.abs(images[f].astype(float) - examples["real"][f]).mean() / 2.55)))
-    return pd.DataFrame(rows, columns=["model", "setting", "id", "maps", "map_miou", "map_wrong", "image_difference"])
+            rows.append(
+                (
+                    examples["model"],
+                    examples["setting"],
+                    str(face),
+                    name,
+                    100 * miou,
+                    100 * wrong,
+                    float(np.abs(images[f].astype(float) - examples["real"][f]).mean() / 2.55),
+                )
+            )
+    return pd.DataFrame(
+        rows,
+        columns=["model", "setting", "id", "maps", "map_miou", "map_wrong", "image_difference"],
+    )
 
 # %% ../nbs/lib/89_synthesis_figures.ipynb #89-07
 def _columns(examples, f, veil):
     "Title, map, face, small print of each column for face `f`"
     truth = examples["truth"][f]
     yield "Real face", colour_labels(truth), examples["real"][f], "true map"
-    if "truth" in examples["images"]: yield "GAN from true map", colour_labels(truth), examples["images"]["truth"][f], "true map"
+    if "truth" in examples["images"]:
+        yield "GAN from true map", colour_labels(truth), examples["images"]["truth"][f], "true map"
     for name, maps in examples["maps"].items():
-        yield parser_title(name).replace("Multi-Objective", "Multi-Obj."), veil_errors(maps[f], truth, veil), examples["images"][name][f], f"mIoU {100 * image_score(maps[f], truth)[0]:.1f} %"
+        yield (
+            parser_title(name).replace("Multi-Objective", "Multi-Obj."),
+            veil_errors(maps[f], truth, veil),
+            examples["images"][name][f],
+            f"mIoU {100 * image_score(maps[f], truth)[0]:.1f} %",
+        )
+
 
 def _synthesis_note(examples, veil, base):
     "The small print"
-    generator = {OWN: "by a GAN that was trained on the maps of the same parser", SHARED: "by one GAN for all, trained on true maps", CONTROLNET: "by a diffusion model with a ControlNet that was trained on the maps of the same parser, all from the same noise" + (f" ({base})" if base else "")}[examples["model"]]
-    saw = "" if examples["setting"] == "none" else f" The parsers saw the real face under {setting_title(examples['setting'])}, not as shown."
-    return (f"Upper rows: maps; lower rows: the real face, and faces drawn from the map above {generator}.{saw} mIoU: of this map, over the classes in it."
-            + (" Pale: pixels of another class than in the truth." if veil else "") + " The first test faces, not chosen; a few faces prove nothing about the crowd.")
+    generator = {
+        OWN: "by a GAN that was trained on the maps of the same parser",
+        SHARED: "by one GAN for all, trained on true maps",
+        CONTROLNET: "by a diffusion model with a ControlNet that was trained on the maps of the same parser, all from the same noise"
+        + (f" ({base})" if base else ""),
+    }[examples["model"]]
+    saw = (
+        ""
+        if examples["setting"] == "none"
+        else f" The parsers saw the real face under {setting_title(examples['setting'])}, not as shown."
+    )
+    return (
+        f"Upper rows: maps; lower rows: the real face, and faces drawn from the map above {generator}.{saw} mIoU: of this map, over the classes in it."
+        + (" Pale: pixels of another class than in the truth." if veil else "")
+        + " The first test faces, not chosen; a few faces prove nothing about the crowd."
+    )
 
-def draw_synthesis(examples: dict,    # from `read_synthesis_examples`
-                   veil: float = 0.6, # 0..1: how far wrong pixels of a map are whitened; 0: not at all
-                   base: str = "",    # base model of the ControlNets, for the small print
-                  ):
+
+def draw_synthesis(
+    examples: dict,  # from `read_synthesis_examples`
+    veil: float = 0.6,  # 0..1: how far wrong pixels of a map are whitened; 0: not at all
+    base: str = "",  # base model of the ControlNets, for the small print
+):
     "Figures 6 and 7 of paper 1: the truth, then each objective's map above the face drawn from it; returns the matplotlib figure"
     import matplotlib.pyplot as plt
+
     use_style()
     faces, columns = len(examples["ids"]), len(list(_columns(examples, 0, veil)))
-    side = min((PAGE_WIDTH - 0.05) / columns - 0.05, 1.7)                            # inches of a picture
-    fig, axes = plt.subplots(2 * faces, columns, figsize=(max((side + 0.05) * columns + 0.05, 3.2), faces * (2 * side + 0.22) + 0.35), squeeze=False, layout="constrained")
+    side = min((PAGE_WIDTH - 0.05) / columns - 0.05, 1.7)  # inches of a picture
+    fig, axes = plt.subplots(
+        2 * faces,
+        columns,
+        figsize=(max((side + 0.05) * columns + 0.05, 3.2), faces * (2 * side + 0.22) + 0.35),
+        squeeze=False,
+        layout="constrained",
+    )
     fig.get_layout_engine().set(w_pad=0.02, h_pad=0.015, wspace=0.01, hspace=0.0)
     for f in range(faces):
         for k, (title, label_map, face, small) in enumerate(_columns(examples, f, veil)):
-            for ax, picture in zip(axes[2 * f:2 * f + 2, k], (label_map, face)):
-                ax.imshow(picture, interpolation="nearest"); ax.set(xticks=[], yticks=[]); ax.grid(False); ax.spines[:].set_visible(False)
-            lines = [part for half in title.replace(" (", "\n(").split("\n") for part in textwrap.wrap(half, int(side / 0.055))] if f == 0 else []
+            for ax, picture in zip(axes[2 * f : 2 * f + 2, k], (label_map, face)):
+                ax.imshow(picture, interpolation="nearest")
+                ax.set(xticks=[], yticks=[])
+                ax.grid(False)
+                ax.spines[:].set_visible(False)
+            lines = (
+                [
+                    part
+                    for half in title.replace(" (", "\n(").split("\n")
+                    for part in textwrap.wrap(half, int(side / 0.055))
+                ]
+                if f == 0
+                else []
+            )
             axes[2 * f, k].set_title("\n".join([*lines, small]), fontsize=7, va="bottom", pad=2.5)
     add_foot(fig, [], _synthesis_note(examples, veil, base))
     return fig
@@ -106,37 +190,94 @@ def _draw_metric(ax, table, metric, settings, parsers, styles):
     reach = np.nanmax(spread) - np.nanmin(spread)
     for k, parser in enumerate(parsers):
         own = table[table.maps == parser]
-        y = np.array([settings.index(s) for s in zip(own.perturbation, own.severity)]) + (k - (len(parsers) - 1) / 2) * step
+        y = (
+            np.array([settings.index(s) for s in zip(own.perturbation, own.severity)])
+            + (k - (len(parsers) - 1) / 2) * step
+        )
         style = {key: value for key, value in styles[parser].items() if key != "linestyle"}
         ax.hlines(y, own[f"{metric}_low"], own[f"{metric}_high"], color=style["color"], lw=1)
         ax.plot(own[metric], y, ls="", ms=4.5, mew=0.9, label=parser, **style)
         for word, marker in (("better", "<"), ("worse", ">")):
             told = own[f"{metric}_verdict"].str.startswith(word).to_numpy()
             ends = own[[f"{metric}_high", metric]].max(axis=1)[told] + 0.035 * reach
-            ax.plot(ends, y[told], ls="", marker=marker, ms=4, color=style["color"], label=f"{parser} {word}")
-    for border in range(1, len(settings)): ax.axhline(border - 0.5, color="#cccccc", lw=0.6)
+            ax.plot(
+                ends,
+                y[told],
+                ls="",
+                marker=marker,
+                ms=4,
+                color=style["color"],
+                label=f"{parser} {word}",
+            )
+    for border in range(1, len(settings)):
+        ax.axhline(border - 0.5, color="#cccccc", lw=0.6)
     ax.grid(axis="y", visible=False)
     ax.set_ylim(len(settings) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel(metric, fontsize=8)
 
-def draw_quality(table: pd.DataFrame, # from `synthesis_tables.table2`, of one model
-                ):
+
+def draw_quality(
+    table: pd.DataFrame,  # from `synthesis_tables.table2`, of one model
+):
     "Fréchet and perceptual distance of each parser in each setting, with intervals; returns the matplotlib figure"
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
-    if table.model.nunique() != 1: raise InputError(f"one figure shows one generator, the table has {list(table.model.unique())}: choose the rows of one")
+
+    if table.model.nunique() != 1:
+        raise InputError(
+            f"one figure shows one generator, the table has {list(table.model.unique())}: choose the rows of one"
+        )
     use_style()
-    metrics = [find_metric(table.columns, "frechet", table.reference.iloc[0]), find_metric(table.columns, "perceptual")]
-    settings, parsers = list(dict.fromkeys(zip(table.perturbation, table.severity))), list(table.maps.unique())
+    metrics = [
+        find_metric(table.columns, "frechet", table.reference.iloc[0]),
+        find_metric(table.columns, "perceptual"),
+    ]
+    settings, parsers = (
+        list(dict.fromkeys(zip(table.perturbation, table.severity))),
+        list(table.maps.unique()),
+    )
     styles = parser_styles(parsers)
-    fig, axes = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 0.6 + len(settings) * max(0.15 * len(parsers), 0.45)), sharey=True, layout="constrained")
-    for ax, metric in zip(axes, metrics): _draw_metric(ax, table, metric, settings, parsers, styles)
-    axes[0].set_yticks(range(len(settings)), ["clean" if p == "none" else f"{p.replace('_', ' ')} {s:g}" for p, s in settings], fontsize=8)
-    handles = [Line2D([], [], ls="", ms=4.5, mew=0.9, label=maps_title(p), **{k: v for k, v in styles[p].items() if k != "linestyle"}) for p in parsers]
+    fig, axes = plt.subplots(
+        1,
+        2,
+        figsize=(PAGE_WIDTH, 0.6 + len(settings) * max(0.15 * len(parsers), 0.45)),
+        sharey=True,
+        layout="constrained",
+    )
+    for ax, metric in zip(axes, metrics):
+        _draw_metric(ax, table, metric, settings, parsers, styles)
+    axes[0].set_yticks(
+        range(len(settings)),
+        ["clean" if p == "none" else f"{p.replace('_', ' ')} {s:g}" for p, s in settings],
+        fontsize=8,
+    )
+    handles = [
+        Line2D(
+            [],
+            [],
+            ls="",
+            ms=4.5,
+            mew=0.9,
+            label=maps_title(p),
+            **{k: v for k, v in styles[p].items() if k != "linestyle"},
+        )
+        for p in parsers
+    ]
     notes = ["Lower is closer to real faces. Whiskers: 95 % interval of each value by itself."]
-    if (table[f"{metrics[0]}_verdict"] == "baseline").any(): notes.append(f"A triangle to the left (right): the distance is below (above) that of {parser_title(table.maps[table[f'{metrics[0]}_verdict'] == 'baseline'].iloc[0])} beyond chance, tested on the same faces over {table.tested_over.iloc[0]}.")
-    notes += dict.fromkeys(part for note in table.note for part in note.split(" | ") if part and (metrics[0] in part or metrics[1] in part))
-    if not metrics[0].startswith("fid") and "no FID" not in " ".join(notes): notes.append(f"{metrics[0]} is a stand-in with the project's own classifier, no FID.")
-    add_foot(fig, handles, " ".join(f"{note.rstrip('.')}." for note in notes), ncols=3, fontsize=7.5)
+    if (table[f"{metrics[0]}_verdict"] == "baseline").any():
+        notes.append(
+            f"A triangle to the left (right): the distance is below (above) that of {parser_title(table.maps[table[f'{metrics[0]}_verdict'] == 'baseline'].iloc[0])} beyond chance, tested on the same faces over {table.tested_over.iloc[0]}."
+        )
+    notes += dict.fromkeys(
+        part
+        for note in table.note
+        for part in note.split(" | ")
+        if part and (metrics[0] in part or metrics[1] in part)
+    )
+    if not metrics[0].startswith("fid") and "no FID" not in " ".join(notes):
+        notes.append(f"{metrics[0]} is a stand-in with the project's own classifier, no FID.")
+    add_foot(
+        fig, handles, " ".join(f"{note.rstrip('.')}." for note in notes), ncols=3, fontsize=7.5
+    )
     return fig

@@ -25,85 +25,171 @@ from .runs import InputError, read_json
 from .tables import verdict
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-05
-REPORTED_TABLE2 = { # (FID, LPIPS) of each perturbation
-    "single": {"gaussian_noise": (363.06, 0.435), "blur": (259.12, 0.403), "brightness": (319.57, 0.407), "darkness": (367.75, 0.431)},
-    "linear_alt": {"gaussian_noise": (373.83, 0.419), "blur": (211.52, 0.390), "brightness": (298.46, 0.384), "darkness": (293.71, 0.417)},
-    "linear": {"gaussian_noise": (322.23, 0.434), "blur": (236.44, 0.386), "brightness": (313.02, 0.433), "darkness": (285.24, 0.425)},
-    "sigmoid": {"gaussian_noise": (349.30, 0.437), "blur": (208.30, 0.412), "brightness": (286.38, 0.444), "darkness": (331.36, 0.456)},
-    "piecewise": {"gaussian_noise": (307.16, 0.435), "blur": (216.98, 0.384), "brightness": (330.10, 0.439), "darkness": (326.82, 0.430)}}
-REPORTED_TABLE4 = { # (FID, LPIPS), by the kind of generator
-    "pix2pixhd": {"single": (117.93, 0.4419), "linear": (99.93, 0.4269), "linear_alt": (107.92, 0.4198), "sigmoid": (117.57, 0.4378), "piecewise": (98.87, 0.4222)},
-    "controlnet": {"single": (261.01, 0.7867), "linear": (257.18, 0.7848)}}
+REPORTED_TABLE2 = {  # (FID, LPIPS) of each perturbation
+    "single": {
+        "gaussian_noise": (363.06, 0.435),
+        "blur": (259.12, 0.403),
+        "brightness": (319.57, 0.407),
+        "darkness": (367.75, 0.431),
+    },
+    "linear_alt": {
+        "gaussian_noise": (373.83, 0.419),
+        "blur": (211.52, 0.390),
+        "brightness": (298.46, 0.384),
+        "darkness": (293.71, 0.417),
+    },
+    "linear": {
+        "gaussian_noise": (322.23, 0.434),
+        "blur": (236.44, 0.386),
+        "brightness": (313.02, 0.433),
+        "darkness": (285.24, 0.425),
+    },
+    "sigmoid": {
+        "gaussian_noise": (349.30, 0.437),
+        "blur": (208.30, 0.412),
+        "brightness": (286.38, 0.444),
+        "darkness": (331.36, 0.456),
+    },
+    "piecewise": {
+        "gaussian_noise": (307.16, 0.435),
+        "blur": (216.98, 0.384),
+        "brightness": (330.10, 0.439),
+        "darkness": (326.82, 0.430),
+    },
+}
+REPORTED_TABLE4 = {  # (FID, LPIPS), by the kind of generator
+    "pix2pixhd": {
+        "single": (117.93, 0.4419),
+        "linear": (99.93, 0.4269),
+        "linear_alt": (107.92, 0.4198),
+        "sigmoid": (117.57, 0.4378),
+        "piecewise": (98.87, 0.4222),
+    },
+    "controlnet": {"single": (261.01, 0.7867), "linear": (257.18, 0.7848)},
+}
 TABLE2_PERTURBATIONS = ["gaussian_noise", "blur", "brightness", "darkness"]
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-07
 OWN, SHARED, CONTROLNET = "pix2pixhd_own", "pix2pixhd_shared", "controlnet"
-MODEL_TITLES = {OWN: "a GAN for each parser", SHARED: "one GAN for all", CONTROLNET: "a ControlNet for each parser"}
+MODEL_TITLES = {
+    OWN: "a GAN for each parser",
+    SHARED: "one GAN for all",
+    CONTROLNET: "a ControlNet for each parser",
+}
+
 
 def maps_title(name: str) -> str:
     "Whose label maps, as a reader wants to see it"
     return "Ground truth" if name == "truth" else parser_title(name)
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-09
-METRIC_KINDS = {"frechet": ("fid", "fd"), "kernel": ("kid", "kd"), "perceptual": ("lpips", "stlpips")}
+METRIC_KINDS = {
+    "frechet": ("fid", "fd"),
+    "kernel": ("kid", "kd"),
+    "perceptual": ("lpips", "stlpips"),
+}
+
 
 def _parse_metric(name):
     "Kind, place in order of preference, reference of a distance; None for any other name"
-    found = re.fullmatch(r"(fid|fd|kid|kd)(\d+)_([a-z0-9]+)_(test|train)|(lpips|stlpips)_([a-z0-9]+)", name)
-    if not found: return None
+    found = re.fullmatch(
+        r"(fid|fd|kid|kd)(\d+)_([a-z0-9]+)_(test|train)|(lpips|stlpips)_([a-z0-9]+)", name
+    )
+    if not found:
+        return None
     prefix = found[1] or found[5]
     kind = next(kind for kind, prefixes in METRIC_KINDS.items() if prefix in prefixes)
-    return kind, (METRIC_KINDS[kind].index(prefix), -int(found[2] or 0), found[6] != "alex", name), found[4]
+    return (
+        kind,
+        (METRIC_KINDS[kind].index(prefix), -int(found[2] or 0), found[6] != "alex", name),
+        found[4],
+    )
 
-def find_metric(names: list,             # metrics that were measured, or columns of a table
-                kind: str,               # "frechet", "kernel" or "perceptual"
-                reference: str = "test", # real images that a crowd is compared with: "test" or "train"; means nothing for "perceptual"
-               ) -> str:
+
+def find_metric(
+    names: list,  # metrics that were measured, or columns of a table
+    kind: str,  # "frechet", "kernel" or "perceptual"
+    reference: str = "test",  # real images that a crowd is compared with: "test" or "train"; means nothing for "perceptual"
+) -> str:
     "The metric of this kind among `names`; `InputError` if there is none"
     parsed = {name: p for name in names if (p := _parse_metric(name))}
     wanted = None if kind == "perceptual" else reference
-    fitting = sorted((order, name) for name, (k, order, ref) in parsed.items() if k == kind and ref == wanted)
-    if not fitting: raise InputError(f"no {kind} metric{f' against the {reference} faces' if wanted else ''} was measured: there are {sorted(parsed) or 'no distances'}; score the images again")
+    fitting = sorted(
+        (order, name) for name, (k, order, ref) in parsed.items() if k == kind and ref == wanted
+    )
+    if not fitting:
+        raise InputError(
+            f"no {kind} metric{f' against the {reference} faces' if wanted else ''} was measured: there are {sorted(parsed) or 'no distances'}; score the images again"
+        )
     return fitting[0][1]
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-12
 _PICTURES = ["model", "maps", "setting", "metric"]
 
+
 @dataclass
 class Measurements:
     "Measured quality of several maps; `values` and `halves` fit `records.QUALITY` and `REPLICATES`"
+
     values: pd.DataFrame
     halves: pd.DataFrame
 
     def __post_init__(self):
         for name in ("values", "halves"):
             table = getattr(self, name)
-            setattr(self, name, table.assign(setting=[setting_name(*row) for row in zip(table.perturbation, table.severity)]))
+            setattr(
+                self,
+                name,
+                table.assign(
+                    setting=[setting_name(*row) for row in zip(table.perturbation, table.severity)]
+                ),
+            )
         ordered = self.values.sort_values("seed", kind="stable")
-        self._means = {tuple(row[c] for c in _PICTURES): row for row in ordered[ordered.seed == -1].to_dict("records")}
-        self._single = {key: (tuple(g.seed), g.value.to_numpy()) for key, g in ordered[ordered.seed >= 0].groupby(_PICTURES, sort=False)}
-        wide = self.halves[self.halves.seed >= 0].pivot(index=[*_PICTURES, "seed"], columns="replicate", values="value")
-        self._parts = {key: g.dropna(axis=1, how="all").to_numpy() for key, g in wide.groupby(level=_PICTURES, sort=False)}  # slow metrics may have fewer halves
+        self._means = {
+            tuple(row[c] for c in _PICTURES): row
+            for row in ordered[ordered.seed == -1].to_dict("records")
+        }
+        self._single = {
+            key: (tuple(g.seed), g.value.to_numpy())
+            for key, g in ordered[ordered.seed >= 0].groupby(_PICTURES, sort=False)
+        }
+        wide = self.halves[self.halves.seed >= 0].pivot(
+            index=[*_PICTURES, "seed"], columns="replicate", values="value"
+        )
+        self._parts = {
+            key: g.dropna(axis=1, how="all").to_numpy()
+            for key, g in wide.groupby(level=_PICTURES, sort=False)
+        }  # slow metrics may have fewer halves
 
     @property
-    def metrics(self) -> list: return list(self.values.metric.unique())
+    def metrics(self) -> list:
+        return list(self.values.metric.unique())
 
     @property
-    def maps(self) -> list: return list(self.values.maps.unique())
+    def maps(self) -> list:
+        return list(self.values.maps.unique())
 
-    def has(self, *pictures) -> bool: # model, maps, setting, metric
+    def has(self, *pictures) -> bool:  # model, maps, setting, metric
         "Was this measured?"
         return pictures in self._means
 
-    def mean(self, *pictures) -> dict: # model, maps, setting, metric
+    def mean(self, *pictures) -> dict:  # model, maps, setting, metric
         "The row of the mean over repetitions: value, low, high, n, …; `InputError` if it was not measured"
-        if pictures in self._means: return self._means[pictures]
-        for depth in range(4):                                     # the first word that leads nowhere
+        if pictures in self._means:
+            return self._means[pictures]
+        for depth in range(4):  # the first word that leads nowhere
             there = {key[depth] for key in self._means if key[:depth] == pictures[:depth]}
             known = f" of {', '.join(pictures[:depth])}" if depth else ""
-            if pictures[depth] not in there: raise InputError(f"{pictures[depth]!r}{known} was not measured: there are {sorted(there)}; score it too, or ask for one of these")
+            if pictures[depth] not in there:
+                raise InputError(
+                    f"{pictures[depth]!r}{known} was not measured: there are {sorted(there)}; score it too, or ask for one of these"
+                )
 
-    def repetitions(self, *pictures) -> tuple: # values (S,) of the repetitions; (S, R) on R halves of the faces (R=0 without halves)
+    def repetitions(
+        self, *pictures
+    ) -> (
+        tuple
+    ):  # values (S,) of the repetitions; (S, R) on R halves of the faces (R=0 without halves)
         "Each repetition of one measurement; `InputError` if it was not measured"
         self.mean(*pictures)
         values = self._single[pictures][1]
@@ -112,99 +198,189 @@ class Measurements:
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-14
 def _refuse_doubles(values, halves, where):
     for table, keys in ((values, ["seed"]), (halves, ["seed", "replicate"])):
-        if table.duplicated(["model", "maps", "perturbation", "severity", "metric", *keys]).any(): raise InputError(f"{where} has a measurement twice: delete the folder and score again")
+        if table.duplicated(["model", "maps", "perturbation", "severity", "metric", *keys]).any():
+            raise InputError(f"{where} has a measurement twice: delete the folder and score again")
     keys = ["model", "maps", "perturbation", "severity", "metric"]
-    kinds = {kind: set(map(tuple, values.loc[rows, keys].to_numpy())) for kind, rows in (("mean", values.seed == -1), ("repetition", values.seed >= 0))}
-    if kinds["mean"] != kinds["repetition"]: raise InputError(f"{where} has means without repetitions (or the reverse) of {sorted(set(next(iter(kinds['mean'] ^ kinds['repetition']))[4:]))}: score again")
+    kinds = {
+        kind: set(map(tuple, values.loc[rows, keys].to_numpy()))
+        for kind, rows in (("mean", values.seed == -1), ("repetition", values.seed >= 0))
+    }
+    if kinds["mean"] != kinds["repetition"]:
+        raise InputError(
+            f"{where} has means without repetitions (or the reverse) of {sorted(set(next(iter(kinds['mean'] ^ kinds['repetition']))[4:]))}: score again"
+        )
+
 
 def _described(values, halves, maps):
     "What must be the same for all maps of a model: what -> value"
     own, parts = values[values.maps == maps], halves[(halves.maps == maps) & (halves.seed >= 0)]
-    return {"metrics": sorted(m for m in own.metric.unique() if _parse_metric(m)), "numbers of images": sorted(own.n.unique().tolist()),
-            "repetitions": sorted(own.seed.unique().tolist()), "repetitions of the halves": sorted(parts.seed.unique().tolist()),
-            "halves": sorted((m, int(r)) for m, r in parts.groupby("metric").replicate.nunique().items() if _parse_metric(m)), "settings": sorted(map(setting_name, *zip(*own[["perturbation", "severity"]].drop_duplicates().to_numpy())))}
+    return {
+        "metrics": sorted(m for m in own.metric.unique() if _parse_metric(m)),
+        "numbers of images": sorted(own.n.unique().tolist()),
+        "repetitions": sorted(own.seed.unique().tolist()),
+        "repetitions of the halves": sorted(parts.seed.unique().tolist()),
+        "halves": sorted(
+            (m, int(r))
+            for m, r in parts.groupby("metric").replicate.nunique().items()
+            if _parse_metric(m)
+        ),
+        "settings": sorted(
+            map(setting_name, *zip(*own[["perturbation", "severity"]].drop_duplicates().to_numpy()))
+        ),
+    }
 
-def check_comparable(values: pd.DataFrame, # QUALITY rows of several maps
-                     halves: pd.DataFrame, # REPLICATES rows of the same
-                     where: str = ""):
-    "`InputError` if the maps of a model were measured with other metrics, settings, repetitions or numbers of images; \"truth\" may have fewer settings and more repetitions"
+
+def check_comparable(
+    values: pd.DataFrame,  # QUALITY rows of several maps
+    halves: pd.DataFrame,  # REPLICATES rows of the same
+    where: str = "",
+):
+    '`InputError` if the maps of a model were measured with other metrics, settings, repetitions or numbers of images; "truth" may have fewer settings and more repetitions'
     for model, own in values.groupby("model", sort=False):
-        parts, names = halves[halves.model == model], sorted(own.maps.unique(), key=lambda name: name == "truth")
+        parts, names = (
+            halves[halves.model == model],
+            sorted(own.maps.unique(), key=lambda name: name == "truth"),
+        )
         first = _described(own, parts, names[0])
-        if first["halves"] and first["repetitions of the halves"] != [s for s in first["repetitions"] if s >= 0]: raise InputError(f"{where}{names[0]}: {model} has halves of repetitions {first['repetitions of the halves']}, values of {first['repetitions']}: score again")
+        if first["halves"] and first["repetitions of the halves"] != [
+            s for s in first["repetitions"] if s >= 0
+        ]:
+            raise InputError(
+                f"{where}{names[0]}: {model} has halves of repetitions {first['repetitions of the halves']}, values of {first['repetitions']}: score again"
+            )
         for name in names[1:]:
             other = _described(own, parts, name)
             for what in first:
-                more = what == "settings" or what.startswith("repetitions") and other[what][:len(first[what])] == first[what]
+                more = (
+                    what == "settings"
+                    or what.startswith("repetitions")
+                    and other[what][: len(first[what])] == first[what]
+                )
                 if other[what] != first[what] and not (name == "truth" and more):
-                    raise InputError(f"{where}{name} and {names[0]} of {model} cannot be compared: their {what} are {other[what]} and {first[what]}; score both in the same way")
+                    raise InputError(
+                        f"{where}{name} and {names[0]} of {model} cannot be compared: their {what} are {other[what]} and {first[what]}; score both in the same way"
+                    )
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-15
-def read_quality(folder: str | Path, # with {maps}/quality.parquet, replicates.parquet, examples.npz: the score stage's
-                 maps: list,         # objectives, and "truth"
-                ) -> Measurements:
+def read_quality(
+    folder: str
+    | Path,  # with {maps}/quality.parquet, replicates.parquet, examples.npz: the score stage's
+    maps: list,  # objectives, and "truth"
+) -> Measurements:
     "Measurements of all `maps`; `InputError` if some are missing, or were not measured on the same faces in the same way"
     folder, parts, faces = Path(folder), [], None
     for name in maps:
-        if not (folder / name).is_dir(): raise InputError(f"{folder} has no scores of the maps {name!r}: it has {sorted(p.name for p in folder.glob('*') if p.is_dir())}; run the score stage for them")
-        tables = read_table(folder / name / "quality.parquet", QUALITY), read_table(folder / name / "replicates.parquet", REPLICATES)
-        if others := {m for t in tables for m in t.maps} - {name}: raise InputError(f"{folder / name} holds scores of the maps {sorted(others)}: was it moved? score {name!r} again")
-        if tables[0].empty: raise InputError(f"{folder / name / 'quality.parquet'} is empty: score {name!r} again")
+        if not (folder / name).is_dir():
+            raise InputError(
+                f"{folder} has no scores of the maps {name!r}: it has {sorted(p.name for p in folder.glob('*') if p.is_dir())}; run the score stage for them"
+            )
+        tables = (
+            read_table(folder / name / "quality.parquet", QUALITY),
+            read_table(folder / name / "replicates.parquet", REPLICATES),
+        )
+        if others := {m for t in tables for m in t.maps} - {name}:
+            raise InputError(
+                f"{folder / name} holds scores of the maps {sorted(others)}: was it moved? score {name!r} again"
+            )
+        if tables[0].empty:
+            raise InputError(f"{folder / name / 'quality.parquet'} is empty: score {name!r} again")
         _refuse_doubles(*tables, folder / name)
         shown = read_arrays(folder / name / "examples.npz", "ids", "real")
-        if faces and not all(np.array_equal(shown[key], faces[key]) for key in shown): raise InputError(f"{folder / name} was scored on other faces than {folder / maps[0]}: score both on the same face set")
+        if faces and not all(np.array_equal(shown[key], faces[key]) for key in shown):
+            raise InputError(
+                f"{folder / name} was scored on other faces than {folder / maps[0]}: score both on the same face set"
+            )
         faces = faces or shown
         parts.append(tables)
-    if not parts: raise InputError(f"no maps to read from {folder}: name one or more")
+    if not parts:
+        raise InputError(f"no maps to read from {folder}: name one or more")
     values, halves = (pd.concat(tables, ignore_index=True) for tables in zip(*parts))
     check_comparable(values, halves, f"{folder}: ")
     return Measurements(values, halves)
 
+
 def describe_scores(folder: str | Path, maps: list) -> str:
-    "What the scored faces are, for captions: \"procedural faces\" or the names of the folders"
+    'What the scored faces are, for captions: "procedural faces" or the names of the folders'
     return read_json(Path(folder) / maps[0] / "run.json")["faces"]
 
-def describe_base(folder: str | Path, maps: list) -> str: # "" if no ControlNet was scored
+
+def describe_base(folder: str | Path, maps: list) -> str:  # "" if no ControlNet was scored
     "The base model of the ControlNets, for captions; `InputError` if there are several"
-    found = {(record["controlnet_base"], record.get("controlnet_prompt", "")) for name in maps if "controlnet_base" in (record := read_json(Path(folder) / name / "run.json"))}
-    if len(found) > 1: raise InputError(f"{folder} has ControlNets on several bases or with several prompts, which cannot be compared: {sorted(found)}; score those of one")
-    if not found: return ""
+    found = {
+        (record["controlnet_base"], record.get("controlnet_prompt", ""))
+        for name in maps
+        if "controlnet_base" in (record := read_json(Path(folder) / name / "run.json"))
+    }
+    if len(found) > 1:
+        raise InputError(
+            f"{folder} has ControlNets on several bases or with several prompts, which cannot be compared: {sorted(found)}; score those of one"
+        )
+    if not found:
+        return ""
     base, prompt = found.pop()
-    return ("stand-in base" if base == "standin" else base) + (", told the true attributes" if prompt.startswith("attributes") else "")
+    return ("stand-in base" if base == "standin" else base) + (
+        ", told the true attributes" if prompt.startswith("attributes") else ""
+    )
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-17
-def estimate(values: np.ndarray, # (S,) one value a repetition
-             halves: np.ndarray, # (S, R) the same on halves of the faces
-            ) -> dict:           # value, low, high (95 %), image_error, p_images, p_seeds, p (of the value being 0); NaN where the halves are missing
+def estimate(
+    values: np.ndarray,  # (S,) one value a repetition
+    halves: np.ndarray,  # (S, R) the same on halves of the faces
+) -> dict:  # value, low, high (95 %), image_error, p_images, p_seeds, p (of the value being 0); NaN where the halves are missing
     "Mean over repetitions with interval and p-values, over images and, with two or more repetitions, over these"
     count, mean = len(values), float(np.mean(values))
     image_error = float(halves.mean(0).std(ddof=1)) if halves.shape[1] > 1 else np.nan
     seed_variance = float(np.var(values, ddof=1)) / count if count > 1 else 0.0
     both = image_error**2 + seed_variance
     freedom = both**2 / (seed_variance**2 / (count - 1)) if seed_variance > 1e-24 else np.inf
-    reach = max(stats.norm.ppf(0.975) * image_error, stats.t.ppf(0.975, freedom) * np.sqrt(both), stats.t.ppf(0.975, count - 1) * np.sqrt(seed_variance) if count > 1 else 0.0)
-    over_images = np.nan if np.isnan(image_error) else float(2 * stats.norm.sf(abs(mean) / image_error)) if image_error > 1e-12 else float(abs(mean) < 1e-12)
+    reach = max(
+        stats.norm.ppf(0.975) * image_error,
+        stats.t.ppf(0.975, freedom) * np.sqrt(both),
+        stats.t.ppf(0.975, count - 1) * np.sqrt(seed_variance) if count > 1 else 0.0,
+    )
+    over_images = (
+        np.nan
+        if np.isnan(image_error)
+        else float(2 * stats.norm.sf(abs(mean) / image_error))
+        if image_error > 1e-12
+        else float(abs(mean) < 1e-12)
+    )
     tests = [over_images, seed_p_value(values), combined_p_value(values, image_error)]
-    return {"value": mean, "low": mean - reach, "high": mean + reach, "image_error": image_error, "p_images": over_images, "p_seeds": tests[1],
-            "p": np.nan if np.isnan(over_images) else float(np.nanmax(tests))}
+    return {
+        "value": mean,
+        "low": mean - reach,
+        "high": mean + reach,
+        "image_error": image_error,
+        "p_images": over_images,
+        "p_seeds": tests[1],
+        "p": np.nan if np.isnan(over_images) else float(np.nanmax(tests)),
+    }
 
-def compare(measurements: Measurements, model: str, maps: str,
-            setting: str,             # "none" or for instance "blur_0.3"
-            metric: str,
-            baseline: str = "single", # maps that are subtracted
-           ) -> dict:                 # see `estimate`
+
+def compare(
+    measurements: Measurements,
+    model: str,
+    maps: str,
+    setting: str,  # "none" or for instance "blur_0.3"
+    metric: str,
+    baseline: str = "single",  # maps that are subtracted
+) -> dict:  # see `estimate`
     "Paired difference from the baseline's maps with the same model and setting"
-    own, base = (measurements.repetitions(model, name, setting, metric) for name in (maps, baseline))
-    both = min(len(own[0]), len(base[0])) # the true maps may have more
+    own, base = (
+        measurements.repetitions(model, name, setting, metric) for name in (maps, baseline)
+    )
+    both = min(len(own[0]), len(base[0]))  # the true maps may have more
     return estimate(own[0][:both] - base[0][:both], own[1][:both] - base[1][:both])
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-21
 _NUMBERS = ("", "_low", "_high", "_difference", "_difference_low", "_difference_high", "_p")
 
+
 def _metric_columns(measurements, model, maps, setting, metric, baseline):
     "Value and difference of one measurement; all NaN for an mIoU that was not measured"
     pictures, percent = (model, maps, setting, metric), 100 if metric.startswith("miou") else 1
-    if percent == 100 and not measurements.has(*pictures): return {metric + end: np.nan for end in _NUMBERS}
+    if percent == 100 and not measurements.has(*pictures):
+        return {metric + end: np.nan for end in _NUMBERS}
     mean = measurements.mean(*pictures)
     numbers = [mean["value"], mean["low"], mean["high"], *[np.nan] * 4]
     if maps != baseline and measurements.has(model, baseline, setting, metric):
@@ -212,53 +388,95 @@ def _metric_columns(measurements, model, maps, setting, metric, baseline):
         numbers[3:] = change["value"], change["low"], change["high"], change["p"]
     return {metric + end: n * (1 if end == "_p" else percent) for end, n in zip(_NUMBERS, numbers)}
 
+
 def _judge(table, metrics, baseline):
     "Adjust the p-values of each metric for all rows, and say what they mean; the new columns stand beside the p-values"
+
     def word(maps, change, p, sign):
-        if maps == baseline: return "baseline"
-        if np.isnan(change): return "not compared"
+        if maps == baseline:
+            return "baseline"
+        if np.isnan(change):
+            return "not compared"
         return "too few images for a test" if np.isnan(p) else verdict(sign * change, p)
+
     for metric in metrics:
         sign, adjusted = 1 if metric.startswith("miou") else -1, adjust(table[f"{metric}_p"])
-        words = [word(*row, sign) for row in zip(table.maps, table[f"{metric}_difference"], adjusted)]
-        words = [f"{w} (one training)" if w in ("better", "worse") and over == "images" else w for w, over in zip(words, table.tested_over)]
+        words = [
+            word(*row, sign) for row in zip(table.maps, table[f"{metric}_difference"], adjusted)
+        ]
+        words = [
+            f"{w} (one training)" if w in ("better", "worse") and over == "images" else w
+            for w, over in zip(words, table.tested_over)
+        ]
         place = table.columns.get_loc(f"{metric}_p") + 1
         table.insert(place, f"{metric}_p_adjusted", adjusted)
         table.insert(place + 1, f"{metric}_verdict", words)
     return table
 
+
 def _row(measurements, model, maps, setting, metrics, baseline):
     "One row without the reported values and without verdicts"
     lead = measurements.mean(model, maps, setting, metrics[0])
-    row = {"model": model, "maps": maps, "title": maps_title(maps), "perturbation": lead["perturbation"], "severity": lead["severity"]}
-    for metric in metrics: row |= _metric_columns(measurements, model, maps, setting, metric, baseline)
+    row = {
+        "model": model,
+        "maps": maps,
+        "title": maps_title(maps),
+        "perturbation": lead["perturbation"],
+        "severity": lead["severity"],
+    }
+    for metric in metrics:
+        row |= _metric_columns(measurements, model, maps, setting, metric, baseline)
     return row
+
 
 def _protocol(measurements, model, maps, setting, metrics):
     "Last columns of a row: how it was measured"
-    means = {m: measurements.mean(model, maps, setting, m) for m in metrics if measurements.has(model, maps, setting, m)}
+    means = {
+        m: measurements.mean(model, maps, setting, m)
+        for m in metrics
+        if measurements.has(model, maps, setting, m)
+    }
     notes = list(dict.fromkeys(row["note"] for row in means.values() if row["note"]))
     repetitions = len(measurements.repetitions(model, maps, setting, metrics[0])[0])
-    return {"repetitions": repetitions, "tested_over": "images" if repetitions == 1 else f"images and {repetitions} repetitions",
-            "images": means[metrics[0]]["n"], "kernel_subset": next((row["subset"] for m, row in means.items() if m.startswith(("kid", "kd"))), 0),
-            "note": " | ".join(f"{', '.join(m for m, row in means.items() if row['note'] == note)}: {note}" for note in notes)}
+    return {
+        "repetitions": repetitions,
+        "tested_over": "images" if repetitions == 1 else f"images and {repetitions} repetitions",
+        "images": means[metrics[0]]["n"],
+        "kernel_subset": next(
+            (row["subset"] for m, row in means.items() if m.startswith(("kid", "kd"))), 0
+        ),
+        "note": " | ".join(
+            f"{', '.join(m for m, row in means.items() if row['note'] == note)}: {note}"
+            for note in notes
+        ),
+    }
+
 
 def reported_note(frechet: str, perceptual: str) -> str:
     "Which of our metrics stands beside the paper's two, in words"
-    fid = f"reported_fid stands beside {frechet} (the paper names neither its real images nor their number)" if frechet.startswith("fid") else f"reported_fid stands beside nothing: {frechet} is no FID"
-    lpips = f"reported_lpips beside {perceptual} (the paper names no network)" if perceptual.startswith("lpips") else f"reported_lpips beside nothing: {perceptual} has another scale"
+    fid = (
+        f"reported_fid stands beside {frechet} (the paper names neither its real images nor their number)"
+        if frechet.startswith("fid")
+        else f"reported_fid stands beside nothing: {frechet} is no FID"
+    )
+    lpips = (
+        f"reported_lpips beside {perceptual} (the paper names no network)"
+        if perceptual.startswith("lpips")
+        else f"reported_lpips beside nothing: {perceptual} has another scale"
+    )
     return f"{fid}; {lpips}"
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-23
-def table2(measurements: Measurements,  # from `read_quality`
-           objectives: list,
-           severity: float,             # of all perturbations
-           data: str,                   # what the faces are, for the reader
-           model: str = OWN,            # generator
-           perturbations: list | None = None, # None: the four of the paper
-           baseline: str = "single",    # maps that the others are compared with
-           reference: str = "test",     # real faces that crowds are compared with
-          ) -> pd.DataFrame:
+def table2(
+    measurements: Measurements,  # from `read_quality`
+    objectives: list,
+    severity: float,  # of all perturbations
+    data: str,  # what the faces are, for the reader
+    model: str = OWN,  # generator
+    perturbations: list | None = None,  # None: the four of the paper
+    baseline: str = "single",  # maps that the others are compared with
+    reference: str = "test",  # real faces that crowds are compared with
+) -> pd.DataFrame:
     "Table II of paper 1, one row a setting and parser: Fréchet, kernel and perceptual distance, differences, the paper's values; `InputError` if something was not measured"
     metrics = [find_metric(measurements.metrics, kind, reference) for kind in METRIC_KINDS]
     damaged = TABLE2_PERTURBATIONS if perturbations is None else perturbations
@@ -266,82 +484,196 @@ def table2(measurements: Measurements,  # from `read_quality`
     for setting in settings:
         for maps in objectives:
             row = _row(measurements, model, maps, setting, metrics, baseline)
-            reported = REPORTED_TABLE2.get(maps, {}).get(row["perturbation"], (np.nan, np.nan)) if model in (OWN, SHARED) else (np.nan, np.nan)
-            rows.append({**row, "reported_fid": reported[0], "reported_lpips": reported[1], "reported_note": reported_note(metrics[0], metrics[2]),
-                         **_protocol(measurements, model, maps, setting, metrics), "reference": reference, "data": data})
+            reported = (
+                REPORTED_TABLE2.get(maps, {}).get(row["perturbation"], (np.nan, np.nan))
+                if model in (OWN, SHARED)
+                else (np.nan, np.nan)
+            )
+            rows.append(
+                {
+                    **row,
+                    "reported_fid": reported[0],
+                    "reported_lpips": reported[1],
+                    "reported_note": reported_note(metrics[0], metrics[2]),
+                    **_protocol(measurements, model, maps, setting, metrics),
+                    "reference": reference,
+                    "data": data,
+                }
+            )
     return _judge(pd.DataFrame(rows), metrics, baseline)
 
-def layout_table2(table: pd.DataFrame,    # from `table2`, of one model
-                  reported: bool = False, # the paper's numbers in place of ours
-                 ) -> pd.DataFrame:       # of str
+
+def layout_table2(
+    table: pd.DataFrame,  # from `table2`, of one model
+    reported: bool = False,  # the paper's numbers in place of ours
+) -> pd.DataFrame:  # of str
     "The paper's layout: a row a parser, a column a perturbation, each cell \"FID / LPIPS\"; ▼ marks a distance below the baseline's beyond chance, ▲ one above"
-    frechet, perceptual = find_metric(table.columns, "frechet", table.reference.iloc[0]), find_metric(table.columns, "perceptual")
+    frechet, perceptual = (
+        find_metric(table.columns, "frechet", table.reference.iloc[0]),
+        find_metric(table.columns, "perceptual"),
+    )
     marks = {"better": "▼", "worse": "▲"}
+
     def cell(row):
-        if reported: return "" if np.isnan(row.reported_fid) else f"{row.reported_fid:.2f} / {row.reported_lpips:.3f}"
-        return " / ".join(f"{row[m]:.4g}" + marks.get(row[f"{m}_verdict"].split()[0], "") for m in (frechet, perceptual))
-    columns = [("clean" if p == "none" else f"{p.replace('_', ' ')} {s:g}") for p, s in zip(table.perturbation, table.severity)]
-    wide = table.assign(cell=table.apply(cell, axis=1), column=columns).pivot(index="title", columns="column", values="cell")
-    wide = wide.loc[table.title.unique(), list(dict.fromkeys(columns))].rename_axis(index=None, columns="FID / LPIPS" if reported else f"{frechet} / {perceptual}")
+        if reported:
+            return (
+                ""
+                if np.isnan(row.reported_fid)
+                else f"{row.reported_fid:.2f} / {row.reported_lpips:.3f}"
+            )
+        return " / ".join(
+            f"{row[m]:.4g}" + marks.get(row[f"{m}_verdict"].split()[0], "")
+            for m in (frechet, perceptual)
+        )
+
+    columns = [
+        ("clean" if p == "none" else f"{p.replace('_', ' ')} {s:g}")
+        for p, s in zip(table.perturbation, table.severity)
+    ]
+    wide = table.assign(cell=table.apply(cell, axis=1), column=columns).pivot(
+        index="title", columns="column", values="cell"
+    )
+    wide = wide.loc[table.title.unique(), list(dict.fromkeys(columns))].rename_axis(
+        index=None, columns="FID / LPIPS" if reported else f"{frechet} / {perceptual}"
+    )
     return wide.loc[:, (wide != "").any()]
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-28
 FOLLOWING = ["miou_maps", "miou_followed", "miou_floor", "miou_ceiling"]
 
-def follow_share(measurements: Measurements, model: str, maps: str, setting: str = "none") -> dict: # follow_share, _low, _high in percent
+
+def follow_share(
+    measurements: Measurements, model: str, maps: str, setting: str = "none"
+) -> dict:  # follow_share, _low, _high in percent
     "How far the generated faces follow their maps, from floor (0) to ceiling (100); NaN if it was not measured or the ceiling is not above the floor"
     names = [(model, maps, setting, f"miou_{which}") for which in ("followed", "floor", "ceiling")]
     columns = ("follow_share", "follow_share_low", "follow_share_high")
-    if not all(measurements.has(*name) for name in names): return dict.fromkeys(columns, np.nan)
+    if not all(measurements.has(*name) for name in names):
+        return dict.fromkeys(columns, np.nan)
     values, halves = zip(*(measurements.repetitions(*name) for name in names))
     complete = len({h.shape for h in halves}) == 1
-    found = estimate(share_followed(*values), share_followed(*halves) if complete else np.empty((len(values[0]), 0)))
+    found = estimate(
+        share_followed(*values),
+        share_followed(*halves) if complete else np.empty((len(values[0]), 0)),
+    )
     return dict(zip(columns, (100 * found[key] for key in ("value", "low", "high"))))
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-30
-def real_references(names: list, # metrics that were measured, or columns of a table
-                   ) -> list:
-    "The real faces that crowds were compared with: \"test\", and \"train\" unless cross-validation left no face that all folds trained on"
-    return ["test", *["train"] * any((p := _parse_metric(name)) and p[2] == "train" for name in names)]
+def real_references(
+    names: list,  # metrics that were measured, or columns of a table
+) -> list:
+    'The real faces that crowds were compared with: "test", and "train" unless cross-validation left no face that all folds trained on'
+    return [
+        "test",
+        *["train"] * any((p := _parse_metric(name)) and p[2] == "train" for name in names),
+    ]
+
 
 def _reported4(model, maps):
     "FID and LPIPS that Table IV has for maps through this generator"
     return REPORTED_TABLE4.get(model.split("_")[0], {}).get(maps, (np.nan, np.nan))
 
-def table4(measurements: Measurements,  # from `read_quality`
-           data: str,                   # what the faces are, for the reader
-           models: list | None = None,  # generators; None: all that were measured, our two readings of the paper first
-           baseline: str = "single",
-           base: str = "",              # base model of the ControlNets, see `describe_base`
-          ) -> pd.DataFrame:
-    "Table IV of paper 1, one row a generator and maps (with \"truth\" last): distances, differences, how the faces follow their maps, the paper's values"
+
+def table4(
+    measurements: Measurements,  # from `read_quality`
+    data: str,  # what the faces are, for the reader
+    models: list
+    | None = None,  # generators; None: all that were measured, our two readings of the paper first
+    baseline: str = "single",
+    base: str = "",  # base model of the ControlNets, see `describe_base`
+) -> pd.DataFrame:
+    'Table IV of paper 1, one row a generator and maps (with "truth" last): distances, differences, how the faces follow their maps, the paper\'s values'
     there = list(measurements.values.model.unique())
-    models = sorted(there, key=lambda m: list(MODEL_TITLES).index(m) if m in MODEL_TITLES else len(MODEL_TITLES)) if models is None else models
-    distances = [find_metric(measurements.metrics, kind, reference) for reference in real_references(measurements.metrics) for kind in ("frechet", "kernel")] + [find_metric(measurements.metrics, "perceptual")]
+    models = (
+        sorted(
+            there,
+            key=lambda m: list(MODEL_TITLES).index(m) if m in MODEL_TITLES else len(MODEL_TITLES),
+        )
+        if models is None
+        else models
+    )
+    distances = [
+        find_metric(measurements.metrics, kind, reference)
+        for reference in real_references(measurements.metrics)
+        for kind in ("frechet", "kernel")
+    ] + [find_metric(measurements.metrics, "perceptual")]
     metrics, tables = [*distances, *FOLLOWING], []
     for model in models:
-        if model not in there: raise InputError(f"generator {model!r} was not scored: there are {there}")
+        if model not in there:
+            raise InputError(f"generator {model!r} was not scored: there are {there}")
         own, rows = list(measurements.values[measurements.values.model == model].maps.unique()), []
         for maps in sorted(own, key=lambda name: name == "truth"):
-            row, reported = _row(measurements, model, maps, "none", metrics, baseline), _reported4(model, maps)
-            rows.append({**row, **follow_share(measurements, model, maps), "reported_fid": reported[0], "reported_lpips": reported[1], "reported_note": reported_note(distances[0], distances[-1]),
-                         **_protocol(measurements, model, maps, "none", metrics), "data": data})
+            row, reported = (
+                _row(measurements, model, maps, "none", metrics, baseline),
+                _reported4(model, maps),
+            )
+            rows.append(
+                {
+                    **row,
+                    **follow_share(measurements, model, maps),
+                    "reported_fid": reported[0],
+                    "reported_lpips": reported[1],
+                    "reported_note": reported_note(distances[0], distances[-1]),
+                    **_protocol(measurements, model, maps, "none", metrics),
+                    "data": data,
+                }
+            )
         tables.append(_judge(pd.DataFrame(rows), metrics, baseline))
-    table = pd.concat(tables, ignore_index=True).drop(columns=[f"{m}_{end}" for m in FOLLOWING[2:] for end in ("difference", "difference_low", "difference_high", "p", "p_adjusted", "verdict")])
-    table.insert(1, "generator", [MODEL_TITLES.get(m, m) + (f" ({base})" if base and m == CONTROLNET else "") for m in table.model])
+    table = pd.concat(tables, ignore_index=True).drop(
+        columns=[
+            f"{m}_{end}"
+            for m in FOLLOWING[2:]
+            for end in (
+                "difference",
+                "difference_low",
+                "difference_high",
+                "p",
+                "p_adjusted",
+                "verdict",
+            )
+        ]
+    )
+    table.insert(
+        1,
+        "generator",
+        [
+            MODEL_TITLES.get(m, m) + (f" ({base})" if base and m == CONTROLNET else "")
+            for m in table.model
+        ],
+    )
     return table
 
 # %% ../nbs/lib/82_synthesis_tables.ipynb #82-33
-def seed_spread(measurements: Measurements, data: str,
-                settings: tuple = ("none",),   # see `records.setting_name`
-                metrics: list | None = None,   # None: all distances
-               ) -> pd.DataFrame:
+def seed_spread(
+    measurements: Measurements,
+    data: str,
+    settings: tuple = ("none",),  # see `records.setting_name`
+    metrics: list | None = None,  # None: all distances
+) -> pd.DataFrame:
     "A row a generator, maps, setting and metric: mean, standard deviation, least and greatest over repetitions, and the mean standard error over images of one of them"
     metrics, rows = metrics or [m for m in measurements.metrics if _parse_metric(m)], []
     for (model, maps), _ in measurements.values.groupby(["model", "maps"], sort=False):
-        for setting, metric in ((s, m) for s in settings for m in metrics if measurements.has(model, maps, s, m)):
+        for setting, metric in (
+            (s, m) for s in settings for m in metrics if measurements.has(model, maps, s, m)
+        ):
             values, halves = measurements.repetitions(model, maps, setting, metric)
-            rows.append({"model": model, "maps": maps, "title": maps_title(maps), "setting": setting, "metric": metric, "mean": values.mean(), "std": values.std(ddof=1) if len(values) > 1 else np.nan,
-                         "min": values.min(), "max": values.max(), "image_error": halves.std(1, ddof=1).mean() if halves.shape[1] > 1 else np.nan, "repetitions": len(values)})
-    if not rows: raise InputError(f"none of {metrics} was measured in the settings {list(settings)}: there are the settings {sorted(measurements.values.setting.unique())}")
+            rows.append(
+                {
+                    "model": model,
+                    "maps": maps,
+                    "title": maps_title(maps),
+                    "setting": setting,
+                    "metric": metric,
+                    "mean": values.mean(),
+                    "std": values.std(ddof=1) if len(values) > 1 else np.nan,
+                    "min": values.min(),
+                    "max": values.max(),
+                    "image_error": halves.std(1, ddof=1).mean() if halves.shape[1] > 1 else np.nan,
+                    "repetitions": len(values),
+                }
+            )
+    if not rows:
+        raise InputError(
+            f"none of {metrics} was measured in the settings {list(settings)}: there are the settings {sorted(measurements.values.setting.unique())}"
+        )
     return pd.DataFrame(rows).assign(data=data)

@@ -17,37 +17,91 @@ import numpy as np
 import pandas as pd
 
 from .labels import CLASSES
-from .portraits import APPEARANCE, ATTRIBUTES, EXPRESSIONS, GEOMETRY, TONES, Appearance, Face, Geometry, mouth_gap, random_stream, render_face
+from fairparse.portraits import (
+    APPEARANCE,
+    ATTRIBUTES,
+    EXPRESSIONS,
+    GEOMETRY,
+    TONES,
+    Appearance,
+    Face,
+    Geometry,
+    mouth_gap,
+    random_stream,
+    render_face,
+)
 from .records import FaceSet, write_face_set
 from .runs import InputError
 
 # %% ../nbs/lib/12_synthfaces.ipynb #12-05
-PROBABILITIES = {"Male": 0.45, "Young": 0.7, "Eyeglasses": 0.15, "Wearing_Hat": 0.1, "Wearing_Earrings": 0.25, "Wearing_Necklace": 0.12,
-                 "Bald": 0.04, "Bangs": 0.15, "Eyes_Closed": 0.06, "Face_Mask": 0.03}
-EMOTIONS = {"angry": 0.06, "disgust": 0.06, "fear": 0.06, "happy": 0.36, "sad": 0.06, "surprise": 0.06, "neutral": 0.34}
+PROBABILITIES = {
+    "Male": 0.45,
+    "Young": 0.7,
+    "Eyeglasses": 0.15,
+    "Wearing_Hat": 0.1,
+    "Wearing_Earrings": 0.25,
+    "Wearing_Necklace": 0.12,
+    "Bald": 0.04,
+    "Bangs": 0.15,
+    "Eyes_Closed": 0.06,
+    "Face_Mask": 0.03,
+}
+EMOTIONS = {
+    "angry": 0.06,
+    "disgust": 0.06,
+    "fear": 0.06,
+    "happy": 0.36,
+    "sad": 0.06,
+    "surprise": 0.06,
+    "neutral": 0.34,
+}
+
 
 def _check_values(what, given, known):
     "Refuse names outside `known` and values outside 0..1"
     unknown = sorted(set(given) - set(known))
-    if unknown: raise InputError(f"{what} {unknown} not known: use names of {list(known)}")
+    if unknown:
+        raise InputError(f"{what} {unknown} not known: use names of {list(known)}")
     for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1: raise InputError(f"{what} {name!r} is {value!r}: give a number from 0 to 1")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise InputError(f"{what} {name!r} is {value!r}: give a number from 0 to 1")
+
 
 @dataclass(frozen=True)
 class World:
     "How often things occur, and for whom pictures are worse; `InputError` for unknown names and impossible numbers"
-    tones: dict = field(default_factory=lambda: dict.fromkeys(TONES, 0.2))  # tone -> share; shares add up to 1
-    attributes: dict = field(default_factory=dict)                          # attribute -> probability; the others as in `PROBABILITIES`
-    emotions: dict = field(default_factory=lambda: dict(EMOTIONS))          # emotion -> share; shares add up to 1
-    difficulty: dict = field(default_factory=dict)                          # tone -> level 0..1; the others 0
-    spread: float = 1.0                                                     # how far the tones lie apart: 0 (all alike) to 2
+
+    tones: dict = field(
+        default_factory=lambda: dict.fromkeys(TONES, 0.2)
+    )  # tone -> share; shares add up to 1
+    attributes: dict = field(
+        default_factory=dict
+    )  # attribute -> probability; the others as in `PROBABILITIES`
+    emotions: dict = field(
+        default_factory=lambda: dict(EMOTIONS)
+    )  # emotion -> share; shares add up to 1
+    difficulty: dict = field(default_factory=dict)  # tone -> level 0..1; the others 0
+    spread: float = 1.0  # how far the tones lie apart: 0 (all alike) to 2
 
     def __post_init__(self):
-        for what, given, known in (("tone", self.tones, TONES), ("attribute", self.attributes, ATTRIBUTES),
-                                   ("emotion", self.emotions, EMOTIONS), ("difficulty of", self.difficulty, TONES)): _check_values(what, given, known)
+        for what, given, known in (
+            ("tone", self.tones, TONES),
+            ("attribute", self.attributes, ATTRIBUTES),
+            ("emotion", self.emotions, EMOTIONS),
+            ("difficulty of", self.difficulty, TONES),
+        ):
+            _check_values(what, given, known)
         for what, shares in (("tones", self.tones), ("emotions", self.emotions)):
-            if abs(sum(shares.values()) - 1) > 1e-6: raise InputError(f"the shares of {what} add up to {sum(shares.values()):g}: they must add up to 1")
-        if isinstance(self.spread, bool) or not isinstance(self.spread, (int, float)) or not 0 <= self.spread <= 2: raise InputError(f"spread is {self.spread!r}: give a number from 0 to 2")
+            if abs(sum(shares.values()) - 1) > 1e-6:
+                raise InputError(
+                    f"the shares of {what} add up to {sum(shares.values()):g}: they must add up to 1"
+                )
+        if (
+            isinstance(self.spread, bool)
+            or not isinstance(self.spread, (int, float))
+            or not 0 <= self.spread <= 2
+        ):
+            raise InputError(f"spread is {self.spread!r}: give a number from 0 to 2")
         object.__setattr__(self, "attributes", {**PROBABILITIES, **self.attributes})
 
 # %% ../nbs/lib/12_synthfaces.ipynb #12-08
@@ -56,25 +110,44 @@ def _pick(shares, names, position):
     ends = np.cumsum([shares.get(name, 0) for name in names])
     return names[int(np.searchsorted(ends, position * ends[-1], side="right"))]
 
-def sample_parameters(seed: int,             # 0 or more
-                      index: int,            # position in the endless row of faces of this seed, 0 or more
-                      world: World = World(),
-                     ) -> Face:
+
+def sample_parameters(
+    seed: int,  # 0 or more
+    index: int,  # position in the endless row of faces of this seed, 0 or more
+    world: World = World(),
+) -> Face:
     "Draw the parameters of one face: a pure function of its arguments"
-    if seed < 0 or index < 0: raise InputError(f"seed {seed} and index {index}: neither may be negative")
+    if seed < 0 or index < 0:
+        raise InputError(f"seed {seed} and index {index}: neither may be negative")
+
     def numbers(kind, ranges, aspect):
         low, high = np.array(list(ranges.values())).T
         return kind(*random_stream(seed, index, aspect).uniform(low, high).tolist())
+
     draw = random_stream(seed, index, "attributes").random(2 + len(ATTRIBUTES))
     tone = _pick(world.tones, TONES, draw[0])
-    return Face(seed, index, tone, _pick(world.emotions, list(EXPRESSIONS), draw[1]), float(world.difficulty.get(tone, 0)), float(world.spread),
-                **{name: bool(d < world.attributes[name]) for name, d in zip(ATTRIBUTES, draw[2:])},
-                geometry=numbers(Geometry, GEOMETRY, "geometry"), appearance=numbers(Appearance, APPEARANCE, "appearance"))
+    return Face(
+        seed,
+        index,
+        tone,
+        _pick(world.emotions, list(EXPRESSIONS), draw[1]),
+        float(world.difficulty.get(tone, 0)),
+        float(world.spread),
+        **{name: bool(d < world.attributes[name]) for name, d in zip(ATTRIBUTES, draw[2:])},
+        geometry=numbers(Geometry, GEOMETRY, "geometry"),
+        appearance=numbers(Appearance, APPEARANCE, "appearance"),
+    )
 
-def attribute_row(face: Face) -> dict: # column -> 1 or 0
+
+def attribute_row(face: Face) -> dict:  # column -> 1 or 0
     "What is known of a face, as the columns of an index: also under a mask or behind sunglasses"
-    return {**{name: int(getattr(face, name)) for name in ATTRIBUTES}, "Smiling": int(face.emotion == "happy"), "Mouth_Slightly_Open": int(mouth_gap(face) > 0),
-            **{tone.capitalize(): int(face.tone == tone) for tone in TONES}, **{f"Emotion_{e}": int(face.emotion == e) for e in EXPRESSIONS}}
+    return {
+        **{name: int(getattr(face, name)) for name in ATTRIBUTES},
+        "Smiling": int(face.emotion == "happy"),
+        "Mouth_Slightly_Open": int(mouth_gap(face) > 0),
+        **{tone.capitalize(): int(face.tone == tone) for tone in TONES},
+        **{f"Emotion_{e}": int(face.emotion == e) for e in EXPRESSIONS},
+    }
 
 # %% ../nbs/lib/12_synthfaces.ipynb #12-13
 def _render(index, size, seed, world):
@@ -82,49 +155,97 @@ def _render(index, size, seed, world):
     face = sample_parameters(seed, index, world)
     return *render_face(face, size), attribute_row(face)
 
-def render_faces(count: int,                    # number of faces
-                 size: int,                     # side in pixels, 32 or more
-                 seed: int = 0,
-                 world: World = World(),
-                 start: int = 0,                # index of the first face
-                 workers: int | None = None,    # processes; None draws in this one
-                 progress: bool = False,        # show a bar
-                ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]: # images (N, size, size, 3) uint8, masks (N, size, size) uint8, attributes (N rows, Int8)
+
+def render_faces(
+    count: int,  # number of faces
+    size: int,  # side in pixels, 32 or more
+    seed: int = 0,
+    world: World = World(),
+    start: int = 0,  # index of the first face
+    workers: int | None = None,  # processes; None draws in this one
+    progress: bool = False,  # show a bar
+) -> tuple[
+    np.ndarray, np.ndarray, pd.DataFrame
+]:  # images (N, size, size, 3) uint8, masks (N, size, size) uint8, attributes (N rows, Int8)
     "Draw `count` faces; the result does not depend on `workers`; `InputError` for a size below 32 or no faces"
-    if count < 1: raise InputError(f"count {count} asks for no faces: use 1 or more")
-    if size < 32: raise InputError(f"size {size} is too small for a face: use 32 pixels or more")
-    images, masks, rows = np.empty((count, size, size, 3), np.uint8), np.empty((count, size, size), np.uint8), []
-    render, indices = partial(_render, size=size, seed=seed, world=world), range(start, start + count)
+    if count < 1:
+        raise InputError(f"count {count} asks for no faces: use 1 or more")
+    if size < 32:
+        raise InputError(f"size {size} is too small for a face: use 32 pixels or more")
+    images, masks, rows = (
+        np.empty((count, size, size, 3), np.uint8),
+        np.empty((count, size, size), np.uint8),
+        [],
+    )
+    render, indices = (
+        partial(_render, size=size, seed=seed, world=world),
+        range(start, start + count),
+    )
+
     def collect(faces):
         if progress:
             from tqdm.auto import tqdm
+
             faces = tqdm(faces, total=count, desc="faces", unit="face")
-        for i, (images[i], masks[i], row) in enumerate(faces): rows.append(row)
+        for i, (images[i], masks[i], row) in enumerate(faces):
+            rows.append(row)
+
     if workers and workers > 1:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool: collect(pool.map(render, indices, chunksize=16))
-    else: collect(map(render, indices))
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            collect(pool.map(render, indices, chunksize=16))
+    else:
+        collect(map(render, indices))
     return images, masks, pd.DataFrame(rows, dtype="Int8")
 
 # %% ../nbs/lib/12_synthfaces.ipynb #12-15
-def build_synthetic_set(out: str | Path,            # the face set's folder
-                        count: int,
-                        size: int,                  # side in pixels, 32 or more
-                        seed: int = 0,
-                        world: World = World(),
-                        valid_share: float = 0.1,   # of `count`
-                        test_share: float = 0.2,    # of `count`
-                        folds: int = 0,             # cross-validation folds over the training and test faces; 0 for none
-                        workers: int | None = None,
-                        progress: bool = False,
-                       ) -> FaceSet:
+def build_synthetic_set(
+    out: str | Path,  # the face set's folder
+    count: int,
+    size: int,  # side in pixels, 32 or more
+    seed: int = 0,
+    world: World = World(),
+    valid_share: float = 0.1,  # of `count`
+    test_share: float = 0.2,  # of `count`
+    folds: int = 0,  # cross-validation folds over the training and test faces; 0 for none
+    workers: int | None = None,
+    progress: bool = False,
+) -> FaceSet:
     "Draw faces and write them as a face set; `InputError` for impossible shares, sizes and folds"
-    _check_values("share", {"valid_share": valid_share, "test_share": test_share}, ("valid_share", "test_share"))
+    _check_values(
+        "share",
+        {"valid_share": valid_share, "test_share": test_share},
+        ("valid_share", "test_share"),
+    )
     n_valid, n_test = round(count * valid_share), round(count * test_share)
     n_train = count - n_valid - n_test
-    if n_train < 1: raise InputError(f"valid_share {valid_share} and test_share {test_share} leave no training face of {count}: make them smaller")
-    if folds < 0 or folds == 1 or folds > n_train + n_test: raise InputError(f"folds {folds} is impossible with {n_train + n_test} faces: use 0 for none, or 2 or more")
-    images, masks, table = render_faces(count, size, seed, world, workers=workers, progress=progress)
+    if n_train < 1:
+        raise InputError(
+            f"valid_share {valid_share} and test_share {test_share} leave no training face of {count}: make them smaller"
+        )
+    if folds < 0 or folds == 1 or folds > n_train + n_test:
+        raise InputError(
+            f"folds {folds} is impossible with {n_train + n_test} faces: use 0 for none, or 2 or more"
+        )
+    images, masks, table = render_faces(
+        count, size, seed, world, workers=workers, progress=progress
+    )
     split = np.repeat(["train", "valid", "test"], [n_train, n_valid, n_test])
-    fold = pd.Series(np.arange(count) % folds if folds else np.full(count, 0), dtype="Int8").mask((split == "valid") | (folds == 0))
-    index = pd.DataFrame({"id": [f"synth-{seed}-{i:06d}" for i in range(count)], "split": split, "fold": fold, "source": "synthetic"})
-    return write_face_set(out, images, masks, pd.concat([index, table], axis=1), CLASSES, [f"procedural faces, seed {seed}, world {json.dumps(asdict(world))}"])
+    fold = pd.Series(np.arange(count) % folds if folds else np.full(count, 0), dtype="Int8").mask(
+        (split == "valid") | (folds == 0)
+    )
+    index = pd.DataFrame(
+        {
+            "id": [f"synth-{seed}-{i:06d}" for i in range(count)],
+            "split": split,
+            "fold": fold,
+            "source": "synthetic",
+        }
+    )
+    return write_face_set(
+        out,
+        images,
+        masks,
+        pd.concat([index, table], axis=1),
+        CLASSES,
+        [f"procedural faces, seed {seed}, world {json.dumps(asdict(world))}"],
+    )

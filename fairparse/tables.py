@@ -20,50 +20,120 @@ from .records import COUNTS, read_table
 from .runs import InputError, read_json
 
 # %% ../nbs/lib/80_tables.ipynb #80-04
-REPORTED_TABLE1 = {"single": (73.87, 94.46), "linear": (74.21, 94.28), "sigmoid": (73.50, 94.35), "piecewise": (73.80, 94.47), "linear_alt": (73.81, 94.49)}  # mIoU, Dice
+REPORTED_TABLE1 = {
+    "single": (73.87, 94.46),
+    "linear": (74.21, 94.28),
+    "sigmoid": (73.50, 94.35),
+    "piecewise": (73.80, 94.47),
+    "linear_alt": (73.81, 94.49),
+}  # mIoU, Dice
 REPORTED_TABLE3 = {
-    "single": (73.87, 73.87, 73.87, 73.87, 73.87, 73.87, 75.02, 73.89, 73.88, 73.71, 73.87, 73.87, 73.87, 73.87, 73.87, 73.21, 73.89, 73.87, 75.17),
-    "linear_alt": (74.21, 74.21, 74.21, 74.21, 74.21, 74.21, 75.06, 74.23, 74.22, 74.09, 74.21, 74.18, 74.21, 74.21, 74.21, 73.49, 74.23, 74.21, 75.24)}
+    "single": (
+        73.87,
+        73.87,
+        73.87,
+        73.87,
+        73.87,
+        73.87,
+        75.02,
+        73.89,
+        73.88,
+        73.71,
+        73.87,
+        73.87,
+        73.87,
+        73.87,
+        73.87,
+        73.21,
+        73.89,
+        73.87,
+        75.17,
+    ),
+    "linear_alt": (
+        74.21,
+        74.21,
+        74.21,
+        74.21,
+        74.21,
+        74.21,
+        75.06,
+        74.23,
+        74.22,
+        74.09,
+        74.21,
+        74.18,
+        74.21,
+        74.21,
+        74.21,
+        73.49,
+        74.23,
+        74.21,
+        75.24,
+    ),
+}
 
 # %% ../nbs/lib/80_tables.ipynb #80-06
-def read_counts(folder: str | Path, setting: str | None = None) -> tuple: # ids (N,), counts (N, C, 3)
+def read_counts(
+    folder: str | Path, setting: str | None = None
+) -> tuple:  # ids (N,), counts (N, C, 3)
     "Counts of one parser on its clean test faces, or on those of a sweep's setting"
-    if setting: return counts_array(read_table(Path(folder) / "settings" / f"{setting}.parquet", COUNTS))
+    if setting:
+        return counts_array(read_table(Path(folder) / "settings" / f"{setting}.parquet", COUNTS))
     table = read_table(Path(folder) / "counts.parquet", COUNTS)
     return counts_array(table[table.perturbation == "none"])
 
-def stack_repetitions(parts: list,   # (ids, counts) of each seed
-                      where: str = "",
-                     ) -> tuple:     # ids (N,), counts (S, N, C, 3): S repetitions over the same N faces
+
+def stack_repetitions(
+    parts: list,  # (ids, counts) of each seed
+    where: str = "",
+) -> tuple:  # ids (N,), counts (S, N, C, 3): S repetitions over the same N faces
     "Join seeds with disjoint faces into repetitions; `InputError` if the repetitions cover different faces"
     repetitions = []
     for ids, counts in parts:
         home = next((r for r in repetitions if not r.keys() & set(ids)), None)
-        if home is None: repetitions.append(home := {})
+        if home is None:
+            repetitions.append(home := {})
         home.update(zip(ids, counts))
     names = sorted(repetitions[0])
-    if any(sorted(r) != names for r in repetitions): raise InputError(f"{where}: seeds were tested on faces that partly overlap; use the same faces for all seeds, or as many seeds as folds (or a multiple)")
+    if any(sorted(r) != names for r in repetitions):
+        raise InputError(
+            f"{where}: seeds were tested on faces that partly overlap; use the same faces for all seeds, or as many seeds as folds (or a multiple)"
+        )
     return np.array(names, object), np.stack([np.stack([r[n] for n in names]) for r in repetitions])
 
-def gather_with_ids(parsers: str | Path,   # folder with {objective}/seed{seed}/counts.parquet, or of a sweep
-                    objectives: list, seeds: list,
-                    setting: str | None = None, # a sweep's setting, for instance "blur_0.3"
-                   ) -> tuple:             # ids (N,), objective -> counts (S, N, C, 3), all over these faces
+
+def gather_with_ids(
+    parsers: str | Path,  # folder with {objective}/seed{seed}/counts.parquet, or of a sweep
+    objectives: list,
+    seeds: list,
+    setting: str | None = None,  # a sweep's setting, for instance "blur_0.3"
+) -> tuple:  # ids (N,), objective -> counts (S, N, C, 3), all over these faces
     "Counts of all objectives; `InputError` if they were not tested on the same faces"
     parsers, gathered, faces = Path(parsers), {}, None
     for name in objectives:
-        if not (parsers / name).is_dir(): raise InputError(f"{parsers} has no parser {name!r}: it has {sorted(p.name for p in parsers.glob('*') if p.is_dir())}")
-        ids, counts = stack_repetitions([read_counts(parsers / name / f"seed{seed}", setting) for seed in seeds], str(parsers / name))
-        if faces is not None and not np.array_equal(ids, faces): raise InputError(f"{parsers / name} was tested on other faces than {parsers / objectives[0]}: train both on the same face set")
+        if not (parsers / name).is_dir():
+            raise InputError(
+                f"{parsers} has no parser {name!r}: it has {sorted(p.name for p in parsers.glob('*') if p.is_dir())}"
+            )
+        ids, counts = stack_repetitions(
+            [read_counts(parsers / name / f"seed{seed}", setting) for seed in seeds],
+            str(parsers / name),
+        )
+        if faces is not None and not np.array_equal(ids, faces):
+            raise InputError(
+                f"{parsers / name} was tested on other faces than {parsers / objectives[0]}: train both on the same face set"
+            )
         gathered[name], faces = counts, ids
     return faces, gathered
+
 
 def gather(parsers: str | Path, objectives: list, seeds: list, setting: str | None = None) -> dict:
     "Counts of all objectives without the ids, see `gather_with_ids`"
     return gather_with_ids(parsers, objectives, seeds, setting)[1]
 
+
 def describe_data(parsers: str | Path, objectives: list, seeds: list) -> str:
-    "What the parsers were trained on, for captions: \"procedural faces\" or the names of the folders"
+    'What the parsers were trained on, for captions: "procedural faces" or the names of the folders'
     record = read_json(Path(parsers) / objectives[0] / f"seed{seeds[0]}" / "run.json")
     return record["faces"]
 
@@ -72,48 +142,89 @@ def _percent(prefix, value, samples):
     low, high = interval(samples)
     return {prefix: 100 * value, f"{prefix}_low": 100 * low, f"{prefix}_high": 100 * high}
 
-def _mean_score(counts, score, reduction): return float(np.mean([score(c, reduction) for c in counts]))
+
+def _mean_score(counts, score, reduction):
+    return float(np.mean([score(c, reduction) for c in counts]))
+
 
 def verdict(difference: float, p_adjusted: float, level: float = 0.05) -> str:
     "A comparison in words"
-    return "no difference shown" if not p_adjusted < level else "better" if difference > 0 else "worse"
+    return (
+        "no difference shown" if not p_adjusted < level else "better" if difference > 0 else "worse"
+    )
 
-def table1(counts: dict,              # from `gather`
-           data: str,                 # what the faces are, for the reader
-           baseline: str = "single",  # objective that the others are compared with
-           resamples: int = 2000) -> pd.DataFrame:
+
+def table1(
+    counts: dict,  # from `gather`
+    data: str,  # what the faces are, for the reader
+    baseline: str = "single",  # objective that the others are compared with
+    resamples: int = 2000,
+) -> pd.DataFrame:
     "Table I of paper 1: one row an objective, in percent, with the paper's values beside ours"
     samples = {name: bootstrap_scores(c, iou, resamples=resamples) for name, c in counts.items()}
     rows = []
     for name, c in counts.items():
         seeds = [iou(one) for one in c]
-        row = {"objective": name, "title": parser_title(name), **_percent("miou", np.mean(seeds), samples[name]),
-               "miou_seed_std": 100 * np.std(seeds, ddof=1) if len(seeds) > 1 else np.nan}
+        row = {
+            "objective": name,
+            "title": parser_title(name),
+            **_percent("miou", np.mean(seeds), samples[name]),
+            "miou_seed_std": 100 * np.std(seeds, ddof=1) if len(seeds) > 1 else np.nan,
+        }
         for reduction, column in (("class", "dice_macro"), ("micro", "dice_micro")):
-            row |= _percent(column, _mean_score(c, dice, reduction), bootstrap_scores(c, dice, reduction, resamples))
+            row |= _percent(
+                column,
+                _mean_score(c, dice, reduction),
+                bootstrap_scores(c, dice, reduction, resamples),
+            )
         if baseline in counts:
             change = np.array(seeds) - [iou(one) for one in counts[baseline]]
             row |= _percent("difference", change.mean(), samples[name] - samples[baseline])
-            row |= dict.fromkeys(("p_images", "p_seeds", "p"), np.nan) if name == baseline else paired_test(counts[baseline], c, tosses=resamples)
-        else: row |= dict.fromkeys(("difference", "difference_low", "difference_high", "p_images", "p_seeds", "p"), np.nan)
-        row |= {"verdict": "", **dict(zip(("reported_miou", "reported_dice"), REPORTED_TABLE1.get(name, (np.nan, np.nan))))}
+            row |= (
+                dict.fromkeys(("p_images", "p_seeds", "p"), np.nan)
+                if name == baseline
+                else paired_test(counts[baseline], c, tosses=resamples)
+            )
+        else:
+            row |= dict.fromkeys(
+                ("difference", "difference_low", "difference_high", "p_images", "p_seeds", "p"),
+                np.nan,
+            )
+        row |= {
+            "verdict": "",
+            **dict(
+                zip(("reported_miou", "reported_dice"), REPORTED_TABLE1.get(name, (np.nan, np.nan)))
+            ),
+        }
         rows.append({**row, "repetitions": len(c), "images": c.shape[1], "data": data})
     table = pd.DataFrame(rows)
     table.insert(table.columns.get_loc("p") + 1, "p_adjusted", adjust(table.p))
-    table["verdict"] = [verdict(*row) if baseline in counts else f"{baseline} was not run" for row in zip(table.difference, table.p_adjusted)]
+    table["verdict"] = [
+        verdict(*row) if baseline in counts else f"{baseline} was not run"
+        for row in zip(table.difference, table.p_adjusted)
+    ]
     return table.assign(verdict=table.verdict.mask(table.objective == baseline, "baseline"))
 
 # %% ../nbs/lib/80_tables.ipynb #80-12
 def table3(counts: dict, classes: list, data: str, resamples: int = 2000) -> pd.DataFrame:
     "Table III of paper 1: one row a class, in percent; columns `{objective}`, `_low`, `_high`, and `reported_{objective}` where the paper has them"
-    columns = {"class_id": [*range(len(classes)), -1], "class": [*map(class_title, classes), "mean"]}
+    columns = {
+        "class_id": [*range(len(classes)), -1],
+        "class": [*map(class_title, classes), "mean"],
+    }
     for name, c in counts.items():
         score = mean_present(np.stack([iou(one, "none") for one in c]), 0)
         low, high = interval(bootstrap_scores(c, iou, "none", resamples))
         mean_low, mean_high = interval(bootstrap_scores(c, iou, resamples=resamples))
         columns[name] = 100 * np.append(score, _mean_score(c, iou, "class"))
-        columns[f"{name}_low"], columns[f"{name}_high"] = 100 * np.append(low, mean_low), 100 * np.append(high, mean_high)
-        if name in REPORTED_TABLE3 and len(classes) == 19: columns[f"reported_{name}"] = np.append(REPORTED_TABLE3[name], np.mean(REPORTED_TABLE3[name]))
+        columns[f"{name}_low"], columns[f"{name}_high"] = (
+            100 * np.append(low, mean_low),
+            100 * np.append(high, mean_high),
+        )
+        if name in REPORTED_TABLE3 and len(classes) == 19:
+            columns[f"reported_{name}"] = np.append(
+                REPORTED_TABLE3[name], np.mean(REPORTED_TABLE3[name])
+            )
     first = next(iter(counts.values()))
     true_pixels = first[0, ..., 0] + first[0, ..., 2]
     columns["images_with_class"] = np.append((true_pixels > 0).sum(0), len(true_pixels))

@@ -20,40 +20,79 @@ from .runs import InputError, find_root, package_folder
 def _place(error):
     "Where in the package an error arose: file and line"
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).is_relative_to(package_folder())] or frames
+    own = [
+        frame for frame in frames if Path(frame.filename).is_relative_to(package_folder())
+    ] or frames
     return f"{Path(own[-1].filename).name}, line {own[-1].lineno}" if own else "an unknown place"
+
 
 def _is_out_of_memory(error):
     "The machine's memory, or a GPU's as PyTorch tells it (without loading PyTorch)"
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or getattr(error, "errno", None) == errno.ENOMEM
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or getattr(error, "errno", None) == errno.ENOMEM
+    )
 
-def describe_error(error: BaseException) -> tuple: # (text, exit code)
+
+def describe_error(error: BaseException) -> tuple:  # (text, exit code)
     "What to tell the user about an error"
-    again, first = "run it again with --debug for the traceback", str(error).strip().partition("\n")[0]
-    if isinstance(error, InputError): return f"error: {error}", 2
-    if isinstance(error, NotebookError): return f"error: {error}", 1
-    if isinstance(error, KeyboardInterrupt): return "interrupted", 130
-    if _is_out_of_memory(error): return f"error: out of memory ({first or type(error).__name__}): fewer --cores, a smaller batch_size or smaller pictures take less; {again}", 1
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "fairparse":
-        return f"error: the package that provides `{error.name.partition('.')[0]}` is not installed: `make install` (or see `fairparse doctor`)", 2
+    again, first = (
+        "run it again with --debug for the traceback",
+        str(error).strip().partition("\n")[0],
+    )
+    if isinstance(error, InputError):
+        return f"error: {error}", 2
+    if isinstance(error, NotebookError):
+        return f"error: {error}", 1
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if _is_out_of_memory(error):
+        return (
+            f"error: out of memory ({first or type(error).__name__}): fewer --cores, a smaller batch_size or smaller pictures take less; {again}",
+            1,
+        )
+    if (
+        isinstance(error, ModuleNotFoundError)
+        and error.name
+        and error.name.partition(".")[0] != "fairparse"
+    ):
+        return (
+            f"error: the package that provides `{error.name.partition('.')[0]}` is not installed: `make install` (or see `fairparse doctor`)",
+            2,
+        )
     if isinstance(error, OSError):
-        files = ", ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-        return f"error: {error.strerror or first or type(error).__name__}{f': {files}' if files else ''}; {again}", 1
-    return f"internal error: {type(error).__name__}: {first or 'no message'} ({_place(error)})\nThis is a bug. Please report it with the traceback ({again}) and the output of `fairparse doctor --json`.", 70
+        files = ", ".join(
+            str(name) for name in (error.filename, error.filename2) if name is not None
+        )
+        return (
+            f"error: {error.strerror or first or type(error).__name__}{f': {files}' if files else ''}; {again}",
+            1,
+        )
+    return (
+        f"internal error: {type(error).__name__}: {first or 'no message'} ({_place(error)})\nThis is a bug. Please report it with the traceback ({again}) and the output of `fairparse doctor --json`.",
+        70,
+    )
 
 # %% ../nbs/lib/94_terminal.ipynb #94-07
-def guarded(call,                  # a function without arguments; what it returns is the exit code (None is 0)
-            debug: bool = False,   # let errors through
-           ) -> int:
+def guarded(
+    call,  # a function without arguments; what it returns is the exit code (None is 0)
+    debug: bool = False,  # let errors through
+) -> int:
     "Exit code of a call; an error is told in one line on stderr"
     try:
-        try: return call() or 0
-        finally: sys.stdout.flush()
+        try:
+            return call() or 0
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()) # what is left has nowhere to go
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # what is left has nowhere to go
         return 141
     except (Exception, KeyboardInterrupt) as error:
-        if debug: raise
+        if debug:
+            raise
         text, code = describe_error(error)
         print(text, file=sys.stderr)
         return code
@@ -62,18 +101,40 @@ def guarded(call,                  # a function without arguments; what it retur
 def _known_values():
     "Names to offer, by the argument's name"
     from fairparse.profiles import profile_names, workflow_stages
-    return {"profile": profile_names(), "stages": list(workflow_stages()), "notebook": sorted(path.stem for path in (find_root() / "nbs" / "paper").glob("*.ipynb"))}
 
-def completion_script(parser: argparse.ArgumentParser, # with subcommands; its arguments are given names to offer
-                      shell: str,                      # "bash", "zsh", "tcsh", "fish" or "powershell"
-                     ) -> str:
+    return {
+        "profile": profile_names(),
+        "stages": list(workflow_stages()),
+        "notebook": sorted(path.stem for path in (find_root() / "nbs" / "paper").glob("*.ipynb")),
+    }
+
+
+def completion_script(
+    parser: argparse.ArgumentParser,  # with subcommands; its arguments are given names to offer
+    shell: str,  # "bash", "zsh", "tcsh", "fish" or "powershell"
+) -> str:
     "A completion script; `InputError` for a shell that is not known"
     import shtab
-    if shell not in shtab.SUPPORTED_SHELLS: raise InputError(f"no completion for {shell!r}: there are {', '.join(shtab.SUPPORTED_SHELLS)}")
+
+    if shell not in shtab.SUPPORTED_SHELLS:
+        raise InputError(
+            f"no completion for {shell!r}: there are {', '.join(shtab.SUPPORTED_SHELLS)}"
+        )
     values = _known_values()
-    for sub in next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction)).choices.values():
+    for sub in next(
+        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+    ).choices.values():
         for action in sub._actions:
-            if action.dest in values and action.choices is None: action.choices = values[action.dest]
-            elif action.metavar in ("DIR", "FOLDER"): action.complete = shtab.DIRECTORY
-            elif action.choices is None and action.nargs != 0 and not (action.dest in ("grid", "texts", "settings") or action.type in (int, float)): action.complete = shtab.FILE
+            if action.dest in values and action.choices is None:
+                action.choices = values[action.dest]
+            elif action.metavar in ("DIR", "FOLDER"):
+                action.complete = shtab.DIRECTORY
+            elif (
+                action.choices is None
+                and action.nargs != 0
+                and not (
+                    action.dest in ("grid", "texts", "settings") or action.type in (int, float)
+                )
+            ):
+                action.complete = shtab.FILE
     return shtab.complete(parser, shell=shell)

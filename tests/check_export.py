@@ -1,4 +1,5 @@
 "Clean all notebooks and export the package: neither may change a file. Run as a script; names the files that did change."
+
 import hashlib
 import subprocess
 import sys
@@ -10,14 +11,25 @@ SKIPPED = {"__pycache__", ".ipynb_checkpoints"}
 
 def hash_tree(root=ROOT):
     "SHA-256 of every file under nbs/ and fairparse/, by its path; files that git does not know included"
-    files = [p for folder in ("nbs", "fairparse") for p in sorted((root / folder).rglob("*")) if p.is_file() and not SKIPPED & set(p.parts)]
+    files = [
+        p
+        for folder in ("nbs", "fairparse")
+        for p in sorted((root / folder).rglob("*"))
+        if p.is_file() and not SKIPPED & set(p.parts)
+    ]
     return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 def changed(before, after):
     "Files that differ between two hashes of the tree, with what happened to them"
-    word = lambda path: "is new" if path not in before else "was removed" if path not in after else "changed"
-    return [f"{path} {word(path)}" for path in sorted(before.keys() | after.keys()) if before.get(path) != after.get(path)]
+    word = lambda path: (
+        "is new" if path not in before else "was removed" if path not in after else "changed"
+    )
+    return [
+        f"{path} {word(path)}"
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    ]
 
 
 def main(root=ROOT):
@@ -25,9 +37,16 @@ def main(root=ROOT):
     before, tools = hash_tree(root), Path(sys.executable).parent
     subprocess.run([tools / "nbdev_clean", "--fname", "nbs"], cwd=root, check=True)
     subprocess.run([tools / "nbdev_export"], cwd=root, check=True)
-    if not (differences := changed(before, hash_tree(root))): return 0
-    print("nbdev_clean and nbdev_export changed files; they are right now, look at them and commit them:", *differences, sep="\n  ", file=sys.stderr)
+    if not (differences := changed(before, hash_tree(root))):
+        return 0
+    print(
+        "nbdev_clean and nbdev_export changed files; they are right now, look at them and commit them:",
+        *differences,
+        sep="\n  ",
+        file=sys.stderr,
+    )
     return 1
 
 
-if __name__ == "__main__": sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

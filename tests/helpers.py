@@ -1,4 +1,5 @@
 "Small faces, networks and counts that several test files use"
+
 import os
 import subprocess
 import sys
@@ -22,18 +23,37 @@ def make_index(count, train=None, valid=None, attributes=("Hat", "Smiling"), see
     train = count * 2 // 3 if train is None else train
     valid = (count - train) // 2 if valid is None else valid
     split = np.array(["train"] * train + ["valid"] * valid + ["test"] * (count - train - valid))
-    index = pd.DataFrame({"id": [f"{i:05d}" for i in range(count)], "split": split, "fold": None, "source": "made up"})
+    index = pd.DataFrame(
+        {
+            "id": [f"{i:05d}" for i in range(count)],
+            "split": split,
+            "fold": None,
+            "source": "made up",
+        }
+    )
     values = np.random.default_rng(seed).integers(0, 2, (count, len(attributes)))
-    for column, name in enumerate(attributes): index[name] = values[:, column]
+    for column, name in enumerate(attributes):
+        index[name] = values[:, column]
     return index
 
 
 def make_faces(folder, count=12, size=32, index=None, seed=0, **options):
     "A face set of coloured blocks: the colour tells the class, so that a network can learn it"
     rng = np.random.default_rng(seed)
-    masks = np.kron(rng.integers(0, NUM_CLASSES, (count, 4, 4)), np.ones((size // 4, size // 4))).astype(np.uint8)
-    images = np.clip(PALETTE[masks].astype(int) + rng.normal(0, 10, (*masks.shape, 3)), 0, 255).astype(np.uint8)
-    return write_face_set(folder, images, masks, make_index(count, **options) if index is None else index, CLASSES, ["made up"])
+    masks = np.kron(
+        rng.integers(0, NUM_CLASSES, (count, 4, 4)), np.ones((size // 4, size // 4))
+    ).astype(np.uint8)
+    images = np.clip(
+        PALETTE[masks].astype(int) + rng.normal(0, 10, (*masks.shape, 3)), 0, 255
+    ).astype(np.uint8)
+    return write_face_set(
+        folder,
+        images,
+        masks,
+        make_index(count, **options) if index is None else index,
+        CLASSES,
+        ["made up"],
+    )
 
 
 def make_parser(seed=0, size=32, decoder=DECODER, **options):
@@ -50,9 +70,21 @@ def random_counts(*shape, seed=0, pixels=100):
 
 def run_python(path, *arguments, check=True, timeout=300, **environment):
     "Run the file `path` with this Python in a process of its own; the finished process, with its output as text"
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), **environment}
-    done = subprocess.run([sys.executable, str(path), *map(str, arguments)], capture_output=True, text=True, timeout=timeout, env=env)
-    if check and done.returncode: raise AssertionError(f"{path} failed:\n{done.stdout}\n{done.stderr}")
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        **environment,
+    }
+    done = subprocess.run(
+        [sys.executable, str(path), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=env,
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{path} failed:\n{done.stdout}\n{done.stderr}")
     return done
 
 

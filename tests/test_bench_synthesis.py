@@ -1,4 +1,5 @@
 "The benchmarks of synthesis: all ways of a case compute the same, rules of a finished run are made again, counts and intervals are right"
+
 import json
 from types import SimpleNamespace
 
@@ -11,8 +12,24 @@ from latent_helpers import Above, Colours
 
 from fairparse import bench_synthesis as bench
 from fairparse.bench import measure
-from fairparse.bench_synthesis import (FaceFiles, build_sd15, controlnet_cases, controlnet_trainers, gan_cases, gan_ways, grouped_convolution, guidance_findings, own_precision, painted_per_accepted, plain_epoch, random_stylegan, rules_of_run,
-                                       sample_until, stylegan_cases, use_convolution)
+from fairparse.bench_synthesis import (
+    FaceFiles,
+    build_sd15,
+    controlnet_cases,
+    controlnet_trainers,
+    gan_cases,
+    gan_ways,
+    grouped_convolution,
+    guidance_findings,
+    own_precision,
+    painted_per_accepted,
+    plain_epoch,
+    random_stylegan,
+    rules_of_run,
+    sample_until,
+    stylegan_cases,
+    use_convolution,
+)
 from fairparse.calibration import wilson
 from fairparse.controlnet_training import controlnet_step
 from fairparse.directions import Direction, write_directions
@@ -37,37 +54,63 @@ def alone():
 
 # ---- ControlNet
 
+
 @pytest.mark.parametrize("base, size", [("standin", 64), (0.25, 32)])
 def test_step_without_cache_sees_the_same_numbers(tmp_path, base, size):
     cached, usual = controlnet_trainers(6, 2, "cpu", base, size, "no", str(tmp_path))
     positions, mirrored = np.array([4, 1]), np.array([False, True])
-    for ours, theirs, name in zip(cached.fetch(cached.pairs, positions, mirrored), usual.fetch(usual.pairs, positions, mirrored), ("moments", "words", "maps")):
-        torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-3, msg=lambda text: f"{name}: {text}") # caches are in half precision
-    losses = [[float(controlnet_step(trainer, positions, seed, 1e-3)) for seed in (1, 2, 3)] for trainer in (cached, usual)]
+    for ours, theirs, name in zip(
+        cached.fetch(cached.pairs, positions, mirrored),
+        usual.fetch(usual.pairs, positions, mirrored),
+        ("moments", "words", "maps"),
+    ):
+        torch.testing.assert_close(
+            ours, theirs, rtol=2e-3, atol=2e-3, msg=lambda text: f"{name}: {text}"
+        )  # caches are in half precision
+    losses = [
+        [float(controlnet_step(trainer, positions, seed, 1e-3)) for seed in (1, 2, 3)]
+        for trainer in (cached, usual)
+    ]
     np.testing.assert_allclose(*losses, rtol=1e-2)
     assert len(set(losses[0])) == 3
 
 
 def test_sd15_has_the_published_shape():
-    with torch.device("meta"): parts = build_sd15(1, "meta")
+    with torch.device("meta"):
+        parts = build_sd15(1, "meta")
     count = lambda net: sum(p.numel() for p in net.parameters())
     assert count(parts.unet) == 859_520_964 and count(parts.vae) == 83_653_863 and parts.factor == 8
-    layers = sum(p.numel() for name, p in parts.text_encoder.named_parameters() if "token_embedding" not in name)
-    assert layers == 123_060_480 - 49_408 * 768 # but for CLIP's vocabulary, which the stand-in's tokenizer does not have
-    with pytest.raises(InputError, match="0.25"): build_sd15(0.3)
+    layers = sum(
+        p.numel()
+        for name, p in parts.text_encoder.named_parameters()
+        if "token_embedding" not in name
+    )
+    assert (
+        layers == 123_060_480 - 49_408 * 768
+    )  # but for CLIP's vocabulary, which the stand-in's tokenizer does not have
+    with pytest.raises(InputError, match="0.25"):
+        build_sd15(0.3)
 
 
 def test_controlnet_case_runs():
-    case, = controlnet_cases(4, 2)
+    (case,) = controlnet_cases(4, 2)
     times, findings = measure(case, 1)
-    assert set(times.way) == {"cached", "encoded in each step"} and (times.amount == 2).all() and findings.value.iloc[0] > 0
+    assert (
+        set(times.way) == {"cached", "encoded in each step"}
+        and (times.amount == 2).all()
+        and findings.value.iloc[0] > 0
+    )
     assert case.part == "controlnet" and "float32" in case.name and "standin" in case.name
 
 
 def test_usual_script_computes_in_the_precision_of_the_training(tmp_path):
     cached, usual = controlnet_trainers(4, 2, "cpu", "standin", 64, "bf16", str(tmp_path))
     assert usual.base.vae.dtype == usual.base.text_encoder.dtype == torch.bfloat16
-    with own_precision("bf16"): losses = [float(controlnet_step(trainer, np.array([0, 3]), 1, 1e-3)) for trainer in (cached, usual)]
+    with own_precision("bf16"):
+        losses = [
+            float(controlnet_step(trainer, np.array([0, 3]), 1, 1e-3))
+            for trainer in (cached, usual)
+        ]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
@@ -75,9 +118,12 @@ def test_precisions_in_one_process():
     cases = [controlnet_cases(2, 2, precision=precision)[0] for precision in ("no", "bf16", "no")]
     assert ["bf16" in case.name for case in cases] == [False, True, False]
     seen = []
-    for case in reversed(cases): # made before, whichever was made last
+    for case in reversed(cases):  # made before, whichever was made last
         way = case.ways["cached"]
-        with torch.autograd.graph.saved_tensors_hooks(lambda x: seen.append(x.dtype) or x, lambda x: x): way()
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x: seen.append(x.dtype) or x, lambda x: x
+        ):
+            way()
         assert (torch.bfloat16 in seen) == ("bf16" in case.name)
         seen.clear()
     assert accelerate.state.AcceleratorState().mixed_precision == "no"
@@ -85,13 +131,22 @@ def test_precisions_in_one_process():
 
 # ---- Pix2PixHD
 
+
 def test_plain_loop_trains_the_same(tmp_path):
-    shape = {"network": bench.SMALL["network"], "config": {**bench.SMALL["config"], "flip": 0.0, "lr": 1e-5}} # Adam turns a rounding error in a gradient near 0 into a whole step: small steps
+    shape = {
+        "network": bench.SMALL["network"],
+        "config": {**bench.SMALL["config"], "flip": 0.0, "lr": 1e-5},
+    }  # Adam turns a rounding error in a gradient near 0 into a whole step: small steps
     (generator, judge, adams, _), trainers = gan_ways(tmp_path, 6, 32, 2, 4, "cpu", 0, **shape)
     ours = trainers["no"]
-    loader = torch.utils.data.DataLoader(FaceFiles(tmp_path, 6), batch_sampler=ours.batches().tolist())
+    loader = torch.utils.data.DataLoader(
+        FaceFiles(tmp_path, 6), batch_sampler=ours.batches().tolist()
+    )
     for _ in range(2):
-        plain, row = plain_epoch(generator, judge, adams, loader, ours.config), gan_epoch(ours, bench._NoBar())
+        plain, row = (
+            plain_epoch(generator, judge, adams, loader, ours.config),
+            gan_epoch(ours, bench._NoBar()),
+        )
         assert plain == pytest.approx((row["generator"], row["discriminator"]), rel=1e-4)
 
 
@@ -100,49 +155,81 @@ def test_files_hold_what_ours_trains_on(tmp_path):
     planes, image = FaceFiles(tmp_path, 3)[2]
     ours = trainers["no"]
     assert (planes.argmax(0).numpy() == ours.maps[2]).all() and planes.sum() == 32 * 32
-    assert ((image.permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8).tolist() == ours.images[2].tolist()
+    assert ((image.permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(
+        np.uint8
+    ).tolist() == ours.images[2].tolist()
 
 
 def test_gan_case_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "pick_precision", lambda *_: "bf16")
-    case, = gan_cases(tmp_path / "a", 4, 32, 2, 4)
-    assert list(case.ways) == ["plain loop over files", "ours, float32", "ours, auto (bf16)"] and len(measure(case, 1)[1]) == 2 and case.amount == 4
+    (case,) = gan_cases(tmp_path / "a", 4, 32, 2, 4)
+    assert (
+        list(case.ways) == ["plain loop over files", "ours, float32", "ours, auto (bf16)"]
+        and len(measure(case, 1)[1]) == 2
+        and case.amount == 4
+    )
     monkeypatch.setattr(bench, "pick_precision", lambda *_: "no")
-    case, = gan_cases(tmp_path / "b", 5, 32, 2, 4)
-    assert list(case.ways) == ["plain loop over files", "ours, float32"] and "auto" in case.note and case.amount == 4
+    (case,) = gan_cases(tmp_path / "b", 5, 32, 2, 4)
+    assert (
+        list(case.ways) == ["plain loop over files", "ours, float32"]
+        and "auto" in case.note
+        and case.amount == 4
+    )
 
 
 # ---- StyleGAN2
+
 
 @pytest.mark.parametrize("demodulate", [True, False])
 @pytest.mark.parametrize("doubled", [True, False])
 def test_convolutions_agree(demodulate, doubled):
     draw = torch.Generator().manual_seed(0)
-    x, weight, style = (torch.randn(shape, generator=draw) for shape in ((3, 5, 8, 8), (7, 5, 3, 3), (3, 5)))
+    x, weight, style = (
+        torch.randn(shape, generator=draw) for shape in ((3, 5, 8, 8), (7, 5, 3, 3), (3, 5))
+    )
     kernel = resample_kernel([1.0, 3.0, 3.0, 1.0]) if doubled else None
-    torch.testing.assert_close(grouped_convolution(x, weight, style, demodulate, kernel), modulated_convolution(x, weight, style, demodulate, kernel), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        grouped_convolution(x, weight, style, demodulate, kernel),
+        modulated_convolution(x, weight, style, demodulate, kernel),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 def test_official_sizes():
-    with torch.device("meta"): nets = {size: Generator(random_stylegan(size, 1, "meta").net.config) for size in (256, 1024)}
-    assert nets[256].config.channels == GeneratorConfig().channels and nets[1024].config.channels == [512, 512, 512, 512, 512, 256, 128, 64, 32]
-    assert sum(p.numel() for p in nets[1024].parameters()) == 30_370_060 # of stylegan2-ffhq-config-f
-    with pytest.raises(InputError, match="1024"): random_stylegan(512, 1)
+    with torch.device("meta"):
+        nets = {
+            size: Generator(random_stylegan(size, 1, "meta").net.config) for size in (256, 1024)
+        }
+    assert nets[256].config.channels == GeneratorConfig().channels and nets[
+        1024
+    ].config.channels == [512, 512, 512, 512, 512, 256, 128, 64, 32]
+    assert (
+        sum(p.numel() for p in nets[1024].parameters()) == 30_370_060
+    )  # of stylegan2-ffhq-config-f
+    with pytest.raises(InputError, match="1024"):
+        random_stylegan(512, 1)
 
 
 def test_stylegan_case_paints_the_same(monkeypatch):
     monkeypatch.setitem(bench.WIDEST, 16, 128)
-    monkeypatch.setattr(bench, "random_stylegan", lambda size, batch, device, make=random_stylegan: make(size, batch, device))
-    case, = stylegan_cases(sizes=(16,), batch=2)
+    monkeypatch.setattr(
+        bench,
+        "random_stylegan",
+        lambda size, batch, device, make=random_stylegan: make(size, batch, device),
+    )
+    (case,) = stylegan_cases(sizes=(16,), batch=2)
     assert len(measure(case, 1)[1]) == 1 and case.amount == 2
     source, z = random_stylegan(16, 2), np.random.default_rng(0).standard_normal((2, 512))
     ours = source.paint(z)
-    with use_convolution(grouped_convolution): official = source.paint(z)
+    with use_convolution(grouped_convolution):
+        official = source.paint(z)
     assert np.abs(ours.astype(int) - official).max() <= 1 and ours.std() > 10
     assert bench.stylegan.modulated_convolution is modulated_convolution
 
 
 # ---- guidance: intervals
+
 
 def test_interval_covers():
     rng, inside = np.random.default_rng(0), []
@@ -158,53 +245,89 @@ def test_interval_holds_its_value(accepted, painted):
     for complete in (True, False):
         value, low, high = painted_per_accepted(accepted, painted, complete)
         assert 1 <= low <= value == painted / accepted <= high
-    assert painted_per_accepted(0, painted, False)[0] == painted_per_accepted(0, 0, False)[0] == np.inf
+    assert (
+        painted_per_accepted(0, painted, False)[0] == painted_per_accepted(0, 0, False)[0] == np.inf
+    )
 
 
 # ---- guidance: sampling to a number of accepted faces
+
 
 def test_stops_at_the_very_face():
     source, first, second = Colours(), Above(0.5), Above(0.6)
     done = sample_until(Rule("unguided", "yes"), source, first, second, 700, 3)
     z = bench.random_latents(3, 0, done["proposed"], 5)
     says = first.predict(source.paint(z))[:, 1] > 0.5
-    assert says.sum() == done["accepted"] == 700 and says[-1] and done["painted"] == done["proposed"] == len(z)
+    assert (
+        says.sum() == done["accepted"] == 700
+        and says[-1]
+        and done["painted"] == done["proposed"] == len(z)
+    )
     assert done["confirmed"] == (second.predict(source.paint(z[says]))[:, 1] > 0.5).sum() < 700
 
 
 class Odd:
     "Paints every third vector"
+
     name, target, space = "screen", "yes", "z"
-    def __call__(self, z): return z, np.arange(len(z)) % 3 == 1
+
+    def __call__(self, z):
+        return z, np.arange(len(z)) % 3 == 1
 
 
 class Nothing(Odd):
     "Paints no vector"
-    def __call__(self, z): return z, np.zeros(len(z), bool)
+
+    def __call__(self, z):
+        return z, np.zeros(len(z), bool)
 
 
 def test_counts_what_was_painted_and_what_was_drawn():
     source = Colours()
     done = sample_until(Odd(), source, Above(0.0), Above(0.0), 200, 3)
-    z = np.concatenate([bench.random_latents(3, start, 500, 5)[1::3] for start in range(0, done["proposed"] + 500, 500)])
+    z = np.concatenate(
+        [
+            bench.random_latents(3, start, 500, 5)[1::3]
+            for start in range(0, done["proposed"] + 500, 500)
+        ]
+    )
     says = Above(0.0).predict(Colours().paint(z))[:, 1] > 0.5
     assert done["painted"] == np.flatnonzero(says)[199] + 1 and done["confirmed"] == 200
-    whole, rest = divmod(done["painted"], 167) # 500 vectors: 167 are painted (1, 4, ..., 499)
+    whole, rest = divmod(done["painted"], 167)  # 500 vectors: 167 are painted (1, 4, ..., 499)
     assert done["proposed"] == 500 * whole + (3 * (rest - 1) + 2 if rest else 0)
 
 
 def test_ends_without_enough():
     never, rule = Above(9.0), Rule("unguided", "yes")
-    assert sample_until(rule, Colours(), never, Above(0.0), 5, 3, most=1200) | {"seconds": 0} == {"proposed": 1200, "painted": 1200, "accepted": 0, "confirmed": 0, "seconds": 0}
+    assert sample_until(rule, Colours(), never, Above(0.0), 5, 3, most=1200) | {"seconds": 0} == {
+        "proposed": 1200,
+        "painted": 1200,
+        "accepted": 0,
+        "confirmed": 0,
+        "seconds": 0,
+    }
     assert sample_until(rule, Colours(), never, Above(0.0), 5, 3)["painted"] == 300
     done = sample_until(rule, Colours(), Above(0.0), Above(0.0), 5000, 3, most=700)
     assert done["painted"] == done["proposed"] == 700 and 250 < done["accepted"] < 450
-    assert sample_until(Odd(), Colours(), never, never, 5, 3, most=170) | {"seconds": 0} == {"proposed": 508, "painted": 170, "accepted": 0, "confirmed": 0, "seconds": 0} # 167 of the first 500, then 1, 4 and 7
+    assert sample_until(Odd(), Colours(), never, never, 5, 3, most=170) | {"seconds": 0} == {
+        "proposed": 508,
+        "painted": 170,
+        "accepted": 0,
+        "confirmed": 0,
+        "seconds": 0,
+    }  # 167 of the first 500, then 1, 4 and 7
     assert sample_until(Odd(), Colours(), never, never, 5, 3, drawn=700)["proposed"] == 700
-    assert sample_until(Nothing(), Colours(), never, never, 1, 3) | {"seconds": 0} == {"proposed": 1000, "painted": 0, "accepted": 0, "confirmed": 0, "seconds": 0}
+    assert sample_until(Nothing(), Colours(), never, never, 1, 3) | {"seconds": 0} == {
+        "proposed": 1000,
+        "painted": 0,
+        "accepted": 0,
+        "confirmed": 0,
+        "seconds": 0,
+    }
 
 
 # ---- guidance: a finished run
+
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
@@ -216,39 +339,109 @@ def run(tmp_path, monkeypatch):
     classifier.mkdir()
     (classifier / "model.safetensors").write_text("weights")
     sha = hash_file(classifier / "model.safetensors")
-    sample_latents(tmp_path / "latents", Colours(), judge, 1000, seed=7, identity=sha, say=lambda _: None)
+    sample_latents(
+        tmp_path / "latents", Colours(), judge, 1000, seed=7, identity=sha, say=lambda _: None
+    )
     way = np.array([2.0, 0, 0, 0, 0])
-    write_directions(tmp_path / "guided" / "directions.npz", {f"{group} ({space})": Direction(group, way if group == "yes" else -way, 0.0, space) for group in judge.classes for space in ("z", "w")} | {"smile: yes (z)": Direction("yes", np.ones(5), 0.0)})
-    settings = {"generator": "standin", "psi": 1.0, "picture_size": 0, "labellers": [], "spaces": ["z", "w"], "alphas": [1.0, 2.0], "odds": [1.0], "radii": [0.3], "anchors": 5, "seed": 20}
-    write_json(tmp_path / "guided" / "run.json", {"parameters": settings, "inputs": {"somewhere": sha}})
+    write_directions(
+        tmp_path / "guided" / "directions.npz",
+        {
+            f"{group} ({space})": Direction(group, way if group == "yes" else -way, 0.0, space)
+            for group in judge.classes
+            for space in ("z", "w")
+        }
+        | {"smile: yes (z)": Direction("yes", np.ones(5), 0.0)},
+    )
+    settings = {
+        "generator": "standin",
+        "psi": 1.0,
+        "picture_size": 0,
+        "labellers": [],
+        "spaces": ["z", "w"],
+        "alphas": [1.0, 2.0],
+        "odds": [1.0],
+        "radii": [0.3],
+        "anchors": 5,
+        "seed": 20,
+    }
+    write_json(
+        tmp_path / "guided" / "run.json", {"parameters": settings, "inputs": {"somewhere": sha}}
+    )
+
     def collect(rule="shift", alpha=2.0, space="z"):
-        rows = [{"target": group, "rule": rule, "space": space, "alpha": alpha, "distance": 2.0, "purpose": "collected", "proposed": 9, "painted": 9, "accepted": 9, "confirmed": 9, "both": 9} for group in judge.classes]
+        rows = [
+            {
+                "target": group,
+                "rule": rule,
+                "space": space,
+                "alpha": alpha,
+                "distance": 2.0,
+                "purpose": "collected",
+                "proposed": 9,
+                "painted": 9,
+                "accepted": 9,
+                "confirmed": 9,
+                "both": 9,
+            }
+            for group in judge.classes
+        ]
         write_table(pd.DataFrame(rows), tmp_path / "guided" / "yields.parquet", YIELDS)
+
     collect()
-    return SimpleNamespace(collect=collect, folder=tmp_path, given={"latents": tmp_path / "latents", "guided": tmp_path / "guided", "classifier": classifier})
+    return SimpleNamespace(
+        collect=collect,
+        folder=tmp_path,
+        given={
+            "latents": tmp_path / "latents",
+            "guided": tmp_path / "guided",
+            "classifier": classifier,
+        },
+    )
 
 
-@pytest.mark.parametrize("rule, alpha, space", [("shift", 2.0, "z"), ("screen", 1.0, "z"), ("region", 0.3, "z"), ("conditional", 1.0, "z")])
+@pytest.mark.parametrize(
+    "rule, alpha, space",
+    [("shift", 2.0, "z"), ("screen", 1.0, "z"), ("region", 0.3, "z"), ("conditional", 1.0, "z")],
+)
 def test_chosen_rule_is_made_again(run, monkeypatch, rule, alpha, space):
     run.collect(rule, alpha, space)
     settings = json.loads((run.folder / "guided" / "run.json").read_text())
     settings["parameters"]["labellers"] = ["smile"]
     write_json(run.folder / "guided" / "run.json", settings)
-    monkeypatch.setattr(bench, "load_classifier", lambda *_: SimpleNamespace(task="smile", classes=["no", "yes"]))
+    monkeypatch.setattr(
+        bench, "load_classifier", lambda *_: SimpleNamespace(task="smile", classes=["no", "yes"])
+    )
     ways, _, facts = rules_of_run(**run.given)
     own = list(ways.values())[2]
-    assert (own.name, own.alpha, own.space, own.target) == (rule, alpha, space, "yes") and facts["group"] == "yes" and 0.05 < facts["share"] < 0.2
-    assert [r.name for r in list(ways.values())[:2]] == ["unguided", "raw"] and facts["seeds"] == {7, 20, 21, 22}
-    if rule == "conditional": assert own.direction.unit @ np.ones(5) == pytest.approx(0, abs=1e-6)
+    assert (
+        (own.name, own.alpha, own.space, own.target) == (rule, alpha, space, "yes")
+        and facts["group"] == "yes"
+        and 0.05 < facts["share"] < 0.2
+    )
+    assert [r.name for r in list(ways.values())[:2]] == ["unguided", "raw"] and facts["seeds"] == {
+        7,
+        20,
+        21,
+        22,
+    }
+    if rule == "conditional":
+        assert own.direction.unit @ np.ones(5) == pytest.approx(0, abs=1e-6)
 
 
 def test_findings_of_guidance(run):
     found = pd.DataFrame(guidance_findings(**run.given, second="any", wanted=300)).set_index("what")
-    plain, raw, ours = (found.loc[way] for way in ("rejection without guidance", "the paper's rule (raw)", "ours (shift, 2)"))
-    assert plain.low < 1 / 0.115 < plain.high and 1 < ours.value == raw.value < 2 < plain.value # 0.115: P(z > 1.2)
+    plain, raw, ours = (
+        found.loc[way]
+        for way in ("rejection without guidance", "the paper's rule (raw)", "ours (shift, 2)")
+    )
+    assert (
+        plain.low < 1 / 0.115 < plain.high and 1 < ours.value == raw.value < 2 < plain.value
+    )  # 0.115: P(z > 1.2)
     assert (found.part == "guidance").all() and "300 accepted faces of yes" in found.case.iloc[0]
     confirmed = found.loc["ours (shift, 2): confirmed by the second classifier"]
-    assert confirmed.value == 100 and confirmed.low == pytest.approx(100 * float(wilson(np.array([300]), np.array([300]))[0][0]))
+    assert confirmed.value == 100 and confirmed.low == pytest.approx(
+        100 * float(wilson(np.array([300]), np.array([300]))[0][0])
+    )
     assert found.loc["ours (shift, 2): time"].unit == "s"
 
 
@@ -258,15 +451,21 @@ def test_run_that_gives_up(run):
 
 
 def test_faults_of_a_run(run):
-    with pytest.raises(InputError, match="seed 21"): guidance_findings(**run.given, second="any", wanted=3, seed=21)
-    with pytest.raises(InputError, match="wanted"): guidance_findings(**run.given, second="any", wanted=0)
+    with pytest.raises(InputError, match="seed 21"):
+        guidance_findings(**run.given, second="any", wanted=3, seed=21)
+    with pytest.raises(InputError, match="wanted"):
+        guidance_findings(**run.given, second="any", wanted=0)
     run.collect("shift", 0.7)
-    with pytest.raises(InputError, match="do not give again"): rules_of_run(**run.given)
+    with pytest.raises(InputError, match="do not give again"):
+        rules_of_run(**run.given)
     (run.folder / "other").mkdir()
     (run.folder / "other" / "model.safetensors").write_text("others")
-    with pytest.raises(InputError, match="not the classifier that labelled"): rules_of_run(**run.given | {"classifier": run.folder / "other"})
+    with pytest.raises(InputError, match="not the classifier that labelled"):
+        rules_of_run(**run.given | {"classifier": run.folder / "other"})
     settings = json.loads((run.folder / "guided" / "run.json").read_text())
     write_json(run.folder / "guided" / "run.json", settings | {"inputs": {"somewhere": "another"}})
-    with pytest.raises(InputError, match="another classifier"): rules_of_run(**run.given)
+    with pytest.raises(InputError, match="another classifier"):
+        rules_of_run(**run.given)
     (run.folder / "guided" / "yields.parquet").unlink()
-    with pytest.raises(InputError, match="62_guide"): rules_of_run(**run.given)
+    with pytest.raises(InputError, match="62_guide"):
+        rules_of_run(**run.given)

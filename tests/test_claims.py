@@ -1,12 +1,36 @@
 "Claims: what a verdict needs, which direction, which reason, and that chance alone supports nothing"
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from test_synthesis_tables import save
 
-from fairparse.claims import ALL, KINDS, MULTI, PAPER1, PAPER2, VERDICTS, Claim, at_least, claim_tables, needed, side_changes, tell_claims, weigh
-from fairparse.evidence import Change, Evidence, NotTestable, change_of, from_interval, half_weights, is_stand_in, share_change
+from fairparse.claims import (
+    ALL,
+    KINDS,
+    MULTI,
+    PAPER1,
+    PAPER2,
+    VERDICTS,
+    Claim,
+    at_least,
+    claim_tables,
+    needed,
+    side_changes,
+    tell_claims,
+    weigh,
+)
+from fairparse.evidence import (
+    Change,
+    Evidence,
+    NotTestable,
+    change_of,
+    from_interval,
+    half_weights,
+    is_stand_in,
+    share_change,
+)
 from fairparse.metrics import counts_table
 from fairparse.records import COUNTS, write_table
 from fairparse.runs import write_json
@@ -23,11 +47,36 @@ def make_run(folder, skills, seeds=3, images=60, luck=0.0):
     "Counts of parsers with the given skill; `luck` is the spread between trainings"
     for k, (objective, skill) in enumerate(skills.items()):
         for seed in range(seeds):
-            faces, own = np.random.default_rng(seed), np.random.default_rng([seed, k])  # the same hard faces for all
-            hits = np.clip(faces.normal(100 * skill, 3, (images, 19)) + own.normal(0, 0.5, (images, 19)) + 100 * own.normal(0, luck), 0, 100).round().astype(int)
-            table = counts_table(np.stack([hits, (100 - hits) // 2, (100 - hits) // 2], -1), np.array([f"{i:03d}" for i in range(images)], object), objective, seed, "none", 0.0)
-            write_table(table, folder / "20_parsers" / objective / f"seed{seed}" / "counts.parquet", COUNTS)
-            write_json(folder / "20_parsers" / objective / f"seed{seed}" / "run.json", {"faces": "made-up faces", "training_seconds": 10.0 + k + seed})
+            faces, own = (
+                np.random.default_rng(seed),
+                np.random.default_rng([seed, k]),
+            )  # the same hard faces for all
+            hits = (
+                np.clip(
+                    faces.normal(100 * skill, 3, (images, 19))
+                    + own.normal(0, 0.5, (images, 19))
+                    + 100 * own.normal(0, luck),
+                    0,
+                    100,
+                )
+                .round()
+                .astype(int)
+            )
+            table = counts_table(
+                np.stack([hits, (100 - hits) // 2, (100 - hits) // 2], -1),
+                np.array([f"{i:03d}" for i in range(images)], object),
+                objective,
+                seed,
+                "none",
+                0.0,
+            )
+            write_table(
+                table, folder / "20_parsers" / objective / f"seed{seed}" / "counts.parquet", COUNTS
+            )
+            write_json(
+                folder / "20_parsers" / objective / f"seed{seed}" / "run.json",
+                {"faces": "made-up faces", "training_seconds": 10.0 + k + seed},
+            )
     return Evidence(folder, list(skills), list(range(seeds)))
 
 
@@ -39,12 +88,29 @@ def verdict_of(run, name):
 def test_claims_are_complete_sentences_with_names_of_their_own():
     assert len({c.id for c in CLAIMS}) == len(CLAIMS) and {c.paper for c in CLAIMS} == {1, 2}
     for claim in CLAIMS:
-        assert claim.claim and claim.section and claim.reported and claim.need in ("all", "most", "some") and claim.asset in ("", "diffusion", "stylegan", "faces of people") and claim.kind in KINDS
+        assert (
+            claim.claim
+            and claim.section
+            and claim.reported
+            and claim.need in ("all", "most", "some")
+            and claim.asset in ("", "diffusion", "stylegan", "faces of people")
+            and claim.kind in KINDS
+        )
         assert callable(claim.test) or isinstance(claim.test, str) and claim.test
         assert claim.rule in ("higher", "lower") or claim.rule[0] < claim.rule[1]
 
 
-@pytest.mark.parametrize("p, u, expected", [([0.01], 1, 0.01), ([0.01, 0.04], 2, 0.04), ([0.01, 0.04], 1, 0.02), ([0.2, 0.01, 0.03, 0.5], 3, 0.4), ([0.9, 0.9], 1, 1.0), ([np.nan, 0.01], 2, 1.0)])
+@pytest.mark.parametrize(
+    "p, u, expected",
+    [
+        ([0.01], 1, 0.01),
+        ([0.01, 0.04], 2, 0.04),
+        ([0.01, 0.04], 1, 0.02),
+        ([0.2, 0.01, 0.03, 0.5], 3, 0.4),
+        ([0.9, 0.9], 1, 1.0),
+        ([np.nan, 0.01], 2, 1.0),
+    ],
+)
 def test_partial_conjunctions(p, u, expected):
     assert at_least(np.array(p), np.ones(len(p), bool), u) == pytest.approx(expected)
 
@@ -53,7 +119,17 @@ def test_a_wrong_direction_is_no_evidence():
     assert at_least(np.array([1e-9]), np.array([False]), 1) == 1.0
 
 
-@pytest.mark.parametrize("differences, need, sign", [([1, 2, 3], "all", 1), ([1, 2, -3], "all", -1), ([1, 2, -3], "most", 1), ([1, -2, -3], "most", -1), ([-1, -2, 3], "some", 1), ([-1, -2, -3], "some", -1)])
+@pytest.mark.parametrize(
+    "differences, need, sign",
+    [
+        ([1, 2, 3], "all", 1),
+        ([1, 2, -3], "all", -1),
+        ([1, 2, -3], "most", 1),
+        ([1, -2, -3], "most", -1),
+        ([-1, -2, 3], "some", 1),
+        ([-1, -2, -3], "some", -1),
+    ],
+)
 @pytest.mark.parametrize("rule", ["higher", "lower"])
 def test_how_many_must_agree(differences, need, sign, rule):
     found = weigh([change(d if rule == "higher" else -d) for d in differences], rule, need)
@@ -61,22 +137,41 @@ def test_how_many_must_agree(differences, need, sign, rule):
     assert found["shown"] == sum(d > 0 for d in differences)
 
 
-@pytest.mark.parametrize("intervals, sign, deciding", [([(-0.5, 0.5)], 1, 0), ([(-0.5, 2)], 0, 0), ([(2, 3)], -1, 0), ([(-0.1, 0.1), (-0.9, 0.2)], 1, 1), ([(-0.1, 0.1), (-5, 5), (2, 3)], -1, 2)])
+@pytest.mark.parametrize(
+    "intervals, sign, deciding",
+    [
+        ([(-0.5, 0.5)], 1, 0),
+        ([(-0.5, 2)], 0, 0),
+        ([(2, 3)], -1, 0),
+        ([(-0.1, 0.1), (-0.9, 0.2)], 1, 1),
+        ([(-0.1, 0.1), (-5, 5), (2, 3)], -1, 2),
+    ],
+)
 def test_bounds_ask_for_the_whole_interval(intervals, sign, deciding):
     found = weigh([bounded(*ends) for ends in intervals], (-1, 1), "all")
     assert (found["sign"] if found["p"] < 0.05 else 0, found["deciding"]) == (sign, deciding)
 
 
-def bounded(low, high): return Change("", 0.0, (low + high) / 2, low, high, np.nan, 1, 1)
+def bounded(low, high):
+    return Change("", 0.0, (low + high) / 2, low, high, np.nan, 1, 1)
 
 
 def test_one_of_many_intervals_outside_may_be_chance():
     outside, inside = bounded(1.02, 3), [bounded(-0.1, 0.1)] * 19
-    assert weigh([outside], (-1, 1), "all")["p"] < 0.05 <= weigh([outside, *inside], (-1, 1), "all")["p"]
-    assert weigh([bounded(2, 3), *inside], (-1, 1), "all")["sign"] == -1 and weigh([bounded(2, 3), *inside], (-1, 1), "all")["p"] < 0.05
+    assert (
+        weigh([outside], (-1, 1), "all")["p"]
+        < 0.05
+        <= weigh([outside, *inside], (-1, 1), "all")["p"]
+    )
+    assert (
+        weigh([bounded(2, 3), *inside], (-1, 1), "all")["sign"] == -1
+        and weigh([bounded(2, 3), *inside], (-1, 1), "all")["p"] < 0.05
+    )
 
 
-@pytest.mark.parametrize("rule, p", [((-1, np.inf), 0.0), ((-np.inf, 1), 1.0), ((-np.inf, np.inf), 0.0)])
+@pytest.mark.parametrize(
+    "rule, p", [((-1, np.inf), 0.0), ((-np.inf, 1), 1.0), ((-np.inf, np.inf), 0.0)]
+)
 def test_bounds_may_be_missing(rule, p):
     found = weigh([bounded(4, 6)], rule, "all")
     assert found["p"] == pytest.approx(0, abs=1e-9) and found["sign"] == (1 if p == 0 else -1)
@@ -90,39 +185,81 @@ def test_p_beyond_a_bound_agrees_with_the_interval(seeds):
         one = change_of("", first, np.zeros_like(first), 50)
         for bound in (-1.0, 0.0, 1.0, 4.0):
             above, below = one.beyond(bound, True), one.beyond(bound, False)
-            assert (above < 0.05) == (one.low > bound) and (below < 0.05) == (one.high < bound) and above + below >= 1
+            assert (
+                (above < 0.05) == (one.low > bound)
+                and (below < 0.05) == (one.high < bound)
+                and above + below >= 1
+            )
             seen.add(above < 0.05)
         assert min(one.beyond(0, True), one.beyond(0, False)) == pytest.approx(one.p)
     assert seen == {True, False}
 
 
 def test_bounded_claims_are_adjusted_like_the_others():
-    claims = [Claim("a", 1, "", "c", "", lambda run: [bounded(-0.99, 0.4)], (-1, 1)), *(Claim(f"b{i}", 1, "", "c", "", lambda run: [change(1, 0.9)]) for i in range(20))]
-    alone, among = (claim_tables(Evidence("nowhere", [], []), some, "")[0].iloc[0] for some in (claims[:1], claims))
-    assert alone.claim_p == among.claim_p < 0.05 < among.claim_p_adjusted and (alone.verdict, among.nuance) == ("supported", "not shown")
+    claims = [
+        Claim("a", 1, "", "c", "", lambda run: [bounded(-0.99, 0.4)], (-1, 1)),
+        *(Claim(f"b{i}", 1, "", "c", "", lambda run: [change(1, 0.9)]) for i in range(20)),
+    ]
+    alone, among = (
+        claim_tables(Evidence("nowhere", [], []), some, "")[0].iloc[0]
+        for some in (claims[:1], claims)
+    )
+    assert alone.claim_p == among.claim_p < 0.05 < among.claim_p_adjusted and (
+        alone.verdict,
+        among.nuance,
+    ) == ("supported", "not shown")
 
 
 def test_the_shown_difference_is_the_one_that_decides():
     changes = [change(3, 0.001), change(1, 0.4), change(2, 0.01)]
-    assert weigh(changes, "higher", "all")["deciding"] == 1 and weigh(changes, "higher", "some")["deciding"] == 0
-    assert weigh([change(3), change(-3, 0.001), change(-0.1, 0.9)], "higher", "all")["deciding"] == 1
+    assert (
+        weigh(changes, "higher", "all")["deciding"] == 1
+        and weigh(changes, "higher", "some")["deciding"] == 0
+    )
+    assert (
+        weigh([change(3), change(-3, 0.001), change(-0.1, 0.9)], "higher", "all")["deciding"] == 1
+    )
 
 
-@pytest.mark.parametrize("skills, verdict, nuance", [({"single": 0.70, "linear": 0.74}, "supported", "shown"), ({"single": 0.74, "linear": 0.70}, "not supported", "contradicted"), ({"single": 0.72, "linear": 0.72}, "not supported", "not shown")])
+@pytest.mark.parametrize(
+    "skills, verdict, nuance",
+    [
+        ({"single": 0.70, "linear": 0.74}, "supported", "shown"),
+        ({"single": 0.74, "linear": 0.70}, "not supported", "contradicted"),
+        ({"single": 0.72, "linear": 0.72}, "not supported", "not shown"),
+    ],
+)
 def test_parsers_of_known_skill(tmp_path, skills, verdict, nuance):
     row = verdict_of(make_run(tmp_path, skills), "linear-surpasses")
     assert (row.verdict, row.nuance) == (verdict, nuance)
-    if nuance != "not shown": assert row.low < row.difference < row.high and (row.low > 0) == (verdict == "supported") and row.repetitions == 3 and row.n == 60
+    if nuance != "not shown":
+        assert (
+            row.low < row.difference < row.high
+            and (row.low > 0) == (verdict == "supported")
+            and row.repetitions == 3
+            and row.n == 60
+        )
     assert row.data == "made-up faces"
 
 
 def test_one_training_of_each_cannot_tell_objectives_apart(tmp_path):
-    row = verdict_of(make_run(tmp_path, {"single": 0.60, "linear": 0.80}, seeds=1), "linear-surpasses")
-    assert row.verdict == "not testable here" and "one training" in row.reason and np.isnan(row.difference)
+    row = verdict_of(
+        make_run(tmp_path, {"single": 0.60, "linear": 0.80}, seeds=1), "linear-surpasses"
+    )
+    assert (
+        row.verdict == "not testable here"
+        and "one training" in row.reason
+        and np.isnan(row.difference)
+    )
 
 
 def test_luck_of_trainings_hides_a_small_difference(tmp_path):
-    assert verdict_of(make_run(tmp_path, {"single": 0.72, "linear": 0.725}, luck=0.05), "linear-surpasses").nuance == "not shown"
+    assert (
+        verdict_of(
+            make_run(tmp_path, {"single": 0.72, "linear": 0.725}, luck=0.05), "linear-surpasses"
+        ).nuance
+        == "not shown"
+    )
 
 
 def test_an_objective_that_was_not_trained_is_named(tmp_path):
@@ -132,39 +269,102 @@ def test_an_objective_that_was_not_trained_is_named(tmp_path):
 
 def test_without_a_run_every_claim_says_why(tmp_path):
     table, parts = claim_tables(Evidence(tmp_path, [], []))
-    assert set(table.verdict) == {"not testable here"} and table.reason.str.len().gt(5).all() and parts.empty
-    assert tell_claims(table) == f"{len(CLAIMS)} claims: 0 supported, 0 not supported, {len(CLAIMS)} not testable here"
+    assert (
+        set(table.verdict) == {"not testable here"}
+        and table.reason.str.len().gt(5).all()
+        and parts.empty
+    )
+    assert (
+        tell_claims(table)
+        == f"{len(CLAIMS)} claims: 0 supported, 0 not supported, {len(CLAIMS)} not testable here"
+    )
 
 
 def test_chance_alone_supports_next_to_nothing():
     rng, false = np.random.default_rng(0), 0
     for _ in range(50):
-        claims = [Claim(f"c{i}", 1, "", "c", "", lambda run, d=rng.normal(), p=rng.uniform(): [change(d, p)]) for i in range(40)]
-        false += (claim_tables(Evidence("nowhere", [], []), claims, "noise")[0].verdict == "supported").any()
+        claims = [
+            Claim(
+                f"c{i}", 1, "", "c", "", lambda run, d=rng.normal(), p=rng.uniform(): [change(d, p)]
+            )
+            for i in range(40)
+        ]
+        false += (
+            claim_tables(Evidence("nowhere", [], []), claims, "noise")[0].verdict == "supported"
+        ).any()
     assert false <= 6  # 5 % of 50, one-sided even less
 
 
 def unguided(generator, white=68.0):
-    return pd.DataFrame({"group": ["Asian", "White"], "share": [9.0, white], "share_low": [8.5, white - 1], "share_high": [9.5, white + 1], "reported_group": ["Asian", "White"], "reported_share": [8.82, 68.37], "faces": 10_000, "generator": generator})
+    return pd.DataFrame(
+        {
+            "group": ["Asian", "White"],
+            "share": [9.0, white],
+            "share_low": [8.5, white - 1],
+            "share_high": [9.5, white + 1],
+            "reported_group": ["Asian", "White"],
+            "reported_share": [8.82, 68.37],
+            "faces": 10_000,
+            "generator": generator,
+        }
+    )
 
 
-@pytest.mark.parametrize("generator, white, verdict", [("tiny_stylegan (stand-in)", 68.0, "not testable here"), ("gan_face_generate", 68.0, "not testable here"), ("stylegan2_ffhq", 68.0, "supported"), ("stylegan2_ffhq", 90.0, "not supported")])
-def test_shares_of_a_generator_are_tested_on_that_generator_alone(tmp_path, generator, white, verdict):
+@pytest.mark.parametrize(
+    "generator, white, verdict",
+    [
+        ("tiny_stylegan (stand-in)", 68.0, "not testable here"),
+        ("gan_face_generate", 68.0, "not testable here"),
+        ("stylegan2_ffhq", 68.0, "supported"),
+        ("stylegan2_ffhq", 90.0, "not supported"),
+    ],
+)
+def test_shares_of_a_generator_are_tested_on_that_generator_alone(
+    tmp_path, generator, white, verdict
+):
     (tmp_path / "tables").mkdir()
-    unguided(generator, white).to_csv(tmp_path / "tables" / "balance_table2_unguided.csv", index=False)
+    unguided(generator, white).to_csv(
+        tmp_path / "tables" / "balance_table2_unguided.csv", index=False
+    )
     row = verdict_of(Evidence(tmp_path, [], []), "unguided-shares")
     assert row.verdict == verdict and row.data == generator
-    if verdict == "not testable here": assert row.nuance == "stand-in" and not np.isnan(row.difference) and np.isnan(row.claim_p_adjusted)
-    if white == 90.0: assert row.nuance == "contradicted" and "White" in row.quantity
+    if verdict == "not testable here":
+        assert (
+            row.nuance == "stand-in"
+            and not np.isnan(row.difference)
+            and np.isnan(row.claim_p_adjusted)
+        )
+    if white == 90.0:
+        assert row.nuance == "contradicted" and "White" in row.quantity
 
 
 def test_guidance_needs_every_group_and_both_classifiers(tmp_path):
     rows = []
     for group in ("Asian", "Black", "Indian"):
         for rule, hits in (("unguided", 50), ("raw", 200)):
-            rows.append({"group": group, "rule": rule, "space": "z", "purpose": "fresh", "painted": 500, "accepted": hits, "confirmed": hits, "reported_group": group, "reported_yield": 40.0, "yield": hits / 5, **{f"{name}{end}": hits / 5 + move for name in ("yield", "confirmed_share") for end, move in (("", 0), ("_low", -2), ("_high", 2))}})
+            rows.append(
+                {
+                    "group": group,
+                    "rule": rule,
+                    "space": "z",
+                    "purpose": "fresh",
+                    "painted": 500,
+                    "accepted": hits,
+                    "confirmed": hits,
+                    "reported_group": group,
+                    "reported_yield": 40.0,
+                    "yield": hits / 5,
+                    **{
+                        f"{name}{end}": hits / 5 + move
+                        for name in ("yield", "confirmed_share")
+                        for end, move in (("", 0), ("_low", -2), ("_high", 2))
+                    },
+                }
+            )
     (tmp_path / "tables").mkdir()
-    unguided("stylegan2_ffhq").to_csv(tmp_path / "tables" / "balance_table2_unguided.csv", index=False)
+    unguided("stylegan2_ffhq").to_csv(
+        tmp_path / "tables" / "balance_table2_unguided.csv", index=False
+    )
     table = pd.DataFrame(rows)
     table.to_csv(tmp_path / "tables" / "balance_table3_guided.csv", index=False)
     assert verdict_of(Evidence(tmp_path, [], []), "guidance-raises").verdict == "supported"
@@ -176,7 +376,12 @@ def test_guidance_needs_every_group_and_both_classifiers(tmp_path):
 
 def test_halves_are_halves_and_the_same_for_all():
     weights = half_weights(61, 20)
-    assert weights.shape == (21, 61) and (weights[0] == 1).all() and (weights[1:].sum(1) == 30).all() and (weights == half_weights(61, 20)).all()
+    assert (
+        weights.shape == (21, 61)
+        and (weights[0] == 1).all()
+        and (weights[1:].sum(1) == 30).all()
+        and (weights == half_weights(61, 20)).all()
+    )
 
 
 def test_an_interval_contains_zero_exactly_if_p_is_above_five_percent():
@@ -190,7 +395,8 @@ def test_an_interval_contains_zero_exactly_if_p_is_above_five_percent():
 
 
 def test_no_verdict_from_one_pair_of_trainings():
-    with pytest.raises(NotTestable, match="one training"): change_of("", np.ones((5, 1)), np.zeros((5, 1)), 10)
+    with pytest.raises(NotTestable, match="one training"):
+        change_of("", np.ones((5, 1)), np.zeros((5, 1)), 10)
 
 
 def test_shares():
@@ -198,23 +404,45 @@ def test_shares():
     assert one.difference == 0 and one.low == -one.high and one.p == 1
     assert share_change("", (90, 100, 82.6, 94.5), (10, 100, 5.5, 17.4)).p < 1e-9
     assert share_change("", (0, 10, 0, 28), (0, 10, 0, 28)).p == 1.0
-    assert from_interval("", 1.0, 2.0, 0.0, 4.0, 10).p == pytest.approx(0.05) and from_interval("", 1.0, 0.0, 0.0, 0.0, 10).p == 1.0
+    assert (
+        from_interval("", 1.0, 2.0, 0.0, 4.0, 10).p == pytest.approx(0.05)
+        and from_interval("", 1.0, 0.0, 0.0, 0.0, 10).p == 1.0
+    )
 
 
 def test_verdicts_of_the_table_are_the_three():
-    table, _ = claim_tables(Evidence("nowhere", [], []), [Claim("a", 1, "s", "c", "r", lambda run: [change(1)]), Claim("b", 2, "s", "c", "r", "no measure")], "x")
-    assert set(table.verdict) <= set(VERDICTS) and list(table.nuance) == ["shown", "open"] and needed("most", 4) == 3 and set(ALL) >= {"single"}
+    table, _ = claim_tables(
+        Evidence("nowhere", [], []),
+        [
+            Claim("a", 1, "s", "c", "r", lambda run: [change(1)]),
+            Claim("b", 2, "s", "c", "r", "no measure"),
+        ],
+        "x",
+    )
+    assert (
+        set(table.verdict) <= set(VERDICTS)
+        and list(table.nuance) == ["shown", "open"]
+        and needed("most", 4) == 3
+        and set(ALL) >= {"single"}
+    )
 
 
 def test_drops_and_levels_need_two_trainings(tmp_path):
     run = make_run(tmp_path, {"single": 0.7, "linear": 0.7}, seeds=1)
-    for changes in (lambda: run.drops(["single"], "none"), lambda: run.levels(["single"], ["none"])):
-        with pytest.raises(NotTestable, match="one training"): changes()
+    for changes in (
+        lambda: run.drops(["single"], "none"),
+        lambda: run.levels(["single"], ["none"]),
+    ):
+        with pytest.raises(NotTestable, match="one training"):
+            changes()
     two = make_run(tmp_path, {"single": 0.7, "linear": 0.7}, seeds=2)
-    assert two.drops(["single"], "none")[0].difference == 0 and two.levels(["single"], ["none"], less=5)[0].difference == pytest.approx(65, abs=2)
+    assert two.drops(["single"], "none")[0].difference == 0 and two.levels(
+        ["single"], ["none"], less=5
+    )[0].difference == pytest.approx(65, abs=2)
 
 
 # made-up tables, one that bears a claim out and one that does not
+
 
 def with_table(out, name, rows):
     (out / "tables").mkdir(exist_ok=True)
@@ -223,69 +451,225 @@ def with_table(out, name, rows):
 
 
 def guided(rules=("unguided", "raw"), groups=("Asian", "Black", "Indian"), hits=(50, 200)):
-    return [{"group": group, "rule": rule, "space": "z", "purpose": "fresh", "painted": 500, "accepted": n, "confirmed": n, "reported_group": group, "reported_yield": 40.0, **{f"{name}{end}": n / 5 + move for name in ("yield", "confirmed_share") for end, move in (("", 0), ("_low", -2), ("_high", 2))}}
-            for group in groups for rule, n in zip(rules, hits)]
+    return [
+        {
+            "group": group,
+            "rule": rule,
+            "space": "z",
+            "purpose": "fresh",
+            "painted": 500,
+            "accepted": n,
+            "confirmed": n,
+            "reported_group": group,
+            "reported_yield": 40.0,
+            **{
+                f"{name}{end}": n / 5 + move
+                for name in ("yield", "confirmed_share")
+                for end, move in (("", 0), ("_low", -2), ("_high", 2))
+            },
+        }
+        for group in groups
+        for rule, n in zip(rules, hits)
+    ]
 
 
-@pytest.mark.parametrize("reach, verdict, nuance", [(1.0, "supported", "shown"), (9.0, "not supported", "not shown")])
+@pytest.mark.parametrize(
+    "reach, verdict, nuance", [(1.0, "supported", "shown"), (9.0, "not supported", "not shown")]
+)
 @pytest.mark.parametrize("moved", [0.5, 12.0])
 def test_what_else_moves(tmp_path, reach, verdict, nuance, moved):
     labels = {"smile": ["not smiling", "smiling"], "emotion": ["angry", "happy", "sad"]}
-    run = with_table(tmp_path, "balance_side_effects", [{"attribute": a, "label": l, "guided": 50.0, "difference": d, "low": d - reach, "high": d + reach, "n_guided": 400, "target": t, "rule": "raw", "space": "z"}
-                                                       for t in ("Asian", "Black") for a, names in labels.items() for l, d in zip(names, [moved, -moved] if a == "smile" else [0.5] * 3)])
-    assert [c.label for c in side_changes(run)][:4] == ["Asian: share of not smiling", "Asian: share of angry", "Asian: share of happy", "Asian: share of sad"] and len(side_changes(run)) == 8  # of two labels one
+    run = with_table(
+        tmp_path,
+        "balance_side_effects",
+        [
+            {
+                "attribute": a,
+                "label": l,
+                "guided": 50.0,
+                "difference": d,
+                "low": d - reach,
+                "high": d + reach,
+                "n_guided": 400,
+                "target": t,
+                "rule": "raw",
+                "space": "z",
+            }
+            for t in ("Asian", "Black")
+            for a, names in labels.items()
+            for l, d in zip(names, [moved, -moved] if a == "smile" else [0.5] * 3)
+        ],
+    )
+    assert [c.label for c in side_changes(run)][:4] == [
+        "Asian: share of not smiling",
+        "Asian: share of angry",
+        "Asian: share of happy",
+        "Asian: share of sad",
+    ] and len(side_changes(run)) == 8  # of two labels one
     row = verdict_of(run, "disentangled")
-    if moved > 5 and reach == 1: verdict, nuance = "not supported", "contradicted"
+    if moved > 5 and reach == 1:
+        verdict, nuance = "not supported", "contradicted"
     assert (row.verdict, row.nuance) == (verdict, nuance) and "one trained generator" in row.reason
 
 
-@pytest.mark.parametrize("difference, p, verdict, nuance", [(2.0, 0.004, "supported", "shown"), (-2.0, 0.004, "not supported", "contradicted"), (2.0, 0.3, "not supported", "not shown")])
-@pytest.mark.parametrize("name, quantity", [("skew-harms", "tone_5"), ("balance-worst", "worst group"), ("balance-gap", "gap")])
+@pytest.mark.parametrize(
+    "difference, p, verdict, nuance",
+    [
+        (2.0, 0.004, "supported", "shown"),
+        (-2.0, 0.004, "not supported", "contradicted"),
+        (2.0, 0.3, "not supported", "not shown"),
+    ],
+)
+@pytest.mark.parametrize(
+    "name, quantity",
+    [("skew-harms", "tone_5"), ("balance-worst", "worst group"), ("balance-gap", "gap")],
+)
 def test_retrained_parsers(tmp_path, name, quantity, difference, p, verdict, nuance):
     d = -difference if quantity == "gap" else difference
-    rows = [{"arm": arm, "compared_with": other, "quantity": quantity, "value": 50.0, "difference": d, "difference_low": d - 1, "difference_high": d + 1, "p": p, "p_adjusted": 1.0, "seeds": 3, "images": 300, "rare_group": "tone_5", "world": "procedural"}
-            for arm, other in (("more_balanced", "more_skewed"), ("self_balanced", "self_skewed"))]
+    rows = [
+        {
+            "arm": arm,
+            "compared_with": other,
+            "quantity": quantity,
+            "value": 50.0,
+            "difference": d,
+            "difference_low": d - 1,
+            "difference_high": d + 1,
+            "p": p,
+            "p_adjusted": 1.0,
+            "seeds": 3,
+            "images": 300,
+            "rare_group": "tone_5",
+            "world": "procedural",
+        }
+        for arm, other in (("more_balanced", "more_skewed"), ("self_balanced", "self_skewed"))
+    ]
     row = verdict_of(with_table(tmp_path, "balance_loop", rows), name)
-    assert (row.verdict, row.nuance) == (verdict, nuance) and row.p == p  # the table's p: the family of claims is adjusted once
+    assert (row.verdict, row.nuance) == (
+        verdict,
+        nuance,
+    ) and row.p == p  # the table's p: the family of claims is adjusted once
     row = verdict_of(with_table(tmp_path, "balance_loop", [r | {"seeds": 1} for r in rows]), name)
     assert row.verdict == "not testable here" and "one training" in row.reason
 
 
-@pytest.mark.parametrize("unsure, verdict, nuance", [(0.55, "supported", "shown"), (1.0, "not supported", "contradicted"), (0.93, "not supported", "not shown")])
+@pytest.mark.parametrize(
+    "unsure, verdict, nuance",
+    [
+        (0.55, "supported", "shown"),
+        (1.0, "not supported", "contradicted"),
+        (0.93, "not supported", "not shown"),
+    ],
+)
 def test_errors_where_a_classifier_is_unsure(tmp_path, unsure, verdict, nuance):
     folder = tmp_path / "60_classifiers" / "smile"
     folder.mkdir(parents=True)
-    pd.DataFrame({"low": [0.6, 0.8], "high": [0.8, 1.0], "n": [100, 400], "confidence": [0.7, 0.9], "accuracy": [unsure, 0.92], "which": "calibrated"}).to_csv(folder / "reliability.csv", index=False)
+    pd.DataFrame(
+        {
+            "low": [0.6, 0.8],
+            "high": [0.8, 1.0],
+            "n": [100, 400],
+            "confidence": [0.7, 0.9],
+            "accuracy": [unsure, 0.92],
+            "which": "calibrated",
+        }
+    ).to_csv(folder / "reliability.csv", index=False)
     row = verdict_of(Evidence(tmp_path, [], []), "unsure-wrong")
     assert (row.verdict, row.nuance) == (verdict, nuance) and "each trained once" in row.reason
 
 
-@pytest.mark.parametrize("shares, verdict, nuance", [((1000, 1000, 1000), "supported", "shown"), ((1500, 1000, 500), "not supported", "contradicted"), ((12, 10, 8), "not supported", "not shown")])
+@pytest.mark.parametrize(
+    "shares, verdict, nuance",
+    [
+        ((1000, 1000, 1000), "supported", "shown"),
+        ((1500, 1000, 500), "not supported", "contradicted"),
+        ((12, 10, 8), "not supported", "not shown"),
+    ],
+)
 def test_evenness_of_the_balanced_set(tmp_path, shares, verdict, nuance):
     (tmp_path / "balanced_faces").mkdir()
-    pd.DataFrame({"group": np.repeat(list("abc"), sum(shares) // 3), "second_group": np.repeat(list("abc"), shares)}).to_csv(tmp_path / "balanced_faces" / "labels.csv", index=False)
+    pd.DataFrame(
+        {
+            "group": np.repeat(list("abc"), sum(shares) // 3),
+            "second_group": np.repeat(list("abc"), shares),
+        }
+    ).to_csv(tmp_path / "balanced_faces" / "labels.csv", index=False)
     row = verdict_of(Evidence(tmp_path, [], []), "set-even")
     assert (row.verdict, row.nuance) == (verdict, nuance)
 
 
-@pytest.mark.parametrize("test, verdict, nuance", [(89.0, "supported", "shown"), (96.0, "supported", "shown"), (70.0, "not supported", "contradicted"), (86.0, "not supported", "not shown")])
+@pytest.mark.parametrize(
+    "test, verdict, nuance",
+    [
+        (89.0, "supported", "shown"),
+        (96.0, "supported", "shown"),
+        (70.0, "not supported", "contradicted"),
+        (86.0, "not supported", "not shown"),
+    ],
+)
 def test_overfitting(tmp_path, test, verdict, nuance):
-    run = with_table(tmp_path, "balance_table1_classifier", [{"classifier": "group", "data": "own", "split": split, "n": n, "accuracy": a, "accuracy_low": a - 1.9, "accuracy_high": a + 1.9, "reported_accuracy": 80.0, "faces": "procedural faces"} for split, n, a in (("train", 1000, 90.0), ("test", 1000, test))])
+    run = with_table(
+        tmp_path,
+        "balance_table1_classifier",
+        [
+            {
+                "classifier": "group",
+                "data": "own",
+                "split": split,
+                "n": n,
+                "accuracy": a,
+                "accuracy_low": a - 1.9,
+                "accuracy_high": a + 1.9,
+                "reported_accuracy": 80.0,
+                "faces": "procedural faces",
+            }
+            for split, n, a in (("train", 1000, 90.0), ("test", 1000, test))
+        ],
+    )
     row = verdict_of(run, "race-overfit")
     assert (row.verdict, row.nuance) == (verdict, nuance) and "one trained classifier" in row.reason
     assert verdict_of(run, "race-accuracy").nuance == "stand-in"
 
 
-@pytest.mark.parametrize("white, verdict, nuance", [(68.0, "supported", "shown"), (40.0, "not supported", "contradicted"), (50.5, "not supported", "not shown")])
+@pytest.mark.parametrize(
+    "white, verdict, nuance",
+    [
+        (68.0, "supported", "shown"),
+        (40.0, "not supported", "contradicted"),
+        (50.5, "not supported", "not shown"),
+    ],
+)
 def test_the_largest_group_of_unguided_faces(tmp_path, white, verdict, nuance):
-    row = verdict_of(with_table(tmp_path, "balance_table2_unguided", unguided("stylegan2_ffhq", white)), "unguided-biased")
+    row = verdict_of(
+        with_table(tmp_path, "balance_table2_unguided", unguided("stylegan2_ffhq", white)),
+        "unguided-biased",
+    )
     assert (row.verdict, row.nuance) == (verdict, nuance) and "White" in row.quantity
-    assert verdict_of(with_table(tmp_path, "balance_table2_unguided", unguided("stylegan2_ffhq", white).replace({"group": {"White": "tone_1"}})), "unguided-biased").nuance == "stand-in"  # tones of drawn faces, whatever paints them
+    assert (
+        verdict_of(
+            with_table(
+                tmp_path,
+                "balance_table2_unguided",
+                unguided("stylegan2_ffhq", white).replace({"group": {"White": "tone_1"}}),
+            ),
+            "unguided-biased",
+        ).nuance
+        == "stand-in"
+    )  # tones of drawn faces, whatever paints them
 
 
-@pytest.mark.parametrize("raw, verdict, nuance", [(200, "supported", "shown"), (40, "not supported", "contradicted"), (102, "not supported", "not shown")])
+@pytest.mark.parametrize(
+    "raw, verdict, nuance",
+    [
+        (200, "supported", "shown"),
+        (40, "not supported", "contradicted"),
+        (102, "not supported", "not shown"),
+    ],
+)
 def test_more_than_an_equal_share(tmp_path, raw, verdict, nuance):
-    row = verdict_of(with_table(tmp_path, "balance_table3_guided", guided(hits=(50, raw))), "bias-reduced")
+    row = verdict_of(
+        with_table(tmp_path, "balance_table3_guided", guided(hits=(50, raw))), "bias-reduced"
+    )
     assert (row.verdict, row.nuance) == (verdict, nuance)
 
 
@@ -297,30 +681,84 @@ def test_a_group_without_the_rule_or_a_run_without_the_group_is_named(tmp_path):
     assert row.verdict == "not testable here" and row.reason.endswith("Indian")
 
 
-@pytest.mark.parametrize("closed, verdict", [((5, 25, 60), "supported"), ((30, 32, 10), "not supported")])
+@pytest.mark.parametrize(
+    "closed, verdict", [((5, 25, 60), "supported"), ((30, 32, 10), "not supported")]
+)
 def test_other_features(tmp_path, closed, verdict):
     (tmp_path / "62_guided").mkdir()
-    table = pd.DataFrame([{"target": target, "rule": "shift", "alpha": alpha, "purpose": "fresh", "painted": 150, "accepted": n, "yield_low": n / 150 - 0.05, "yield_high": n / 150 + 0.05} for target, hits in (("smiling", (40, 80, 120)), ("closed", closed)) for alpha, n in zip((0, 2, 4), hits)])
+    table = pd.DataFrame(
+        [
+            {
+                "target": target,
+                "rule": "shift",
+                "alpha": alpha,
+                "purpose": "fresh",
+                "painted": 150,
+                "accepted": n,
+                "yield_low": n / 150 - 0.05,
+                "yield_high": n / 150 + 0.05,
+            }
+            for target, hits in (("smiling", (40, 80, 120)), ("closed", closed))
+            for alpha, n in zip((0, 2, 4), hits)
+        ]
+    )
     table.to_csv(tmp_path / "62_guided" / "attributes.csv", index=False)
     assert verdict_of(Evidence(tmp_path, [], []), "other-features").verdict == verdict
     table[table.alpha > 0].to_csv(tmp_path / "62_guided" / "attributes.csv", index=False)
     assert "smiling, closed" in verdict_of(Evidence(tmp_path, [], []), "other-features").reason
 
 
-@pytest.mark.parametrize("effect, verdict, nuance", [(-30, "supported", "shown"), (30, "not supported", "contradicted"), (0, "not supported", "not shown")])
+@pytest.mark.parametrize(
+    "effect, verdict, nuance",
+    [
+        (-30, "supported", "shown"),
+        (30, "not supported", "contradicted"),
+        (0, "not supported", "not shown"),
+    ],
+)
 def test_painted_faces(tmp_path, effect, verdict, nuance):
-    for name in ALL: save(tmp_path / "70_score", name, effects={"fid2048_inception_test": effect if name in MULTI else 0, "lpips_alex": 0.1 * (name in MULTI)}, repetitions=3, settings=(("none", 0.0),))
+    for name in ALL:
+        save(
+            tmp_path / "70_score",
+            name,
+            effects={
+                "fid2048_inception_test": effect if name in MULTI else 0,
+                "lpips_alex": 0.1 * (name in MULTI),
+            },
+            repetitions=3,
+            settings=(("none", 0.0),),
+        )
     table = claim_tables(Evidence(tmp_path, ALL, [0, 1, 2]))[0].set_index("id")
-    for claim in ("gan-fid", "gan-shared"): assert (table.verdict[claim], table.nuance[claim]) == (verdict, nuance)
-    assert "not run" in table.reason["gan-damaged"] and "not run" in table.reason["gan-damaged-lpips"]
+    for claim in ("gan-fid", "gan-shared"):
+        assert (table.verdict[claim], table.nuance[claim]) == (verdict, nuance)
+    assert (
+        "not run" in table.reason["gan-damaged"] and "not run" in table.reason["gan-damaged-lpips"]
+    )
 
 
 def test_a_margin_in_lpips_is_held_against_lpips_alone(tmp_path):
-    for name in ALL: save(tmp_path / "70_score", name, metrics=("fd128_classifier_test", "stlpips_alex"))
+    for name in ALL:
+        save(tmp_path / "70_score", name, metrics=("fd128_classifier_test", "stlpips_alex"))
     row = verdict_of(Evidence(tmp_path, ALL, [0, 1]), "gan-damaged-lpips")
-    assert row.verdict == "not testable here" and "stlpips_alex" in row.reason and "scale" in row.reason
+    assert (
+        row.verdict == "not testable here"
+        and "stlpips_alex" in row.reason
+        and "scale" in row.reason
+    )
 
 
-@pytest.mark.parametrize("what, used, groups, answer", [("faces", "procedural faces, seed 0", (), True), ("faces", "CelebAMask-HQ", (), False), ("diffusion model", "standin", (), True), ("diffusion model", "stand-in base", (), True), ("diffusion model", "stable-diffusion-v1-5", (), False),
-                                                       ("generator", "tiny_stylegan (stand-in)", (), True), ("generator", "stylegan2_ffhq", ("tone_1", "tone_2"), True), ("generator", "stylegan2_ffhq", ("White", "Black"), False)])
-def test_stand_ins(what, used, groups, answer): assert is_stand_in(what, used, groups) == answer
+@pytest.mark.parametrize(
+    "what, used, groups, answer",
+    [
+        ("faces", "procedural faces, seed 0", (), True),
+        ("faces", "CelebAMask-HQ", (), False),
+        ("diffusion model", "standin", (), True),
+        ("diffusion model", "stand-in base", (), True),
+        ("diffusion model", "stable-diffusion-v1-5", (), False),
+        ("generator", "tiny_stylegan (stand-in)", (), True),
+        ("generator", "stylegan2_ffhq", ("tone_1", "tone_2"), True),
+        ("generator", "stylegan2_ffhq", ("White", "Black"), False),
+    ],
+)
+def test_stand_ins(what, used, groups, answer):
+    assert is_stand_in(what, used, groups) == answer

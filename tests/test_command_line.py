@@ -1,4 +1,5 @@
 """The terminal: help at once, completion that works in a real shell, errors in one line."""
+
 import errno
 import os
 import shutil
@@ -15,15 +16,34 @@ from fairparse.profiles import workflow_stages
 from fairparse.runs import InputError, find_root
 from fairparse.terminal import completion_script, describe_error, guarded
 
-HEAVY = ("torch", "pandas", "numpy.testing", "matplotlib", "scipy", "sklearn", "diffusers", "transformers", "snakemake", "papermill", "PIL")
+HEAVY = (
+    "torch",
+    "pandas",
+    "numpy.testing",
+    "matplotlib",
+    "scipy",
+    "sklearn",
+    "diffusers",
+    "transformers",
+    "snakemake",
+    "papermill",
+    "PIL",
+)
 
 
 def fairparse(*words, **options):
     "`fairparse …` in a process of its own"
-    return subprocess.run([sys.executable, "-m", "fairparse.cli", *words], capture_output=True, text=True, cwd=find_root(), **options)
+    return subprocess.run(
+        [sys.executable, "-m", "fairparse.cli", *words],
+        capture_output=True,
+        text=True,
+        cwd=find_root(),
+        **options,
+    )
 
 
 # help
+
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])
 def test_help_answers_at_once(name):
@@ -33,8 +53,11 @@ def test_help_answers_at_once(name):
         started = time.perf_counter()
         done = fairparse(*filter(None, [name]), "--help")
         best = min(best, time.perf_counter() - started)
-        assert done.returncode == 0 and done.stdout.startswith("usage: fairparse") and not done.stderr
-        if best < 1: break
+        assert (
+            done.returncode == 0 and done.stdout.startswith("usage: fairparse") and not done.stderr
+        )
+        if best < 1:
+            break
     assert best < 2, f"`fairparse {name} --help` took {best:.1f} s"
 
 
@@ -46,7 +69,9 @@ for name in ("", *COMMANDS):
     try: main([*filter(None, [name]), "--help"])
     except SystemExit as end: assert end.code == 0
 print("LOADED", [name for name in {HEAVY} if name in sys.modules])"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=find_root())
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=find_root()
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
@@ -54,7 +79,8 @@ print("LOADED", [name for name in {HEAVY} if name in sys.modules])"""
 def test_every_command_and_argument_has_a_help():
     for name, (function, arguments) in COMMANDS.items():
         assert function.__doc__, name
-        for names, options in arguments: assert options.get("help") or options.get("metavar"), f"{name} {names}"
+        for names, options in arguments:
+            assert options.get("help") or options.get("metavar"), f"{name} {names}"
 
 
 # completion
@@ -72,22 +98,50 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 @pytest.fixture(scope="module")
 def bash(tmp_path_factory):
     "A function that completes words as bash does"
-    if not shutil.which("bash"): pytest.skip("no bash here")
+    if not shutil.which("bash"):
+        pytest.skip("no bash here")
     script = tmp_path_factory.mktemp("completion") / "fairparse"
     script.write_text(completion_script(make_parser(), "bash"))
     done = subprocess.run(["bash", "-n", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
     def complete(*words):
-        done = subprocess.run(["bash", "--norc", "-c", COMPLETE.format(script=script, words=" ".join(f'"{word}"' for word in words))], capture_output=True, text=True, cwd=find_root())
+        done = subprocess.run(
+            [
+                "bash",
+                "--norc",
+                "-c",
+                COMPLETE.format(script=script, words=" ".join(f'"{word}"' for word in words)),
+            ],
+            capture_output=True,
+            text=True,
+            cwd=find_root(),
+        )
         assert done.returncode == 0 and not done.stderr, done.stderr
         return done.stdout.split()
+
     return complete
 
 
-@pytest.mark.parametrize("words, offered", [
-    (("repr",), ["reproduce"]), (("reproduce", "--pro"), ["--profile"]), (("reproduce", "--profile", "de"), ["demo"]), (("reproduce", "--stages", "balance_table"), ["balance_table1", "balance_table2", "balance_table3"]),
-    (("reproduce", "--stages", "train", "figure"), [f"figure{k}" for k in range(2, 8)]), (("run", "20_"), ["20_train_parser"]), (("sweep", "86_"), ["86_does_it_work"]),
-    (("reproduce", "--data", "nbs/work"), ["nbs/workflow"]), (("completion", "z"), ["zsh"]), (("completion", "READ"), []), (("nothing_of_this_name",), [])])
+@pytest.mark.parametrize(
+    "words, offered",
+    [
+        (("repr",), ["reproduce"]),
+        (("reproduce", "--pro"), ["--profile"]),
+        (("reproduce", "--profile", "de"), ["demo"]),
+        (
+            ("reproduce", "--stages", "balance_table"),
+            ["balance_table1", "balance_table2", "balance_table3"],
+        ),
+        (("reproduce", "--stages", "train", "figure"), [f"figure{k}" for k in range(2, 8)]),
+        (("run", "20_"), ["20_train_parser"]),
+        (("sweep", "86_"), ["86_does_it_work"]),
+        (("reproduce", "--data", "nbs/work"), ["nbs/workflow"]),
+        (("completion", "z"), ["zsh"]),
+        (("completion", "READ"), []),
+        (("nothing_of_this_name",), []),
+    ],
+)
 def test_bash_completes(bash, words, offered):
     assert sorted(bash("fairparse", *words)) == sorted(offered)
 
@@ -102,12 +156,14 @@ def test_other_shells_get_a_script(shell, tmp_path):
     script = tmp_path / "script"
     script.write_text(completion_script(make_parser(), shell))
     assert "reproduce" in script.read_text() and "demo" in script.read_text()
-    if not shutil.which(shell): pytest.skip(f"the script was written; no {shell} here to parse it")
+    if not shutil.which(shell):
+        pytest.skip(f"the script was written; no {shell} here to parse it")
     assert subprocess.run([shell, "-n", script], capture_output=True).returncode == 0
 
 
 def test_unknown_shell_is_refused():
-    with pytest.raises(InputError, match="cmd.exe.*bash"): completion_script(make_parser(), "cmd.exe")
+    with pytest.raises(InputError, match="cmd.exe.*bash"):
+        completion_script(make_parser(), "cmd.exe")
 
 
 def test_completion_does_not_change_what_is_accepted():
@@ -118,26 +174,74 @@ def test_completion_does_not_change_what_is_accepted():
 
 # errors
 
-class OutOfMemoryError(RuntimeError): "As PyTorch names it"
+
+class OutOfMemoryError(RuntimeError):
+    "As PyTorch names it"
+
 
 ERRORS = [
-    (InputError("--cores is 0: it must be 1 or more"), 2, "error: --cores is 0"), (NotebookError("KeyError: 'x'"), 1, "error: KeyError: 'x'"),
-    (OSError(errno.ENOSPC, "No space left on device", "outputs/a.npy"), 1, "error: No space left on device: outputs/a.npy"),
-    (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 1, "Permission denied: /root/x"), (ConnectionError("name resolution failed\nand so on"), 1, "error: name resolution failed;"),
-    (OSError(errno.EXDEV, "Invalid cross-device link", "a", None, "b"), 1, "Invalid cross-device link: a, b"),
-    (MemoryError(), 1, "error: out of memory (MemoryError)"), (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, "out of memory"),
-    (OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nSee the manual"), 1, "error: out of memory (CUDA out of memory. Tried to allocate 2 GiB)"),
-    (ModuleNotFoundError("No module named 'yaml.x'", name="yaml.x"), 2, "the package that provides `yaml` is not installed"), (ModuleNotFoundError("No module named 'fairparse.nowhere'", name="fairparse.nowhere"), 70, "internal error: ModuleNotFoundError: No module named 'fairparse.nowhere'"),
-    (ModuleNotFoundError("nameless"), 70, "internal error"), (ModuleNotFoundError("No module named 'shtab'", name="shtab"), 2, "the package that provides `shtab` is not installed: `make install`"), (KeyboardInterrupt(), 130, "interrupted"),
-    (ZeroDivisionError("division by zero"), 70, "internal error: ZeroDivisionError: division by zero"), (KeyError(), 70, "internal error: KeyError: no message")]
+    (InputError("--cores is 0: it must be 1 or more"), 2, "error: --cores is 0"),
+    (NotebookError("KeyError: 'x'"), 1, "error: KeyError: 'x'"),
+    (
+        OSError(errno.ENOSPC, "No space left on device", "outputs/a.npy"),
+        1,
+        "error: No space left on device: outputs/a.npy",
+    ),
+    (
+        PermissionError(errno.EACCES, "Permission denied", "/root/x"),
+        1,
+        "Permission denied: /root/x",
+    ),
+    (ConnectionError("name resolution failed\nand so on"), 1, "error: name resolution failed;"),
+    (
+        OSError(errno.EXDEV, "Invalid cross-device link", "a", None, "b"),
+        1,
+        "Invalid cross-device link: a, b",
+    ),
+    (MemoryError(), 1, "error: out of memory (MemoryError)"),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), 1, "out of memory"),
+    (
+        OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nSee the manual"),
+        1,
+        "error: out of memory (CUDA out of memory. Tried to allocate 2 GiB)",
+    ),
+    (
+        ModuleNotFoundError("No module named 'yaml.x'", name="yaml.x"),
+        2,
+        "the package that provides `yaml` is not installed",
+    ),
+    (
+        ModuleNotFoundError("No module named 'fairparse.nowhere'", name="fairparse.nowhere"),
+        70,
+        "internal error: ModuleNotFoundError: No module named 'fairparse.nowhere'",
+    ),
+    (ModuleNotFoundError("nameless"), 70, "internal error"),
+    (
+        ModuleNotFoundError("No module named 'shtab'", name="shtab"),
+        2,
+        "the package that provides `shtab` is not installed: `make install`",
+    ),
+    (KeyboardInterrupt(), 130, "interrupted"),
+    (
+        ZeroDivisionError("division by zero"),
+        70,
+        "internal error: ZeroDivisionError: division by zero",
+    ),
+    (KeyError(), 70, "internal error: KeyError: no message"),
+]
 
 
 @pytest.fixture
 def failing(monkeypatch):
     "A command `fail` that raises what it is told to"
+
     def register(error):
-        def fail(): "Fail"; raise error
+        def fail():
+            "Fail"
+            raise error
+
         command()(fail)
+
     yield register
     COMMANDS.pop("fail", None)
 
@@ -151,14 +255,18 @@ def test_an_error_is_told_without_traceback(error, code, said, capsys, failing):
     assert len(shown.err.strip().splitlines()) == (2 if code == 70 else 1)
 
 
-@pytest.mark.parametrize("error", [error for error, *_ in ERRORS], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "error", [error for error, *_ in ERRORS], ids=lambda error: type(error).__name__
+)
 def test_debug_lets_the_error_through(error, failing):
     failing(error)
-    with pytest.raises(type(error)): cli.main(["fail", "--debug"])
+    with pytest.raises(type(error)):
+        cli.main(["fail", "--debug"])
 
 
 def test_a_bug_is_placed_and_reportable(capsys):
     from fairparse.notebooks import nearest
+
     assert guarded(lambda: nearest("a", None)) == 70
     said = capsys.readouterr().err
     assert "notebooks.py, line" in said and "--debug" in said and "fairparse doctor --json" in said
@@ -166,36 +274,65 @@ def test_a_bug_is_placed_and_reportable(capsys):
 
 def test_exit_codes_pass_through():
     assert (guarded(lambda: None), guarded(lambda: 0), guarded(lambda: 3)) == (0, 0, 3)
-    with pytest.raises(SystemExit) as end: guarded(lambda: sys.exit(5))
+    with pytest.raises(SystemExit) as end:
+        guarded(lambda: sys.exit(5))
     assert end.value.code == 5
 
 
 def test_what_is_told_names_the_way_to_the_traceback():
     for error, code, _ in ERRORS:
-        if not isinstance(error, (InputError, NotebookError, KeyboardInterrupt, ModuleNotFoundError)): assert "--debug" in describe_error(error)[0]
+        if not isinstance(
+            error, (InputError, NotebookError, KeyboardInterrupt, ModuleNotFoundError)
+        ):
+            assert "--debug" in describe_error(error)[0]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes as POSIX has them")
-@pytest.mark.parametrize("script", ["import sys\nfrom fairparse.terminal import guarded\ndef talk():\n    for k in range(100_000): print('line', k)\nsys.exit(guarded(talk))",
-                                    "import sys\nfrom fairparse.terminal import guarded\nsys.exit(guarded(lambda: print('short')))"], ids=["long", "short"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "import sys\nfrom fairparse.terminal import guarded\ndef talk():\n    for k in range(100_000): print('line', k)\nsys.exit(guarded(talk))",
+        "import sys\nfrom fairparse.terminal import guarded\nsys.exit(guarded(lambda: print('short')))",
+    ],
+    ids=["long", "short"],
+)
 def test_a_reader_that_goes_away_is_no_error(script):
     "`fairparse … | head`: no traceback, no complaint of the interpreter when it ends"
     reader, writer = os.pipe()
     os.close(reader)
-    try: done = subprocess.run([sys.executable, "-c", script], stdout=writer, stderr=subprocess.PIPE, text=True, cwd=find_root())
-    finally: os.close(writer)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=find_root(),
+        )
+    finally:
+        os.close(writer)
     assert done.returncode == 141 and done.stderr == ""
 
 
 def test_help_into_a_closed_pipe():
     reader, writer = os.pipe()
     os.close(reader)
-    try: done = subprocess.run([sys.executable, "-m", "fairparse.cli", "--help"], stdout=writer, stderr=subprocess.PIPE, text=True, cwd=find_root())
-    finally: os.close(writer)
-    assert done.returncode in (0, 141) and done.stderr == "", "argparse itself keeps quiet about a closed pipe"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "fairparse.cli", "--help"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=find_root(),
+        )
+    finally:
+        os.close(writer)
+    assert done.returncode in (0, 141) and done.stderr == "", (
+        "argparse itself keeps quiet about a closed pipe"
+    )
 
 
 # the commands themselves
+
 
 def test_completion_command_writes_a_script():
     done = fairparse("completion", "bash")
@@ -204,13 +341,33 @@ def test_completion_command_writes_a_script():
 
 
 def test_doctor_command_says_whether_the_demo_can_run(tmp_path):
-    done = fairparse("doctor", "--profile", "paper", "--offline", env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
-    assert done.returncode == 1 and "MISSING  CelebAMask-HQ" in done.stdout and "Traceback" not in done.stderr
+    done = fairparse(
+        "doctor",
+        "--profile",
+        "paper",
+        "--offline",
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert (
+        done.returncode == 1
+        and "MISSING  CelebAMask-HQ" in done.stdout
+        and "Traceback" not in done.stderr
+    )
     assert '"runs": false' in fairparse("doctor", "--profile", "paper", "--json").stdout
 
 
 def test_dry_run_tells_cost_and_reason(tmp_path):
-    done = fairparse("reproduce", "--profile", "ci", "--stages", "table1", "--dry-run", "--out", str(tmp_path / "ci"))
+    done = fairparse(
+        "reproduce",
+        "--profile",
+        "ci",
+        "--stages",
+        "table1",
+        "--dry-run",
+        "--out",
+        str(tmp_path / "ci"),
+    )
     assert done.returncode == 0, done.stderr
-    for text in ("7 jobs would run", "train", "disk", "why:", "missing output files: "): assert text in done.stdout
+    for text in ("7 jobs would run", "train", "disk", "why:", "missing output files: "):
+        assert text in done.stdout
     assert not (tmp_path / "ci" / "20_parsers").exists()

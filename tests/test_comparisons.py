@@ -1,4 +1,5 @@
 "Comparisons: p-values against loops and full enumeration, uniform where nothing is going on, powerful where something is"
+
 import itertools
 
 import numpy as np
@@ -6,14 +7,24 @@ import pytest
 from helpers import random_counts
 from scipy import stats
 
-from fairparse.comparisons import adjust, class_iou, combined_p_value, hits_and_unions, miou_of, paired_test, seed_p_value
+from fairparse.comparisons import (
+    adjust,
+    class_iou,
+    combined_p_value,
+    hits_and_unions,
+    miou_of,
+    paired_test,
+    seed_p_value,
+)
 from fairparse.metrics import bootstrap_scores, interval, iou
 from fairparse.runs import InputError
 
 
 def made_up(rng, skill, images=60, seeds=1, spread=0.05):
     "Counts of a parser whose images vary in difficulty"
-    hits = rng.binomial(200, np.clip(skill + rng.normal(0, spread, (seeds, images, 1)), 0, 1), (seeds, images, 3))
+    hits = rng.binomial(
+        200, np.clip(skill + rng.normal(0, spread, (seeds, images, 1)), 0, 1), (seeds, images, 3)
+    )
     return np.stack([hits, (200 - hits) // 2, (201 - hits) // 2], -1)
 
 
@@ -22,8 +33,10 @@ def slow_miou(counts, classes):
     scores = []
     for c in classes:
         hit = miss = 0
-        for image in counts: hit, miss = hit + image[c][0], miss + image[c][1] + image[c][2]
-        if hit + miss: scores.append(hit / (hit + miss))
+        for image in counts:
+            hit, miss = hit + image[c][0], miss + image[c][1] + image[c][2]
+        if hit + miss:
+            scores.append(hit / (hit + miss))
     return sum(scores) / len(scores)
 
 
@@ -37,16 +50,21 @@ def exchanged(first, second, coins):
     return sum(differences) / len(differences)
 
 
-def image_p_value(*arguments, **options): return paired_test(*arguments, **options)["p_images"]
+def image_p_value(*arguments, **options):
+    return paired_test(*arguments, **options)["p_images"]
 
 
 def test_sums_and_scores_equal_the_metrics():
     counts = random_counts(2, 9, 4)
     counts[..., 3, :] = 0
     sums = hits_and_unions(counts).sum(1)
-    np.testing.assert_allclose(class_iou(sums[..., 0], sums[..., 1]), [iou(c, "none") for c in counts])
+    np.testing.assert_allclose(
+        class_iou(sums[..., 0], sums[..., 1]), [iou(c, "none") for c in counts]
+    )
     np.testing.assert_allclose(miou_of(sums), [slow_miou(c, range(4)) for c in counts])
-    np.testing.assert_allclose(miou_of(sums, np.array([True, False, True, False])), [slow_miou(c, [0, 2]) for c in counts])
+    np.testing.assert_allclose(
+        miou_of(sums, np.array([True, False, True, False])), [slow_miou(c, [0, 2]) for c in counts]
+    )
     assert np.isnan(miou_of(sums, np.array([False, False, False, True]))).all()
 
 
@@ -66,7 +84,9 @@ def test_image_p_value_approaches_all_tosses_of_eight_images(case):
     first, second = made_up(rng, 0.80, 8), made_up(rng, 0.83, 8)
     every = [abs(exchanged(first, second, toss)) for toss in itertools.product([0, 1], repeat=8)]
     exact = np.mean([e >= every[0] - 1e-12 for e in every])
-    assert image_p_value(first, second, tosses=20_000) == pytest.approx(exact, abs=4.5 * np.sqrt(exact * (1 - exact) / 20_000) + 1e-4)
+    assert image_p_value(first, second, tosses=20_000) == pytest.approx(
+        exact, abs=4.5 * np.sqrt(exact * (1 - exact) / 20_000) + 1e-4
+    )
 
 
 def test_image_p_value_is_the_same_whichever_parser_is_first():
@@ -74,7 +94,7 @@ def test_image_p_value_is_the_same_whichever_parser_is_first():
     first, second = made_up(rng, 0.8), made_up(rng, 0.81)
     assert image_p_value(first, second) == image_p_value(second, first)
     assert image_p_value(first, first) == 1
-    assert image_p_value(first, second, tosses=99) >= 1 / 100          # never 0
+    assert image_p_value(first, second, tosses=99) >= 1 / 100  # never 0
 
 
 def test_image_p_value_runs_over_the_classes_it_is_given():
@@ -88,15 +108,27 @@ def test_image_p_value_runs_over_the_classes_it_is_given():
 
 def test_equal_parsers_have_uniform_p_values():
     rng = np.random.default_rng(3)
-    p = np.array([image_p_value(made_up(rng, 0.8, 30), made_up(rng, 0.8, 30), tosses=199, seed=i) for i in range(400)])
+    p = np.array(
+        [
+            image_p_value(made_up(rng, 0.8, 30), made_up(rng, 0.8, 30), tosses=199, seed=i)
+            for i in range(400)
+        ]
+    )
     low, high = stats.binom.ppf([0.0005, 0.9995], len(p), 0.05)
-    assert low <= (p <= 0.05).sum() <= high, f"{(p <= 0.05).mean():.3f} of the p-values are at most 0.05"
+    assert low <= (p <= 0.05).sum() <= high, (
+        f"{(p <= 0.05).mean():.3f} of the p-values are at most 0.05"
+    )
     assert stats.kstest(p, "uniform").pvalue > 1e-4
 
 
 def test_a_better_parser_is_found():
     rng = np.random.default_rng(4)
-    p = np.array([image_p_value(made_up(rng, 0.80), made_up(rng, 0.84), tosses=199, seed=i) for i in range(50)])
+    p = np.array(
+        [
+            image_p_value(made_up(rng, 0.80), made_up(rng, 0.84), tosses=199, seed=i)
+            for i in range(50)
+        ]
+    )
     assert (p <= 0.05).mean() >= 0.9
 
 
@@ -118,9 +150,18 @@ def test_equal_methods_are_seldom_called_different(seeds):
     rng, wrong, alone = np.random.default_rng(6), [], []
     for _ in range(150):
         hard, luck = rng.normal(0.8, 0.05, 40), rng.normal(0, 0.012, (2, seeds))
-        parsers = [np.concatenate([made_up(rng, np.clip(hard + rng.normal(0, 0.06, 40) + l, 0, 1)[:, None], 40) for l in one]) for one in luck]
+        parsers = [
+            np.concatenate(
+                [
+                    made_up(rng, np.clip(hard + rng.normal(0, 0.06, 40) + l, 0, 1)[:, None], 40)
+                    for l in one
+                ]
+            )
+            for one in luck
+        ]
         found = paired_test(*parsers, tosses=199)
-        wrong.append(found["p"] < 0.05); alone.append(found["p_images"] < 0.05)
+        wrong.append(found["p"] < 0.05)
+        alone.append(found["p_images"] < 0.05)
     assert sum(wrong) <= stats.binom.ppf(0.9995, len(wrong), 0.05), f"{np.mean(wrong):.3f}"
     assert sum(alone) > sum(wrong)
 
@@ -129,14 +170,20 @@ def test_the_combined_test_adds_both_variances():
     d, error = np.array([0.5, 1.0, 0.6, 0.9]), 0.2
     seeds = d.var(ddof=1) / 4
     freedom = (error**2 + seeds) ** 2 / (seeds**2 / 3)
-    assert combined_p_value(d, error) == pytest.approx(2 * stats.t.sf(d.mean() / np.sqrt(error**2 + seeds), freedom))
-    assert combined_p_value(d, 0.0) == pytest.approx(seed_p_value(d)) and combined_p_value([0.4, 0.4], 0.2) == pytest.approx(2 * stats.norm.sf(2))
+    assert combined_p_value(d, error) == pytest.approx(
+        2 * stats.t.sf(d.mean() / np.sqrt(error**2 + seeds), freedom)
+    )
+    assert combined_p_value(d, 0.0) == pytest.approx(seed_p_value(d)) and combined_p_value(
+        [0.4, 0.4], 0.2
+    ) == pytest.approx(2 * stats.norm.sf(2))
     assert np.isnan(combined_p_value([0.4], 0.2)) and combined_p_value([0.0, 0.0], 0.0) == 1
 
 
 def test_a_claim_must_survive_every_test():
     rng = np.random.default_rng(7)
-    first, second = (np.concatenate([made_up(rng, skill) for _ in range(3)]) for skill in (0.8, 0.82))
+    first, second = (
+        np.concatenate([made_up(rng, skill) for _ in range(3)]) for skill in (0.8, 0.82)
+    )
     found = paired_test(first, second)
     assert found["p"] >= max(found["p_images"], found["p_seeds"])
     alone = paired_test(first[:1], second[:1])
@@ -156,8 +203,11 @@ def test_seeds_that_cannot_be_asked():
 
 
 def test_parsers_of_different_shape_and_single_images():
-    with pytest.raises(InputError, match="differ in shape"): image_p_value(random_counts(2, 5, 3), random_counts(1, 5, 3))
-    assert np.isnan(list(paired_test(random_counts(1, 1, 3), random_counts(1, 1, 3)).values())).all()
+    with pytest.raises(InputError, match="differ in shape"):
+        image_p_value(random_counts(2, 5, 3), random_counts(1, 5, 3))
+    assert np.isnan(
+        list(paired_test(random_counts(1, 1, 3), random_counts(1, 1, 3)).values())
+    ).all()
 
 
 def test_adjusted_p_values_equal_the_procedure():

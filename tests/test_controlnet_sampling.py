@@ -1,19 +1,42 @@
 "Faces from ControlNets, and the one interface for all painters"
+
 import diffusers
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from diffusion_helpers import index_of, micro_base, micro_controlnet, purpose_of, random_maps, write_micro
+from diffusion_helpers import (
+    index_of,
+    micro_base,
+    micro_controlnet,
+    purpose_of,
+    random_maps,
+    write_micro,
+)
 from PIL import Image
 from torch.nn import functional as F
 
 from fairparse.controlnet import encode_prompts, load_base, pick_palette, save_controlnet
-from fairparse.controlnet_sampling import SAMPLERS, ControlNetPainter, SamplingConfig, copy_network, draw_sheet, load_painter, noise_seed
+from fairparse.controlnet_sampling import (
+    SAMPLERS,
+    ControlNetPainter,
+    SamplingConfig,
+    copy_network,
+    draw_sheet,
+    load_painter,
+    noise_seed,
+)
 from fairparse.gan_training import paint
 from fairparse.labels import CLASSES, colour_labels
 from fairparse.latent_cache import resize_images
-from fairparse.painters import CONTROLNET_FILES, GENERATOR_FILES, Painter, controlnet_painter, gan_painter, paint_faces
+from fairparse.painters import (
+    CONTROLNET_FILES,
+    GENERATOR_FILES,
+    Painter,
+    controlnet_painter,
+    gan_painter,
+    paint_faces,
+)
 from fairparse.pix2pixhd import Generator, GeneratorSpec, load_generator, save_generator
 from fairparse.runs import InputError
 
@@ -22,89 +45,166 @@ MAPS, INDEX = random_maps(5), index_of(5, Male=pd.array([1, 0, 1, pd.NA, 0], "In
 
 
 @pytest.fixture(scope="module")
-def base(): return micro_base()
+def base():
+    return micro_base()
 
 
 @pytest.fixture(scope="module")
-def controlnet(base): return micro_controlnet(base).eval()
+def controlnet(base):
+    return micro_controlnet(base).eval()
 
 
 @pytest.fixture
-def painter(base, controlnet): return lambda prompt="a photo of a face", size=None, **sampling: ControlNetPainter(base, controlnet, pick_palette("face"), prompt, size, SamplingConfig(**{**FEW, **sampling}))
+def painter(base, controlnet):
+    return lambda prompt="a photo of a face", size=None, **sampling: ControlNetPainter(
+        base, controlnet, pick_palette("face"), prompt, size, SamplingConfig(**{**FEW, **sampling})
+    )
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     "A base and a ControlNet in folders"
-    source, out = write_micro(tmp_path_factory.mktemp("base")), tmp_path_factory.mktemp("controlnet")
+    source, out = (
+        write_micro(tmp_path_factory.mktemp("base")),
+        tmp_path_factory.mktemp("controlnet"),
+    )
     base = load_base(str(source))
     save_controlnet(micro_controlnet(base), out, purpose_of(base, source, prompt="attributes"))
     return out
 
 
-def faces_of(painter, maps=MAPS, index=INDEX): return painter(torch.from_numpy(maps).long(), index).permute(0, 2, 3, 1).numpy().astype(int)
+def faces_of(painter, maps=MAPS, index=INDEX):
+    return painter(torch.from_numpy(maps).long(), index).permute(0, 2, 3, 1).numpy().astype(int)
 
 
-def apart(first, second): return np.abs(first.astype(int) - second).max()
+def apart(first, second):
+    return np.abs(first.astype(int) - second).max()
 
 
 # ---- noise
 
+
 def test_a_face_is_the_same_whatever_the_batch(painter):
     paint, together = painter(), faces_of(painter())
-    assert together.shape == (5, 16, 16, 3) and together.std() > 3 and (together[0] != together[1]).any()
-    for rows in ([3], [4, 1], [2, 0, 1, 4, 3]): assert apart(faces_of(paint, MAPS[rows], INDEX.iloc[rows]), together[rows]) <= 1
+    assert (
+        together.shape == (5, 16, 16, 3)
+        and together.std() > 3
+        and (together[0] != together[1]).any()
+    )
+    for rows in ([3], [4, 1], [2, 0, 1, 4, 3]):
+        assert apart(faces_of(paint, MAPS[rows], INDEX.iloc[rows]), together[rows]) <= 1
     assert (faces_of(paint) == together).all() and (faces_of(painter()) == together).all()
 
 
 def test_noise_belongs_to_id_and_seed(painter):
     together = faces_of(painter())
-    assert (faces_of(painter(), np.repeat(MAPS[:1], 2, 0), pd.DataFrame({"id": ["a", "a"]})) [0] == faces_of(painter(), MAPS[:1], pd.DataFrame({"id": ["a"]}))[0]).all()
+    assert (
+        faces_of(painter(), np.repeat(MAPS[:1], 2, 0), pd.DataFrame({"id": ["a", "a"]}))[0]
+        == faces_of(painter(), MAPS[:1], pd.DataFrame({"id": ["a"]}))[0]
+    ).all()
     two = faces_of(painter(), np.repeat(MAPS[:1], 2, 0), pd.DataFrame({"id": ["a", "b"]}))
     assert apart(two[0], two[1]) > 5 and apart(faces_of(painter(seed=1)), together) > 5
-    assert len({noise_seed(id, seed) for id in range(50) for seed in range(3)}) == 150 and noise_seed("7", 0) == noise_seed(7, 0) and all(0 <= noise_seed(i, 0) < 2**63 for i in "abc")
+    assert (
+        len({noise_seed(id, seed) for id in range(50) for seed in range(3)}) == 150
+        and noise_seed("7", 0) == noise_seed(7, 0)
+        and all(0 <= noise_seed(i, 0) < 2**63 for i in "abc")
+    )
 
 
 def test_ancestral_samplers_take_later_noise_from_the_face_too(painter):
     for sampler in ("euler_a", "ddpm"):
         together = faces_of(painter(sampler=sampler))
-        assert apart(faces_of(painter(sampler=sampler), MAPS[3:], INDEX.iloc[3:]), together[3:]) <= 1 and apart(faces_of(painter(sampler=sampler, seed=1)), together) > 5
+        assert (
+            apart(faces_of(painter(sampler=sampler), MAPS[3:], INDEX.iloc[3:]), together[3:]) <= 1
+            and apart(faces_of(painter(sampler=sampler, seed=1)), together) > 5
+        )
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_every_sampler_paints(sampler, prediction):
     base = micro_base(prediction)
-    painter = ControlNetPainter(base, micro_controlnet(base), pick_palette("face"), sampling=SamplingConfig(sampler=sampler, steps=4))
-    assert type(painter.pipeline.scheduler).__name__ == SAMPLERS[sampler] and painter.pipeline.scheduler.config.prediction_type == prediction and painter.pipeline.scheduler.config.beta_end == 0.012
+    painter = ControlNetPainter(
+        base,
+        micro_controlnet(base),
+        pick_palette("face"),
+        sampling=SamplingConfig(sampler=sampler, steps=4),
+    )
+    assert (
+        type(painter.pipeline.scheduler).__name__ == SAMPLERS[sampler]
+        and painter.pipeline.scheduler.config.prediction_type == prediction
+        and painter.pipeline.scheduler.config.beta_end == 0.012
+    )
     faces = faces_of(painter, MAPS[:2], INDEX[:2])
-    assert faces.std() > 1 and apart(faces, faces_of(painter, MAPS[:2], INDEX[:2])) == 0, "a painter keeps no state"
+    assert faces.std() > 1 and apart(faces, faces_of(painter, MAPS[:2], INDEX[:2])) == 0, (
+        "a painter keeps no state"
+    )
 
 
 # ---- what an image depends on
 
+
 def test_the_ddim_sampler_follows_its_formula(base, controlnet, painter):
     "Song, Meng and Ermon (2021), written out: four steps without noise"
     paint, palette = painter(sampler="ddim", steps=4), pick_palette("face")
-    abar = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000)**2, 0)
-    noise = torch.stack([torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(noise_seed(id, 0))) for id in INDEX["id"]])
-    words, colours = encode_prompts(base, ["a photo of a face"]).expand(5, -1, -1), torch.from_numpy(palette[MAPS].transpose(0, 3, 1, 2) / np.float32(255))
-    x, times = noise, [751, 501, 251, 1] # leading, with an offset of one
+    abar = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
+    noise = torch.stack(
+        [
+            torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(noise_seed(id, 0)))
+            for id in INDEX["id"]
+        ]
+    )
+    words, colours = (
+        encode_prompts(base, ["a photo of a face"]).expand(5, -1, -1),
+        torch.from_numpy(palette[MAPS].transpose(0, 3, 1, 2) / np.float32(255)),
+    )
+    x, times = noise, [751, 501, 251, 1]  # leading, with an offset of one
     with torch.no_grad():
         for t, before in zip(times, [501, 251, 1, None]):
             added = controlnet(x, t, words, colours)
-            told = base.unet(x, t, words, down_block_additional_residuals=added.down_block_res_samples, mid_block_additional_residual=added.mid_block_res_sample).sample
+            told = base.unet(
+                x,
+                t,
+                words,
+                down_block_additional_residuals=added.down_block_res_samples,
+                mid_block_additional_residual=added.mid_block_res_sample,
+            ).sample
             clean = (x - (1 - abar[t]).sqrt() * told) / abar[t].sqrt()
             last = abar[0] if before is None else abar[before]
             x = last.sqrt() * clean + (1 - last).sqrt() * told
-        expected = ((base.vae.decode(x / 0.6).sample.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).numpy()
+        expected = (
+            ((base.vae.decode(x / 0.6).sample.clamp(-1, 1) + 1) * 127.5)
+            .round()
+            .permute(0, 2, 3, 1)
+            .numpy()
+        )
     assert apart(faces_of(paint), expected) <= 1
 
 
 def test_without_strength_it_is_the_base_alone(base, painter):
-    pipeline = diffusers.StableDiffusionPipeline(vae=base.vae, text_encoder=base.text_encoder, tokenizer=base.tokenizer, unet=base.unet, scheduler=diffusers.UniPCMultistepScheduler.from_config(base.scheduler.config), safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=base.vae,
+        text_encoder=base.text_encoder,
+        tokenizer=base.tokenizer,
+        unet=base.unet,
+        scheduler=diffusers.UniPCMultistepScheduler.from_config(base.scheduler.config),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipeline.set_progress_bar_config(disable=True)
-    alone = pipeline(["a photo of a face"] * 5, height=16, width=16, num_inference_steps=3, guidance_scale=2.0, generator=[torch.Generator().manual_seed(noise_seed(id, 0)) for id in INDEX["id"]], output_type="np").images * 255
+    alone = (
+        pipeline(
+            ["a photo of a face"] * 5,
+            height=16,
+            width=16,
+            num_inference_steps=3,
+            guidance_scale=2.0,
+            generator=[torch.Generator().manual_seed(noise_seed(id, 0)) for id in INDEX["id"]],
+            output_type="np",
+        ).images
+        * 255
+    )
     assert apart(faces_of(painter(strength=0.0, guidance=2.0)), alone) <= 1
     followed, half = faces_of(painter(guidance=2.0)), faces_of(painter(strength=0.5, guidance=2.0))
     assert apart(followed, alone) > 5 and apart(half, followed) > 1 and apart(half, alone) > 1
@@ -113,19 +213,50 @@ def test_without_strength_it_is_the_base_alone(base, painter):
 def test_the_map_its_palette_and_the_prompt_matter(base, controlnet, painter):
     plain = faces_of(painter())
     assert apart(faces_of(painter(), MAPS[::-1].copy()), plain) > 1
-    assert apart(faces_of(ControlNetPainter(base, controlnet, pick_palette("ade20k"), sampling=SamplingConfig(**FEW))), plain) > 1
-    def moved(first, second, **options): return np.abs(faces_of(painter(first, **options)) - faces_of(painter(second, **options))).mean()
-    near, far = (moved("a photo of a man", "a photo of a woman with eyeglasses", guidance=g) for g in (1.0, 6.0))
+    assert (
+        apart(
+            faces_of(
+                ControlNetPainter(
+                    base, controlnet, pick_palette("ade20k"), sampling=SamplingConfig(**FEW)
+                )
+            ),
+            plain,
+        )
+        > 1
+    )
+
+    def moved(first, second, **options):
+        return np.abs(
+            faces_of(painter(first, **options)) - faces_of(painter(second, **options))
+        ).mean()
+
+    near, far = (
+        moved("a photo of a man", "a photo of a woman with eyeglasses", guidance=g)
+        for g in (1.0, 6.0)
+    )
     assert 0 < near < far, "guidance exaggerates what the prompt changes"
-    assert (faces_of(painter(negative="a hat")) == plain).all() and (faces_of(painter(negative="a hat", guidance=3.0)) != faces_of(painter(guidance=3.0))).any()
+    assert (faces_of(painter(negative="a hat")) == plain).all() and (
+        faces_of(painter(negative="a hat", guidance=3.0)) != faces_of(painter(guidance=3.0))
+    ).any()
 
 
 def test_prompts_are_composed_of_attributes(painter):
     composed = faces_of(painter("attributes", guidance=5.0))
-    for row, prompt in ((0, "a photo of a man"), (1, "a photo of a woman"), (3, "a photo of a person")):
-        assert apart(composed[row], faces_of(painter(prompt, guidance=5.0), MAPS[[row]], INDEX.iloc[[row]])[0]) <= 1, prompt
+    for row, prompt in (
+        (0, "a photo of a man"),
+        (1, "a photo of a woman"),
+        (3, "a photo of a person"),
+    ):
+        assert (
+            apart(
+                composed[row],
+                faces_of(painter(prompt, guidance=5.0), MAPS[[row]], INDEX.iloc[[row]])[0],
+            )
+            <= 1
+        ), prompt
     assert (composed[0] != faces_of(painter("a photo of a woman", guidance=5.0))[0]).any()
-    with pytest.raises(InputError, match="prompts cannot be composed"): faces_of(painter("attributes"), MAPS[:2], index_of(2))
+    with pytest.raises(InputError, match="prompts cannot be composed"):
+        faces_of(painter("attributes"), MAPS[:2], index_of(2))
 
 
 def test_another_size_than_that_of_the_maps(painter):
@@ -133,33 +264,55 @@ def test_another_size_than_that_of_the_maps(painter):
     large = random_maps(3, 32)
     at_16 = painter(size=16)(torch.from_numpy(large).long(), INDEX[:3])
     assert at_16.shape == (3, 3, 32, 32)
-    shrunk = F.interpolate(torch.from_numpy(large)[:, None].float(), (16, 16), mode="nearest-exact")[:, 0].long()
+    shrunk = F.interpolate(
+        torch.from_numpy(large)[:, None].float(), (16, 16), mode="nearest-exact"
+    )[:, 0].long()
     expected = resize_images(painter()(shrunk, INDEX[:3]).float(), 32).clamp(0, 255)
     assert (at_16.float() - expected).abs().max() <= 2.5
-    assert painter()(torch.from_numpy(large).long(), INDEX[:3]).shape == (3, 3, 32, 32) and painter(size=32)(torch.from_numpy(MAPS).long(), INDEX).shape == (5, 3, 16, 16)
+    assert painter()(torch.from_numpy(large).long(), INDEX[:3]).shape == (3, 3, 32, 32) and painter(
+        size=32
+    )(torch.from_numpy(MAPS).long(), INDEX).shape == (5, 3, 16, 16)
 
 
 def test_sizes_that_do_not_fit_are_refused(painter):
-    with pytest.raises(InputError, match="pictures of 17 pixels cannot be painted with micro: the side must be a multiple of 2; use 16"): painter(size=17)
-    with pytest.raises(InputError, match="pictures of 15 pixels"): faces_of(painter(), MAPS[:, :15, :15])
+    with pytest.raises(
+        InputError,
+        match="pictures of 17 pixels cannot be painted with micro: the side must be a multiple of 2; use 16",
+    ):
+        painter(size=17)
+    with pytest.raises(InputError, match="pictures of 15 pixels"):
+        faces_of(painter(), MAPS[:, :15, :15])
 
 
 # ---- precision
+
 
 def test_a_painter_in_half_precision_leaves_the_network_as_it_is(controlnet, painter):
     base, before = micro_base(), {k: v.clone() for k, v in controlnet.state_dict().items()}
     base.unet.to(torch.bfloat16)
     half = ControlNetPainter(base, controlnet, pick_palette("face"), sampling=SamplingConfig(**FEW))
-    assert half.pipeline.controlnet is not controlnet and half.pipeline.controlnet.dtype == torch.bfloat16 and base.vae.dtype == torch.float32
-    assert all(v.dtype == torch.float32 and torch.equal(v, before[k]) for k, v in controlnet.state_dict().items())
+    assert (
+        half.pipeline.controlnet is not controlnet
+        and half.pipeline.controlnet.dtype == torch.bfloat16
+        and base.vae.dtype == torch.float32
+    )
+    assert all(
+        v.dtype == torch.float32 and torch.equal(v, before[k])
+        for k, v in controlnet.state_dict().items()
+    )
     assert painter().pipeline.controlnet is controlnet and faces_of(half).std() > 3
 
 
 def test_a_copy_is_one_of_its_own(base):
     net = micro_controlnet(base)
-    net.forward = None # as if accelerate had put something else there
+    net.forward = None  # as if accelerate had put something else there
     twin = copy_network(net)
-    assert twin.forward is not None and not twin.training and net.training and all(torch.equal(v, net.state_dict()[k]) for k, v in twin.state_dict().items())
+    assert (
+        twin.forward is not None
+        and not twin.training
+        and net.training
+        and all(torch.equal(v, net.state_dict()[k]) for k, v in twin.state_dict().items())
+    )
     next(twin.parameters()).data += 1
     assert not torch.equal(next(twin.parameters()), next(net.parameters()))
 
@@ -168,30 +321,59 @@ def test_a_copy_is_one_of_its_own(base):
 def test_a_saved_controlnet_paints(saved, precision):
     painter = load_painter(saved, SamplingConfig(precision=precision, **FEW))
     dtype = {"no": torch.float32, "bf16": torch.bfloat16}[precision]
-    assert painter.base.unet.dtype == painter.pipeline.controlnet.dtype == dtype and painter.base.vae.dtype == torch.float32 and (painter.prompt, painter.size) == ("attributes", 16)
+    assert (
+        painter.base.unet.dtype == painter.pipeline.controlnet.dtype == dtype
+        and painter.base.vae.dtype == torch.float32
+        and (painter.prompt, painter.size) == ("attributes", 16)
+    )
     exact = faces_of(load_painter(saved, SamplingConfig(**FEW)))
-    assert apart(faces_of(painter), exact) <= (0 if precision == "no" else 40) and np.abs(faces_of(painter) - exact).mean() < 4
+    assert (
+        apart(faces_of(painter), exact) <= (0 if precision == "no" else 40)
+        and np.abs(faces_of(painter) - exact).mean() < 4
+    )
 
 
 def test_fp16_needs_a_gpu(saved):
-    with pytest.raises(InputError, match="precision fp16 needs a CUDA device, not cpu"): load_painter(saved, SamplingConfig(precision="fp16"))
+    with pytest.raises(InputError, match="precision fp16 needs a CUDA device, not cpu"):
+        load_painter(saved, SamplingConfig(precision="fp16"))
 
 
-@pytest.mark.parametrize("config, said", [({"sampler": "heun"}, "there is no sampler 'heun': choose one of"), ({"steps": 0}, r"steps must lie in 1..1000"), ({"steps": 1001}, r"steps must lie in 1..1000"), ({"guidance": 0.5}, r"guidance must be 1 \(none\) or more"),
-                                          ({"guidance": float("nan")}, "guidance must be"), ({"strength": float("nan")}, "strength"), ({"strength": -1.0}, "strength and seed must not be negative"), ({"seed": -1}, "strength and seed must not be negative"),
-                                          ({"precision": "int8"}, "precision must be one of"), ({"steps": 2.5}, "steps must be of type int"), ({"negative": None}, "negative must be of type str")], ids=str)
+@pytest.mark.parametrize(
+    "config, said",
+    [
+        ({"sampler": "heun"}, "there is no sampler 'heun': choose one of"),
+        ({"steps": 0}, r"steps must lie in 1..1000"),
+        ({"steps": 1001}, r"steps must lie in 1..1000"),
+        ({"guidance": 0.5}, r"guidance must be 1 \(none\) or more"),
+        ({"guidance": float("nan")}, "guidance must be"),
+        ({"strength": float("nan")}, "strength"),
+        ({"strength": -1.0}, "strength and seed must not be negative"),
+        ({"seed": -1}, "strength and seed must not be negative"),
+        ({"precision": "int8"}, "precision must be one of"),
+        ({"steps": 2.5}, "steps must be of type int"),
+        ({"negative": None}, "negative must be of type str"),
+    ],
+    ids=str,
+)
 def test_wrong_settings_are_refused_at_once(config, said):
-    with pytest.raises(InputError, match=said): SamplingConfig(**config)
+    with pytest.raises(InputError, match=said):
+        SamplingConfig(**config)
 
 
 def test_a_sheet_shows_map_painting_and_face(painter, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
     draw_sheet(painter(), MAPS[:2], images, INDEX[:2], tmp_path / "sheets" / "a.png")
     sheet = np.asarray(Image.open(tmp_path / "sheets" / "a.png"))
-    assert sheet.shape == (32, 48, 3) and (sheet[16:, :16] == colour_labels(MAPS[1:2])[0]).all() and (sheet[16:, 32:] == images[1]).all() and apart(sheet[:16, 16:32], faces_of(painter(), MAPS[:2], INDEX[:2])[0]) == 0
+    assert (
+        sheet.shape == (32, 48, 3)
+        and (sheet[16:, :16] == colour_labels(MAPS[1:2])[0]).all()
+        and (sheet[16:, 32:] == images[1]).all()
+        and apart(sheet[:16, 16:32], faces_of(painter(), MAPS[:2], INDEX[:2])[0]) == 0
+    )
 
 
 # ---- one interface
+
 
 @pytest.fixture(scope="module")
 def gan(tmp_path_factory):
@@ -204,38 +386,61 @@ def gan(tmp_path_factory):
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_a_gan_paints_as_in_its_training(gan, batch_size):
     painted = paint_faces(gan_painter(gan), MAPS, INDEX, batch_size)
-    assert painted.dtype == np.uint8 and painted.shape == (5, 16, 16, 3) and apart(painted, paint(load_generator(gan), MAPS)) <= (0 if batch_size == 32 else 1) and painted.std() > 1
+    assert (
+        painted.dtype == np.uint8
+        and painted.shape == (5, 16, 16, 3)
+        and apart(painted, paint(load_generator(gan), MAPS)) <= (0 if batch_size == 32 else 1)
+        and painted.std() > 1
+    )
 
 
 def test_a_controlnet_paints_through_the_same_call(saved):
     painter = controlnet_painter(saved, sampling=SamplingConfig(**FEW))
     painted = paint_faces(painter, MAPS, INDEX, batch_size=2)
-    assert painter.classes == list(CLASSES) and painted.dtype == np.uint8 and painted.shape == (5, 16, 16, 3)
-    assert apart(painted, paint_faces(painter, MAPS, INDEX)) <= 1 and apart(painted, faces_of(load_painter(saved, SamplingConfig(**FEW)))) <= 1
+    assert (
+        painter.classes == list(CLASSES)
+        and painted.dtype == np.uint8
+        and painted.shape == (5, 16, 16, 3)
+    )
+    assert (
+        apart(painted, paint_faces(painter, MAPS, INDEX)) <= 1
+        and apart(painted, faces_of(load_painter(saved, SamplingConfig(**FEW)))) <= 1
+    )
 
 
 def test_the_files_that_decide_the_faces_are_there(gan, saved):
-    assert sorted(p.name for p in gan.iterdir()) == sorted(GENERATOR_FILES) and sorted(p.name for p in saved.iterdir()) == sorted(CONTROLNET_FILES)
+    assert sorted(p.name for p in gan.iterdir()) == sorted(GENERATOR_FILES) and sorted(
+        p.name for p in saved.iterdir()
+    ) == sorted(CONTROLNET_FILES)
 
 
 def test_each_face_goes_with_its_row():
     "Batches hand on maps and rows of the index side by side"
     seen = []
+
     def echo(maps, index):
         seen.append(list(index["id"]))
         return maps[:, None].expand(-1, 3, -1, -1).to(torch.uint8)
+
     painted = paint_faces(Painter(echo, list(CLASSES), "cpu"), MAPS, INDEX, batch_size=2)
-    assert seen == [["00000", "00001"], ["00002", "00003"], ["00004"]] and (painted == MAPS[..., None]).all()
+    assert (
+        seen == [["00000", "00001"], ["00002", "00003"], ["00004"]]
+        and (painted == MAPS[..., None]).all()
+    )
 
 
 def test_maps_that_cannot_be_painted(gan, saved):
     wrong = MAPS.copy()
     wrong[1, 2, 3] = 19
     for painter in (gan_painter(gan), controlnet_painter(saved, sampling=SamplingConfig(**FEW))):
-        with pytest.raises(InputError, match="label 19"): paint_faces(painter, wrong, INDEX)
-        with pytest.raises(InputError, match="5 label maps for 3 faces: give one map for each"): paint_faces(painter, MAPS, INDEX[:3])
+        with pytest.raises(InputError, match="label 19"):
+            paint_faces(painter, wrong, INDEX)
+        with pytest.raises(InputError, match="5 label maps for 3 faces: give one map for each"):
+            paint_faces(painter, MAPS, INDEX[:3])
 
 
 def test_folders_without_a_painter(tmp_path):
-    with pytest.raises(InputError, match="controlnet.json is missing: train the ControlNet first"): controlnet_painter(tmp_path)
-    with pytest.raises(InputError, match="generator"): gan_painter(tmp_path)
+    with pytest.raises(InputError, match="controlnet.json is missing: train the ControlNet first"):
+        controlnet_painter(tmp_path)
+    with pytest.raises(InputError, match="generator"):
+        gan_painter(tmp_path)

@@ -1,4 +1,5 @@
 "ControlNet training: one step against a textbook, exact resume, faults, several processes"
+
 import functools
 import importlib.util
 import json
@@ -10,24 +11,54 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from diffusion_helpers import index_of, micro_base, micro_controlnet, micro_pairs, same_weights, small_faces
+from diffusion_helpers import (
+    index_of,
+    micro_base,
+    micro_controlnet,
+    micro_pairs,
+    same_weights,
+    small_faces,
+)
 from helpers import run_python, train_until_killed
 
 from fairparse import controlnet_training
 from fairparse.controlnet import pick_palette
 from fairparse.controlnet_sampling import ControlNetPainter, SamplingConfig, draw_sheet
-from fairparse.controlnet_training import ControlNetConfig, ControlNetTrainer, Pairs, check_precision, controlnet_step, held_out_loss, learning_rate, load_training
+from fairparse.controlnet_training import (
+    ControlNetConfig,
+    ControlNetTrainer,
+    Pairs,
+    check_precision,
+    controlnet_step,
+    held_out_loss,
+    learning_rate,
+    load_training,
+)
 from fairparse.labels import CLASSES, PALETTE, flip_labels
 from fairparse.records import DIFFUSION_HISTORY, read_table
 from fairparse.runs import InputError
 from fairparse.sampling import derive_seed, epoch_order
 
-FAST = {"epochs": 2, "batch_size": 4, "lr": 1e-3, "checkpoint_every": 2} # 12 faces: 6 steps, checkpoints after 2, 4 and 6
-EVERYTHING = {"ema": 0.9, "accumulate": 2, "batch_size": 3, "warmup": 2, "decay": True, "drop_prompt": 0.5, "epochs": 2}
+FAST = {
+    "epochs": 2,
+    "batch_size": 4,
+    "lr": 1e-3,
+    "checkpoint_every": 2,
+}  # 12 faces: 6 steps, checkpoints after 2, 4 and 6
+EVERYTHING = {
+    "ema": 0.9,
+    "accumulate": 2,
+    "batch_size": 3,
+    "warmup": 2,
+    "decay": True,
+    "drop_prompt": 0.5,
+    "epochs": 2,
+}
 
 
 @pytest.fixture(autouse=True)
-def fresh_accelerator(): forget()
+def fresh_accelerator():
+    forget()
 
 
 def forget():
@@ -37,63 +68,119 @@ def forget():
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory): return small_faces(tmp_path_factory.mktemp("faces"))
+def faces(tmp_path_factory):
+    return small_faces(tmp_path_factory.mktemp("faces"))
 
 
 @functools.cache
 def _pairs(folder, prediction):
     from fairparse.records import open_face_set
+
     faces = open_face_set(folder)
-    return micro_pairs(micro_base(prediction), faces, faces.rows("train"), folder.parent / f"{folder.name}_cache")
+    return micro_pairs(
+        micro_base(prediction), faces, faces.rows("train"), folder.parent / f"{folder.name}_cache"
+    )
 
 
-def make_pairs(faces, prediction="epsilon", **changed): return Pairs(**{**_pairs(faces.folder, prediction).__dict__, **changed})
+def make_pairs(faces, prediction="epsilon", **changed):
+    return Pairs(**{**_pairs(faces.folder, prediction).__dict__, **changed})
 
 
-def make_trainer(faces, folder, seed=0, prediction="epsilon", awake=True, base=None, pairs=None, palette="face", data_hash="", validate=None, validate_every=0, **config):
+def make_trainer(
+    faces,
+    folder,
+    seed=0,
+    prediction="epsilon",
+    awake=True,
+    base=None,
+    pairs=None,
+    palette="face",
+    data_hash="",
+    validate=None,
+    validate_every=0,
+    **config,
+):
     forget()
     base = base or micro_base(prediction)
-    return ControlNetTrainer(base, micro_controlnet(base, awake, seed), pairs or make_pairs(faces, prediction), pick_palette(palette), CLASSES, ControlNetConfig(**{**FAST, "seed": seed, **config}), folder,
-                             data_hash=data_hash, validate=validate, validate_every=validate_every, progress=False)
+    return ControlNetTrainer(
+        base,
+        micro_controlnet(base, awake, seed),
+        pairs or make_pairs(faces, prediction),
+        pick_palette(palette),
+        CLASSES,
+        ControlNetConfig(**{**FAST, "seed": seed, **config}),
+        folder,
+        data_hash=data_hash,
+        validate=validate,
+        validate_every=validate_every,
+        progress=False,
+    )
 
 
-class Killed(Exception): "Stands for the end of the process"
+class Killed(Exception):
+    "Stands for the end of the process"
 
 
-def raise_killed(): raise Killed
+def raise_killed():
+    raise Killed
 
 
 def stop_at(monkeypatch, epoch, step, how):
     "Call `how` before a step (from 1) of an epoch"
     real = controlnet_training.controlnet_step
+
     def counting(trainer, *arguments):
-        if divmod(trainer.step, trainer.steps_per_epoch) == (epoch, step - 1): how()
+        if divmod(trainer.step, trainer.steps_per_epoch) == (epoch, step - 1):
+            how()
         return real(trainer, *arguments)
+
     monkeypatch.setattr(controlnet_training, "controlnet_step", counting)
 
 
-def weights_of(trainer): return {k: v.clone() for k, v in trainer.plain.state_dict().items()}
+def weights_of(trainer):
+    return {k: v.clone() for k, v in trainer.plain.state_dict().items()}
 
 
 def assert_same_training(first, second):
     "Weights, average, optimiser and history of two folders equal to the bit, but for the seconds"
-    a, b = (torch.load(folder / "checkpoint" / "state.pt", weights_only=True) for folder in (first, second))
+    a, b = (
+        torch.load(folder / "checkpoint" / "state.pt", weights_only=True)
+        for folder in (first, second)
+    )
     assert a["step"] == b["step"] and a["identity"] == b["identity"]
-    for part in ("controlnet", *(["average"] if a["average"] else [])): assert same_weights(a[part], b[part]), part
+    for part in ("controlnet", *(["average"] if a["average"] else [])):
+        assert same_weights(a[part], b[part]), part
     x, y = a["optimizer"], b["optimizer"]
-    assert x["param_groups"] == y["param_groups"] and x["state"] and all(torch.equal(x["state"][k][n], y["state"][k][n]) for k in x["state"] for n in x["state"][k])
-    pd.testing.assert_frame_equal(*(read_table(folder / "history.parquet", DIFFUSION_HISTORY).drop(columns="seconds") for folder in (first, second)), check_exact=True)
+    assert (
+        x["param_groups"] == y["param_groups"]
+        and x["state"]
+        and all(
+            torch.equal(x["state"][k][n], y["state"][k][n])
+            for k in x["state"]
+            for n in x["state"][k]
+        )
+    )
+    pd.testing.assert_frame_equal(
+        *(
+            read_table(folder / "history.parquet", DIFFUSION_HISTORY).drop(columns="seconds")
+            for folder in (first, second)
+        ),
+        check_exact=True,
+    )
 
 
 # ---- one step
 
+
 @pytest.fixture
 def held(faces, tmp_path):
     "Trainers whose weights and gradients stay as they are after a step, and whose gradients are not clipped"
+
     def make(**config):
         trainer = make_trainer(faces, tmp_path, **{"clip": 1e9, **config})
         trainer.optimizer.step = trainer.optimizer.zero_grad = lambda *_: None
         return trainer
+
     return make
 
 
@@ -102,42 +189,100 @@ def textbook(trainer, faces, positions, seed):
     config, base, count = trainer.config, trainer.base, len(positions)
     rows = faces.rows("train")[positions]
     draw = torch.Generator().manual_seed(seed)
-    mirrored, empty = torch.rand(count, generator=draw) < config.flip, torch.rand(count, generator=draw) < config.drop_prompt
+    mirrored, empty = (
+        torch.rand(count, generator=draw) < config.flip,
+        torch.rand(count, generator=draw) < config.drop_prompt,
+    )
     t = torch.randint(1000, (count,), generator=draw)
-    z, eps = torch.randn(count, 4, 8, 8, generator=draw), torch.randn(count, 4, 8, 8, generator=draw)
+    z, eps = (
+        torch.randn(count, 4, 8, 8, generator=draw),
+        torch.randn(count, 4, 8, 8, generator=draw),
+    )
 
-    moments = torch.from_numpy(np.stack([trainer.pairs.latents[int(m), r] for m, r in zip(mirrored, rows)])).float()
+    moments = torch.from_numpy(
+        np.stack([trainer.pairs.latents[int(m), r] for m, r in zip(mirrored, rows)])
+    ).float()
     x0 = (moments[:, :4] + (0.5 * moments[:, 4:]).exp() * z) * 0.6
-    abar = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000)**2, 0)[t].view(-1, 1, 1, 1)
+    abar = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)[t].view(
+        -1, 1, 1, 1
+    )
     xt = abar.sqrt() * x0 + (1 - abar).sqrt() * eps
-    target = eps if base.scheduler.config.prediction_type == "epsilon" else abar.sqrt() * eps - (1 - abar).sqrt() * x0
+    target = (
+        eps
+        if base.scheduler.config.prediction_type == "epsilon"
+        else abar.sqrt() * eps - (1 - abar).sqrt() * x0
+    )
 
-    words = torch.stack([torch.from_numpy(np.array(trainer.pairs.embeddings[-1 if e else trainer.pairs.prompt[p]])).float() for e, p in zip(empty, positions)])
-    maps = np.stack([flip_labels(faces.masks[r][None])[0] if m else faces.masks[r] for m, r in zip(mirrored, rows)])
+    words = torch.stack(
+        [
+            torch.from_numpy(
+                np.array(trainer.pairs.embeddings[-1 if e else trainer.pairs.prompt[p]])
+            ).float()
+            for e, p in zip(empty, positions)
+        ]
+    )
+    maps = np.stack(
+        [
+            flip_labels(faces.masks[r][None])[0] if m else faces.masks[r]
+            for m, r in zip(mirrored, rows)
+        ]
+    )
     colours = torch.from_numpy(PALETTE[maps].transpose(0, 3, 1, 2) / np.float32(255))
     added = trainer.plain(xt, t, words, colours)
-    told = base.unet(xt, t, words, down_block_additional_residuals=added.down_block_res_samples, mid_block_additional_residual=added.mid_block_res_sample).sample
-    loss = ((told - target)**2).mean()
-    return loss.detach(), torch.autograd.grad(loss, list(trainer.plain.parameters())), mirrored, empty
+    told = base.unet(
+        xt,
+        t,
+        words,
+        down_block_additional_residuals=added.down_block_res_samples,
+        mid_block_additional_residual=added.mid_block_res_sample,
+    ).sample
+    loss = ((told - target) ** 2).mean()
+    return (
+        loss.detach(),
+        torch.autograd.grad(loss, list(trainer.plain.parameters())),
+        mirrored,
+        empty,
+    )
 
 
-def gradients_of(trainer): return [p.grad.clone() for p in trainer.plain.parameters()]
+def gradients_of(trainer):
+    return [p.grad.clone() for p in trainer.plain.parameters()]
 
 
 def assert_same_gradients(first, second, tolerance=1e-4):
     "Close, by the largest gradient of the network"
     largest = max(float(g.abs().max()) for g in first)
     assert largest > 1e-4
-    for k, (x, y) in enumerate(zip(first, second, strict=True)): torch.testing.assert_close(x, y, rtol=1e-3, atol=tolerance * largest, msg=lambda text, k=k: f"parameter {k}: {text}")
+    for k, (x, y) in enumerate(zip(first, second, strict=True)):
+        torch.testing.assert_close(
+            x,
+            y,
+            rtol=1e-3,
+            atol=tolerance * largest,
+            msg=lambda text, k=k: f"parameter {k}: {text}",
+        )
 
 
-@pytest.mark.parametrize("config", [{"prediction": "epsilon"}, {"prediction": "v_prediction"}, {"prediction": "epsilon", "flip": 0.0, "drop_prompt": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"prediction": "epsilon"},
+        {"prediction": "v_prediction"},
+        {"prediction": "epsilon", "flip": 0.0, "drop_prompt": 0.0},
+    ],
+    ids=str,
+)
 def test_a_step_is_that_of_the_textbook(held, faces, config):
     trainer, positions, seed = held(**{"drop_prompt": 0.5, **config}), np.array([0, 3, 5, 8, 11]), 9
     loss, gradients, mirrored, empty = textbook(trainer, faces, positions, seed)
     turned = faces.masks[faces.rows("train")[positions][mirrored.numpy()]]
-    if config.get("flip") != 0: assert {*mirrored.tolist()} == {*empty.tolist()} == {True, False} and (flip_labels(turned) != turned[:, :, ::-1]).any(), "choose another seed"
-    torch.testing.assert_close(controlnet_step(trainer, positions, seed, 1e-3), loss, rtol=1e-4, atol=1e-5)
+    if config.get("flip") != 0:
+        assert {*mirrored.tolist()} == {*empty.tolist()} == {True, False} and (
+            flip_labels(turned) != turned[:, :, ::-1]
+        ).any(), "choose another seed"
+    torch.testing.assert_close(
+        controlnet_step(trainer, positions, seed, 1e-3), loss, rtol=1e-4, atol=1e-5
+    )
     assert_same_gradients(gradients, gradients_of(trainer))
 
 
@@ -145,27 +290,39 @@ def test_a_fresh_controlnet_has_the_loss_of_the_unet_alone(held, faces):
     trainer, positions = held(awake=False), np.arange(4)
     loss = controlnet_step(trainer, positions, 3, 1e-3)
     alone = held(awake=False)
-    def without(*arguments, down_block_additional_residuals, mid_block_additional_residual, **options): return forward(*arguments, **options)
+
+    def without(
+        *arguments, down_block_additional_residuals, mid_block_additional_residual, **options
+    ):
+        return forward(*arguments, **options)
+
     forward, alone.unet.forward = alone.unet.forward, without
     alone.accelerator.backward = lambda loss: None
     assert torch.equal(loss, controlnet_step(alone, positions, 3, 1e-3))
     spoken = [name for name, p in trainer.plain.named_parameters() if p.grad.abs().max() > 0]
-    assert spoken and all(name.startswith(("controlnet_down_blocks", "controlnet_mid_block")) for name in spoken), "behind convolutions of zeros nothing moves yet"
+    assert spoken and all(
+        name.startswith(("controlnet_down_blocks", "controlnet_mid_block")) for name in spoken
+    ), "behind convolutions of zeros nothing moves yet"
 
 
 def test_accumulated_steps_add_up(held, faces):
     "Two steps of two faces: the mean of both gradients, that of four faces at once"
     trainer, halves = held(batch_size=2, accumulate=2), [np.array([0, 1]), np.array([2, 3])]
     expected = [textbook(trainer, faces, half, seed)[1] for half, seed in zip(halves, (4, 5))]
-    for half, seed in zip(halves, (4, 5)): controlnet_step(trainer, half, seed, 1e-3)
+    for half, seed in zip(halves, (4, 5)):
+        controlnet_step(trainer, half, seed, 1e-3)
     assert_same_gradients([(a + b) / 2 for a, b in zip(*expected)], gradients_of(trainer))
 
 
 def test_gradients_are_clipped(held):
     free, clipped = held(), held(clip=1e-3)
-    for trainer in (free, clipped): controlnet_step(trainer, np.arange(4), 0, 1e-3)
+    for trainer in (free, clipped):
+        controlnet_step(trainer, np.arange(4), 0, 1e-3)
     norm = torch.nn.utils.get_total_norm(gradients_of(clipped)).item()
-    assert norm == pytest.approx(1e-3, rel=0.01) and torch.nn.utils.get_total_norm(gradients_of(free)).item() > 0.01
+    assert (
+        norm == pytest.approx(1e-3, rel=0.01)
+        and torch.nn.utils.get_total_norm(gradients_of(free)).item() > 0.01
+    )
 
 
 def test_checkpointing_changes_memory_and_no_gradient(held):
@@ -173,10 +330,13 @@ def test_checkpointing_changes_memory_and_no_gradient(held):
     for checkpointing in (False, True):
         trainer = held(checkpointing=checkpointing)
         seen = set()
+
         def count(tensor):
             seen.add((tensor.untyped_storage()._cdata, tensor.untyped_storage().nbytes()))
             return tensor
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t): loss = controlnet_step(trainer, np.arange(4), 0, 1e-3)
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+            loss = controlnet_step(trainer, np.arange(4), 0, 1e-3)
         kept[checkpointing] = loss, gradients_of(trainer), len(seen)
     assert torch.equal(kept[True][0], kept[False][0]) and kept[True][2] != kept[False][2]
     assert_same_gradients(kept[False][1], kept[True][1], 1e-6)
@@ -189,7 +349,12 @@ def test_the_optimiser_is_adamw_at_the_given_rate(faces, tmp_path):
     controlnet_step(trainer, np.arange(4), 2, 0.01)
     for (name, after), gradient in zip(trainer.plain.named_parameters(), gradients):
         clear = gradient.abs() > 1e-4
-        torch.testing.assert_close(after[clear], (before[name] * (1 - 0.01 * 0.1) - 0.01 * gradient.sign())[clear], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(
+            after[clear],
+            (before[name] * (1 - 0.01 * 0.1) - 0.01 * gradient.sign())[clear],
+            rtol=1e-3,
+            atol=1e-5,
+        )
 
 
 def test_only_the_controlnet_moves(faces, tmp_path):
@@ -197,7 +362,10 @@ def test_only_the_controlnet_moves(faces, tmp_path):
     trainer = make_trainer(faces, tmp_path, base=base, lr=1e-2)
     before = weights_of(trainer)
     trainer.fit()
-    for part in ("unet", "vae", "text_encoder"): assert same_weights(getattr(base, part).state_dict(), getattr(micro_base(), part).state_dict()) and all(p.grad is None for p in getattr(base, part).parameters()), part
+    for part in ("unet", "vae", "text_encoder"):
+        assert same_weights(
+            getattr(base, part).state_dict(), getattr(micro_base(), part).state_dict()
+        ) and all(p.grad is None for p in getattr(base, part).parameters()), part
     assert not any(torch.equal(v, before[k]) for k, v in trainer.plain.state_dict().items())
 
 
@@ -206,70 +374,128 @@ def test_faces_maps_and_prompts_belong_together(faces, tmp_path):
     pairs = micro_pairs(base, faces, rows, tmp_path / "cache", ["one", "two", "one"])
     trainer = make_trainer(faces, tmp_path, base=base, pairs=pairs)
     moments, words, maps = trainer.fetch(pairs, np.array([1, 2]), np.array([False, True]))
-    assert (moments[0].numpy() == pairs.latents[0, 2].astype(np.float32)).all() and (moments[1].numpy() == pairs.latents[1, 5].astype(np.float32)).all()
-    assert (words[0].numpy() == pairs.embeddings[1].astype(np.float32)).all() and (words[1].numpy() == pairs.embeddings[0].astype(np.float32)).all()
-    assert (maps[0].numpy() == faces.masks[2]).all() and (maps[1].numpy() == flip_labels(faces.masks[5])).all() and (flip_labels(faces.masks[5]) != faces.masks[5, :, ::-1]).any()
+    assert (moments[0].numpy() == pairs.latents[0, 2].astype(np.float32)).all() and (
+        moments[1].numpy() == pairs.latents[1, 5].astype(np.float32)
+    ).all()
+    assert (words[0].numpy() == pairs.embeddings[1].astype(np.float32)).all() and (
+        words[1].numpy() == pairs.embeddings[0].astype(np.float32)
+    ).all()
+    assert (
+        (maps[0].numpy() == faces.masks[2]).all()
+        and (maps[1].numpy() == flip_labels(faces.masks[5])).all()
+        and (flip_labels(faces.masks[5]) != faces.masks[5, :, ::-1]).any()
+    )
 
 
 # ---- held-out faces
+
 
 def test_the_held_out_loss_is_the_same_each_time_and_tells_better_from_worse(faces, tmp_path):
     trainer = make_trainer(faces, tmp_path, lr=5e-3, epochs=25, checkpoint_every=100, flip=0.0)
     others = micro_pairs(trainer.base, faces, faces.rows("valid"), tmp_path / "cache")
     before, state = held_out_loss(trainer, trainer.plain, others), torch.random.get_rng_state()
-    assert before == held_out_loss(trainer, trainer.plain, others) and torch.equal(state, torch.random.get_rng_state())
-    assert held_out_loss(trainer, trainer.plain, others, batch_size=2) == pytest.approx(before, rel=1e-4), "whatever the batch"
+    assert before == held_out_loss(trainer, trainer.plain, others) and torch.equal(
+        state, torch.random.get_rng_state()
+    )
+    assert held_out_loss(trainer, trainer.plain, others, batch_size=2) == pytest.approx(
+        before, rel=1e-4
+    ), "whatever the batch"
     trainer.fit()
     after = held_out_loss(trainer, trainer.plain, others)
     assert after < 0.9 * before
     with torch.no_grad():
-        for p in trainer.plain.parameters(): p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
+        for p in trainer.plain.parameters():
+            p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
     assert held_out_loss(trainer, trainer.plain, others) > after
 
 
 def test_held_out_faces_are_measured_when_asked_for(faces, tmp_path):
     seen = []
+
     def look(net, step):
         seen.append((step, net.training))
         return step / 10
+
     trainer = make_trainer(faces, tmp_path, validate=look, validate_every=4, epochs=4, ema=0.5)
     history = trainer.fit()
-    assert seen == [(4, False), (8, False), (12, False)] and history.step.tolist() == [2, 4, 6, 8, 10, 12]
-    assert history.valid_loss.fillna(-1).tolist() == [-1, 0.4, -1, 0.8, -1, 1.2] and trainer.plain.training
+    assert seen == [(4, False), (8, False), (12, False)] and history.step.tolist() == [
+        2,
+        4,
+        6,
+        8,
+        10,
+        12,
+    ]
+    assert (
+        history.valid_loss.fillna(-1).tolist() == [-1, 0.4, -1, 0.8, -1, 1.2]
+        and trainer.plain.training
+    )
     seen.clear()
-    assert make_trainer(faces, tmp_path / "end", validate=look).fit().valid_loss.notna().tolist() == [False, False, True] and seen == [(6, False)]
+    assert make_trainer(
+        faces, tmp_path / "end", validate=look
+    ).fit().valid_loss.notna().tolist() == [False, False, True] and seen == [(6, False)]
 
 
 # ---- the whole training
 
+
 def test_the_history_says_what_happened(faces, tmp_path, monkeypatch):
     losses, real = [], controlnet_training.controlnet_step
-    monkeypatch.setattr(controlnet_training, "controlnet_step", lambda *arguments: losses.append(real(*arguments)) or losses[-1])
+    monkeypatch.setattr(
+        controlnet_training,
+        "controlnet_step",
+        lambda *arguments: losses.append(real(*arguments)) or losses[-1],
+    )
     history = make_trainer(faces, tmp_path, checkpoint_every=4).fit()
-    assert history.step.tolist() == [4, 6] and history.loss.tolist() == pytest.approx([np.mean(losses[:4]), np.mean(losses[4:])], rel=1e-5) and (history.lr == 1e-3).all() and history.valid_loss.isna().all()
-    pd.testing.assert_frame_equal(read_table(tmp_path / "history.parquet", DIFFUSION_HISTORY), history)
+    assert (
+        history.step.tolist() == [4, 6]
+        and history.loss.tolist()
+        == pytest.approx([np.mean(losses[:4]), np.mean(losses[4:])], rel=1e-5)
+        and (history.lr == 1e-3).all()
+        and history.valid_loss.isna().all()
+    )
+    pd.testing.assert_frame_equal(
+        read_table(tmp_path / "history.parquet", DIFFUSION_HISTORY), history
+    )
 
 
 def test_every_face_is_seen_once_an_epoch_with_other_noise(faces, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(controlnet_training, "controlnet_step", lambda trainer, positions, seed, rate: calls.append((positions, seed)) or torch.zeros(()))
+    monkeypatch.setattr(
+        controlnet_training,
+        "controlnet_step",
+        lambda trainer, positions, seed, rate: calls.append((positions, seed)) or torch.zeros(()),
+    )
     make_trainer(faces, tmp_path, seed=3).fit()
-    assert [sorted(np.concatenate([p for p, _ in epoch])) for epoch in (calls[:3], calls[3:])] == [list(range(12))] * 2
-    assert len({seed for _, seed in calls}) == 6 and [seed for _, seed in calls] == [derive_seed(3, step) for step in range(6)]
+    assert [sorted(np.concatenate([p for p, _ in epoch])) for epoch in (calls[:3], calls[3:])] == [
+        list(range(12))
+    ] * 2
+    assert len({seed for _, seed in calls}) == 6 and [seed for _, seed in calls] == [
+        derive_seed(3, step) for step in range(6)
+    ]
     assert (calls[3][0] == epoch_order(np.arange(12), None, 3, 1, 4)[0]).all()
 
 
 @pytest.mark.parametrize("max_steps, done", [(1, 1), (4, 4), (100, 6), (0, 6)])
 def test_a_limit_of_steps_ends_it_within_an_epoch(faces, tmp_path, max_steps, done):
     trainer = make_trainer(faces, tmp_path, max_steps=max_steps)
-    assert trainer.steps == done and trainer.fit().step.iloc[-1] == done == torch.load(tmp_path / "checkpoint" / "state.pt", weights_only=True)["step"]
+    assert (
+        trainer.steps == done
+        and trainer.fit().step.iloc[-1]
+        == done
+        == torch.load(tmp_path / "checkpoint" / "state.pt", weights_only=True)["step"]
+    )
 
 
 def test_rates_rise_stay_and_fall():
     constant, warm = ControlNetConfig(lr=0.5), ControlNetConfig(lr=0.5, warmup=4)
     assert [learning_rate(constant, u, 10) for u in (0, 9)] == [0.5, 0.5]
-    assert [learning_rate(warm, u, 10) for u in range(6)] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
-    assert [learning_rate(ControlNetConfig(lr=0.5, decay=True), u, 10) for u in (0, 5, 9)] == pytest.approx([0.5, 0.25, 0.25 * (1 + math.cos(0.9 * math.pi))])
+    assert [learning_rate(warm, u, 10) for u in range(6)] == pytest.approx(
+        [0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
+    )
+    assert [
+        learning_rate(ControlNetConfig(lr=0.5, decay=True), u, 10) for u in (0, 5, 9)
+    ] == pytest.approx([0.5, 0.25, 0.25 * (1 + math.cos(0.9 * math.pi))])
 
 
 def test_the_average_is_the_result(faces, tmp_path):
@@ -277,42 +503,72 @@ def test_the_average_is_the_result(faces, tmp_path):
     trainer = make_trainer(faces, tmp_path, ema=0.9, checkpoint_every=1, max_steps=3)
     mean, real = weights_of(trainer), trainer.optimizer.step
     updates = []
+
     def step():
         real()
         updates.append(weights_of(trainer))
+
     trainer.optimizer.step = step
     trainer.fit()
     for number, now in enumerate(updates, 1):
         stays = (1 + number) / (10 + number)
         mean = {k: stays * mean[k] + (1 - stays) * now[k] for k in mean}
-    assert trainer.result is trainer.average and make_trainer(faces, tmp_path / "raw").average is None
-    for k, v in trainer.average.state_dict().items(): torch.testing.assert_close(v, mean[k], rtol=1e-4, atol=1e-6)
+    assert (
+        trainer.result is trainer.average and make_trainer(faces, tmp_path / "raw").average is None
+    )
+    for k, v in trainer.average.state_dict().items():
+        torch.testing.assert_close(v, mean[k], rtol=1e-4, atol=1e-6)
     assert not same_weights(mean, weights_of(trainer))
 
 
-@pytest.mark.parametrize("config", [{"precision": "bf16"}, {"precision": "auto"}, {"precision": "bf16", "ema": 0.5, "checkpointing": True}], ids=str)
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"precision": "bf16"},
+        {"precision": "auto"},
+        {"precision": "bf16", "ema": 0.5, "checkpointing": True},
+    ],
+    ids=str,
+)
 def test_precisions_run_on_a_cpu(faces, tmp_path, config):
     "Stored in float32, near to what float32 gives"
     trainer = make_trainer(faces, tmp_path / "half", **config)
-    history, exact = trainer.fit(), make_trainer(faces, tmp_path / "full", ema=config.get("ema", 0.0)).fit()
-    assert history.loss.tolist() == pytest.approx(exact.loss.tolist(), rel=0.05) and all(v.dtype == torch.float32 for v in trainer.result.state_dict().values())
-    if config["precision"] == "bf16": assert trainer.unet.dtype == torch.bfloat16 and history.loss.tolist() != exact.loss.tolist()
-    assert trainer.base_sha256 == micro_base().fingerprint() and trainer.base.vae.dtype == torch.float32
+    history, exact = (
+        trainer.fit(),
+        make_trainer(faces, tmp_path / "full", ema=config.get("ema", 0.0)).fit(),
+    )
+    assert history.loss.tolist() == pytest.approx(exact.loss.tolist(), rel=0.05) and all(
+        v.dtype == torch.float32 for v in trainer.result.state_dict().values()
+    )
+    if config["precision"] == "bf16":
+        assert trainer.unet.dtype == torch.bfloat16 and history.loss.tolist() != exact.loss.tolist()
+    assert (
+        trainer.base_sha256 == micro_base().fingerprint()
+        and trainer.base.vae.dtype == torch.float32
+    )
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_looking_at_samples_does_not_disturb_the_training(faces, tmp_path, precision):
     "Painting in between, as the stage does, draws from no random numbers of the training and leaves its network as it is"
     shown, index = np.array(faces.masks[12:14]), index_of(2)
+
     def look(net, step):
-        painter = ControlNetPainter(trainer.base, net, pick_palette("face"), sampling=SamplingConfig(steps=2))
+        painter = ControlNetPainter(
+            trainer.base, net, pick_palette("face"), sampling=SamplingConfig(steps=2)
+        )
         draw_sheet(painter, shown, np.array(faces.images[12:14]), index, tmp_path / f"{step}.png")
         return held_out_loss(trainer, net, trainer.pairs)
-    trainer = make_trainer(faces, tmp_path / "looked", validate=look, validate_every=2, precision=precision)
+
+    trainer = make_trainer(
+        faces, tmp_path / "looked", validate=look, validate_every=2, precision=precision
+    )
     trainer.fit()
     blind = make_trainer(faces, tmp_path / "blind", precision=precision)
     blind.fit()
-    assert same_weights(trainer.plain.state_dict(), blind.plain.state_dict()) and {v.dtype for v in weights_of(trainer).values()} == {torch.float32}
+    assert same_weights(trainer.plain.state_dict(), blind.plain.state_dict()) and {
+        v.dtype for v in weights_of(trainer).values()
+    } == {torch.float32}
     assert (tmp_path / "2.png").read_bytes() != (tmp_path / "6.png").read_bytes()
 
 
@@ -321,20 +577,32 @@ def test_the_same_seed_gives_the_same_training_and_another_does_not(faces, tmp_p
         torch.manual_seed(len(name + str(seed)))
         make_trainer(faces, tmp_path / name, seed=seed, epochs=1).fit()
     assert_same_training(tmp_path / "a", tmp_path / "b")
-    with pytest.raises(AssertionError): assert_same_training(tmp_path / "a", tmp_path / "c")
+    with pytest.raises(AssertionError):
+        assert_same_training(tmp_path / "a", tmp_path / "c")
 
 
 # ---- resume
 
-@pytest.mark.parametrize("config", [{}, EVERYTHING, {"precision": "bf16", "checkpointing": True}, {"max_steps": 5}], ids=["plain", "everything", "bf16", "limit"])
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, EVERYTHING, {"precision": "bf16", "checkpointing": True}, {"max_steps": 5}],
+    ids=["plain", "everything", "bf16", "limit"],
+)
 def test_resume_is_exact(faces, tmp_path, monkeypatch, config):
     "In one go, and stopped in every stretch between two checkpoints"
     whole = make_trainer(faces, tmp_path / "whole", **config)
     whole.fit()
     for stop in range(1, whole.steps, 2):
         with monkeypatch.context() as patched:
-            stop_at(patched, epoch=stop // whole.steps_per_epoch, step=stop % whole.steps_per_epoch + 1, how=raise_killed)
-            with pytest.raises(Killed): make_trainer(faces, tmp_path / "parts", **config).fit()
+            stop_at(
+                patched,
+                epoch=stop // whole.steps_per_epoch,
+                step=stop % whole.steps_per_epoch + 1,
+                how=raise_killed,
+            )
+            with pytest.raises(Killed):
+                make_trainer(faces, tmp_path / "parts", **config).fit()
         resumed = make_trainer(faces, tmp_path / "parts", **config)
         load_training(resumed)
         assert resumed.step == stop - 1 and len(resumed.history) == (stop - 1) // 2
@@ -346,8 +614,12 @@ def test_resume_is_exact(faces, tmp_path, monkeypatch, config):
 
 def test_resume_after_kill_9_is_exact(faces, tmp_path):
     assert train_until_killed(__name__, faces, tmp_path / "killed").returncode == -signal.SIGKILL
-    assert [p.name for p in (tmp_path / "killed" / "checkpoint").iterdir()] == ["state.pt"] and not (tmp_path / "killed" / "history.parquet").exists()
-    assert torch.load(tmp_path / "killed" / "checkpoint" / "state.pt", weights_only=True)["step"] == 4
+    assert [p.name for p in (tmp_path / "killed" / "checkpoint").iterdir()] == [
+        "state.pt"
+    ] and not (tmp_path / "killed" / "history.parquet").exists()
+    assert (
+        torch.load(tmp_path / "killed" / "checkpoint" / "state.pt", weights_only=True)["step"] == 4
+    )
     make_trainer(faces, tmp_path / "killed").fit()
     make_trainer(faces, tmp_path / "whole").fit()
     assert_same_training(tmp_path / "killed", tmp_path / "whole")
@@ -359,15 +631,27 @@ def test_a_finished_training_is_not_repeated(faces, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(controlnet_training, "controlnet_step", None)
     again = make_trainer(faces, tmp_path)
     pd.testing.assert_frame_equal(again.fit(), first)
-    assert same_weights(again.plain.state_dict(), trainer.plain.state_dict()) and "resumed after step 6 of 6" in capsys.readouterr().out
+    assert (
+        same_weights(again.plain.state_dict(), trainer.plain.state_dict())
+        and "resumed after step 6 of 6" in capsys.readouterr().out
+    )
 
 
 def test_another_training_in_the_same_folder_starts_again(faces, tmp_path, capsys):
     make_trainer(faces, tmp_path, max_steps=2).fit()
     maps = make_pairs(faces).maps.copy()
     maps[3, 2, 1] = (maps[3, 2, 1] + 1) % 19
-    changed = {"configuration": {"lr": 2e-3}, "maps": {"pairs": make_pairs(faces, maps=maps)}, "prompts": {"pairs": make_pairs(faces, prompt=1 - make_pairs(faces).prompt)}, "faces": {"pairs": make_pairs(faces, rows=make_pairs(faces).rows[::-1])},
-               "images": {"data_hash": "other"}, "palette": {"palette": "ade20k"}, "base": {"base": micro_base(seed=1)}, "first weights": {"awake": False}, "seed": {"seed": 1}}
+    changed = {
+        "configuration": {"lr": 2e-3},
+        "maps": {"pairs": make_pairs(faces, maps=maps)},
+        "prompts": {"pairs": make_pairs(faces, prompt=1 - make_pairs(faces).prompt)},
+        "faces": {"pairs": make_pairs(faces, rows=make_pairs(faces).rows[::-1])},
+        "images": {"data_hash": "other"},
+        "palette": {"palette": "ade20k"},
+        "base": {"base": micro_base(seed=1)},
+        "first weights": {"awake": False},
+        "seed": {"seed": 1},
+    }
     for name, options in changed.items():
         trainer = make_trainer(faces, tmp_path, **{"max_steps": 2, **options})
         load_training(trainer)
@@ -382,30 +666,50 @@ def test_a_half_written_checkpoint_is_named(faces, tmp_path, content):
     make_trainer(faces, tmp_path, max_steps=2).fit()
     path = tmp_path / "checkpoint" / "state.pt"
     path.write_bytes(path.read_bytes()[:5000] if content is None else content)
-    with pytest.raises(InputError, match="checkpoint .*state.pt cannot be read.*delete it to start again"): make_trainer(faces, tmp_path, max_steps=2).fit()
+    with pytest.raises(
+        InputError, match="checkpoint .*state.pt cannot be read.*delete it to start again"
+    ):
+        make_trainer(faces, tmp_path, max_steps=2).fit()
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(faces, tmp_path, monkeypatch):
     from pathlib import Path
+
     make_trainer(faces, tmp_path, max_steps=2).fit()
     before = (tmp_path / "checkpoint" / "state.pt").read_bytes()
-    def full(self, data): raise OSError(28, "No space left on device")
+
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InputError, match="cannot write .*state.pt: no space left"): make_trainer(faces, tmp_path).fit()
+    with pytest.raises(InputError, match="cannot write .*state.pt: no space left"):
+        make_trainer(faces, tmp_path).fit()
     monkeypatch.undo()
-    assert (tmp_path / "checkpoint" / "state.pt").read_bytes() == before and len(list((tmp_path / "checkpoint").iterdir())) == 1
+    assert (tmp_path / "checkpoint" / "state.pt").read_bytes() == before and len(
+        list((tmp_path / "checkpoint").iterdir())
+    ) == 1
 
 
 # ---- faults
 
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_checkpoint(faces, tmp_path, monkeypatch, value):
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_checkpoint(
+    faces, tmp_path, monkeypatch, value
+):
     trainer = make_trainer(faces, tmp_path)
+
     def poison():
-        with torch.no_grad(): next(trainer.plain.parameters()).fill_(value)
+        with torch.no_grad():
+            next(trainer.plain.parameters()).fill_(value)
+
     with monkeypatch.context() as patched:
         stop_at(patched, epoch=1, step=1, how=poison)
-        with pytest.raises(InputError, match=r"a loss or a weight is not finite before step 4. The last good checkpoint is kept in .*checkpoint; lower lr, or use precision \"bf16\""): trainer.fit()
+        with pytest.raises(
+            InputError,
+            match=r"a loss or a weight is not finite before step 4. The last good checkpoint is kept in .*checkpoint; lower lr, or use precision \"bf16\"",
+        ):
+            trainer.fit()
     assert not (tmp_path / "history.parquet").exists()
     again = make_trainer(faces, tmp_path)
     load_training(again)
@@ -419,41 +723,84 @@ def test_weights_that_break_in_the_last_step_do_not_become_the_checkpoint(faces,
     trainer = make_trainer(faces, tmp_path, max_steps=1)
     trainer.config.lr = 1e38
     trainer.config.weight_decay = 0.0
-    for group in trainer.optimizer.param_groups: group["weight_decay"] = 1e38
-    with pytest.raises(InputError, match="not finite before step 1"): trainer.fit()
+    for group in trainer.optimizer.param_groups:
+        group["weight_decay"] = 1e38
+    with pytest.raises(InputError, match="not finite before step 1"):
+        trainer.fit()
     assert not (tmp_path / "checkpoint").exists()
 
 
 def test_precisions_that_the_device_does_not_have(faces, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="precision fp16 needs a CUDA device, not cpu: use \"bf16\", \"auto\" or \"no\""): make_trainer(faces, tmp_path, precision="fp16")
-    with pytest.raises(InputError, match="not mps"): check_precision("fp16", "mps")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)  # an older card emulates
+    with pytest.raises(
+        InputError, match='precision fp16 needs a CUDA device, not cpu: use "bf16", "auto" or "no"'
+    ):
+        make_trainer(faces, tmp_path, precision="fp16")
+    with pytest.raises(InputError, match="not mps"):
+        check_precision("fp16", "mps")
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation
+    )  # an older card emulates
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Old Card")
-    with pytest.raises(InputError, match=r"this device \(Old Card\) cannot compute in bf16: use \"fp16\""): check_precision("bf16", "cuda:1")
-    assert [check_precision(name, "cuda") for name in ("fp16", "auto", "no")] == ["fp16", "fp16", "no"]
+    with pytest.raises(
+        InputError, match=r"this device \(Old Card\) cannot compute in bf16: use \"fp16\""
+    ):
+        check_precision("bf16", "cuda:1")
+    assert [check_precision(name, "cuda") for name in ("fp16", "auto", "no")] == [
+        "fp16",
+        "fp16",
+        "no",
+    ]
 
 
 def test_the_8_bit_optimiser_needs_its_package_and_a_gpu(faces, tmp_path, monkeypatch):
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else real(name, *rest))
-    with pytest.raises(InputError, match="adamw8bit needs the package bitsandbytes, which is not installed: pip install bitsandbytes, or use optimizer=adamw"): make_trainer(faces, tmp_path, optimizer="adamw8bit")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: "here" if name == "bitsandbytes" else real(name, *rest))
-    with pytest.raises(InputError, match="adamw8bit needs a CUDA device, not cpu: use optimizer=adamw"): make_trainer(faces, tmp_path, optimizer="adamw8bit")
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "bitsandbytes" else real(name, *rest),
+    )
+    with pytest.raises(
+        InputError,
+        match="adamw8bit needs the package bitsandbytes, which is not installed: pip install bitsandbytes, or use optimizer=adamw",
+    ):
+        make_trainer(faces, tmp_path, optimizer="adamw8bit")
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: "here" if name == "bitsandbytes" else real(name, *rest),
+    )
+    with pytest.raises(
+        InputError, match="adamw8bit needs a CUDA device, not cpu: use optimizer=adamw"
+    ):
+        make_trainer(faces, tmp_path, optimizer="adamw8bit")
 
 
 def test_pairs_that_do_not_fit_are_refused(faces, tmp_path):
     good = make_pairs(faces)
-    with pytest.raises(InputError, match="11 label maps, 12 prompts and 12 faces: a ControlNet needs one map and one prompt for each face"): make_pairs(faces, maps=good.maps[:11])
-    with pytest.raises(InputError, match="12 label maps, 3 prompts and 12 faces"): make_pairs(faces, prompt=good.prompt[:3])
-    with pytest.raises(InputError, match="0 label maps, 0 prompts and 0 faces"): make_pairs(faces, maps=good.maps[:0], prompt=good.prompt[:0], rows=good.rows[:0])
+    with pytest.raises(
+        InputError,
+        match="11 label maps, 12 prompts and 12 faces: a ControlNet needs one map and one prompt for each face",
+    ):
+        make_pairs(faces, maps=good.maps[:11])
+    with pytest.raises(InputError, match="12 label maps, 3 prompts and 12 faces"):
+        make_pairs(faces, prompt=good.prompt[:3])
+    with pytest.raises(InputError, match="0 label maps, 0 prompts and 0 faces"):
+        make_pairs(faces, maps=good.maps[:0], prompt=good.prompt[:0], rows=good.rows[:0])
     maps = good.maps.copy()
     maps[4, 1, 2] = 19
-    with pytest.raises(InputError, match="the label maps hold the label 19, but there are 19 classes: use maps of the same face set"): make_trainer(faces, tmp_path, pairs=make_pairs(faces, maps=maps))
+    with pytest.raises(
+        InputError,
+        match="the label maps hold the label 19, but there are 19 classes: use maps of the same face set",
+    ):
+        make_trainer(faces, tmp_path, pairs=make_pairs(faces, maps=maps))
     assert not (tmp_path / "checkpoint").exists()
 
 
 def test_a_model_that_tells_something_else_is_refused(held):
-    with pytest.raises(InputError, match="prediction_type 'sample': only \"epsilon\" and \"v_prediction\" are known"): controlnet_step(held(prediction="sample"), np.arange(2), 0, 1e-3)
+    with pytest.raises(
+        InputError, match='prediction_type \'sample\': only "epsilon" and "v_prediction" are known'
+    ):
+        controlnet_step(held(prediction="sample"), np.arange(2), 0, 1e-3)
 
 
 def test_fewer_faces_than_a_batch(faces, tmp_path):
@@ -463,17 +810,48 @@ def test_fewer_faces_than_a_batch(faces, tmp_path):
     assert history.step.tolist() == [2] and np.isfinite(history.loss).all()
 
 
-@pytest.mark.parametrize("config, said", [({"max_steps": 5, "accumulate": 2}, "max_steps 5 must be a multiple of accumulate 2: weights move only then"), ({"checkpoint_every": 3, "accumulate": 2}, "checkpoint_every 3 must be a multiple of accumulate 2"),
-                                          ({"precision": "int8"}, "precision must be one of"), ({"optimizer": "sgd"}, "optimizer must be one of"), ({"lr": 2.0}, "lr must be at most 1"), ({"lr": float("nan")}, "lr must be positive"), ({"epochs": "one"}, "epochs must be of type int"),
-                                          *[({name: 0}, f"{name} must be positive") for name in ("epochs", "batch_size", "accumulate", "clip", "checkpoint_every")], *[({name: -1}, f"{name} must not be negative") for name in ("seed", "max_steps", "warmup", "weight_decay")],
-                                          *[({name: value}, f"{name} must lie in 0..1") for name in ("flip", "drop_prompt", "ema") for value in (-0.1, 1.1, float("nan"))], ({"checkpointing": 1}, "checkpointing must be of type bool"), ({"decay": None}, "decay must be of type bool")], ids=str)
+@pytest.mark.parametrize(
+    "config, said",
+    [
+        (
+            {"max_steps": 5, "accumulate": 2},
+            "max_steps 5 must be a multiple of accumulate 2: weights move only then",
+        ),
+        (
+            {"checkpoint_every": 3, "accumulate": 2},
+            "checkpoint_every 3 must be a multiple of accumulate 2",
+        ),
+        ({"precision": "int8"}, "precision must be one of"),
+        ({"optimizer": "sgd"}, "optimizer must be one of"),
+        ({"lr": 2.0}, "lr must be at most 1"),
+        ({"lr": float("nan")}, "lr must be positive"),
+        ({"epochs": "one"}, "epochs must be of type int"),
+        *[
+            ({name: 0}, f"{name} must be positive")
+            for name in ("epochs", "batch_size", "accumulate", "clip", "checkpoint_every")
+        ],
+        *[
+            ({name: -1}, f"{name} must not be negative")
+            for name in ("seed", "max_steps", "warmup", "weight_decay")
+        ],
+        *[
+            ({name: value}, f"{name} must lie in 0..1")
+            for name in ("flip", "drop_prompt", "ema")
+            for value in (-0.1, 1.1, float("nan"))
+        ],
+        ({"checkpointing": 1}, "checkpointing must be of type bool"),
+        ({"decay": None}, "decay must be of type bool"),
+    ],
+    ids=str,
+)
 def test_wrong_settings_are_refused_at_once(config, said):
-    with pytest.raises(InputError, match=said): ControlNetConfig(**config)
+    with pytest.raises(InputError, match=said):
+        ControlNetConfig(**config)
 
 
 # ---- several processes
 
-PARALLEL = '''
+PARALLEL = """
 import json, sys
 from pathlib import Path
 from fairparse.records import open_face_set
@@ -482,7 +860,7 @@ faces, out, config = open_face_set(sys.argv[1]), Path(sys.argv[2]), json.loads(s
 trainer = make_trainer(faces, out, **config)
 assert trainer.world == 2
 trainer.fit()
-'''
+"""
 
 
 def test_two_processes_train_like_one(faces, tmp_path):
@@ -492,15 +870,33 @@ def test_two_processes_train_like_one(faces, tmp_path):
     history = one.fit()
     (tmp_path / "work.py").write_text(PARALLEL)
     import torch.distributed.run
-    run_python(torch.distributed.run.__file__, "--standalone", "--nproc_per_node", "2", tmp_path / "work.py", faces.folder, tmp_path / "two", json.dumps(config))
+
+    run_python(
+        torch.distributed.run.__file__,
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        tmp_path / "work.py",
+        faces.folder,
+        tmp_path / "two",
+        json.dumps(config),
+    )
     two = read_table(tmp_path / "two" / "history.parquet", DIFFUSION_HISTORY)
     assert np.allclose(two[["step", "loss", "lr"]], history[["step", "loss", "lr"]], rtol=1e-3)
-    state, first = torch.load(tmp_path / "two" / "checkpoint" / "state.pt", weights_only=True), micro_controlnet(micro_base()).state_dict()
+    state, first = (
+        torch.load(tmp_path / "two" / "checkpoint" / "state.pt", weights_only=True),
+        micro_controlnet(micro_base()).state_dict(),
+    )
     moved = sum(float((v - first[k]).abs().sum()) for k, v in one.average.state_dict().items())
-    apart = sum(float((v - state["average"][k]).abs().sum()) for k, v in one.average.state_dict().items())
+    apart = sum(
+        float((v - state["average"][k]).abs().sum()) for k, v in one.average.state_dict().items()
+    )
     assert apart < 0.05 * moved
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(faces, tmp_path, monkeypatch):
     monkeypatch.setattr(accelerate.Accelerator, "num_processes", property(lambda self: 3))
-    with pytest.raises(InputError, match="batch_size 4 cannot be shared by 3 processes: use a multiple of 3"): make_trainer(faces, tmp_path)
+    with pytest.raises(
+        InputError, match="batch_size 4 cannot be shared by 3 processes: use a multiple of 3"
+    ):
+        make_trainer(faces, tmp_path)

@@ -1,4 +1,5 @@
 "Face sets from folders: both layouts, mask modes, merge order, splits, resume after a kill, bad input, real samples"
+
 import errno
 import json
 import os
@@ -14,40 +15,85 @@ import pytest
 from PIL import Image
 
 from fairparse import faces as faces_module
-from fairparse.facefiles import label_table, merge_parts, read_attributes, read_image, read_label_map, read_part, scan_sources
-from fairparse.faces import assign_splits, build_face_set, describe_face_set, official_split, read_mapping, show_faces
+from fairparse.facefiles import (
+    label_table,
+    merge_parts,
+    read_attributes,
+    read_image,
+    read_label_map,
+    read_part,
+    scan_sources,
+)
+from fairparse.faces import (
+    assign_splits,
+    build_face_set,
+    describe_face_set,
+    official_split,
+    read_mapping,
+    show_faces,
+)
 from fairparse.labels import CLASSES, MERGE_ORDER, PALETTE
 from fairparse.records import open_face_set
 from fairparse.runs import InputError
 
-IMAGES, ANNO, ATTRIBUTES, MAPPING = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "CelebAMask-HQ-attribute-anno.txt", "CelebA-HQ-to-CelebA-mapping.txt"
+IMAGES, ANNO, ATTRIBUTES, MAPPING = (
+    "CelebA-HQ-img",
+    "CelebAMask-HQ-mask-anno",
+    "CelebAMask-HQ-attribute-anno.txt",
+    "CelebA-HQ-to-CelebA-mapping.txt",
+)
 
 
-def write_celeba(folder, ids, size=40, mask_size=40, parts=("skin", "nose", "l_eye", "hair", "hat", "neck"), mode="L", seed=0):
+def write_celeba(
+    folder,
+    ids,
+    size=40,
+    mask_size=40,
+    parts=("skin", "nose", "l_eye", "hair", "hat", "neck"),
+    mode="L",
+    seed=0,
+):
     "Noise photographs with random overlapping boxes as part masks"
     rng = np.random.default_rng(seed)
     (folder / IMAGES).mkdir(parents=True)
     for id in ids:
         sub = folder / ANNO / str(id // 2000)
         sub.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(folder / IMAGES / f"{id}.jpg")
+        Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(
+            folder / IMAGES / f"{id}.jpg"
+        )
         for part in parts:
             mask = np.zeros((mask_size, mask_size), np.uint8)
             top, left = rng.integers(0, mask_size // 2, 2)
-            mask[top:top + rng.integers(3, mask_size // 2), left:left + rng.integers(3, mask_size // 2)] = 255
+            mask[
+                top : top + rng.integers(3, mask_size // 2),
+                left : left + rng.integers(3, mask_size // 2),
+            ] = 255
             Image.fromarray(mask).convert(mode).save(sub / f"{id:05d}_{part}.png")
-    lines = [str(len(ids)), "Male Young", *(f"{id}.jpg  {1 - 2 * (id % 2)} {-1 + 2 * (id % 3 == 0)}" for id in ids)]
+    lines = [
+        str(len(ids)),
+        "Male Young",
+        *(f"{id}.jpg  {1 - 2 * (id % 2)} {-1 + 2 * (id % 3 == 0)}" for id in ids),
+    ]
     (folder / ATTRIBUTES).write_text("\n".join(lines) + "\n")
-    (folder / MAPPING).write_text("idx         orig_idx    orig_file\n" + "".join(f"{id}   {id * 20000}   {id * 20000 + 1:06d}.jpg\n" for id in ids))
+    (folder / MAPPING).write_text(
+        "idx         orig_idx    orig_file\n"
+        + "".join(f"{id}   {id * 20000}   {id * 20000 + 1:06d}.jpg\n" for id in ids)
+    )
     return folder
 
 
 def write_labels(folder, names="abcdef", size=24, suffix=".jpg", seed=0, label_size=None):
     rng = np.random.default_rng(seed)
-    for sub in ("images", "labels"): (folder / sub).mkdir(parents=True)
+    for sub in ("images", "labels"):
+        (folder / sub).mkdir(parents=True)
     for name in names:
-        Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(folder / "images" / (name + suffix))
-        Image.fromarray(rng.integers(0, 19, (label_size or size,) * 2, dtype=np.uint8)).save(folder / "labels" / f"{name}.png")
+        Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(
+            folder / "images" / (name + suffix)
+        )
+        Image.fromarray(rng.integers(0, 19, (label_size or size,) * 2, dtype=np.uint8)).save(
+            folder / "labels" / f"{name}.png"
+        )
     return folder
 
 
@@ -58,24 +104,32 @@ def plain_merge(folder, id, size):
         path = folder / ANNO / str(id // 2000) / f"{id:05d}_{part}.png"
         if path.exists():
             pixels = np.array(Image.open(path).convert("RGB")).any(-1)
-            if mask is None: mask = np.zeros(pixels.shape, np.uint8)
+            if mask is None:
+                mask = np.zeros(pixels.shape, np.uint8)
             mask[pixels] = label
     return np.array(Image.fromarray(mask).resize((size, size), Image.NEAREST))
 
 
 def build(tmp_path, data, **more):
-    return build_face_set(tmp_path / "set", data, **{"size": 16, "progress": False, "workers": 1, "split": "train", **more})
+    return build_face_set(
+        tmp_path / "set",
+        data,
+        **{"size": 16, "progress": False, "workers": 1, "split": "train", **more},
+    )
 
 
 def refused(tmp_path, data, *parts, **more):
     "The build is an InputError that says all `parts`, and leaves nothing"
-    with pytest.raises(InputError) as caught: build(tmp_path, data, **more)
-    for part in parts: assert part in str(caught.value), caught.value
+    with pytest.raises(InputError) as caught:
+        build(tmp_path, data, **more)
+    for part in parts:
+        assert part in str(caught.value), caught.value
     assert not (tmp_path / "set").exists()
     return str(caught.value)
 
 
 # ---- layouts, masks, images
+
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
 @pytest.mark.parametrize("mask_size,size", [(40, 16), (40, 40), (37, 16), (16, 40), (64, 31)])
@@ -83,63 +137,123 @@ def test_merge_equals_plain_pil(tmp_path, mode, mask_size, size):
     data = write_celeba(tmp_path / "raw", [3, 17, 2001], mask_size=mask_size, mode=mode)
     faces = build(tmp_path, data, size=size)
     assert faces.index.id.tolist() == ["3", "17", "2001"] and faces.masks.dtype == np.uint8
-    for row, id in enumerate([3, 17, 2001]): assert (faces.masks[row] == plain_merge(data, id, size)).all()
+    for row, id in enumerate([3, 17, 2001]):
+        assert (faces.masks[row] == plain_merge(data, id, size)).all()
 
 
 def test_overlap_later_part_wins(tmp_path):
     data = write_celeba(tmp_path / "raw", [0], parts=())
-    for part, box in (("hair", np.s_[:20]), ("skin", np.s_[10:]), ("hat", np.s_[:5]), ("nose", np.s_[15:25])):
-        mask = np.zeros((40, 40), np.uint8); mask[box] = 1      # any value above 0 counts
+    for part, box in (
+        ("hair", np.s_[:20]),
+        ("skin", np.s_[10:]),
+        ("hat", np.s_[:5]),
+        ("nose", np.s_[15:25]),
+    ):
+        mask = np.zeros((40, 40), np.uint8)
+        mask[box] = 1  # any value above 0 counts
         (data / ANNO / "0").mkdir(exist_ok=True)
         Image.fromarray(mask).save(data / ANNO / "0" / f"00000_{part}.png")
     rows = build(tmp_path, data, size=40).masks[0][:, 7]
-    assert MERGE_ORDER.index("skin") < MERGE_ORDER.index("nose") < MERGE_ORDER.index("hair") < MERGE_ORDER.index("hat")
+    assert (
+        MERGE_ORDER.index("skin")
+        < MERGE_ORDER.index("nose")
+        < MERGE_ORDER.index("hair")
+        < MERGE_ORDER.index("hat")
+    )
     expected = [14] * 5 + [13] * 15 + [2] * 5 + [1] * 15
     assert rows.tolist() == expected
 
 
 def test_part_mask_16_bit_and_odd_colours(tmp_path):
-    inside = np.zeros((20, 20), bool); inside[4:9, 2:17] = True
-    blue = np.zeros((20, 20, 3), np.uint8); blue[inside] = (0, 0, 1)
-    inverted = Image.fromarray((~inside).astype(np.uint8)).convert("P"); inverted.putpalette([255, 255, 255, 0, 0, 0])
-    grey_alpha = Image.fromarray(np.stack([inside * 255, np.full((20, 20), 255)], -1).astype(np.uint8), "LA")
-    versions = {"sixteen": Image.fromarray(inside.astype(np.uint16) * 256), "blue": Image.fromarray(blue), "inverted": inverted, "alpha": grey_alpha}
+    inside = np.zeros((20, 20), bool)
+    inside[4:9, 2:17] = True
+    blue = np.zeros((20, 20, 3), np.uint8)
+    blue[inside] = (0, 0, 1)
+    inverted = Image.fromarray((~inside).astype(np.uint8)).convert("P")
+    inverted.putpalette([255, 255, 255, 0, 0, 0])
+    grey_alpha = Image.fromarray(
+        np.stack([inside * 255, np.full((20, 20), 255)], -1).astype(np.uint8), "LA"
+    )
+    versions = {
+        "sixteen": Image.fromarray(inside.astype(np.uint16) * 256),
+        "blue": Image.fromarray(blue),
+        "inverted": inverted,
+        "alpha": grey_alpha,
+    }
     for name, image in versions.items():
         image.save(tmp_path / f"{name}.png")
         for size in (20, 7):
-            expected = np.array(Image.fromarray(inside.astype(np.uint8)).resize((size, size), Image.NEAREST))
-            assert (merge_parts(((5, tmp_path / f"{name}.png"),), size)[0] == 5 * expected).all(), name
+            expected = np.array(
+                Image.fromarray(inside.astype(np.uint8)).resize((size, size), Image.NEAREST)
+            )
+            assert (merge_parts(((5, tmp_path / f"{name}.png"),), size)[0] == 5 * expected).all(), (
+                name
+            )
     assert Image.open(tmp_path / "sixteen.png").mode.startswith("I")
     Image.new("L", (20, 20)).save(tmp_path / "empty.png")
-    assert read_part(tmp_path / "empty.png", 8)[0] is None and not merge_parts(((5, tmp_path / "empty.png"),), 8)[0].any()
+    assert (
+        read_part(tmp_path / "empty.png", 8)[0] is None
+        and not merge_parts(((5, tmp_path / "empty.png"),), 8)[0].any()
+    )
 
 
 def label_versions(labels):
-    indexed = Image.frombytes("P", labels.shape[::-1], labels.tobytes()); indexed.putpalette(np.roll(PALETTE, 3, 0).ravel().tolist())
+    indexed = Image.frombytes("P", labels.shape[::-1], labels.tobytes())
+    indexed.putpalette(np.roll(PALETTE, 3, 0).ravel().tolist())
     opaque = np.full((*labels.shape, 1), 255, np.uint8)
-    return {"grey": Image.fromarray(labels), "palette": indexed, "equal": Image.fromarray(np.repeat(labels[..., None], 3, 2)),
-            "coloured": Image.fromarray(PALETTE[labels]), "rgba": Image.fromarray(np.concatenate([PALETTE[labels], opaque], -1)),
-            "sixteen": Image.fromarray(labels.astype(np.uint16)), "alpha": Image.fromarray(np.concatenate([labels[..., None], opaque], -1), "LA")}
+    return {
+        "grey": Image.fromarray(labels),
+        "palette": indexed,
+        "equal": Image.fromarray(np.repeat(labels[..., None], 3, 2)),
+        "coloured": Image.fromarray(PALETTE[labels]),
+        "rgba": Image.fromarray(np.concatenate([PALETTE[labels], opaque], -1)),
+        "sixteen": Image.fromarray(labels.astype(np.uint16)),
+        "alpha": Image.fromarray(np.concatenate([labels[..., None], opaque], -1), "LA"),
+    }
 
 
-@pytest.mark.parametrize("version", ["grey", "palette", "equal", "coloured", "rgba", "sixteen", "alpha"])
+@pytest.mark.parametrize(
+    "version", ["grey", "palette", "equal", "coloured", "rgba", "sixteen", "alpha"]
+)
 def test_label_map_modes(tmp_path, version):
     labels = np.random.default_rng(0).integers(0, 19, (30, 30), dtype=np.uint8)
     image = label_versions(labels)[version]
     image.save(tmp_path / "a.png")
-    assert Image.open(tmp_path / "a.png").mode == {"grey": "L", "palette": "P", "equal": "RGB", "coloured": "RGB", "rgba": "RGBA", "sixteen": "I;16", "alpha": "LA"}[version]
+    assert (
+        Image.open(tmp_path / "a.png").mode
+        == {
+            "grey": "L",
+            "palette": "P",
+            "equal": "RGB",
+            "coloured": "RGB",
+            "rgba": "RGBA",
+            "sixteen": "I;16",
+            "alpha": "LA",
+        }[version]
+    )
     for size in (30, 13, 45):
-        assert (read_label_map(tmp_path / "a.png", size, label_table())[0] == np.array(Image.fromarray(labels).resize((size, size), Image.NEAREST))).all()
+        assert (
+            read_label_map(tmp_path / "a.png", size, label_table())[0]
+            == np.array(Image.fromarray(labels).resize((size, size), Image.NEAREST))
+        ).all()
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_label_map_of_few_bits_is_not_scaled(tmp_path, bits):
     import struct, zlib
+
     labels = np.random.default_rng(0).integers(0, 2**bits, (8, 8), dtype=np.uint8)
     packed = np.packbits(((labels[..., None] >> np.arange(bits)[::-1]) & 1).reshape(8, -1), axis=1)
-    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    chunk = lambda kind, data: (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    )
     raw = b"".join(b"\0" + row.tobytes() for row in packed)
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, bits, 0, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b""))
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, bits, 0, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(raw))
+        + chunk(b"IEND", b"")
+    )
     assert (read_label_map(tmp_path / "a.png", 8, label_table())[0] == labels).all()
 
 
@@ -169,8 +283,11 @@ def test_image_modes(tmp_path, mode):
 
 def test_labels_layout_with_attributes(tmp_path):
     data = write_labels(tmp_path / "own", suffix=".JPEG", size=32, label_size=16)
-    (data / "attributes.csv").write_text("Hat,id,Note_1\n1,a,\n0,b.jpeg,1\n,c,0\n1,d,1\n1,e,1\n0,f,0\n")
-    (data / "images" / ".DS_Store").write_text("x"); (data / "labels" / "readme.txt").write_text("x")
+    (data / "attributes.csv").write_text(
+        "Hat,id,Note_1\n1,a,\n0,b.jpeg,1\n,c,0\n1,d,1\n1,e,1\n0,f,0\n"
+    )
+    (data / "images" / ".DS_Store").write_text("x")
+    (data / "labels" / "readme.txt").write_text("x")
     faces = build(tmp_path, data)
     assert faces.index.id.tolist() == list("abcdef") and faces.attributes == ["Hat", "Note_1"]
     assert faces.attribute_values().T.tolist() == [[1, 0, -1, 1, 1, 0], [-1, 1, 0, 1, 1, 0]]
@@ -181,25 +298,45 @@ def test_labels_layout_with_attributes(tmp_path):
 @pytest.mark.parametrize("suffix", ["dict", "list", "json", "json-list", "csv", "csv-header"])
 def test_label_map(tmp_path, suffix):
     data = write_labels(tmp_path / "own", "ab")
-    for name in "ab": Image.fromarray(np.array([[0, 1], [2, 255]], np.uint8).repeat(12, 0).repeat(12, 1)).save(data / "labels" / f"{name}.png")
+    for name in "ab":
+        Image.fromarray(np.array([[0, 1], [2, 255]], np.uint8).repeat(12, 0).repeat(12, 1)).save(
+            data / "labels" / f"{name}.png"
+        )
     mapping = {0: "background", 1: "hair", 2: 1, 255: 0}
-    if suffix == "dict": label_map = mapping
-    elif suffix in ("list", "json-list"): label_map = ["background", "hair", 1] + [0] * 253
-    else: label_map = tmp_path / f"map.{suffix[:4].strip('-')}"
-    if suffix == "json": label_map.write_text(json.dumps(mapping))
-    if suffix == "json-list": (tmp_path / "list.json").write_text(json.dumps(label_map)); label_map = str(tmp_path / "list.json")
-    if suffix.startswith("csv"): label_map.write_text("value,class\r\n" * (suffix == "csv-header") + "".join(f"{k}, {v}\r\n" for k, v in mapping.items()))
+    if suffix == "dict":
+        label_map = mapping
+    elif suffix in ("list", "json-list"):
+        label_map = ["background", "hair", 1] + [0] * 253
+    else:
+        label_map = tmp_path / f"map.{suffix[:4].strip('-')}"
+    if suffix == "json":
+        label_map.write_text(json.dumps(mapping))
+    if suffix == "json-list":
+        (tmp_path / "list.json").write_text(json.dumps(label_map))
+        label_map = str(tmp_path / "list.json")
+    if suffix.startswith("csv"):
+        label_map.write_text(
+            "value,class\r\n" * (suffix == "csv-header")
+            + "".join(f"{k}, {v}\r\n" for k, v in mapping.items())
+        )
     mask = build(tmp_path, data, label_map=label_map).masks[0]
     assert mask[::8, ::8].tolist() == [[0, 13], [1, 0]]
 
 
 # ---- attributes
 
+
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("count", [True, False])
 def test_celeba_attributes(tmp_path, newline, count):
     data = write_celeba(tmp_path / "raw", [3, 4, 17])
-    lines = ["3"] * count + ["Male Young My_Own", "3.jpg -1  1 1", "17.jpg 1 -1 1", "00004.jpg  1 1 -1", "29999.jpg 1 1 1"]
+    lines = ["3"] * count + [
+        "Male Young My_Own",
+        "3.jpg -1  1 1",
+        "17.jpg 1 -1 1",
+        "00004.jpg  1 1 -1",
+        "29999.jpg 1 1 1",
+    ]
     (data / ATTRIBUTES).write_bytes(newline.join(lines).encode())
     faces = build(tmp_path, data)
     assert faces.attributes == ["Male", "Young", "My_Own"]
@@ -209,25 +346,30 @@ def test_celeba_attributes(tmp_path, newline, count):
 def test_missing_attribute_rows_are_unknown_and_counted(tmp_path):
     data = write_celeba(tmp_path / "raw", [1, 2, 3])
     (data / ATTRIBUTES).write_text("1\nMale\n2.jpg 1\n")
-    with pytest.warns(UserWarning, match="no row for 2 of 3 faces"): faces = build(tmp_path, data)
+    with pytest.warns(UserWarning, match="no row for 2 of 3 faces"):
+        faces = build(tmp_path, data)
     assert faces.attribute_values(["Male"]).ravel().tolist() == [-1, 1, -1]
     (data / ATTRIBUTES).unlink()
-    with pytest.warns(UserWarning, match="is missing: the attributes"): faces = build(tmp_path, data)
+    with pytest.warns(UserWarning, match="is missing: the attributes"):
+        faces = build(tmp_path, data)
     assert faces.attributes == []
 
 
-@pytest.mark.parametrize("text,message", [
-    ("id,Hat\na,1\na,0\n", "the id 'a' has two rows"),
-    ("id,Hat\na,1\nb,yes\n", "column 'Hat' holds 'yes' for the id 'b'"),
-    ("id,Hat\na,1\nb,2\n", "column 'Hat' holds '2'"),
-    ("id,Hat,Smile\na,1,-1\nb,0,1\n", "mixes 0 (column 'Hat') and -1 (column 'Smile')"),
-    ("id,Hat\na,1,1\n", "line 2 has 3 values for 2 columns"),
-    ("name,Hat\na,1\n", "no column 'id'"),
-    ("id,Hat,Hat\na,1,1\n", "'Hat' is used twice"),
-    ("id,split\na,1\n", "'split' is used twice, is empty, or is one that"),
-    ("id,Hat\nzoe,1\n", "no row for any of the 6 faces"),
-    ("", "is empty"),
-])
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("id,Hat\na,1\na,0\n", "the id 'a' has two rows"),
+        ("id,Hat\na,1\nb,yes\n", "column 'Hat' holds 'yes' for the id 'b'"),
+        ("id,Hat\na,1\nb,2\n", "column 'Hat' holds '2'"),
+        ("id,Hat,Smile\na,1,-1\nb,0,1\n", "mixes 0 (column 'Hat') and -1 (column 'Smile')"),
+        ("id,Hat\na,1,1\n", "line 2 has 3 values for 2 columns"),
+        ("name,Hat\na,1\n", "no column 'id'"),
+        ("id,Hat,Hat\na,1,1\n", "'Hat' is used twice"),
+        ("id,split\na,1\n", "'split' is used twice, is empty, or is one that"),
+        ("id,Hat\nzoe,1\n", "no row for any of the 6 faces"),
+        ("", "is empty"),
+    ],
+)
 def test_bad_attribute_files(tmp_path, text, message):
     data = write_labels(tmp_path / "own")
     (data / "attributes.csv").write_text(text)
@@ -251,11 +393,12 @@ def test_attribute_file_with_byte_order_mark(tmp_path):
 
 # ---- splits
 
+
 def test_official_split_of_a_partial_set(tmp_path):
-    data = write_celeba(tmp_path / "raw", range(11)) # original positions 0, 20000, ..., 200000
+    data = write_celeba(tmp_path / "raw", range(11))  # original positions 0, 20000, ..., 200000
     expected = ["train"] * 9 + ["valid"] + ["test"]
     assert build(tmp_path, data, split="official").index.split.tolist() == expected
-    text = (data / MAPPING).read_text().split("\n", 1)[1] # without its header line
+    text = (data / MAPPING).read_text().split("\n", 1)[1]  # without its header line
     (data / MAPPING).write_text(text)
     assert build(tmp_path, data, split="official").index.split.tolist() == expected
 
@@ -271,25 +414,40 @@ def test_official_split_needs_its_mapping(tmp_path):
     (data / MAPPING).write_text("idx orig\n1 x\n")
     refused(tmp_path, data, "'1 x'", split="official")
     (data / MAPPING).unlink()
-    refused(tmp_path, data, "is missing", "split=\"seeded\"", split="official")
+    refused(tmp_path, data, "is missing", 'split="seeded"', split="official")
 
 
 def test_seeded_split(tmp_path):
     data = write_labels(tmp_path / "own", [f"{i:02d}" for i in range(30)], size=8)
-    splits = [build(tmp_path, data, size=8, split="auto", seed=seed, valid_share=0.1, test_share=0.2).index.split for seed in (0, 0, 1)]
+    splits = [
+        build(
+            tmp_path, data, size=8, split="auto", seed=seed, valid_share=0.1, test_share=0.2
+        ).index.split
+        for seed in (0, 0, 1)
+    ]
     assert splits[0].value_counts().to_dict() == {"train": 21, "test": 6, "valid": 3}
     assert (splits[0] == splits[1]).all() and (splits[0] != splits[2]).any()
     assert set(build(tmp_path, data, size=8, split="train").index.split) == {"train"}
-    assert build(tmp_path, data, size=8, split="seeded", test_share=0).meta["splits"] == {"train": 27, "valid": 3, "test": 0}
+    assert build(tmp_path, data, size=8, split="seeded", test_share=0).meta["splits"] == {
+        "train": 27,
+        "valid": 3,
+        "test": 0,
+    }
 
 
 def test_extra_faces_are_never_tested(tmp_path):
-    data, extra = write_celeba(tmp_path / "raw", range(20), size=16, mask_size=16, parts=("skin",)), write_labels(tmp_path / "own", [f"{i}" for i in range(20)], size=16)
+    data, extra = (
+        write_celeba(tmp_path / "raw", range(20), size=16, mask_size=16, parts=("skin",)),
+        write_labels(tmp_path / "own", [f"{i}" for i in range(20)], size=16),
+    )
     alone = build(tmp_path, data, split="seeded").index.split.tolist()
     faces = build(tmp_path, data, extra=extra, split="seeded")
     assert faces.index.split[:20].tolist() == alone
     assert faces.index.split[20:].value_counts().to_dict() == {"train": 18, "valid": 2}
-    assert faces.index.id[[3, 23]].tolist() == ["raw/3", "own/11"] and faces.index.source.value_counts().to_dict() == {"raw": 20, "own": 20}
+    assert faces.index.id[[3, 23]].tolist() == [
+        "raw/3",
+        "own/11",
+    ] and faces.index.source.value_counts().to_dict() == {"raw": 20, "own": 20}
     assert faces.attribute_values(["Male"])[20:].ravel().tolist() == [-1] * 20
 
 
@@ -300,32 +458,59 @@ def test_folds(tmp_path, with_extra):
     faces = build(tmp_path, data, size=8, split="auto", folds=4, extra=extra)
     n, rest = (23, set(range(23, 29))) if with_extra else (21, set())
     counts = faces.index.fold.value_counts()
-    assert sorted(counts.index) == [0, 1, 2, 3] and counts.sum() == n and counts.max() - counts.min() <= 1
+    assert (
+        sorted(counts.index) == [0, 1, 2, 3]
+        and counts.sum() == n
+        and counts.max() - counts.min() <= 1
+    )
     valid = set(faces.rows("valid"))
-    assert valid and valid <= (rest or set(range(23)) - set(np.flatnonzero(faces.index.fold.notna())))
+    assert valid and valid <= (
+        rest or set(range(23)) - set(np.flatnonzero(faces.index.fold.notna()))
+    )
     tested = [set(faces.rows("test", fold=f)) for f in range(4)]
-    assert sum(map(len, tested)) == n and set.union(*tested) == set(np.flatnonzero(faces.index.fold.notna())) and not set.union(*tested) & (rest | valid)
+    assert (
+        sum(map(len, tested)) == n
+        and set.union(*tested) == set(np.flatnonzero(faces.index.fold.notna()))
+        and not set.union(*tested) & (rest | valid)
+    )
     for f in range(4):
         parts = [set(faces.rows(split, fold=f)) for split in ("train", "valid", "test")]
-        assert set.union(*parts) == set(range(len(faces))) and sum(map(len, parts)) == len(faces) and parts[1] == valid
+        assert (
+            set.union(*parts) == set(range(len(faces)))
+            and sum(map(len, parts)) == len(faces)
+            and parts[1] == valid
+        )
 
 
-@pytest.mark.parametrize("more,message", [
-    ({"split": "random"}, "split='random'"), ({"size": 0}, "size=0"), ({"size": 64.5}, "size=64.5"), ({"seed": -1}, "seed=-1"),
-    ({"folds": 1}, "folds=1"), ({"folds": 7, "split": "auto"}, "7 folds"), ({"folds": 2, "split": "official"}, "folds=2 with"),
-    ({"valid_share": 0.6, "test_share": 0.4}, "together below 1"), ({"valid_share": -0.1}, "valid_share=-0.1"), ({"workers": 0}, "workers=0"),
-    ({"split": "seeded", "valid_share": 0.4, "test_share": 0.59}, "too few"),
-])
+@pytest.mark.parametrize(
+    "more,message",
+    [
+        ({"split": "random"}, "split='random'"),
+        ({"size": 0}, "size=0"),
+        ({"size": 64.5}, "size=64.5"),
+        ({"seed": -1}, "seed=-1"),
+        ({"folds": 1}, "folds=1"),
+        ({"folds": 7, "split": "auto"}, "7 folds"),
+        ({"folds": 2, "split": "official"}, "folds=2 with"),
+        ({"valid_share": 0.6, "test_share": 0.4}, "together below 1"),
+        ({"valid_share": -0.1}, "valid_share=-0.1"),
+        ({"workers": 0}, "workers=0"),
+        ({"split": "seeded", "valid_share": 0.4, "test_share": 0.59}, "too few"),
+    ],
+)
 def test_bad_arguments(tmp_path, more, message):
     refused(tmp_path, write_labels(tmp_path / "own"), message, **more)
 
 
 # ---- bad folders and files
 
+
 def test_wrong_and_empty_folders(tmp_path):
     (tmp_path / "empty").mkdir()
-    for folder in ("nowhere", "empty"): refused(tmp_path, tmp_path / folder, folder, "CelebA-HQ-img/{id}.jpg", "labels/{name}.png")
-    for sub in ("images", "labels"): (tmp_path / "hollow" / sub).mkdir(parents=True)
+    for folder in ("nowhere", "empty"):
+        refused(tmp_path, tmp_path / folder, folder, "CelebA-HQ-img/{id}.jpg", "labels/{name}.png")
+    for sub in ("images", "labels"):
+        (tmp_path / "hollow" / sub).mkdir(parents=True)
     refused(tmp_path, tmp_path / "hollow", "hollow is empty")
     (tmp_path / "half" / "images").mkdir(parents=True)
     refused(tmp_path, tmp_path / "half", "labels is missing")
@@ -341,17 +526,27 @@ def test_wrong_and_empty_folders(tmp_path):
 def test_all_missing_partners_are_listed_at_once(tmp_path):
     data = write_celeba(tmp_path / "raw", range(20), parts=("skin", "hair"))
     (data / IMAGES / "3.jpg").unlink()
-    for part in ("skin", "hair"): (data / ANNO / "0" / f"00005_{part}.png").unlink()
-    message = refused(tmp_path, data, "2 problems", "00003_", "and 1 more masks of the face '3' without its image", "5.jpg has no masks")
+    for part in ("skin", "hair"):
+        (data / ANNO / "0" / f"00005_{part}.png").unlink()
+    message = refused(
+        tmp_path,
+        data,
+        "2 problems",
+        "00003_",
+        "and 1 more masks of the face '3' without its image",
+        "5.jpg has no masks",
+    )
     assert message.count("\n- ") == 2
-    for id in range(6, 20): (data / IMAGES / f"{id}.jpg").unlink()
+    for id in range(6, 20):
+        (data / IMAGES / f"{id}.jpg").unlink()
     message = refused(tmp_path, data, "16 problems", "and 6 more")
     assert message.count("\n- ") == 11
 
 
 def test_missing_partners_of_label_maps(tmp_path):
     data = write_labels(tmp_path / "own")
-    (data / "images" / "b.jpg").unlink(); (data / "labels" / "e.png").unlink()
+    (data / "images" / "b.jpg").unlink()
+    (data / "labels" / "e.png").unlink()
     refused(tmp_path, data, "b.png of the face 'b' without its image", "e.jpg has no masks")
 
 
@@ -369,7 +564,10 @@ def test_duplicated_ids(tmp_path):
 
 
 def test_same_names_in_two_folders_stay_apart(tmp_path):
-    one, two = write_labels(tmp_path / "x" / "own", seed=1), write_labels(tmp_path / "y" / "own", seed=2)
+    one, two = (
+        write_labels(tmp_path / "x" / "own", seed=1),
+        write_labels(tmp_path / "y" / "own", seed=2),
+    )
     faces = build(tmp_path, [one, two])
     assert faces.index.id.is_unique and faces.index.id[[0, 6]].tolist() == ["own/a", "own-2/a"]
 
@@ -380,7 +578,14 @@ def test_misplaced_and_misnamed_files(tmp_path):
     shutil.copy(raw / ANNO / "0" / "00002_hair.png", raw / ANNO / "1" / "00002_nose.png")
     shutil.copy(raw / ANNO / "0" / "00002_hair.png", raw / ANNO / "0" / "00002_beard.png")
     shutil.copy(raw / IMAGES / "2.jpg", raw / IMAGES / "me.jpg")
-    refused(tmp_path, raw, "3 problems", "belongs into the folder", "00002_beard.png", "me.jpg: the name of an image is its number")
+    refused(
+        tmp_path,
+        raw,
+        "3 problems",
+        "belongs into the folder",
+        "00002_beard.png",
+        "me.jpg: the name of an image is its number",
+    )
 
 
 @pytest.mark.parametrize("where", ["images/c.jpg", "labels/c.png"])
@@ -389,31 +594,45 @@ def test_unreadable_files(tmp_path, where, kind):
     data = write_labels(tmp_path / "own", size=64)
     path = data / where
     content = path.read_bytes()
-    if kind == "folder": path.unlink(); path.mkdir()
-    else: path.write_bytes({"truncated": content[:len(content) // 2], "text": b"hello", "empty": b""}[kind])
+    if kind == "folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes(
+            {"truncated": content[: len(content) // 2], "text": b"hello", "empty": b""}[kind]
+        )
     refused(tmp_path, data, str(path), "not a readable image")
 
 
 def test_truncation_anywhere_is_named_or_harmless(tmp_path):
     data = write_celeba(tmp_path / "raw", [0], parts=("skin",))
-    for path, read in ((data / IMAGES / "0.jpg", lambda p: read_image(p, 16)), (data / ANNO / "0" / "00000_skin.png", lambda p: read_part(p, 16))):
+    for path, read in (
+        (data / IMAGES / "0.jpg", lambda p: read_image(p, 16)),
+        (data / ANNO / "0" / "00000_skin.png", lambda p: read_part(p, 16)),
+    ):
         content, expected = path.read_bytes(), read(path)
         for length in range(0, len(content), max(1, len(content) // 60)):
             path.write_bytes(content[:length])
-            try: result = read(path)
-            except InputError as error: assert str(path) in str(error)
-            else: assert all(np.array_equal(a, b) for a, b in zip(result, expected)), length
+            try:
+                result = read(path)
+            except InputError as error:
+                assert str(path) in str(error)
+            else:
+                assert all(np.array_equal(a, b) for a, b in zip(result, expected)), length
         path.write_bytes(content)
 
 
 def test_bad_files_are_all_reported(tmp_path):
     data = write_labels(tmp_path / "own", [f"{i:03d}" for i in range(70)], size=8)
-    for i in range(0, 70, 5): (data / "images" / f"{i:03d}.jpg").write_text("no image")
+    for i in range(0, 70, 5):
+        (data / "images" / f"{i:03d}.jpg").write_text("no image")
     message = refused(tmp_path, data, "14 problems", "000.jpg", "and 4 more", workers=2)
     assert "or more" not in message
-    for i in range(70): (data / "images" / f"{i:03d}.jpg").write_text("no image")
+    for i in range(70):
+        (data / "images" / f"{i:03d}.jpg").write_text("no image")
     for i in range(70, 200):
-        shutil.copy(data / "images" / "000.jpg", data / "images" / f"{i:03d}.jpg"); shutil.copy(data / "labels" / "000.png", data / "labels" / f"{i:03d}.png")
+        shutil.copy(data / "images" / "000.jpg", data / "images" / f"{i:03d}.jpg")
+        shutil.copy(data / "labels" / "000.png", data / "labels" / f"{i:03d}.png")
     refused(tmp_path, data, "or more problems")
 
 
@@ -421,25 +640,33 @@ def test_masks_of_other_sizes(tmp_path):
     raw, own = write_celeba(tmp_path / "raw", [1, 2]), write_labels(tmp_path / "own", size=24)
     Image.new("L", (30, 30)).save(raw / ANNO / "0" / "00002_hair.png")
     refused(tmp_path, raw, "00002_hair.png is 30x30", "is 40x40")
-    for path in (raw / ANNO / "0").glob("00002_*"): Image.new("L", (40, 30)).save(path)
+    for path in (raw / ANNO / "0").glob("00002_*"):
+        Image.new("L", (40, 30)).save(path)
     refused(tmp_path, raw, "is 40x30", "2.jpg is 40x40")
     Image.new("L", (24, 18)).save(own / "labels" / "d.png")
     refused(tmp_path, own, "d.png is 24x18", "d.jpg is 24x24")
-    Image.new("L", (12, 12)).save(own / "labels" / "d.png") # another size of the same shape is fine
+    Image.new("L", (12, 12)).save(
+        own / "labels" / "d.png"
+    )  # another size of the same shape is fine
     assert len(build(tmp_path, own)) == 6
 
 
-@pytest.mark.parametrize("value,dtype", [(19, np.uint8), (255, np.uint8), (300, np.uint16), (65535, np.uint16)])
+@pytest.mark.parametrize(
+    "value,dtype", [(19, np.uint8), (255, np.uint8), (300, np.uint16), (65535, np.uint16)]
+)
 def test_label_outside_the_classes(tmp_path, value, dtype):
     data = write_labels(tmp_path / "own", size=64)
-    labels = np.zeros((64, 64), dtype); labels[5, 5] = value # a single pixel, which nearest sampling at 16 skips
+    labels = np.zeros((64, 64), dtype)
+    labels[5, 5] = value  # a single pixel, which nearest sampling at 16 skips
     Image.fromarray(labels).save(data / "labels" / "b.png")
     refused(tmp_path, data, f"b.png holds the label {value}", "0-18", "label_map")
 
 
 def test_label_map_must_be_complete_and_ours(tmp_path):
     data = write_labels(tmp_path / "own")
-    refused(tmp_path, data, "holds the label 2", "known labels are 0-1", label_map={0: 0, 1: "skin"})
+    refused(
+        tmp_path, data, "holds the label 2", "known labels are 0-1", label_map={0: 0, 1: "skin"}
+    )
     refused(tmp_path, data, "'nosering'", "is no class", label_map={0: "nosering"})
     refused(tmp_path, data, "19", "is no class", label_map={0: 19})
     refused(tmp_path, data, "'skin' is no label value", label_map={"skin": 0})
@@ -451,19 +678,26 @@ def test_label_map_must_be_complete_and_ours(tmp_path):
     refused(tmp_path, data, "each line is `value,class`", label_map=tmp_path / "map.csv")
     (tmp_path / "map.json").write_text("3")
     refused(tmp_path, data, "is 3: give", label_map=tmp_path / "map.json")
-    refused(tmp_path, write_celeba(tmp_path / "raw", [1]), "label_map is for images + labels", label_map={0: 0})
+    refused(
+        tmp_path,
+        write_celeba(tmp_path / "raw", [1]),
+        "label_map is for images + labels",
+        label_map={0: 0},
+    )
 
 
 def test_strange_colours(tmp_path):
     data = write_labels(tmp_path / "own")
-    colours = PALETTE[np.zeros((24, 24), int) + 3].copy(); colours[2, 3] = (1, 2, 3)
+    colours = PALETTE[np.zeros((24, 24), int) + 3].copy()
+    colours[2, 3] = (1, 2, 3)
     Image.fromarray(colours).save(data / "labels" / "a.png")
     refused(tmp_path, data, "a.png holds the colour (1, 2, 3)")
 
 
 def test_rotated_and_deep_images(tmp_path):
     data = write_labels(tmp_path / "own", suffix=".png")
-    exif = Image.Exif(); exif[0x0112] = 6
+    exif = Image.Exif()
+    exif[0x0112] = 6
     Image.new("RGB", (24, 24)).save(data / "images" / "a.png", exif=exif)
     Image.fromarray(np.zeros((24, 24), np.uint16)).save(data / "images" / "b.png")
     refused(tmp_path, data, "a.png is marked as rotated", "b.png is an image of mode I;16")
@@ -471,11 +705,13 @@ def test_rotated_and_deep_images(tmp_path):
 
 # ---- writing
 
+
 def test_unwritable_output(tmp_path):
     data = write_labels(tmp_path / "own")
     (tmp_path / "file").write_text("x")
     for out in (tmp_path / "file", tmp_path / "file" / "set"):
-        with pytest.raises(InputError, match="cannot write .*file"): build_face_set(out, data, size=16, split="train", progress=False)
+        with pytest.raises(InputError, match="cannot write .*file"):
+            build_face_set(out, data, size=16, split="train", progress=False)
     assert (tmp_path / "file").read_text() == "x"
 
 
@@ -486,7 +722,9 @@ def test_no_space(tmp_path, monkeypatch):
         patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
         refused(tmp_path, data, "no space left on the device", "MB needed")
 
-    def full(*args): raise OSError(errno.ENOSPC, "No space left on device")
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     monkeypatch.setattr(os, "posix_fallocate", full)
     refused(tmp_path, data, "no space left on the device", str(tmp_path / "set"))
 
@@ -495,20 +733,27 @@ def test_no_space_midway(tmp_path, monkeypatch):
     data, before = write_labels(tmp_path / "own"), None
     before = build(tmp_path, data).meta["sha256"]
 
-    def full(*args, **more): raise OSError(errno.ENOSPC, "No space left on device")
+    def full(*args, **more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     monkeypatch.setattr(faces_module, "seal_face_set", full)
-    with pytest.raises(InputError, match="no space left"): build(tmp_path, data, size=24)
+    with pytest.raises(InputError, match="no space left"):
+        build(tmp_path, data, size=24)
     assert not (tmp_path / "set" / ".building").exists()
-    assert open_face_set(tmp_path / "set").meta["sha256"] == before # the old set is still there, and whole
+    assert (
+        open_face_set(tmp_path / "set").meta["sha256"] == before
+    )  # the old set is still there, and whole
 
 
 def test_second_builder_is_refused(tmp_path):
     import fcntl
+
     data = write_labels(tmp_path / "own")
     (tmp_path / "set").mkdir()
     lock = os.open(tmp_path / "set", os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    with pytest.raises(InputError, match="another job is building"): build(tmp_path, data)
+    with pytest.raises(InputError, match="another job is building"):
+        build(tmp_path, data)
     os.close(lock)
     assert len(build(tmp_path, data)) == 6
 
@@ -530,7 +775,9 @@ def interrupted(out, data, workers):
     job = subprocess.Popen([sys.executable, "-c", SLOW_BUILD, str(out), str(data), str(workers)])
     journal, deadline = out / ".building" / "journal.txt", time.time() + 30
     while not (journal.exists() and journal.read_text().count("\n") >= 3):
-        assert job.poll() is None and time.time() < deadline, "the build ended before it could be killed"
+        assert job.poll() is None and time.time() < deadline, (
+            "the build ended before it could be killed"
+        )
         time.sleep(0.005)
     children = Path(f"/proc/{job.pid}/task/{job.pid}/children")
     children = children.read_text().split() if children.exists() else []
@@ -546,43 +793,79 @@ def test_killed_build_is_resumed(tmp_path, monkeypatch, workers):
     children, out = interrupted(tmp_path / "set", data, workers), tmp_path / "set"
     assert len(children) == (workers if workers > 1 else 0) or not Path("/proc").exists()
     deadline = time.time() + 10
-    alive = lambda pid: Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[0] != "Z"
-    while any(map(alive, children)): assert time.time() < deadline, "workers outlive their parent"
-    with pytest.raises(InputError, match="holds no face set"): open_face_set(out)
+    alive = lambda pid: (
+        Path(f"/proc/{pid}/stat").exists()
+        and Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[0] != "Z"
+    )
+    while any(map(alive, children)):
+        assert time.time() < deadline, "workers outlive their parent"
+    with pytest.raises(InputError, match="holds no face set"):
+        open_face_set(out)
 
     read, quick = [], faces_module.read_face
     monkeypatch.setattr(faces_module, "CHUNK", 4)
-    monkeypatch.setattr(faces_module, "read_face", lambda *args: read.append(args[0].id) or quick(*args))
-    with open(out / ".building" / "journal.txt", "a") as journal: journal.write("5") # a line that was being written
+    monkeypatch.setattr(
+        faces_module, "read_face", lambda *args: read.append(args[0].id) or quick(*args)
+    )
+    with open(out / ".building" / "journal.txt", "a") as journal:
+        journal.write("5")  # a line that was being written
     faces = build_face_set(out, data, size=16, workers=1, progress=False)
     assert 0 < len(read) <= 60 - 3 * 4 and len(set(read)) == len(read)
     assert faces.meta["sha256"] == whole.meta["sha256"] and faces.index.equals(whole.index)
-    assert sorted(p.name for p in out.iterdir()) == ["faces.json", "images.npy", "index.parquet", "masks.npy"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "faces.json",
+        "images.npy",
+        "index.parquet",
+        "masks.npy",
+    ]
     open_face_set(out, verify=True)
 
 
 @pytest.mark.parametrize("change", ["size", "file", "damage", "array"])
 def test_only_what_still_holds_is_taken_over(tmp_path, monkeypatch, change):
-    data, out, size = write_celeba(tmp_path / "raw", range(24), parts=("skin",)), tmp_path / "set", 16
+    data, out, size = (
+        write_celeba(tmp_path / "raw", range(24), parts=("skin",)),
+        tmp_path / "set",
+        16,
+    )
     interrupted(out, data, 1)
-    if change == "size": size = 20
-    if change == "file": shutil.copy(data / IMAGES / "23.jpg", data / IMAGES / "0.jpg")
+    if change == "size":
+        size = 20
+    if change == "file":
+        shutil.copy(data / IMAGES / "23.jpg", data / IMAGES / "0.jpg")
     if change == "damage":
-        array = np.load(out / ".building" / "images.npy", mmap_mode="r+"); array[0] += 1; array.flush()
-    if change == "array": (out / ".building" / "masks.npy").unlink()
+        array = np.load(out / ".building" / "images.npy", mmap_mode="r+")
+        array[0] += 1
+        array.flush()
+    if change == "array":
+        (out / ".building" / "masks.npy").unlink()
     read, quick = [], faces_module.read_face
     monkeypatch.setattr(faces_module, "CHUNK", 4)
-    monkeypatch.setattr(faces_module, "read_face", lambda *args: read.append(args[0].id) or quick(*args))
+    monkeypatch.setattr(
+        faces_module, "read_face", lambda *args: read.append(args[0].id) or quick(*args)
+    )
     faces = build_face_set(out, data, size=size, workers=1, progress=False)
     assert "0" in read and (len(read) <= 24 - 2 * 4 if change == "damage" else len(read) == 24)
-    assert faces.meta["sha256"] == build_face_set(tmp_path / "whole", data, size=size, workers=1, progress=False).meta["sha256"]
+    assert (
+        faces.meta["sha256"]
+        == build_face_set(tmp_path / "whole", data, size=size, workers=1, progress=False).meta[
+            "sha256"
+        ]
+    )
 
 
 def test_lost_worker_is_said_and_its_chunks_are_made_later(tmp_path, monkeypatch):
-    data, quick, out = write_celeba(tmp_path / "raw", range(24), parts=("skin",)), faces_module.read_face, tmp_path / "set"
+    data, quick, out = (
+        write_celeba(tmp_path / "raw", range(24), parts=("skin",)),
+        faces_module.read_face,
+        tmp_path / "set",
+    )
     monkeypatch.setattr(faces_module, "CHUNK", 4)
-    monkeypatch.setattr(faces_module, "read_face", lambda *args: os._exit(1) if args[0].id == "20" else quick(*args))
-    with pytest.raises(RuntimeError, match="a worker process was ended"): build_face_set(out, data, size=16, workers=2, progress=False)
+    monkeypatch.setattr(
+        faces_module, "read_face", lambda *args: os._exit(1) if args[0].id == "20" else quick(*args)
+    )
+    with pytest.raises(RuntimeError, match="a worker process was ended"):
+        build_face_set(out, data, size=16, workers=2, progress=False)
     monkeypatch.setattr(faces_module, "read_face", quick)
     assert (out / ".building").is_dir() and not (out / "faces.json").exists()
     faces = build_face_set(out, data, size=16, workers=2, progress=False)
@@ -591,7 +874,9 @@ def test_lost_worker_is_said_and_its_chunks_are_made_later(tmp_path, monkeypatch
 
 def test_workers_change_nothing(tmp_path):
     data = write_celeba(tmp_path / "raw", range(80), parts=("skin", "hair"), size=16, mask_size=16)
-    one, three = (build_face_set(tmp_path / f"{n}", data, size=16, workers=n, progress=False) for n in (1, 3))
+    one, three = (
+        build_face_set(tmp_path / f"{n}", data, size=16, workers=n, progress=False) for n in (1, 3)
+    )
     assert one.meta["sha256"] == three.meta["sha256"] and one.index.equals(three.index)
 
 
@@ -599,15 +884,21 @@ def test_replacing_a_set(tmp_path):
     first = build(tmp_path, write_labels(tmp_path / "own"))
     second = build(tmp_path, write_labels(tmp_path / "more", "xy"), size=24)
     assert len(second) == 2 and open_face_set(tmp_path / "set").size == 24 and len(first) == 6
-    broken = write_labels(tmp_path / "broken"); (broken / "images" / "a.jpg").write_text("x")
-    with pytest.raises(InputError): build(tmp_path, broken)
-    assert len(open_face_set(tmp_path / "set")) == 2 and not (tmp_path / "set" / ".building").exists()
+    broken = write_labels(tmp_path / "broken")
+    (broken / "images" / "a.jpg").write_text("x")
+    with pytest.raises(InputError):
+        build(tmp_path, broken)
+    assert (
+        len(open_face_set(tmp_path / "set")) == 2 and not (tmp_path / "set" / ".building").exists()
+    )
 
 
 # ---- looking
 
+
 def test_describe_and_show(tmp_path):
     import matplotlib
+
     matplotlib.use("Agg")
     raw, own = write_celeba(tmp_path / "raw", range(10)), write_labels(tmp_path / "own")
     faces = build(tmp_path, raw, extra=own, split="auto", folds=2)
@@ -616,48 +907,90 @@ def test_describe_and_show(tmp_path):
     assert np.allclose(table[CLASSES].sum(axis=1), 100, atol=0.2)
     rows = faces.index.fold == 1
     row = table[(table.source == "raw") & (table.fold == 1)].iloc[0]
-    assert row.faces == 5 and row["hair"] == pytest.approx(100 * (faces.masks[rows.fillna(False).to_numpy(bool)] == 13).mean(), abs=0.01)
+    assert row.faces == 5 and row["hair"] == pytest.approx(
+        100 * (faces.masks[rows.fillna(False).to_numpy(bool)] == 13).mean(), abs=0.01
+    )
     figure = show_faces(faces, [0, 3, 12, 1, 2])
-    assert sum(bool(ax.images) for ax in figure.axes) == 5 and figure.axes[0].images[0].get_array().shape == (16, 32, 3)
-    with pytest.raises(InputError, match="no rows"): show_faces(faces, [])
+    assert sum(bool(ax.images) for ax in figure.axes) == 5 and figure.axes[0].images[
+        0
+    ].get_array().shape == (16, 32, 3)
+    with pytest.raises(InputError, match="no rows"):
+        show_faces(faces, [])
     matplotlib.pyplot.close(figure)
 
 
 # ---- real samples
 
 REAL = Path(os.environ.get("FAIRPARSE_DATA") or "nowhere")
-needs_real = pytest.mark.skipif(not (REAL / "CelebAMask-HQ").is_dir(), reason="FAIRPARSE_DATA names no folder with CelebAMask-HQ")
+needs_real = pytest.mark.skipif(
+    not (REAL / "CelebAMask-HQ").is_dir(),
+    reason="FAIRPARSE_DATA names no folder with CelebAMask-HQ",
+)
 
 
 @needs_real
 def test_real_official_counts():
     mapping = read_mapping(REAL / "CelebAMask-HQ" / MAPPING)
     splits, counts = np.unique(official_split(list(mapping.values())), return_counts=True)
-    assert dict(zip(splits.tolist(), counts.tolist())) == {"train": 24183, "valid": 2993, "test": 2824}
+    assert dict(zip(splits.tolist(), counts.tolist())) == {
+        "train": 24183,
+        "valid": 2993,
+        "test": 2824,
+    }
 
 
 @needs_real
 def test_real_faces(tmp_path):
     raw, merged = REAL / "CelebAMask-HQ", REAL / "merged_labels"
     faces = build_face_set(tmp_path / "set", raw, extra=merged, size=64, folds=5, progress=False)
-    assert len(faces) == 700 and faces.index.source.value_counts().to_dict() == {"merged_labels": 513, "CelebAMask-HQ": 187}
-    assert faces.index.fold.value_counts().sort_index().tolist() == [38, 38, 37, 37, 37] and len(faces.rows("valid")) == 51
+    assert len(faces) == 700 and faces.index.source.value_counts().to_dict() == {
+        "merged_labels": 513,
+        "CelebAMask-HQ": 187,
+    }
+    assert (
+        faces.index.fold.value_counts().sort_index().tolist() == [38, 38, 37, 37, 37]
+        and len(faces.rows("valid")) == 51
+    )
     assert len(faces.attributes) == 40
     line = next(l for l in (raw / ATTRIBUTES).read_text().splitlines() if l.startswith("17.jpg"))
     row = int(np.flatnonzero(faces.index.id == "CelebAMask-HQ/17")[0])
     assert faces.attribute_values()[row].tolist() == [(int(v) + 1) // 2 for v in line.split()[1:]]
     assert (faces.attribute_values()[187:] == -1).all()
-    for id in (17, 65): assert (faces.masks[np.flatnonzero(faces.index.id == f"CelebAMask-HQ/{id}")[0]] == plain_merge(raw, id, 64)).all()
+    for id in (17, 65):
+        assert (
+            faces.masks[np.flatnonzero(faces.index.id == f"CelebAMask-HQ/{id}")[0]]
+            == plain_merge(raw, id, 64)
+        ).all()
     name = faces.index.id[400].split("/")[1]
-    assert (faces.masks[400] == np.array(Image.open(merged / "labels" / f"{name}.png").resize((64, 64), Image.NEAREST))).all()
+    assert (
+        faces.masks[400]
+        == np.array(Image.open(merged / "labels" / f"{name}.png").resize((64, 64), Image.NEAREST))
+    ).all()
     table = describe_face_set(faces)
-    shares = table[CLASSES].mul(table.faces, axis=0).groupby(table.source).sum().div(table.groupby("source").faces.sum(), axis=0)
-    assert ((shares["skin"] > 20) & (shares["skin"] < 32) & (shares["hair"] > 25) & (shares["nose"].between(1.5, 2.7))).all()
-    photo = np.asarray(Image.open(raw / IMAGES / "17.jpg").convert("RGB"), float).reshape(64, 8, 64, 8, 3).mean((1, 3))
+    shares = (
+        table[CLASSES]
+        .mul(table.faces, axis=0)
+        .groupby(table.source)
+        .sum()
+        .div(table.groupby("source").faces.sum(), axis=0)
+    )
+    assert (
+        (shares["skin"] > 20)
+        & (shares["skin"] < 32)
+        & (shares["hair"] > 25)
+        & (shares["nose"].between(1.5, 2.7))
+    ).all()
+    photo = (
+        np.asarray(Image.open(raw / IMAGES / "17.jpg").convert("RGB"), float)
+        .reshape(64, 8, 64, 8, 3)
+        .mean((1, 3))
+    )
     assert abs(faces.images[row] - photo).mean() < 4
     with_hat = faces.attribute_values(["Wearing_Hat"])[:187, 0] == 1
     has_hat = (faces.masks[:187] == CLASSES.index("hat")).any((1, 2))
-    assert has_hat[with_hat].mean() > 0.6 > 0.1 > has_hat[~with_hat].mean() # attributes and masks belong to the same faces
+    assert (
+        has_hat[with_hat].mean() > 0.6 > 0.1 > has_hat[~with_hat].mean()
+    )  # attributes and masks belong to the same faces
 
 
 @needs_real

@@ -1,11 +1,19 @@
 "Groups: unknown values, empty and one-face groups, minimum sizes, intersections, bad input"
+
 import itertools
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from fairparse.groups import DEMOGRAPHIC, HIGH_DISPARITY, Groups, attribute_groups, intersect_groups, join_groups
+from fairparse.groups import (
+    DEMOGRAPHIC,
+    HIGH_DISPARITY,
+    Groups,
+    attribute_groups,
+    intersect_groups,
+    join_groups,
+)
 from fairparse.records import write_face_set
 from fairparse.runs import InputError
 
@@ -21,8 +29,15 @@ def random_values(n=200, k=4, seed=0):
 
 def test_named_lists_are_of_celebas_forty():
     assert len(CELEBA) == 40
-    for names in (DEMOGRAPHIC, HIGH_DISPARITY): assert set(names) <= set(CELEBA) and len(set(names)) == len(names)
-    assert not set(DEMOGRAPHIC) & {"Wearing_Hat", "Smiling", "Blurry", "Wearing_Lipstick", "Eyeglasses"}
+    for names in (DEMOGRAPHIC, HIGH_DISPARITY):
+        assert set(names) <= set(CELEBA) and len(set(names)) == len(names)
+    assert not set(DEMOGRAPHIC) & {
+        "Wearing_Hat",
+        "Smiling",
+        "Blurry",
+        "Wearing_Lipstick",
+        "Eyeglasses",
+    }
 
 
 def test_membership_equals_a_loop_over_faces():
@@ -33,7 +48,10 @@ def test_membership_equals_a_loop_over_faces():
         for column, name in enumerate(names):
             assert groups.membership[groups.names.index(name), face] == (row[column] == 1)
             assert groups.membership[groups.names.index(f"not {name}"), face] == (row[column] == 0)
-    assert groups.membership.dtype == bool and groups.sizes.tolist() == groups.membership.sum(1).tolist()
+    assert (
+        groups.membership.dtype == bool
+        and groups.sizes.tolist() == groups.membership.sum(1).tolist()
+    )
 
 
 @pytest.mark.parametrize("wanted", [["a", "c"], ["d", "b", "a"]])
@@ -56,10 +74,19 @@ def test_known_faces_are_in_exactly_one_intersection():
 def test_all_unknown():
     values = np.full((5, 2), -1, np.int8)
     groups = attribute_groups(values, ["a", "b"], negative=True)
-    assert len(groups) == 0 and groups.membership.shape == (0, 5) and groups.dropped == {"a": 0, "not a": 0, "b": 0, "not b": 0}
+    assert (
+        len(groups) == 0
+        and groups.membership.shape == (0, 5)
+        and groups.dropped == {"a": 0, "not a": 0, "b": 0, "not b": 0}
+    )
     kept = attribute_groups(values, ["a", "b"], min_size=0)
     assert kept.sizes.tolist() == [0, 0] and kept.dropped == {}
-    assert intersect_groups(values, ["a", "b"], ["a", "b"]).dropped == {"a & b": 0, "a & not b": 0, "not a & b": 0, "not a & not b": 0}
+    assert intersect_groups(values, ["a", "b"], ["a", "b"]).dropped == {
+        "a & b": 0,
+        "a & not b": 0,
+        "not a & b": 0,
+        "not a & not b": 0,
+    }
 
 
 def test_no_faces_and_no_attributes():
@@ -84,38 +111,72 @@ def test_one_face():
 
 
 def test_face_set_table_and_array_agree(tmp_path):
-    index = pd.DataFrame({"id": list("wxyz"), "split": "train", "fold": None, "source": "s", "Male": [1, 0, None, 1], "Young": [1, 1, 0, None]})
-    faces = write_face_set(tmp_path, np.zeros((4, 8, 8, 3)), np.zeros((4, 8, 8)), index, ["background"], ["s"])
+    index = pd.DataFrame(
+        {
+            "id": list("wxyz"),
+            "split": "train",
+            "fold": None,
+            "source": "s",
+            "Male": [1, 0, None, 1],
+            "Young": [1, 1, 0, None],
+        }
+    )
+    faces = write_face_set(
+        tmp_path, np.zeros((4, 8, 8, 3)), np.zeros((4, 8, 8)), index, ["background"], ["s"]
+    )
     names, values = ["Male", "Young"], faces.attribute_values(["Male", "Young"])
-    for make in (lambda v, n: attribute_groups(v, n, negative=True), lambda v, n: intersect_groups(v, names, n)):
+    for make in (
+        lambda v, n: attribute_groups(v, n, negative=True),
+        lambda v, n: intersect_groups(v, names, n),
+    ):
         results = [make(faces, None), make(faces.index[names], None), make(values, names)]
-        assert all(r.names == results[0].names and (r.membership == results[0].membership).all() and r.dropped == results[0].dropped for r in results)
+        assert all(
+            r.names == results[0].names
+            and (r.membership == results[0].membership).all()
+            and r.dropped == results[0].dropped
+            for r in results
+        )
     assert attribute_groups(faces, ["Young"]).names == ["Young"]
-    assert attribute_groups(pd.DataFrame({"a": [True, False], "b": [1.0, np.nan]})).sizes.tolist() == [1, 1]
-    with pytest.raises(InputError, match="no attributes"): attribute_groups(faces, ["Hat"])
+    assert attribute_groups(
+        pd.DataFrame({"a": [True, False], "b": [1.0, np.nan]})
+    ).sizes.tolist() == [1, 1]
+    with pytest.raises(InputError, match="no attributes"):
+        attribute_groups(faces, ["Hat"])
 
 
-@pytest.mark.parametrize("call,message", [
-    (lambda: attribute_groups(np.zeros((3, 2)), ["a"]), "a name for each column"),
-    (lambda: attribute_groups(np.zeros(3), ["a"]), "a name for each column"),
-    (lambda: attribute_groups(np.zeros((3, 2)), None), "a name for each column"),
-    (lambda: attribute_groups(np.array([[0], [2]]), ["a"]), "'a' is 2 in row 1"),
-    (lambda: attribute_groups(np.array([[0.0], [np.nan]]), ["a"]), "'a' is nan in row 1"),
-    (lambda: attribute_groups(pd.DataFrame({"a": [1, -1]})), "'a' is -1.0 in row 1"),
-    (lambda: attribute_groups(pd.DataFrame({"a": [1, -2]})), "'a' is -2.0 in row 1"),
-    (lambda: attribute_groups(pd.DataFrame({"a": ["yes"]})), "1, 0 or missing"),
-    (lambda: attribute_groups(pd.DataFrame({"a": [1]}), ["b"]), r"no attributes \['b'\]"),
-    (lambda: attribute_groups(np.zeros((2, 2)), ["a", "a"]), "twice"),
-    (lambda: attribute_groups(np.zeros((2, 1)), ["a"], min_size=-1), "min_size"),
-    (lambda: attribute_groups(np.zeros((2, 1)), ["a"], min_size=1.5), "min_size"),
-    (lambda: intersect_groups(np.zeros((2, 2)), ["a"], ["a", "b"]), "two or more"),
-    (lambda: intersect_groups(np.zeros((2, 2)), ["a", "a"], ["a", "b"]), "two or more"),
-    (lambda: intersect_groups(np.zeros((2, 2)), ["a", "c"], ["a", "b"]), r"no attributes \['c'\]"),
-    (lambda: Groups(["a"], np.zeros((2, 3), bool)), "1 names for 2"),
-    (lambda: join_groups(Groups(["a"], np.zeros((1, 3), bool)), Groups(["b"], np.zeros((1, 4), bool))), "different numbers"),
-])
+@pytest.mark.parametrize(
+    "call,message",
+    [
+        (lambda: attribute_groups(np.zeros((3, 2)), ["a"]), "a name for each column"),
+        (lambda: attribute_groups(np.zeros(3), ["a"]), "a name for each column"),
+        (lambda: attribute_groups(np.zeros((3, 2)), None), "a name for each column"),
+        (lambda: attribute_groups(np.array([[0], [2]]), ["a"]), "'a' is 2 in row 1"),
+        (lambda: attribute_groups(np.array([[0.0], [np.nan]]), ["a"]), "'a' is nan in row 1"),
+        (lambda: attribute_groups(pd.DataFrame({"a": [1, -1]})), "'a' is -1.0 in row 1"),
+        (lambda: attribute_groups(pd.DataFrame({"a": [1, -2]})), "'a' is -2.0 in row 1"),
+        (lambda: attribute_groups(pd.DataFrame({"a": ["yes"]})), "1, 0 or missing"),
+        (lambda: attribute_groups(pd.DataFrame({"a": [1]}), ["b"]), r"no attributes \['b'\]"),
+        (lambda: attribute_groups(np.zeros((2, 2)), ["a", "a"]), "twice"),
+        (lambda: attribute_groups(np.zeros((2, 1)), ["a"], min_size=-1), "min_size"),
+        (lambda: attribute_groups(np.zeros((2, 1)), ["a"], min_size=1.5), "min_size"),
+        (lambda: intersect_groups(np.zeros((2, 2)), ["a"], ["a", "b"]), "two or more"),
+        (lambda: intersect_groups(np.zeros((2, 2)), ["a", "a"], ["a", "b"]), "two or more"),
+        (
+            lambda: intersect_groups(np.zeros((2, 2)), ["a", "c"], ["a", "b"]),
+            r"no attributes \['c'\]",
+        ),
+        (lambda: Groups(["a"], np.zeros((2, 3), bool)), "1 names for 2"),
+        (
+            lambda: join_groups(
+                Groups(["a"], np.zeros((1, 3), bool)), Groups(["b"], np.zeros((1, 4), bool))
+            ),
+            "different numbers",
+        ),
+    ],
+)
 def test_bad_input(call, message):
-    with pytest.raises(InputError, match=message): call()
+    with pytest.raises(InputError, match=message):
+        call()
 
 
 def test_large_sets_take_no_loop_over_faces():

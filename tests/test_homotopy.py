@@ -1,19 +1,45 @@
 "Homotopy: weights add up to one at every epoch, whatever the schedule and its constants"
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fairparse.homotopy import END, OBJECTIVES, SCHEDULES, START, Homotopy, find_objective, mean_weights
+from fairparse.homotopy import (
+    END,
+    OBJECTIVES,
+    SCHEDULES,
+    START,
+    Homotopy,
+    find_objective,
+    mean_weights,
+)
 from fairparse.runs import InputError
 
 unit = st.floats(0, 1)
-simplex = st.tuples(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 1000)).filter(any).map(lambda w: tuple(x / sum(w) for x in w))
+simplex = (
+    st.tuples(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 1000))
+    .filter(any)
+    .map(lambda w: tuple(x / sum(w) for x in w))
+)
 levels = st.lists(unit, min_size=1, max_size=5).map(sorted)
-pieces = levels.flatmap(lambda l: st.fixed_dictionaries({"levels": st.just(l), "borders": st.lists(unit, min_size=len(l) - 1, max_size=len(l) - 1).map(sorted)}))
+pieces = levels.flatmap(
+    lambda l: st.fixed_dictionaries(
+        {
+            "levels": st.just(l),
+            "borders": st.lists(unit, min_size=len(l) - 1, max_size=len(l) - 1).map(sorted),
+        }
+    )
+)
 constants = st.one_of(
-    st.tuples(st.just("linear"), st.just({})), st.tuples(st.just("constant"), st.just({})), st.tuples(st.just("piecewise"), pieces),
-    st.tuples(st.just("sigmoid"), st.fixed_dictionaries({"steepness": st.floats(0.1, 60), "midpoint": st.floats(0.1, 0.9)})))
+    st.tuples(st.just("linear"), st.just({})),
+    st.tuples(st.just("constant"), st.just({})),
+    st.tuples(st.just("piecewise"), pieces),
+    st.tuples(
+        st.just("sigmoid"),
+        st.fixed_dictionaries({"steepness": st.floats(0.1, 60), "midpoint": st.floats(0.1, 0.9)}),
+    ),
+)
 
 
 @settings(deadline=None, max_examples=200)
@@ -22,7 +48,11 @@ def test_weights_add_up_to_one_and_lie_in_0_1(chosen, start, end, epochs):
     homotopy = Homotopy(chosen[0], start, end, chosen[1])
     for epoch in range(epochs):
         weights = homotopy(epoch, epochs)
-        assert len(weights) == 3 and abs(sum(weights) - 1) < 1e-9 and all(-1e-12 <= w <= 1 + 1e-12 for w in weights)
+        assert (
+            len(weights) == 3
+            and abs(sum(weights) - 1) < 1e-9
+            and all(-1e-12 <= w <= 1 + 1e-12 for w in weights)
+        )
 
 
 @settings(deadline=None, max_examples=100)
@@ -32,14 +62,16 @@ def test_accuracy_never_rises_and_the_others_never_fall(chosen, end, epochs):
     assert (np.diff(path[:, 0]) <= 1e-12).all() and (np.diff(path[:, 1:], axis=0) >= -1e-12).all()
 
 
-def test_every_schedule_is_tested(): assert {"constant", "linear", "sigmoid", "piecewise"} <= set(SCHEDULES)
+def test_every_schedule_is_tested():
+    assert {"constant", "linear", "sigmoid", "piecewise"} <= set(SCHEDULES)
 
 
 @pytest.mark.parametrize("name", ["linear", "sigmoid", "piecewise"])
 @pytest.mark.parametrize("epochs", [1, 2, 3, 30])
 def test_moving_schedules_go_from_accuracy_to_the_end_weights(name, epochs):
     assert Homotopy(name)(0, epochs) == START
-    if epochs > 1: assert Homotopy(name)(epochs - 1, epochs) == pytest.approx(END)
+    if epochs > 1:
+        assert Homotopy(name)(epochs - 1, epochs) == pytest.approx(END)
 
 
 def test_the_single_objective_is_accuracy_alone():
@@ -49,7 +81,11 @@ def test_the_single_objective_is_accuracy_alone():
 
 def test_the_constant_control_has_the_mean_of_the_linear_schedule():
     control, linear = find_objective("constant_mean").homotopy, find_objective("linear").homotopy
-    assert control(0, 30) == control(29, 30) == pytest.approx(np.mean([linear(e, 30) for e in range(30)], 0))
+    assert (
+        control(0, 30)
+        == control(29, 30)
+        == pytest.approx(np.mean([linear(e, 30) for e in range(30)], 0))
+    )
     assert sum(mean_weights(linear)) == pytest.approx(1)
 
 
@@ -58,16 +94,33 @@ def test_piecewise_jumps_at_its_borders():
     assert [homotopy(e, 5)[0] for e in range(5)] == pytest.approx([1, 1, 0.4, 0.4, 0.4])
 
 
-@pytest.mark.parametrize("wrong", [
-    {"schedule": "cubic"}, {"start": (1, 0)}, {"end": (0.5, 0.5, 0.5)}, {"end": (1.5, -0.5, 0)}, {"end": (float("nan"), 0.5, 0.5)}, {"end": "half"}, {"end": 0.4},
-    {"schedule": "linear", "constants": {"steepness": 3}}, {"schedule": "sigmoid", "constants": {"steepness": 0}}, {"schedule": "sigmoid", "constants": {"midpoint": float("nan")}},
-    {"schedule": "piecewise", "constants": {"borders": [0.5, 0.2]}}, {"schedule": "piecewise", "constants": {"levels": [0, 1]}},
-    {"schedule": "piecewise", "constants": {"borders": [0.1, 0.3], "levels": [0, 2, 1]}}, {"schedule": "sigmoid", "constants": {"steepness": "much"}}], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"schedule": "cubic"},
+        {"start": (1, 0)},
+        {"end": (0.5, 0.5, 0.5)},
+        {"end": (1.5, -0.5, 0)},
+        {"end": (float("nan"), 0.5, 0.5)},
+        {"end": "half"},
+        {"end": 0.4},
+        {"schedule": "linear", "constants": {"steepness": 3}},
+        {"schedule": "sigmoid", "constants": {"steepness": 0}},
+        {"schedule": "sigmoid", "constants": {"midpoint": float("nan")}},
+        {"schedule": "piecewise", "constants": {"borders": [0.5, 0.2]}},
+        {"schedule": "piecewise", "constants": {"levels": [0, 1]}},
+        {"schedule": "piecewise", "constants": {"borders": [0.1, 0.3], "levels": [0, 2, 1]}},
+        {"schedule": "sigmoid", "constants": {"steepness": "much"}},
+    ],
+    ids=str,
+)
 def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(InputError): Homotopy(**wrong)
+    with pytest.raises(InputError):
+        Homotopy(**wrong)
 
 
 def test_objectives_are_found_by_name():
     assert find_objective("linear_alt").loss == {"fairness": "shortfall"}
-    with pytest.raises(InputError, match="'lineer' is none of .*linear"): find_objective("lineer")
+    with pytest.raises(InputError, match="'lineer' is none of .*linear"):
+        find_objective("lineer")
     assert len({o.title for o in OBJECTIVES.values()}) == len(OBJECTIVES)

@@ -1,4 +1,5 @@
 "The labelling widget as a person meets it: JupyterLab in a real Chromium, labelled by the keyboard"
+
 import json
 import time
 
@@ -9,8 +10,11 @@ from PIL import Image
 
 from fairparse.annotate import agreement, labels_of, read_annotations
 
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright for Python is not installed")
-NOTEBOOK = """
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="Playwright for Python is not installed"
+)
+NOTEBOOK = (
+    """
 from pathlib import Path
 import numpy as np
 from IPython.display import display
@@ -20,24 +24,54 @@ ids, choices = sorted(p.stem for p in Path("faces").glob("*.png")), ["none", "sm
 doubt = np.linspace(0.55, 0.95, len(ids))
 labels = model_labels(ids, "smile", choices, np.stack([doubt, 0.9 * (1 - doubt), 0.1 * (1 - doubt)], 1))
 items = queue(labels, "smile")
-""", """
+""",
+    """
 for annotator in ("ann", "bob"):
     session = LabellingSession(items, choices, lambda id: Path("faces") / f"{id}.png", "annotations", annotator, show_guess=annotator == "bob")
     display(LabellingWidget(session, size=256))
-"""
+""",
+)
 
 
 @pytest.fixture
 def lab(tmp_path):
     "JupyterLab with settings of its own, serving a folder with a notebook and twelve small faces; its address and the folder"
-    if not CHROMIUM: pytest.skip("no Chromium here (Debian: apt-get install chromium)")
+    if not CHROMIUM:
+        pytest.skip("no Chromium here (Debian: apt-get install chromium)")
     work = tmp_path / "work"
     (work / "faces").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    for k in range(12): draw_face(rng).save(work / "faces" / f"face{k:02d}.png")
-    cells = [{"cell_type": "code", "id": f"c{k}", "metadata": {}, "source": source.strip(), "outputs": [], "execution_count": None} for k, source in enumerate(NOTEBOOK)]
-    (work / "label.ipynb").write_text(json.dumps({"cells": cells, "metadata": {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}))
-    with serve_lab(tmp_path, work) as address: yield address, work
+    for k in range(12):
+        draw_face(rng).save(work / "faces" / f"face{k:02d}.png")
+    cells = [
+        {
+            "cell_type": "code",
+            "id": f"c{k}",
+            "metadata": {},
+            "source": source.strip(),
+            "outputs": [],
+            "execution_count": None,
+        }
+        for k, source in enumerate(NOTEBOOK)
+    ]
+    (work / "label.ipynb").write_text(
+        json.dumps(
+            {
+                "cells": cells,
+                "metadata": {
+                    "kernelspec": {
+                        "display_name": "python3",
+                        "language": "python",
+                        "name": "python3",
+                    }
+                },
+                "nbformat": 4,
+                "nbformat_minor": 5,
+            }
+        )
+    )
+    with serve_lab(tmp_path, work) as address:
+        yield address, work
 
 
 def draw_face(rng):
@@ -50,15 +84,23 @@ def draw_face(rng):
 
 class Person(Notebook):
     "What somebody does in front of the labelling window"
+
     def __init__(self, page, work):
         super().__init__(page)
         self.journals = work / "annotations"
 
-    def window(self, annotator): return self.page.locator(".fairparse-labelling").filter(has=self.page.locator(f'.fl-count:text-matches("· {annotator}$")'))
+    def window(self, annotator):
+        return self.page.locator(".fairparse-labelling").filter(
+            has=self.page.locator(f'.fl-count:text-matches("· {annotator}$")')
+        )
 
-    def wait_done(self, annotator, done): self.window(annotator).locator(f'.fl-count:text-is("{done} of 12 · {annotator}")').wait_for(timeout=PATIENCE)
+    def wait_done(self, annotator, done):
+        self.window(annotator).locator(f'.fl-count:text-is("{done} of 12 · {annotator}")').wait_for(
+            timeout=PATIENCE
+        )
 
-    def click_picture(self, annotator): self.window(annotator).locator(".fl-stage").click()
+    def click_picture(self, annotator):
+        self.window(annotator).locator(".fl-stage").click()
 
     def press(self, annotator, keys, done):
         "Press keys one by one, each after the count that the one before it leads to"
@@ -70,17 +112,24 @@ class Person(Notebook):
 
     def cells(self):
         "Code cells of the notebook, once it is sure that no key has turned one into something else"
-        assert self.page.locator(".jp-Notebook .jp-Cell").count() == (count := self.page.locator(".jp-Notebook .jp-CodeCell").count())
+        assert self.page.locator(".jp-Notebook .jp-Cell").count() == (
+            count := self.page.locator(".jp-Notebook .jp-CodeCell").count()
+        )
         return count
 
     def wait_saved(self, path, words):
         "The text of the notebook, once `words` are in it"
         deadline = time.monotonic() + PATIENCE / 1000
-        while words not in (text := path.read_text()) and time.monotonic() < deadline: self.page.wait_for_timeout(100)
+        while words not in (text := path.read_text()) and time.monotonic() < deadline:
+            self.page.wait_for_timeout(100)
         assert words in text
         return text
 
-    def lines(self, annotator): return [json.loads(line) for line in (self.journals / f"{annotator}.jsonl").read_text().splitlines()]
+    def lines(self, annotator):
+        return [
+            json.loads(line)
+            for line in (self.journals / f"{annotator}.jsonl").read_text().splitlines()
+        ]
 
 
 def test_label_ten_reload_and_go_on(lab, tmp_path):
@@ -100,9 +149,14 @@ def test_label_ten_reload_and_go_on(lab, tmp_path):
         assert len(person.lines("ann")) == 7
         assert person.press("ann", "2u1s3", 7) == 10
         assert [e["action"] for e in person.lines("ann")[-4:]] == ["undo", "label", "skip", "label"]
-        for key in "9madd": page.keyboard.press(key)            # no such choice; JupyterLab's own keys for Markdown, a new cell and "delete"
+        for key in "9madd":
+            page.keyboard.press(
+                key
+            )  # no such choice; JupyterLab's own keys for Markdown, a new cell and "delete"
         assert person.cells() == 2 and len(person.lines("ann")) == 12
-        assert person.window("bob").locator(".fl-guess").inner_text() == "the model says: none (55%)"
+        assert (
+            person.window("bob").locator(".fl-guess").inner_text() == "the model says: none (55%)"
+        )
         assert person.window("ann").locator(".fl-guess").inner_text() == ""
         page.screenshot(path=tmp_path / "light.png")
 
@@ -111,7 +165,9 @@ def test_label_ten_reload_and_go_on(lab, tmp_path):
         person.wait_idle()
         person.menu("Run", "Run All Cells")
         person.wait_done("ann", 10)
-        assert person.window("ann").locator("img").get_attribute("alt") == "picture to label: face10"
+        assert (
+            person.window("ann").locator("img").get_attribute("alt") == "picture to label: face10"
+        )
         person.click_picture("ann")
         person.press("ann", "2", 10)
 
@@ -144,7 +200,9 @@ def test_label_ten_reload_and_go_on(lab, tmp_path):
     annotations = read_annotations(work / "annotations")
     ann, bob = (labels_of(annotations, "smile", name) for name in ("ann", "bob"))
     names = {"1": "none", "2": "smile", "3": "laugh"}
-    assert ann.to_dict() == {f"face{k:02d}": names[key] for k, key in enumerate("12123121s321") if key != "s"}
+    assert ann.to_dict() == {
+        f"face{k:02d}": names[key] for k, key in enumerate("12123121s321") if key != "s"
+    }
     assert bob.to_dict() == {f"face{k:02d}": names[key] for k, key in enumerate("111111232211")}
     assert annotations.shown.eq(annotations.annotator == "bob").all()
     found = agreement(ann, bob)

@@ -1,21 +1,38 @@
 "Labels: names, left and right, colours"
+
 import numpy as np
 import pytest
 
-from fairparse.labels import CLASSES, FLIP_PAIRS, MERGE_ORDER, NUM_CLASSES, PALETTE, class_title, colour_labels, flip_labels, flip_order
+from fairparse.labels import (
+    CLASSES,
+    FLIP_PAIRS,
+    MERGE_ORDER,
+    NUM_CLASSES,
+    PALETTE,
+    class_title,
+    colour_labels,
+    flip_labels,
+    flip_order,
+)
 
 
 def test_names_are_those_of_celebamask_hq():
     assert NUM_CLASSES == 19 == len(set(CLASSES)) and MERGE_ORDER == CLASSES[1:]
     assert (CLASSES[9], CLASSES[15], CLASSES[16]) == ("r_ear", "ear_r", "neck_l")
-    assert len({class_title(c) for c in CLASSES}) == 19 and class_title("ear_r") == "earring" and class_title("skin") == "skin"
+    assert (
+        len({class_title(c) for c in CLASSES}) == 19
+        and class_title("ear_r") == "earring"
+        and class_title("skin") == "skin"
+    )
 
 
 def test_flips_swap_pairs_and_nothing_else():
     order = flip_order()
     assert (order[order] == np.arange(19)).all()
-    assert {(i, j) for i, j in enumerate(order) if i < j} == set(FLIP_PAIRS) and len(FLIP_PAIRS) == 3
-    assert flip_order(["l_eye", "x"]).tolist() == [0, 1]                     # no twin
+    assert {(i, j) for i, j in enumerate(order) if i < j} == set(FLIP_PAIRS) and len(
+        FLIP_PAIRS
+    ) == 3
+    assert flip_order(["l_eye", "x"]).tolist() == [0, 1]  # no twin
     assert flip_order(["r_eye", "x", "l_eye"]).tolist() == [2, 1, 0]
 
 
@@ -29,4 +46,8 @@ def test_flip_twice_is_nothing(dtype, shape):
 
 def test_colours():
     mask = np.arange(19).reshape(1, 19)
-    assert colour_labels(mask).shape == (1, 19, 3) and (colour_labels(mask)[0] == PALETTE).all() and len({tuple(c) for c in PALETTE}) == 19
+    assert (
+        colour_labels(mask).shape == (1, 19, 3)
+        and (colour_labels(mask)[0] == PALETTE).all()
+        and len({tuple(c) for c in PALETTE}) == 19
+    )

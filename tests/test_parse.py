@@ -1,4 +1,5 @@
 "Parsing pictures as people have them: sizes, modes, orientation, boxes, names, broken files, which parser"
+
 import json
 
 import numpy as np
@@ -11,7 +12,22 @@ from PIL import Image
 import fairparse.parse as parse
 from fairparse.facefiles import label_table, read_image, read_label_map
 from fairparse.labels import CLASSES, NUM_CLASSES, PALETTE
-from fairparse.parse import assign_boxes, class_areas, enlarge_labels, find_parser, lay_over, list_pictures, parse_images, parse_photos, place, read_box, read_origin, read_photo, tell_aside, to_square
+from fairparse.parse import (
+    assign_boxes,
+    class_areas,
+    enlarge_labels,
+    find_parser,
+    lay_over,
+    list_pictures,
+    parse_images,
+    parse_photos,
+    place,
+    read_box,
+    read_origin,
+    read_photo,
+    tell_aside,
+    to_square,
+)
 from fairparse.predict import predict_masks
 from fairparse.records import HISTORY, write_table
 from fairparse.runs import InputError, hash_file, read_json, write_json
@@ -19,7 +35,8 @@ from fairparse.unet import save_parser
 
 
 @pytest.fixture(scope="module")
-def network(): return make_parser().eval()
+def network():
+    return make_parser().eval()
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +44,10 @@ def folder(tmp_path_factory, network):
     "A parser of 32 px with random weights, on disk"
     out = tmp_path_factory.mktemp("parser")
     save_parser(network, out)
-    write_json(out / "run.json", {"parameters": {"objective": "single"}, "faces": "CelebAMask-HQ", "inputs": {}})
+    write_json(
+        out / "run.json",
+        {"parameters": {"objective": "single"}, "faces": "CelebAMask-HQ", "inputs": {}},
+    )
     return out
 
 
@@ -38,34 +58,61 @@ def picture(width=40, height=56, seed=0):
 
 
 def parsed(folder, pictures, out, **options):
-    records, failed = parse_images(pictures, out, folder, progress=False, threads=1, device="cpu", **options)
+    records, failed = parse_images(
+        pictures, out, folder, progress=False, threads=1, device="cpu", **options
+    )
     return records, failed
 
 
-def labels_of(path): return np.asarray(Image.open(path))
+def labels_of(path):
+    return np.asarray(Image.open(path))
 
 
 # pictures
 
+
 def test_a_rotated_photograph_is_turned_upright(tmp_path, folder):
     upright = picture()
     upright.save(tmp_path / "upright.png")
-    for tag, turn in ((6, Image.Transpose.ROTATE_90), (3, Image.Transpose.ROTATE_180), (2, Image.Transpose.FLIP_LEFT_RIGHT), (5, Image.Transpose.TRANSPOSE)):
-        exif = Image.Exif(); exif[0x0112] = tag
+    for tag, turn in (
+        (6, Image.Transpose.ROTATE_90),
+        (3, Image.Transpose.ROTATE_180),
+        (2, Image.Transpose.FLIP_LEFT_RIGHT),
+        (5, Image.Transpose.TRANSPOSE),
+    ):
+        exif = Image.Exif()
+        exif[0x0112] = tag
         upright.transpose(turn).save(tmp_path / f"turned{tag}.png", exif=exif)
         assert (np.asarray(read_photo(tmp_path / f"turned{tag}.png")) == np.asarray(upright)).all()
-    records, failed = parsed(folder, [tmp_path / "upright.png", tmp_path / "turned6.png"], tmp_path / "out")
+    records, failed = parsed(
+        folder, [tmp_path / "upright.png", tmp_path / "turned6.png"], tmp_path / "out"
+    )
     assert not failed and (records[1]["width"], records[1]["height"]) == (40, 56)
-    for ending in (".labels.png", ".overlay.png"): assert (labels_of(tmp_path / f"out/upright{ending}") == labels_of(tmp_path / f"out/turned6{ending}")).all()
+    for ending in (".labels.png", ".overlay.png"):
+        assert (
+            labels_of(tmp_path / f"out/upright{ending}")
+            == labels_of(tmp_path / f"out/turned6{ending}")
+        ).all()
 
 
 def test_transparent_pixels_are_white(tmp_path):
-    rgba = np.dstack([np.full((2, 3, 3), [200, 0, 40], np.uint8), np.array([[0, 255, 255], [0, 0, 51]], np.uint8)])
+    rgba = np.dstack(
+        [
+            np.full((2, 3, 3), [200, 0, 40], np.uint8),
+            np.array([[0, 255, 255], [0, 0, 51]], np.uint8),
+        ]
+    )
     for name in ("a.png", "a.webp", "a.tiff"):
         Image.fromarray(rgba).save(tmp_path / name, lossless=True)
         seen = np.asarray(read_photo(tmp_path / name))
-        assert (seen[0, 0] == 255).all() and seen[0, 1].tolist() == [200, 0, 40] and abs(seen[1, 2].astype(int) - [244, 204, 212]).max() <= 1
-    palette = Image.fromarray(np.array([[0, 1]], np.uint8)); palette.putpalette([9, 9, 9, 10, 20, 30]); palette.save(tmp_path / "p.png", transparency=0)
+        assert (
+            (seen[0, 0] == 255).all()
+            and seen[0, 1].tolist() == [200, 0, 40]
+            and abs(seen[1, 2].astype(int) - [244, 204, 212]).max() <= 1
+        )
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8))
+    palette.putpalette([9, 9, 9, 10, 20, 30])
+    palette.save(tmp_path / "p.png", transparency=0)
     assert np.asarray(read_photo(tmp_path / "p.png"))[0].tolist() == [[255] * 3, [10, 20, 30]]
     Image.fromarray(np.array([[[7, 255], [7, 0]]], np.uint8), "LA").save(tmp_path / "la.png")
     assert np.asarray(read_photo(tmp_path / "la.png"))[0].tolist() == [[7] * 3, [255] * 3]
@@ -76,7 +123,8 @@ def test_greys_palettes_and_print_colours(tmp_path):
     Image.fromarray(grey).save(tmp_path / "l.png")
     Image.fromarray((grey.astype(np.uint16) * 257)).save(tmp_path / "sixteen.png")
     Image.fromarray((grey.astype(np.uint16) * 257)).save(tmp_path / "sixteen.tiff")
-    for name in ("l.png", "sixteen.png", "sixteen.tiff"): assert (np.asarray(read_photo(tmp_path / name)) == grey[..., None]).all(), name
+    for name in ("l.png", "sixteen.png", "sixteen.tiff"):
+        assert (np.asarray(read_photo(tmp_path / name)) == grey[..., None]).all(), name
     Image.fromarray(grey > 100).save(tmp_path / "one.png")
     assert set(np.unique(np.asarray(read_photo(tmp_path / "one.png")))) == {0, 255}
     Image.new("CMYK", (3, 3), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg")
@@ -87,10 +135,12 @@ def test_greys_palettes_and_print_colours(tmp_path):
 @pytest.mark.parametrize("value", [np.zeros((3, 3), np.float32), np.zeros((3, 3), np.int32)])
 def test_32_bits_are_refused(tmp_path, value):
     Image.fromarray(value).save(tmp_path / "x.tiff")
-    with pytest.raises(InputError, match="x.tiff has 32 bits"): read_photo(tmp_path / "x.tiff")
+    with pytest.raises(InputError, match="x.tiff has 32 bits"):
+        read_photo(tmp_path / "x.tiff")
 
 
 # geometry
+
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (31, 33), (500, 20)])
 def test_every_shape_comes_back_at_its_size(tmp_path, folder, size):
@@ -104,19 +154,30 @@ def test_every_shape_comes_back_at_its_size(tmp_path, folder, size):
 def test_a_square_of_the_parsers_size_is_parsed_as_a_face_set_is(tmp_path, folder, network):
     picture(32, 32).save(tmp_path / "a.png")
     parsed(folder, [tmp_path / "a.png"], tmp_path / "out")
-    assert (labels_of(tmp_path / "out/a.labels.png") == predict_masks(network, read_image(tmp_path / "a.png", 32)[0][None])[0]).all()
+    assert (
+        labels_of(tmp_path / "out/a.labels.png")
+        == predict_masks(network, read_image(tmp_path / "a.png", 32)[0][None])[0]
+    ).all()
 
 
 @pytest.mark.parametrize("size", [(128, 128), (131, 257), (20, 20)])
 def test_the_filter_is_that_of_the_face_sets(tmp_path, size):
     picture(*size).save(tmp_path / "a.png")
     square, part, inner = to_square(read_photo(tmp_path / "a.png"), place(*size, fit="stretch"), 64)
-    assert (square == read_image(tmp_path / "a.png", 64)[0]).all() and part == (0, 0, *size) and inner == (0, 0, 64, 64)
+    assert (
+        (square == read_image(tmp_path / "a.png", 64)[0]).all()
+        and part == (0, 0, *size)
+        and inner == (0, 0, 64, 64)
+    )
 
 
 def test_padding_keeps_proportions_and_repeats_edges():
     square, part, inner = to_square(picture(80, 40), place(80, 40), 32)
-    assert inner == (0, 8, 32, 24) and (square[:8] == square[8]).all() and (square[24:] == square[23]).all()
+    assert (
+        inner == (0, 8, 32, 24)
+        and (square[:8] == square[8]).all()
+        and (square[24:] == square[23]).all()
+    )
     tall, _, inner = to_square(picture(40, 80), place(40, 80), 32)
     assert inner == (8, 0, 24, 32) and tall.shape == (32, 32, 3)
 
@@ -125,57 +186,101 @@ def test_a_box_is_cut_out_with_its_margin_and_pasted_back(tmp_path, folder, netw
     scene = picture(200, 160)
     box, region = (60, 50, 100, 100), place(200, 160, (60, 50, 100, 100))
     side = region[2] - region[0]
-    assert side == region[3] - region[1] == round(1.35 * 50) and region[0] == round(80 - side / 2) and region[1] == round(75 - side / 2 - 0.055 * side)
-    scene.save(tmp_path / "a.png"); scene.crop(region).save(tmp_path / "crop.png")
+    assert (
+        side == region[3] - region[1] == round(1.35 * 50)
+        and region[0] == round(80 - side / 2)
+        and region[1] == round(75 - side / 2 - 0.055 * side)
+    )
+    scene.save(tmp_path / "a.png")
+    scene.crop(region).save(tmp_path / "crop.png")
     (record,), _ = parsed(folder, [tmp_path / "a.png"], tmp_path / "out", box="60,50,100,100")
     parsed(folder, [tmp_path / "crop.png"], tmp_path / "out")
     labels = labels_of(tmp_path / "out/a.labels.png")
     assert record["box"] == box and record["region"] == region
-    assert (labels[region[1]:region[3], region[0]:region[2]] == labels_of(tmp_path / "out/crop.labels.png")).all()
-    labels = labels.copy(); labels[region[1]:region[3], region[0]:region[2]] = 0
+    assert (
+        labels[region[1] : region[3], region[0] : region[2]]
+        == labels_of(tmp_path / "out/crop.labels.png")
+    ).all()
+    labels = labels.copy()
+    labels[region[1] : region[3], region[0] : region[2]] = 0
     assert not labels.any()
 
 
 def test_a_square_may_reach_beyond_the_picture():
     square, part, inner = to_square(picture(100, 100), place(100, 100, (70, 0, 100, 40)), 32)
-    assert part[1] == 0 and part[2] == 100 and inner[1] > 0 and inner[2] < 32 and (square[:inner[1]] == square[inner[1]]).all()
+    assert (
+        part[1] == 0
+        and part[2] == 100
+        and inner[1] > 0
+        and inner[2] < 32
+        and (square[: inner[1]] == square[inner[1]]).all()
+    )
 
 
-@pytest.mark.parametrize("box", ["1,2,3", "a,b,c,d", "5,5,5,9", "9,1,2,5", "0,0,nan,5", (1, 2), None])
+@pytest.mark.parametrize(
+    "box", ["1,2,3", "a,b,c,d", "5,5,5,9", "9,1,2,5", "0,0,nan,5", (1, 2), None]
+)
 def test_boxes_that_are_none_are_refused(box):
-    with pytest.raises(InputError, match="face box"): read_box(box)
+    with pytest.raises(InputError, match="face box"):
+        read_box(box)
 
 
 @pytest.mark.parametrize("box", ["0,0,41,30", "-1,0,20,30", "300,300,400,400"])
 def test_a_box_outside_of_the_picture_is_refused(tmp_path, folder, box):
     picture(40, 56).save(tmp_path / "a.png")
     records, failed = parsed(folder, [tmp_path / "a.png"], tmp_path / "out", box=box)
-    assert not records and "not inside the picture, which is 40x56" in failed[str(tmp_path / "a.png")]
+    assert (
+        not records and "not inside the picture, which is 40x56" in failed[str(tmp_path / "a.png")]
+    )
     assert not list((tmp_path / "out").glob("a.*"))
 
 
 def test_labels_are_enlarged_in_bands_as_at_once():
     probs = torch.rand(19, 9, 7, generator=torch.Generator().manual_seed(0))
     for size in ((90, 70), (9, 7), (4, 3), (1, 50)):
-        whole = F.interpolate(probs[None], size, mode="bilinear", antialias=True)[0].argmax(0).numpy()
-        for values in (1, 19 * size[1] * 4, 2**24): assert (enlarge_labels(probs, *size, values=values) == whole).mean() > 0.99
+        whole = (
+            F.interpolate(probs[None], size, mode="bilinear", antialias=True)[0].argmax(0).numpy()
+        )
+        for values in (1, 19 * size[1] * 4, 2**24):
+            assert (enlarge_labels(probs, *size, values=values) == whole).mean() > 0.99
 
 
 # outputs
 
+
 def test_the_files_of_a_picture(tmp_path, folder):
-    scene = picture(90, 70); scene.save(tmp_path / "anna.jpg", quality=95)
+    scene = picture(90, 70)
+    scene.save(tmp_path / "anna.jpg", quality=95)
     (record,), _ = parsed(folder, [tmp_path / "anna.jpg"], tmp_path / "out", opacity=0.5)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".lock", "anna.areas.json", "anna.labels.png", "anna.overlay.png", "run.json"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        ".lock",
+        "anna.areas.json",
+        "anna.labels.png",
+        "anna.overlay.png",
+        "run.json",
+    ]
     labels = Image.open(tmp_path / "out/anna.labels.png")
     values = np.asarray(labels)
-    assert labels.mode == "P" and (np.asarray(labels.convert("RGB")) == PALETTE[values]).all() and values.max() < NUM_CLASSES
+    assert (
+        labels.mode == "P"
+        and (np.asarray(labels.convert("RGB")) == PALETTE[values]).all()
+        and values.max() < NUM_CLASSES
+    )
     assert (read_label_map(tmp_path / "out/anna.labels.png", 70, label_table())[0] <= 18).all()
     saved = read_json(tmp_path / "out/anna.areas.json")
-    assert {c: a["pixels"] for c, a in saved["areas"].items()} == {c: int((values == i).sum()) for i, c in enumerate(CLASSES)}
+    assert {c: a["pixels"] for c, a in saved["areas"].items()} == {
+        c: int((values == i).sum()) for i, c in enumerate(CLASSES)
+    }
     assert sum(a["share"] for a in saved["areas"].values()) == pytest.approx(1)
-    assert saved["parser"]["sha256"] == hash_file(folder / "model.safetensors") and saved["parser"]["trained_on"] == ["CelebAMask-HQ"] and saved["parser"]["warning"] is None
-    photo, over = np.asarray(read_photo(tmp_path / "anna.jpg")).astype(int), np.asarray(Image.open(tmp_path / "out/anna.overlay.png")).astype(int)
+    assert (
+        saved["parser"]["sha256"] == hash_file(folder / "model.safetensors")
+        and saved["parser"]["trained_on"] == ["CelebAMask-HQ"]
+        and saved["parser"]["warning"] is None
+    )
+    photo, over = (
+        np.asarray(read_photo(tmp_path / "anna.jpg")).astype(int),
+        np.asarray(Image.open(tmp_path / "out/anna.overlay.png")).astype(int),
+    )
     expected = np.where((values == 0)[..., None], photo, (photo + PALETTE[values]) / 2)
     assert abs(over - expected).max() <= 2
     assert read_json(tmp_path / "out/run.json")["parsed"] == 1
@@ -185,38 +290,61 @@ def test_the_files_of_a_picture(tmp_path, folder):
 def test_overlays_of_no_and_full_opacity(opacity):
     labels = np.array([[0, 3], [18, 1]], np.uint8)
     over = np.asarray(lay_over(Image.new("RGB", (2, 2), (10, 20, 30)), labels, PALETTE, opacity))
-    assert over[0, 0].tolist() == [10, 20, 30] and (over[labels > 0] == (PALETTE[labels[labels > 0]] if opacity else [10, 20, 30])).all()
+    assert (
+        over[0, 0].tolist() == [10, 20, 30]
+        and (over[labels > 0] == (PALETTE[labels[labels > 0]] if opacity else [10, 20, 30])).all()
+    )
 
 
 def test_areas_of_an_empty_class_are_zero():
     areas = class_areas(np.array([[0, 2, 2]], np.uint8), ["background", "skin", "nose"])
-    assert areas["skin"] == {"label": 1, "pixels": 0, "share": 0.0} and areas["nose"]["share"] == pytest.approx(2 / 3)
+    assert areas["skin"] == {"label": 1, "pixels": 0, "share": 0.0} and areas["nose"][
+        "share"
+    ] == pytest.approx(2 / 3)
 
 
 def test_batches_equal_singles(tmp_path, folder):
-    for i, size in enumerate([(40, 56), (56, 40), (32, 32), (90, 31), (33, 64)]): picture(*size, seed=i).save(tmp_path / f"{i}.png")
+    for i, size in enumerate([(40, 56), (56, 40), (32, 32), (90, 31), (33, 64)]):
+        picture(*size, seed=i).save(tmp_path / f"{i}.png")
     parsed(folder, [tmp_path], tmp_path / "out/together", batch_size=3)
     parsed(folder, [tmp_path / f"{i}.png" for i in range(5)], tmp_path / "out/alone", batch_size=1)
-    for i in range(5): assert (labels_of(tmp_path / f"out/together/{i}.labels.png") == labels_of(tmp_path / f"out/alone/{i}.labels.png")).mean() > 0.999
+    for i in range(5):
+        assert (
+            labels_of(tmp_path / f"out/together/{i}.labels.png")
+            == labels_of(tmp_path / f"out/alone/{i}.labels.png")
+        ).mean() > 0.999
 
 
 def test_large_pictures_share_no_batch(tmp_path, folder, monkeypatch):
-    for i in range(4): picture(60, 60, seed=i).save(tmp_path / f"{i}.png")
+    for i in range(4):
+        picture(60, 60, seed=i).save(tmp_path / f"{i}.png")
     sizes, real = [], parse.parse_photos
     monkeypatch.setattr(parse, "PIXELS", 2 * 60 * 60)
-    monkeypatch.setattr(parse, "parse_photos", lambda parser, images, regions: sizes.append(len(images)) or real(parser, images, regions))
+    monkeypatch.setattr(
+        parse,
+        "parse_photos",
+        lambda parser, images, regions: sizes.append(len(images)) or real(parser, images, regions),
+    )
     records, _ = parsed(folder, [tmp_path], tmp_path / "out")
     assert len(records) == 4 and sizes == [2, 2]
 
 
 # files and names
 
+
 def test_folders_are_searched_and_come_back(tmp_path, folder):
-    (tmp_path / "photos/inner").mkdir(parents=True); (tmp_path / "photos/.hidden").mkdir()
-    for name in ("b.png", "inner/b.png", ".hidden/c.png", ".d.png"): picture().save(tmp_path / "photos" / name)
-    (tmp_path / "photos/notes.txt").write_text("text"); (tmp_path / "photos/e.heic").write_bytes(b"x")
-    records, failed = parsed(folder, [tmp_path / "photos"], tmp_path / "photos") # outputs beside the pictures
-    assert not failed and {r["picture"] for r in records} == {str(tmp_path / "photos" / n) for n in ("b.png", "inner/b.png")}
+    (tmp_path / "photos/inner").mkdir(parents=True)
+    (tmp_path / "photos/.hidden").mkdir()
+    for name in ("b.png", "inner/b.png", ".hidden/c.png", ".d.png"):
+        picture().save(tmp_path / "photos" / name)
+    (tmp_path / "photos/notes.txt").write_text("text")
+    (tmp_path / "photos/e.heic").write_bytes(b"x")
+    records, failed = parsed(
+        folder, [tmp_path / "photos"], tmp_path / "photos"
+    )  # outputs beside the pictures
+    assert not failed and {r["picture"] for r in records} == {
+        str(tmp_path / "photos" / n) for n in ("b.png", "inner/b.png")
+    }
     assert (tmp_path / "photos/inner/b.areas.json").is_file()
     assert list_pictures([tmp_path / "photos"])[0].keys() == {"b", "inner/b"}
     again, failed = parsed(folder, [tmp_path / "photos"], tmp_path / "photos")
@@ -229,108 +357,191 @@ def test_what_is_left_aside_is_told(tmp_path, folder, capsys):
     picture().save(tmp_path / "a.png")
     parsed(folder, [tmp_path], tmp_path / "out")
     assert "left aside" not in capsys.readouterr().err
-    for name in ("1.HEIC", "2.heic", "notes.txt", "README"): (tmp_path / name).write_bytes(b"x")
-    parsed(folder, [tmp_path], tmp_path / "out") # its own outputs are inside of the folder
-    assert "left aside: 2 .heic, 1 without a file ending, 1 .json, 1 .txt (not opened by Pillow here: pictures among them must be converted to JPEG or PNG); 3 outputs of an earlier run" in capsys.readouterr().err
+    for name in ("1.HEIC", "2.heic", "notes.txt", "README"):
+        (tmp_path / name).write_bytes(b"x")
+    parsed(folder, [tmp_path], tmp_path / "out")  # its own outputs are inside of the folder
+    assert (
+        "left aside: 2 .heic, 1 without a file ending, 1 .json, 1 .txt (not opened by Pillow here: pictures among them must be converted to JPEG or PNG); 3 outputs of an earlier run"
+        in capsys.readouterr().err
+    )
     assert tell_aside({}) == ""
 
 
 def test_two_pictures_never_write_one_file(tmp_path, folder):
-    for name in ("anna.png", "anna.bmp", "Ben.png", "ben.bmp"): picture().save(tmp_path / name)
+    for name in ("anna.png", "anna.bmp", "Ben.png", "ben.bmp"):
+        picture().save(tmp_path / name)
     named, _ = list_pictures([tmp_path, tmp_path / "anna.png"])
     assert sorted(named) == ["Ben.png", "anna.bmp", "anna.png", "ben.bmp"]
-    for sub in ("one", "two"): (tmp_path / sub).mkdir(); picture().save(tmp_path / sub / "a.png")
-    with pytest.raises(InputError, match="would write the same files"): parsed(folder, [tmp_path / "one", tmp_path / "two/a.png"], tmp_path / "out")
+    for sub in ("one", "two"):
+        (tmp_path / sub).mkdir()
+        picture().save(tmp_path / sub / "a.png")
+    with pytest.raises(InputError, match="would write the same files"):
+        parsed(folder, [tmp_path / "one", tmp_path / "two/a.png"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_outputs_of_another_picture_are_kept(tmp_path, folder):
-    for sub, seed in (("one", 1), ("two", 2)): (tmp_path / sub).mkdir(); picture(seed=seed).save(tmp_path / sub / "a.png"); picture(seed=seed).save(tmp_path / sub / f"only{seed}.png")
+    for sub, seed in (("one", 1), ("two", 2)):
+        (tmp_path / sub).mkdir()
+        picture(seed=seed).save(tmp_path / sub / "a.png")
+        picture(seed=seed).save(tmp_path / sub / f"only{seed}.png")
     parsed(folder, [tmp_path / "one"], tmp_path / "out")
     before = hash_file(tmp_path / "out/a.labels.png")
     records, failed = parsed(folder, [tmp_path / "two"], tmp_path / "out")
-    assert len(records) == 1 and "is of another picture" in failed[str(tmp_path / "two/a.png")] and hash_file(tmp_path / "out/a.labels.png") == before
+    assert (
+        len(records) == 1
+        and "is of another picture" in failed[str(tmp_path / "two/a.png")]
+        and hash_file(tmp_path / "out/a.labels.png") == before
+    )
     assert read_json(tmp_path / "out/run.json")["failed"] == failed
 
 
 def test_a_broken_picture_does_not_stop_the_others(tmp_path, folder):
-    for name in ("a.png", "z.png"): picture().save(tmp_path / name)
+    for name in ("a.png", "z.png"):
+        picture().save(tmp_path / name)
     picture(400, 400, seed=3).save(tmp_path / "cut.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:900])
-    (tmp_path / "text.png").write_text("no picture"); (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "empty.png").touch()
     records, failed = parsed(folder, [tmp_path], tmp_path / "out")
-    assert len(records) == 2 and {p.rpartition("/")[2] for p in failed} == {"cut.jpg", "text.png", "empty.png"}
+    assert len(records) == 2 and {p.rpartition("/")[2] for p in failed} == {
+        "cut.jpg",
+        "text.png",
+        "empty.png",
+    }
     assert all("not a readable image" in reason for reason in failed.values())
-    assert not [p for p in (tmp_path / "out").iterdir() if p.name.startswith((".a", ".cut", "cut", "text", "empty"))]
+    assert not [
+        p
+        for p in (tmp_path / "out").iterdir()
+        if p.name.startswith((".a", ".cut", "cut", "text", "empty"))
+    ]
 
 
 def test_a_table_of_boxes(tmp_path, folder):
-    for name in ("a.png", "b.png", "c.png"): picture(100, 100).save(tmp_path / name)
+    for name in ("a.png", "b.png", "c.png"):
+        picture(100, 100).save(tmp_path / name)
     (tmp_path / "boxes.csv").write_text("id,x0,y0,x1,y1\na,20,20,60,70\nb.png,30,10,60.5,60\n")
     records, failed = parsed(folder, [tmp_path], tmp_path / "out", boxes=tmp_path / "boxes.csv")
-    assert [r["box"] for r in records] == [(20, 20, 60, 70), (30, 10, 60.5, 60)] and "no face box" in failed[str(tmp_path / "c.png")]
-    with pytest.raises(InputError, match="no picture is called 'b.png'"): assign_boxes({"a": tmp_path / "a.png"}, None, tmp_path / "boxes.csv")
-    with pytest.raises(InputError, match="not both"): assign_boxes({}, "1,2,3,4", tmp_path / "boxes.csv")
+    assert [r["box"] for r in records] == [
+        (20, 20, 60, 70),
+        (30, 10, 60.5, 60),
+    ] and "no face box" in failed[str(tmp_path / "c.png")]
+    with pytest.raises(InputError, match="no picture is called 'b.png'"):
+        assign_boxes({"a": tmp_path / "a.png"}, None, tmp_path / "boxes.csv")
+    with pytest.raises(InputError, match="not both"):
+        assign_boxes({}, "1,2,3,4", tmp_path / "boxes.csv")
 
 
-@pytest.mark.parametrize("text, message", [("id,x0\na,1\n", "lacks the columns"), ("id,x0,y0,x1,y1\na,1,2,3,4\na,1,2,3,4\n", "two rows"), ("id,x0,y0,x1,y1\na,1,2,x,4\n", "four numbers"), ("", "not a readable CSV")])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("id,x0\na,1\n", "lacks the columns"),
+        ("id,x0,y0,x1,y1\na,1,2,3,4\na,1,2,3,4\n", "two rows"),
+        ("id,x0,y0,x1,y1\na,1,2,x,4\n", "four numbers"),
+        ("", "not a readable CSV"),
+    ],
+)
 def test_tables_that_are_none(tmp_path, text, message):
     (tmp_path / "boxes.csv").write_text(text)
-    with pytest.raises(InputError, match=message): assign_boxes({"a": tmp_path / "a.png"}, None, tmp_path / "boxes.csv")
+    with pytest.raises(InputError, match=message):
+        assign_boxes({"a": tmp_path / "a.png"}, None, tmp_path / "boxes.csv")
 
 
 def test_requests_that_are_wrong_write_nothing(tmp_path, folder):
-    picture().save(tmp_path / "a.png"); (tmp_path / "empty").mkdir()
-    for pictures, options, message in (([tmp_path / "b.png"], {}, "no file or folder"), ([tmp_path / "empty"], {}, "no picture"), ([], {}, "no picture"), ([tmp_path / "a.png"], {"opacity": 1.5}, "opacity"),
-                                       ([tmp_path / "a.png"], {"fit": "crop"}, "fit"), ([tmp_path / "a.png"], {"margin": 0.5}, "margin"), ([tmp_path / "a.png"], {"which": "best"}, "best.safetensors is missing")):
-        with pytest.raises(InputError, match=message): parsed(folder, pictures, tmp_path / "out", **options)
-    with pytest.raises(InputError, match="no parser"): parsed(tmp_path / "empty", [tmp_path / "a.png"], tmp_path / "out")
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "empty").mkdir()
+    for pictures, options, message in (
+        ([tmp_path / "b.png"], {}, "no file or folder"),
+        ([tmp_path / "empty"], {}, "no picture"),
+        ([], {}, "no picture"),
+        ([tmp_path / "a.png"], {"opacity": 1.5}, "opacity"),
+        ([tmp_path / "a.png"], {"fit": "crop"}, "fit"),
+        ([tmp_path / "a.png"], {"margin": 0.5}, "margin"),
+        ([tmp_path / "a.png"], {"which": "best"}, "best.safetensors is missing"),
+    ):
+        with pytest.raises(InputError, match=message):
+            parsed(folder, pictures, tmp_path / "out", **options)
+    with pytest.raises(InputError, match="no parser"):
+        parsed(tmp_path / "empty", [tmp_path / "a.png"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_folders_of_other_jobs_and_inputs_are_not_overwritten(tmp_path, folder):
-    picture().save(tmp_path / "a.png"); picture().save(tmp_path / "a.overlay.png")
+    picture().save(tmp_path / "a.png")
+    picture().save(tmp_path / "a.overlay.png")
     before = hash_file(folder / "run.json")
-    with pytest.raises(InputError, match="another job"): parsed(folder, [tmp_path / "a.png"], folder)
+    with pytest.raises(InputError, match="another job"):
+        parsed(folder, [tmp_path / "a.png"], folder)
     assert hash_file(folder / "run.json") == before
-    with pytest.raises(InputError, match="would be overwritten"): parsed(folder, [tmp_path / "a.png", tmp_path / "a.overlay.png"], tmp_path)
+    with pytest.raises(InputError, match="would be overwritten"):
+        parsed(folder, [tmp_path / "a.png", tmp_path / "a.overlay.png"], tmp_path)
 
 
 def test_a_face_that_is_too_small_is_told(tmp_path, folder, monkeypatch):
     picture().save(tmp_path / "a.png")
     for label, told in ((0, True), (1, False)):
-        monkeypatch.setattr(parse, "parse_photos", lambda parser, images, regions: [np.full((i.height, i.width), label, np.uint8) for i in images])
+        monkeypatch.setattr(
+            parse,
+            "parse_photos",
+            lambda parser, images, regions: [
+                np.full((i.height, i.width), label, np.uint8) for i in images
+            ],
+        )
         (record,), _ = parsed(folder, [tmp_path / "a.png"], tmp_path / "out")
         assert bool(record["note"]) == told
-        if told: assert record["note"].endswith("; give a face box") and "aligned faces fill 16 % or more" in record["note"]
-    monkeypatch.setattr(parse, "parse_photos", lambda parser, images, regions: [np.zeros((i.height, i.width), np.uint8) for i in images])
+        if told:
+            assert (
+                record["note"].endswith("; give a face box")
+                and "aligned faces fill 16 % or more" in record["note"]
+            )
+    monkeypatch.setattr(
+        parse,
+        "parse_photos",
+        lambda parser, images, regions: [np.zeros((i.height, i.width), np.uint8) for i in images],
+    )
     (record,), _ = parsed(folder, [tmp_path / "a.png"], tmp_path / "out", box="5,5,30,30")
     assert "give a face box" not in record["note"] and "; check the face box" in record["note"]
 
 
 # which parser
 
+
 def put(network, folder, faces=None, miou=None, **run):
     save_parser(network, folder)
     write_json(folder / "run.json", {**({"faces": faces} if faces else {}), **run})
     if miou is not None:
         import pandas as pd
-        write_table(pd.DataFrame([{c: 0 for c in HISTORY.columns} | {"valid_miou": miou}]), folder / "history.parquet", HISTORY)
+
+        write_table(
+            pd.DataFrame([{c: 0 for c in HISTORY.columns} | {"valid_miou": miou}]),
+            folder / "history.parquet",
+            HISTORY,
+        )
     return folder
 
 
 def test_parsers_of_real_faces_come_first(tmp_path, network):
-    with pytest.raises(InputError, match="fairparse train"): find_parser(None, tmp_path)
+    with pytest.raises(InputError, match="fairparse train"):
+        find_parser(None, tmp_path)
     demo = put(network, tmp_path / "demo/20_parsers/single/seed0", "procedural faces")
-    named_real = put(network, tmp_path / "paper/20_parsers/single/seed0", "procedural faces") # the record counts, not the path
+    named_real = put(
+        network, tmp_path / "paper/20_parsers/single/seed0", "procedural faces"
+    )  # the record counts, not the path
     assert find_parser(None, tmp_path) == named_real
-    worse = put(network, tmp_path / "sample/20_parsers/linear/seed0", "CelebAMask-HQ, merged_labels", 0.4)
+    worse = put(
+        network, tmp_path / "sample/20_parsers/linear/seed0", "CelebAMask-HQ, merged_labels", 0.4
+    )
     assert find_parser(None, tmp_path) == worse
     better = put(network, tmp_path / "sample/20_parsers/single/seed1", "CelebAMask-HQ", 0.6)
-    save_parser(network, tmp_path / "sample/20_parsers/single/seed2") # not finished: no run.json
+    save_parser(network, tmp_path / "sample/20_parsers/single/seed2")  # not finished: no run.json
     assert find_parser(None, tmp_path) == better
-    classifier = put(network, tmp_path / "classifier", "family", 0.9) # another network leaves files of the same names
-    write_json(classifier / "model.json", {"what": "face classifier", "classes": ["smile", "none"], "config": {}})
+    classifier = put(
+        network, tmp_path / "classifier", "family", 0.9
+    )  # another network leaves files of the same names
+    write_json(
+        classifier / "model.json",
+        {"what": "face classifier", "classes": ["smile", "none"], "config": {}},
+    )
     assert find_parser(None, tmp_path) == better
     own = put(network, tmp_path / "mine", "family", 0.1)
     assert find_parser(None, tmp_path) == own and find_parser(demo, tmp_path) == demo
@@ -340,18 +551,33 @@ def test_a_parser_of_drawn_faces_warns(tmp_path, network, capsys):
     drawn = put(network, tmp_path / "parser", "procedural faces")
     picture().save(tmp_path / "a.png")
     (record,), _ = parsed(drawn, [tmp_path / "a.png"], tmp_path / "out")
-    assert "drawn (procedural) faces" in capsys.readouterr().err and record["parser"]["procedural"] is True
+    assert (
+        "drawn (procedural) faces" in capsys.readouterr().err
+        and record["parser"]["procedural"] is True
+    )
     assert "drawn" in read_json(tmp_path / "out/a.areas.json")["parser"]["warning"]
 
 
 def test_origins(tmp_path, network):
     faces = make_faces(tmp_path / "10_faces", 4)
     digest = hash_file(faces.folder / "faces.json")
-    here = put(network, tmp_path / "20_parsers/single/seed0", inputs={"/elsewhere/10_faces/faces.json": digest})
-    assert read_origin(here).faces == faces.folder and read_origin(here).sources == ("made up",) # outputs were moved
-    other = put(network, tmp_path / "20_parsers/single/seed1", "CelebAMask-HQ", inputs={str(faces.folder / "faces.json"): "0" * 64})
+    here = put(
+        network,
+        tmp_path / "20_parsers/single/seed0",
+        inputs={"/elsewhere/10_faces/faces.json": digest},
+    )
+    assert read_origin(here).faces == faces.folder and read_origin(here).sources == (
+        "made up",
+    )  # outputs were moved
+    other = put(
+        network,
+        tmp_path / "20_parsers/single/seed1",
+        "CelebAMask-HQ",
+        inputs={str(faces.folder / "faces.json"): "0" * 64},
+    )
     assert read_origin(other).faces is None and read_origin(other).procedural is False
-    bare = tmp_path / "bare"; save_parser(network, bare)
+    bare = tmp_path / "bare"
+    save_parser(network, bare)
     assert read_origin(bare).procedural is None and "not recorded" in read_origin(bare).warning
     make_faces(bare / "faces", 4)
     assert read_origin(bare).faces == bare / "faces"
@@ -359,12 +585,18 @@ def test_origins(tmp_path, network):
 
 def test_real_faces(tmp_path, real_data):
     "A parser of the sample profile, where there is one, on faces of which it saw two thirds"
-    try: chosen = find_parser()
-    except InputError as error: pytest.skip(str(error))
-    if read_origin(chosen).procedural is not False: pytest.skip("there is no parser of real faces in outputs")
+    try:
+        chosen = find_parser()
+    except InputError as error:
+        pytest.skip(str(error))
+    if read_origin(chosen).procedural is not False:
+        pytest.skip("there is no parser of real faces in outputs")
     source = real_data / "CelebAMask-HQ" / "CelebA-HQ-img"
     pictures = sorted(source.glob("*.jpg"))[:6]
     records, failed = parsed(chosen, pictures, tmp_path / "out")
     assert not failed and len(records) == 6
     assert all(r["areas"]["skin"]["share"] > 0.1 and not r["note"] for r in records)
-    assert json.loads((tmp_path / "out" / f"{pictures[0].stem}.areas.json").read_text())["width"] == 512
+    assert (
+        json.loads((tmp_path / "out" / f"{pictures[0].stem}.areas.json").read_text())["width"]
+        == 512
+    )

@@ -1,4 +1,5 @@
 "Prediction: label maps, mirrored averages, counts"
+
 import numpy as np
 import pytest
 import torch
@@ -11,11 +12,13 @@ from fairparse.runs import InputError
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp("faces"), 7)
+def faces(tmp_path_factory):
+    return make_faces(tmp_path_factory.mktemp("faces"), 7)
 
 
 @pytest.fixture(scope="module")
-def parser(): return make_parser().eval()
+def parser():
+    return make_parser().eval()
 
 
 @pytest.mark.parametrize("flip", [False, True, None])
@@ -29,15 +32,23 @@ def test_probabilities_add_up_to_one(parser, faces, flip):
 def test_mirrored_average_follows_the_mirror(parser, faces):
     images = torch.from_numpy(np.array(faces.images)).permute(0, 3, 1, 2)
     order = torch.as_tensor(flip_order())
-    there, back = predict_probabilities(parser, images, True), predict_probabilities(parser, images.flip(-1), True)
+    there, back = (
+        predict_probabilities(parser, images, True),
+        predict_probabilities(parser, images.flip(-1), True),
+    )
     torch.testing.assert_close(back.flip(-1)[:, order], there, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(predict_probabilities(parser, images, False), there)
 
 
 def test_the_spec_decides_unless_asked(faces):
     averaging = make_parser(flip_average=True).eval()
-    assert (predict_masks(averaging, faces.images) == predict_masks(averaging, faces.images, flip=True)).all()
-    assert (predict_masks(averaging, faces.images, flip=False) == predict_masks(make_parser().eval(), faces.images)).all()
+    assert (
+        predict_masks(averaging, faces.images) == predict_masks(averaging, faces.images, flip=True)
+    ).all()
+    assert (
+        predict_masks(averaging, faces.images, flip=False)
+        == predict_masks(make_parser().eval(), faces.images)
+    ).all()
 
 
 def test_the_batch_size_does_not_matter(parser, faces):
@@ -49,17 +60,26 @@ def test_the_batch_size_does_not_matter(parser, faces):
 
 @pytest.mark.parametrize("shape", [(2, 32, 32), (2, 3, 32, 32), (2, 40, 32, 3), (2, 32, 33, 3)])
 def test_images_of_another_shape_are_refused(parser, shape):
-    with pytest.raises(InputError, match="multiples of 32"): predict_masks(parser, np.zeros(shape, np.uint8))
+    with pytest.raises(InputError, match="multiples of 32"):
+        predict_masks(parser, np.zeros(shape, np.uint8))
 
 
 def test_counts_are_of_the_chosen_faces(parser, faces):
     rows = np.array([5, 0, 3])
     counts = score_faces(parser, faces, rows, batch_size=2)
-    assert counts.shape == (3, 19, 3) and (counts[..., [0, 2]].sum(2) == [np.bincount(faces.masks[r].ravel(), minlength=19) for r in rows]).all()
+    assert (
+        counts.shape == (3, 19, 3)
+        and (
+            counts[..., [0, 2]].sum(2)
+            == [np.bincount(faces.masks[r].ravel(), minlength=19) for r in rows]
+        ).all()
+    )
     assert 0 <= iou(counts) < 0.3
     assert (flip_labels(flip_labels(faces.masks)) == faces.masks).all()
 
 
 def test_other_classes_and_no_faces_are_refused(parser, faces):
-    with pytest.raises(InputError, match="other classes"): score_faces(make_parser(classes=["a", "b"]), faces, np.array([0]))
-    with pytest.raises(InputError, match="no faces"): score_faces(parser, faces, np.array([], int))
+    with pytest.raises(InputError, match="other classes"):
+        score_faces(make_parser(classes=["a", "b"]), faces, np.array([0]))
+    with pytest.raises(InputError, match="no faces"):
+        score_faces(parser, faces, np.array([], int))

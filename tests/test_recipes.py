@@ -1,4 +1,5 @@
 "A parser from folders of one's own: training, resuming, scoring, and what is refused"
+
 import shutil
 
 import numpy as np
@@ -16,14 +17,19 @@ from fairparse.synthfaces import render_faces
 from fairparse.train import TrainConfig, undo_class_weights
 from fairparse.unet import build_parser, load_parser
 
-TINY = {"encoder": "tu-mobilenetv3_small_050", "encoder_weights": "none", "decoder_channels": [16, 16, 8, 8, 8]}
+TINY = {
+    "encoder": "tu-mobilenetv3_small_050",
+    "encoder_weights": "none",
+    "decoder_channels": [16, 16, 8, 8, 8],
+}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     "Sixteen procedural faces as images/ and labels/"
     home = tmp_path_factory.mktemp("faces")
-    for sub in ("images", "labels"): (home / sub).mkdir()
+    for sub in ("images", "labels"):
+        (home / sub).mkdir()
     images, masks, _ = render_faces(16, 64, seed=4)
     for i, (image, mask) in enumerate(zip(images, masks)):
         Image.fromarray(image).save(home / "images" / f"{i}.png")
@@ -35,25 +41,46 @@ def folder(tmp_path_factory):
 def trained(folder, tmp_path_factory):
     "A parser of the strong recipe with a tiny network and two epochs"
     out = tmp_path_factory.mktemp("parser")
-    train_on_folders([folder], out, size=64, threads=1, device="cpu", network=TINY, training={"epochs": 2, "precision": "no"})
+    train_on_folders(
+        [folder],
+        out,
+        size=64,
+        threads=1,
+        device="cpu",
+        network=TINY,
+        training={"epochs": 2, "precision": "no"},
+    )
     return out
 
 
 def test_recipes_are_valid_configurations():
-    for name in RECIPES: TrainConfig(**find_recipe(name)["training"])
-    with pytest.raises(InputError, match="stron.*none of"): find_recipe("stron")
+    for name in RECIPES:
+        TrainConfig(**find_recipe(name)["training"])
+    with pytest.raises(InputError, match="stron.*none of"):
+        find_recipe("stron")
 
 
 def test_all_faces_are_trained_on_and_the_run_is_recorded(trained):
     record = read_json(trained / "run.json")
     assert (record["train"], record["valid"]) == (16, 0)
-    assert record["parameters"]["training"]["prior_correction"] == RECIPES["strong"]["training"]["prior_correction"]
+    assert (
+        record["parameters"]["training"]["prior_correction"]
+        == RECIPES["strong"]["training"]["prior_correction"]
+    )
     assert load_parser(trained).spec.coordinates and load_parser(trained).spec.flip_average
 
 
 def test_the_same_command_again_gives_the_same_weights(folder, trained, tmp_path):
     before = load_file(trained / "model.safetensors")
-    train_on_folders([folder], trained, size=64, threads=1, device="cpu", network=TINY, training={"epochs": 2, "precision": "no"})
+    train_on_folders(
+        [folder],
+        trained,
+        size=64,
+        threads=1,
+        device="cpu",
+        network=TINY,
+        training={"epochs": 2, "precision": "no"},
+    )
     after = load_file(trained / "model.safetensors")
     assert all(torch.equal(before[k], after[k]) for k in before)
 
@@ -61,7 +88,8 @@ def test_the_same_command_again_gives_the_same_weights(folder, trained, tmp_path
 def test_prior_correction_lowers_upweighted_classes_only():
     parser = build_parser(**TINY, size=64)
     before = parser.net.segmentation_head[0].bias.detach().clone()
-    weights = torch.ones(19); weights[15] = 4.0
+    weights = torch.ones(19)
+    weights[15] = 4.0
     undo_class_weights(parser, weights, 0.5)
     change = parser.net.segmentation_head[0].bias.detach() - before
     assert change[15].item() == pytest.approx(-0.5 * np.log(4.0)) and change[:15].abs().max() == 0
@@ -73,48 +101,115 @@ def test_scores_are_written_and_agree_with_the_counts(folder, trained, tmp_path)
     assert table.iou.iloc[-1] == pytest.approx(np.nanmean(table.iou.iloc[:-1]))
     written = pd.read_csv(tmp_path / "scores" / "scores.csv")
     np.testing.assert_allclose(written.iou, table.iou, rtol=1e-4)
-    counts = pd.read_parquet(tmp_path / "scores" / "counts.parquet").groupby("class_id")[["tp", "fp", "fn"]].sum()
-    np.testing.assert_allclose(100 * counts.tp / counts.sum(axis=1).where(lambda s: s > 0), table.iou.iloc[:-1], rtol=1e-6)
-    assert read_json(tmp_path / "scores/score.json") == {"parser": str(trained.resolve()), "weights": "model.safetensors", "sha256": hash_file(trained / "model.safetensors"), "data": [folder.name],
-                                                         "counts_sha256": hash_file(tmp_path / "scores/counts.parquet")}
+    counts = (
+        pd.read_parquet(tmp_path / "scores" / "counts.parquet")
+        .groupby("class_id")[["tp", "fp", "fn"]]
+        .sum()
+    )
+    np.testing.assert_allclose(
+        100 * counts.tp / counts.sum(axis=1).where(lambda s: s > 0), table.iou.iloc[:-1], rtol=1e-6
+    )
+    assert read_json(tmp_path / "scores/score.json") == {
+        "parser": str(trained.resolve()),
+        "weights": "model.safetensors",
+        "sha256": hash_file(trained / "model.safetensors"),
+        "data": [folder.name],
+        "counts_sha256": hash_file(tmp_path / "scores/counts.parquet"),
+    }
 
 
 def test_a_card_takes_scores_of_its_own_weights_only(folder, trained, tmp_path, monkeypatch):
-    copy = shutil.copytree(trained, tmp_path / "copy", ignore=shutil.ignore_patterns("faces", ".lock"))
+    copy = shutil.copytree(
+        trained, tmp_path / "copy", ignore=shutil.ignore_patterns("faces", ".lock")
+    )
     weights = load_file(copy / "model.safetensors")
-    save_file({k: v * 0.9 if v.is_floating_point() else v for k, v in weights.items()}, copy / "best.safetensors")
+    save_file(
+        {k: v * 0.9 if v.is_floating_point() else v for k, v in weights.items()},
+        copy / "best.safetensors",
+    )
     monkeypatch.chdir(tmp_path)
     quick = ["--threads", "1", "--device", "cpu"]
     assert main(["score", "copy", "--data", str(folder), "--out", "scores", *quick]) == 0
-    monkeypatch.chdir(copy) # a relative path then, another folder now
+    monkeypatch.chdir(copy)  # a relative path then, another folder now
     text = make_card(".", tmp_path / "card.md", counts="../scores").read_text()
     assert f"name: {folder.name}" in text and "16 faces (data: " in text
-    assert main(["score", str(copy), "--data", str(folder), "--which", "best", "--out", str(tmp_path / "best"), *quick]) == 0
-    with pytest.raises(InputError, match="counts other weights, best.safetensors of .*copy .*score this parser"): make_card(copy, counts=tmp_path / "best")
+    assert (
+        main(
+            [
+                "score",
+                str(copy),
+                "--data",
+                str(folder),
+                "--which",
+                "best",
+                "--out",
+                str(tmp_path / "best"),
+                *quick,
+            ]
+        )
+        == 0
+    )
+    with pytest.raises(
+        InputError, match="counts other weights, best.safetensors of .*copy .*score this parser"
+    ):
+        make_card(copy, counts=tmp_path / "best")
     shutil.copy(tmp_path / "best/counts.parquet", tmp_path / "scores/counts.parquet")
-    with pytest.raises(InputError, match="is not the file that .*score.json is about"): make_card(copy, counts=tmp_path / "scores")
-    shutil.copy(copy / "best.safetensors", copy / "model.safetensors") # trained again in the same folder
+    with pytest.raises(InputError, match="is not the file that .*score.json is about"):
+        make_card(copy, counts=tmp_path / "scores")
+    shutil.copy(
+        copy / "best.safetensors", copy / "model.safetensors"
+    )  # trained again in the same folder
     make_card(copy, counts=tmp_path / "best")
-    assert main(["score", str(trained), "--data", str(folder), "--out", str(tmp_path / "scores"), *quick]) == 0
-    with pytest.raises(InputError, match="counts other weights"): make_card(copy, counts=tmp_path / "scores", force=True)
+    assert (
+        main(
+            [
+                "score",
+                str(trained),
+                "--data",
+                str(folder),
+                "--out",
+                str(tmp_path / "scores"),
+                *quick,
+            ]
+        )
+        == 0
+    )
+    with pytest.raises(InputError, match="counts other weights"):
+        make_card(copy, counts=tmp_path / "scores", force=True)
     (tmp_path / "best/score.json").unlink()
-    with pytest.raises(InputError, match="does not say of which weights"): make_card(copy, counts=tmp_path / "best", force=True)
+    with pytest.raises(InputError, match="does not say of which weights"):
+        make_card(copy, counts=tmp_path / "best", force=True)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"folders": ["/nowhere"]}, "nowhere"),
-    ({"recipe": "weak"}, "weak"),
-    ({"training": {"epohcs": 2}}, "epohcs"),
-    ({"network": {**TINY, "encoder_weights": "/nowhere/weights.pth"}}, "nowhere"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"folders": ["/nowhere"]}, "nowhere"),
+        ({"recipe": "weak"}, "weak"),
+        ({"training": {"epohcs": 2}}, "epohcs"),
+        ({"network": {**TINY, "encoder_weights": "/nowhere/weights.pth"}}, "nowhere"),
+    ],
+)
 def test_bad_input_names_the_value(folder, tmp_path, arguments, message):
-    settings = {"folders": [folder], "size": 64, "network": TINY, "training": {"epochs": 1, "precision": "no"}, **arguments}
-    with pytest.raises(InputError, match=message): train_on_folders(settings.pop("folders"), tmp_path / "out", threads=1, device="cpu", **settings)
+    settings = {
+        "folders": [folder],
+        "size": 64,
+        "network": TINY,
+        "training": {"epochs": 1, "precision": "no"},
+        **arguments,
+    }
+    with pytest.raises(InputError, match=message):
+        train_on_folders(
+            settings.pop("folders"), tmp_path / "out", threads=1, device="cpu", **settings
+        )
     assert not (tmp_path / "out" / "run.json").exists()
 
 
 def test_command_line(folder, trained, capsys):
-    assert main(["score", str(trained), "--data", str(folder), "--threads", "1", "--device", "cpu"]) == 0
+    assert (
+        main(["score", str(trained), "--data", str(folder), "--threads", "1", "--device", "cpu"])
+        == 0
+    )
     assert "mean" in capsys.readouterr().out
     assert main(["score", str(folder), "--data", str(folder)]) == 2
     assert "holds no parser" in capsys.readouterr().err

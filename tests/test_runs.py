@@ -1,4 +1,5 @@
 "Runs: writes that are complete or absent, locks, seeds, types"
+
 import dataclasses
 import errno
 import os
@@ -10,8 +11,21 @@ import torch
 from helpers import run_python
 
 from fairparse import runs
-from fairparse.runs import (InputError, Run, atomic_write, check_types, code_version, find_root, fix_randomness, hash_file, package_versions, pick_device, read_json, resolve,
-                            write_json)
+from fairparse.runs import (
+    InputError,
+    Run,
+    atomic_write,
+    check_types,
+    code_version,
+    find_root,
+    fix_randomness,
+    hash_file,
+    package_versions,
+    pick_device,
+    read_json,
+    resolve,
+    write_json,
+)
 
 
 def test_atomic_write_replaces_only_when_it_succeeds(tmp_path):
@@ -23,10 +37,20 @@ def test_atomic_write_replaces_only_when_it_succeeds(tmp_path):
     with pytest.raises(RuntimeError), atomic_write(target) as tmp:
         tmp.write_text("half")
         raise RuntimeError
-    assert target.read_text() == "first" and [p.name for p in target.parent.iterdir()] == ["file.txt"]
+    assert target.read_text() == "first" and [p.name for p in target.parent.iterdir()] == [
+        "file.txt"
+    ]
 
 
-@pytest.mark.parametrize("code,words", [(errno.ENOSPC, "no space left"), (errno.EDQUOT, "quota"), (errno.EROFS, "read-only"), (errno.EACCES, "permission")])
+@pytest.mark.parametrize(
+    "code,words",
+    [
+        (errno.ENOSPC, "no space left"),
+        (errno.EDQUOT, "quota"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "permission"),
+    ],
+)
 def test_refused_writes_are_explained(tmp_path, code, words):
     target = tmp_path / "file.txt"
     with pytest.raises(InputError, match=f"file.txt: .*{words}"), atomic_write(target) as tmp:
@@ -37,44 +61,68 @@ def test_refused_writes_are_explained(tmp_path, code, words):
 
 def test_a_full_disk_without_a_code_is_recognised(tmp_path):
     "numpy reports a short write as an OSError without errno; other such errors are not write errors"
-    for message, error in (("100000 requested and 8176 written", InputError), ("something else", OSError)):
-        with pytest.raises(error, match="no space left" if error is InputError else message), atomic_write(tmp_path / "file.npy"): raise OSError(message)
+    for message, error in (
+        ("100000 requested and 8176 written", InputError),
+        ("something else", OSError),
+    ):
+        with (
+            pytest.raises(error, match="no space left" if error is InputError else message),
+            atomic_write(tmp_path / "file.npy"),
+        ):
+            raise OSError(message)
 
 
 def test_a_file_in_the_way_of_a_folder(tmp_path):
     (tmp_path / "taken").write_text("")
-    with pytest.raises(InputError, match="choose another output folder"), atomic_write(tmp_path / "taken" / "file.txt") as tmp: tmp.write_text("")
-    with pytest.raises(InputError, match="choose another output folder"): Run(tmp_path / "taken", {})
+    with (
+        pytest.raises(InputError, match="choose another output folder"),
+        atomic_write(tmp_path / "taken" / "file.txt") as tmp,
+    ):
+        tmp.write_text("")
+    with pytest.raises(InputError, match="choose another output folder"):
+        Run(tmp_path / "taken", {})
 
 
 def test_json(tmp_path):
     write_json(tmp_path / "a.json", {"path": tmp_path, "ü": [1, None]})
     assert read_json(tmp_path / "a.json") == {"path": str(tmp_path), "ü": [1, None]}
     (tmp_path / "b.json").write_text('{"half": ')
-    with pytest.raises(InputError, match="b.json is not valid JSON"): read_json(tmp_path / "b.json")
-    with pytest.raises(InputError, match="c.json is missing"): read_json(tmp_path / "c.json")
+    with pytest.raises(InputError, match="b.json is not valid JSON"):
+        read_json(tmp_path / "b.json")
+    with pytest.raises(InputError, match="c.json is missing"):
+        read_json(tmp_path / "c.json")
 
 
 def test_hash(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert hash_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        hash_file(tmp_path / "a")
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
 
 
 def test_paths_start_at_the_repository(tmp_path, monkeypatch):
     root = find_root()
     monkeypatch.chdir(root / "nbs" / "lib")
-    assert find_root() == root and resolve("outputs/x") == root / "outputs" / "x" and resolve("~") == resolve(os.path.expanduser("~"))
+    assert (
+        find_root() == root
+        and resolve("outputs/x") == root / "outputs" / "x"
+        and resolve("~") == resolve(os.path.expanduser("~"))
+    )
     monkeypatch.chdir(tmp_path)
-    assert find_root() == root                                               # from the package, when it lies in a clone
+    assert find_root() == root  # from the package, when it lies in a clone
     monkeypatch.setattr(runs, "package_folder", lambda: tmp_path)
-    with pytest.raises(InputError, match="no fairparse repository"): find_root()
+    with pytest.raises(InputError, match="no fairparse repository"):
+        find_root()
 
 
 def test_seeds_are_fixed():
     threads = torch.get_num_threads()
+
     def draw():
         fix_randomness(7, threads=1)
         return random.random(), np.random.rand(), torch.rand(1).item()
+
     assert draw() == draw() and torch.get_num_threads() == 1
     torch.use_deterministic_algorithms(False)
     torch.set_num_threads(threads)
@@ -82,12 +130,16 @@ def test_seeds_are_fixed():
 
 def test_devices():
     assert pick_device("auto") in ("cpu", "cuda", "mps") and pick_device("cpu") == "cpu"
-    with pytest.raises(InputError, match="'abacus' is not available"): pick_device("abacus")
+    with pytest.raises(InputError, match="'abacus' is not available"):
+        pick_device("abacus")
 
 
-@pytest.mark.parametrize("cuda, mps, expected", [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+@pytest.mark.parametrize(
+    "cuda, mps, expected", [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
 def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch, cuda, mps, expected):
     import torch
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert pick_device("auto") == expected
@@ -95,7 +147,8 @@ def test_auto_prefers_cuda_then_mps_then_cpu(monkeypatch, cuda, mps, expected):
 
 def test_a_folder_has_one_owner(tmp_path):
     run = Run(tmp_path / "job", {"seed": 1})
-    with pytest.raises(InputError, match="another job is writing"): Run(tmp_path / "job", {})
+    with pytest.raises(InputError, match="another job is writing"):
+        Run(tmp_path / "job", {})
     run.finish()
     Run(tmp_path / "job", {}).finish()
 
@@ -107,24 +160,44 @@ def test_the_record_appears_last_and_goes_first(tmp_path):
     assert not (tmp_path / "job" / "run.json").exists()
     run.note(faces=3)
     record = read_json(run.finish())
-    assert record["inputs"] == {str(source): hash_file(source)} and record["faces"] == 3 and record["seed"] == 4 and record["seconds"] >= 0
-    assert record["code"]["sources_sha256"] == code_version()["sources_sha256"] and record["packages"]["numpy"] == np.__version__
+    assert (
+        record["inputs"] == {str(source): hash_file(source)}
+        and record["faces"] == 3
+        and record["seed"] == 4
+        and record["seconds"] >= 0
+    )
+    assert (
+        record["code"]["sources_sha256"] == code_version()["sources_sha256"]
+        and record["packages"]["numpy"] == np.__version__
+    )
     Run(tmp_path / "job", {})
     assert not (tmp_path / "job" / "run.json").exists()
 
 
 def test_a_killed_job_leaves_no_lock(tmp_path):
-    (tmp_path / "work.py").write_text(f"import os, signal\nfrom fairparse.runs import Run\nrun = Run({str(tmp_path / 'job')!r}, {{}})\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    (tmp_path / "work.py").write_text(
+        f"import os, signal\nfrom fairparse.runs import Run\nrun = Run({str(tmp_path / 'job')!r}, {{}})\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
     assert run_python(tmp_path / "work.py", check=False).returncode == -9
     Run(tmp_path / "job", {}).finish()
 
 
-def test_packages_that_are_absent_are_none(): assert package_versions(("numpy", "no-such-package")) == {"numpy": np.__version__, "no-such-package": None}
+def test_packages_that_are_absent_are_none():
+    assert package_versions(("numpy", "no-such-package")) == {
+        "numpy": np.__version__,
+        "no-such-package": None,
+    }
 
 
 def test_runs_is_light():
     "Tables are made without PyTorch: importing the module must not load it"
-    assert "False" in run_python("-c", "import sys, fairparse.runs, fairparse.records, fairparse.tables; print('torch' in sys.modules)").stdout
+    assert (
+        "False"
+        in run_python(
+            "-c",
+            "import sys, fairparse.runs, fairparse.records, fairparse.tables; print('torch' in sys.modules)",
+        ).stdout
+    )
 
 
 @dataclasses.dataclass
@@ -137,20 +210,39 @@ class Settings:
 
 
 @pytest.mark.parametrize("good", [{}, {"rate": 1}, {"count": 0}, {"items": [1]}, {"flag": True}])
-def test_types_that_fit(good): check_types(Settings(**good))
+def test_types_that_fit(good):
+    check_types(Settings(**good))
 
 
-@pytest.mark.parametrize("bad", [{"count": 1.0}, {"count": True}, {"rate": "1"}, {"rate": False}, {"name": None}, {"flag": 1}, {"flag": "yes"}, {"items": "ab"}, {"items": {}}], ids=str)
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"count": 1.0},
+        {"count": True},
+        {"rate": "1"},
+        {"rate": False},
+        {"name": None},
+        {"flag": 1},
+        {"flag": "yes"},
+        {"items": "ab"},
+        {"items": {}},
+    ],
+    ids=str,
+)
 def test_types_that_do_not_fit_are_named(bad):
     name = next(iter(bad))
-    with pytest.raises(InputError, match=f"{name} must be of type {type(getattr(Settings(), name)).__name__}"): check_types(Settings(**bad))
+    with pytest.raises(
+        InputError, match=f"{name} must be of type {type(getattr(Settings(), name)).__name__}"
+    ):
+        check_types(Settings(**bad))
 
 
 def test_code_version_sees_every_module(tmp_path, monkeypatch):
     "Also those in rooms: otherwise a benchmark would take parts measured by other code for its own"
     package = tmp_path / "fairparse"
     (package / "data" / "__pycache__").mkdir(parents=True)
-    for name in ("__init__.py", "data/__init__.py", "data/labels.py"): (package / name).write_text("")
+    for name in ("__init__.py", "data/__init__.py", "data/labels.py"):
+        (package / name).write_text("")
     monkeypatch.setattr("fairparse.runs.package_folder", lambda: package)
     empty = code_version()["sources_sha256"]
     (package / "data" / "labels.py").write_text("CLASSES = 19")

@@ -1,4 +1,5 @@
 "What must hold for the repository as a whole: the notebooks and the package agree, files stay small, light parts stay light"
+
 import ast
 import json
 import re
@@ -16,16 +17,23 @@ from fairparse.notebooks import notebook_sources, read_cells, read_parameters
 
 LIBRARY = sorted((ROOT / "nbs" / "lib").glob("*.ipynb"))
 PAPER = sorted((ROOT / "nbs" / "paper").glob("*.ipynb"))
-NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+NOTEBOOKS = sorted(
+    p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
+)
 RESULTS = [p for p in PAPER if p.name.startswith(("80_", "85_"))]
 
 
-def name(path): return path.stem
+def name(path):
+    return path.stem
 
 
 def default_exp(path):
     "The module that a notebook exports to"
-    found = [m[1] for source, _ in read_cells(path) if (m := re.search(r"^#\| *default_exp +(\S+)", source, re.MULTILINE))]
+    found = [
+        m[1]
+        for source, _ in read_cells(path)
+        if (m := re.search(r"^#\| *default_exp +(\S+)", source, re.MULTILINE))
+    ]
     assert len(found) <= 1, f"{path.name} names {found} as its module"
     return found[0] if found else None
 
@@ -33,13 +41,20 @@ def default_exp(path):
 def modules_after(*imports):
     "What `import`ing these leaves in sys.modules, in a process of its own"
     code = "import sys\n" + "".join(f"import {i}\n" for i in imports) + "print(*sys.modules)"
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
 
 
 def test_every_module_has_a_notebook_and_the_other_way_round():
     exported = {default_exp(path) for path in LIBRARY} - {None}
-    present = {str(p.relative_to(ROOT / "fairparse").with_suffix("")).replace("/", ".") for p in (ROOT / "fairparse").rglob("*.py")} - {"__init__", "_modidx"}
-    assert present == exported, f"without a notebook: {present - exported}; not exported: {exported - present}"
+    present = {
+        str(p.relative_to(ROOT / "fairparse").with_suffix("")).replace("/", ".")
+        for p in (ROOT / "fairparse").rglob("*.py")
+    } - {"__init__", "_modidx"}
+    assert present == exported, (
+        f"without a notebook: {present - exported}; not exported: {exported - present}"
+    )
 
 
 def test_no_two_notebooks_share_a_module_or_a_name():
@@ -49,29 +64,38 @@ def test_no_two_notebooks_share_a_module_or_a_name():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_notebook_is_small(path):
-    assert path.stat().st_size <= 200_000, f"{path.name} has {path.stat().st_size // 1000} KB: make its pictures smaller"
+    assert path.stat().st_size <= 200_000, (
+        f"{path.name} has {path.stat().st_size // 1000} KB: make its pictures smaller"
+    )
     for cell in json.loads(path.read_text())["cells"]:
-        for output in cell.get("outputs", []): assert len(json.dumps(output)) < 100_000, f"an output in {path.name} is too large"
+        for output in cell.get("outputs", []):
+            assert len(json.dumps(output)) < 100_000, f"an output in {path.name} is too large"
 
 
 @pytest.mark.parametrize("path", PAPER, ids=name)
 def test_paper_notebook_has_no_stored_output(path):
     "Run on real faces in JupyterLab, a paper notebook would carry pictures of them: the executed copies lie in outputs/"
-    assert not any(cell.get("outputs") for cell in json.loads(path.read_text())["cells"]), f"clear the outputs of {path.name}"
+    assert not any(cell.get("outputs") for cell in json.loads(path.read_text())["cells"]), (
+        f"clear the outputs of {path.name}"
+    )
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=name)
 def test_library_notebook_opens_and_closes_as_agreed(path):
     cells = json.loads(path.read_text())["cells"]
     first, last = "".join(cells[0]["source"]), "".join(cells[-1]["source"])
-    assert cells[0]["cell_type"] == "markdown" and re.match(r"# .+\n\n?> .+", first), f"{path.name} does not open with a title and one line"
+    assert cells[0]["cell_type"] == "markdown" and re.match(r"# .+\n\n?> .+", first), (
+        f"{path.name} does not open with a title and one line"
+    )
     assert default_exp(path) and "nbdev_export()" in last and last.startswith("#| hide")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "fairparse").glob("[!_]*.py")), ids=name)
 def test_module_is_readable(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 350, f"{path.name} has {len(text.splitlines())} lines: split it"
+    assert len(text.splitlines()) <= 350, (
+        f"{path.name} has {len(text.splitlines())} lines: split it"
+    )
     assert "import *" not in text
 
 
@@ -80,9 +104,15 @@ def test_paper_notebook_has_commented_literal_parameters(path):
     parameters = read_parameters(path)
     assert "out" in parameters
     source = next(source for source, tags in read_cells(path) if "parameters" in tags)
-    commented = {token.start[0] for token in tokenize.tokenize(BytesIO(source.encode()).readline) if token.type == tokenize.COMMENT}
+    commented = {
+        token.start[0]
+        for token in tokenize.tokenize(BytesIO(source.encode()).readline)
+        if token.type == tokenize.COMMENT
+    }
     for statement in ast.parse(source).body:
-        assert commented & set(range(statement.lineno, statement.end_lineno + 1)), f"{path.name}: `{ast.unparse(statement)}` has no comment"
+        assert commented & set(range(statement.lineno, statement.end_lineno + 1)), (
+            f"{path.name}: `{ast.unparse(statement)}` has no comment"
+        )
 
 
 def test_paper_notebooks_and_rules_agree():
@@ -92,24 +122,47 @@ def test_paper_notebooks_and_rules_agree():
 
 @pytest.mark.parametrize("path", PAPER, ids=name)
 def test_paper_notebook_exports_nothing(path):
-    assert default_exp(path) is None and not any(re.search(r"^#\| *export", source, re.MULTILINE) for source, _ in read_cells(path))
+    assert default_exp(path) is None and not any(
+        re.search(r"^#\| *export", source, re.MULTILINE) for source, _ in read_cells(path)
+    )
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=name)
 def test_tables_and_figures_do_without_torch(path):
-    assert not any(re.search(r"^\s*(import|from) torch", source, re.MULTILINE) for source, _ in read_cells(path))
-    modules = [f"fairparse.{p.stem}" for p in notebook_sources(path, ROOT / "fairparse") if p.stem != "__init__"]
-    direct = [m for m in modules if any(re.search(rf"\b{m}\b|from fairparse import .*\b{m.split('.')[1]}\b", source) for source, _ in read_cells(path))]
+    assert not any(
+        re.search(r"^\s*(import|from) torch", source, re.MULTILINE)
+        for source, _ in read_cells(path)
+    )
+    modules = [
+        f"fairparse.{p.stem}"
+        for p in notebook_sources(path, ROOT / "fairparse")
+        if p.stem != "__init__"
+    ]
+    direct = [
+        m
+        for m in modules
+        if any(
+            re.search(rf"\b{m}\b|from fairparse import .*\b{m.split('.')[1]}\b", source)
+            for source, _ in read_cells(path)
+        )
+    ]
     assert direct and "torch" not in modules_after(*direct)
 
 
 def test_the_package_loads_at_once():
     assert not {"torch", "pandas", "matplotlib"} & set(modules_after("fairparse"))
-    assert not {"torch", "pandas", "matplotlib", "papermill", "snakemake"} & set(modules_after("fairparse.cli"))
+    assert not {"torch", "pandas", "matplotlib", "papermill", "snakemake"} & set(
+        modules_after("fairparse.cli")
+    )
 
 
 def test_export_check_sees_every_kind_of_change(tmp_path):
-    for file in ("nbs/lib/a.ipynb", "fairparse/a.py", "fairparse/b.py", "fairparse/__pycache__/a.pyc"):
+    for file in (
+        "nbs/lib/a.ipynb",
+        "fairparse/a.py",
+        "fairparse/b.py",
+        "fairparse/__pycache__/a.pyc",
+    ):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("1")
     before = hash_tree(tmp_path)
@@ -118,7 +171,11 @@ def test_export_check_sees_every_kind_of_change(tmp_path):
     (tmp_path / "nbs" / "lib" / "a.ipynb").write_text("2")
     (tmp_path / "fairparse" / "c.py").write_text("1")
     (tmp_path / "fairparse" / "b.py").unlink()
-    assert changed(before, hash_tree(tmp_path)) == ["fairparse/b.py was removed", "fairparse/c.py is new", "nbs/lib/a.ipynb changed"]
+    assert changed(before, hash_tree(tmp_path)) == [
+        "fairparse/b.py was removed",
+        "fairparse/c.py is new",
+        "nbs/lib/a.ipynb changed",
+    ]
 
 
 def test_lock_names_what_settings_ask_for():
@@ -126,9 +183,16 @@ def test_lock_names_what_settings_ask_for():
     from configparser import ConfigParser
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
-    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line and not line.startswith("#")]
+
+    lines = [
+        line
+        for line in (ROOT / "requirements.lock").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     locked = {canonicalize_name((r := Requirement(line)).name): r for line in lines}
-    assert not any("@" in line or "/" in line for line in lines) and not any(n.startswith(("nvidia-", "cuda-", "triton")) for n in locked)
+    assert not any("@" in line or "/" in line for line in lines) and not any(
+        n.startswith(("nvidia-", "cuda-", "triton")) for n in locked
+    )
     settings = ConfigParser(delimiters=["="], interpolation=None)
     settings.read(ROOT / "settings.ini")
     for key in (key for key in settings["DEFAULT"] if key.endswith("requirements")):
@@ -145,17 +209,28 @@ def test_links_of_the_pages_lead_somewhere():
     texts = [(page.parent, page.read_text(encoding="utf-8")) for page in PAGES]
     index = json.loads((ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8"))
     texts.append((ROOT / "nbs", "\n".join("".join(cell["source"]) for cell in index["cells"])))
-    links = [(folder, link) for folder, text in texts for link in re.findall(r"\]\(([^)#\s]+)", text) if not link.startswith(("http:", "https:"))]
+    links = [
+        (folder, link)
+        for folder, text in texts
+        for link in re.findall(r"\]\(([^)#\s]+)", text)
+        if not link.startswith(("http:", "https:"))
+    ]
     assert len(links) > 20
     assert not [link for folder, link in links if not (folder / link).exists()]
 
 
 def test_readme_shows_the_published_table():
-    block = re.search(r"<!-- table1 -->\n(.*?)<!-- /table1 -->", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    block = re.search(
+        r"<!-- table1 -->\n(.*?)<!-- /table1 -->",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+        re.DOTALL,
+    )[1]
     assert "Single Objective" in block and block.count("\n") >= 7
 
 
 def test_the_index_names_every_notebook():
     index = (ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8")
-    notebooks = [path.stem for folder in ("lib", "paper") for path in (ROOT / "nbs" / folder).glob("*.ipynb")]
+    notebooks = [
+        path.stem for folder in ("lib", "paper") for path in (ROOT / "nbs" / folder).glob("*.ipynb")
+    ]
     assert not [name for name in notebooks if f"{name}.ipynb" not in index]

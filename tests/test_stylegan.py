@@ -1,4 +1,5 @@
 "StyleGAN2: the official formula written out plainly, truncation, noise, gradients, names, files"
+
 import json
 import re
 
@@ -7,18 +8,40 @@ import torch
 import torch.nn.functional as F
 
 from fairparse.runs import InputError
-from fairparse.stylegan import ARCHITECTURES, Generator, GeneratorConfig, load_generator, save_generator
+from fairparse.stylegan import (
+    ARCHITECTURES,
+    Generator,
+    GeneratorConfig,
+    load_generator,
+    save_generator,
+)
 
 SMALL = {"z_dim": 6, "w_dim": 10, "channels": [8, 12, 6], "mapping_layers": 3}
 # each differs from SMALL in what a loader or a layer could get wrong
-VARIANTS = {**{architecture: {"architecture": architecture} for architecture in ARCHITECTURES},
-            **{f"{architecture}, clamped": {"architecture": architecture, "clamp": 0.3} for architecture in ARCHITECTURES},
-            **{f"{architecture}, conditional": {"architecture": architecture, "c_dim": 3} for architecture in ARCHITECTURES},
-            "narrow embedding": {"c_dim": 5, "embedding": 4, "mapping_width": 7}, "wide z": {"z_dim": 20, "w_dim": 4}, "one mapping layer": {"mapping_layers": 1, "mapping_width": 9},
-            "one block": {"channels": [5]}, "four blocks": {"channels": [3, 9, 2, 4], "architecture": "resnet"}, "grey": {"image_channels": 1}, "four channels": {"image_channels": 4, "architecture": "orig"},
-            "quick mapping": {"mapping_rate": 0.3}, "box filter": {"filter": [1.0, 1.0]}, "odd filter": {"filter": [1.0, 2.0, 1.0], "architecture": "resnet"},
-            "skewed filter": {"filter": [1.0, 2.0, 4.0, 3.0], "architecture": "resnet"}, "long filter": {"filter": [1.0, 2.0, 3.0, 4.0, 4.0, 3.0, 2.0, 1.0]},
-            "filter in two dimensions": {"filter": [[1.0, 2.0], [0.0, 3.0]], "architecture": "resnet"}}
+VARIANTS = {
+    **{architecture: {"architecture": architecture} for architecture in ARCHITECTURES},
+    **{
+        f"{architecture}, clamped": {"architecture": architecture, "clamp": 0.3}
+        for architecture in ARCHITECTURES
+    },
+    **{
+        f"{architecture}, conditional": {"architecture": architecture, "c_dim": 3}
+        for architecture in ARCHITECTURES
+    },
+    "narrow embedding": {"c_dim": 5, "embedding": 4, "mapping_width": 7},
+    "wide z": {"z_dim": 20, "w_dim": 4},
+    "one mapping layer": {"mapping_layers": 1, "mapping_width": 9},
+    "one block": {"channels": [5]},
+    "four blocks": {"channels": [3, 9, 2, 4], "architecture": "resnet"},
+    "grey": {"image_channels": 1},
+    "four channels": {"image_channels": 4, "architecture": "orig"},
+    "quick mapping": {"mapping_rate": 0.3},
+    "box filter": {"filter": [1.0, 1.0]},
+    "odd filter": {"filter": [1.0, 2.0, 1.0], "architecture": "resnet"},
+    "skewed filter": {"filter": [1.0, 2.0, 4.0, 3.0], "architecture": "resnet"},
+    "long filter": {"filter": [1.0, 2.0, 3.0, 4.0, 4.0, 3.0, 2.0, 1.0]},
+    "filter in two dimensions": {"filter": [[1.0, 2.0], [0.0, 3.0]], "architecture": "resnet"},
+}
 
 
 def make(seed=0, **options):
@@ -34,12 +57,15 @@ def make(seed=0, **options):
 def draw(net, count=3, seed=1):
     "z, and one-hot classes where the generator wants them"
     z = torch.randn(count, net.config.z_dim, generator=torch.Generator().manual_seed(seed))
-    return z, F.one_hot(torch.arange(count) % net.config.c_dim, net.config.c_dim).float() if net.config.c_dim else None
+    return z, F.one_hot(
+        torch.arange(count) % net.config.c_dim, net.config.c_dim
+    ).float() if net.config.c_dim else None
 
 
 # ---- the formula of the official code, one face at a time, in double precision and without any of its short cuts
 
-def fir(x, taps, up, pad): # (C, H, W): zeros between the pixels, pad, convolve
+
+def fir(x, taps, up, pad):  # (C, H, W): zeros between the pixels, pad, convolve
     taps = torch.tensor(taps, dtype=torch.float64)
     taps = taps.outer(taps) if taps.ndim == 1 else taps
     spread = torch.zeros(x.shape[0], x.shape[1] * up, x.shape[2] * up, dtype=x.dtype)
@@ -48,53 +74,113 @@ def fir(x, taps, up, pad): # (C, H, W): zeros between the pixels, pad, convolve
     return F.conv2d(spread[:, None], (taps / taps.sum() * up**2).flip(0, 1)[None, None])[:, 0]
 
 
-def double(x, taps): return fir(x, taps, 2, ((len(taps) + 1) // 2, (len(taps) - 2) // 2))
+def double(x, taps):
+    return fir(x, taps, 2, ((len(taps) + 1) // 2, (len(taps) - 2) // 2))
 
 
-def styled(x, weight, style, taps=None, demodulate=True): # modulated weights of this one face; with taps: up-sample first, then a true convolution
+def styled(
+    x, weight, style, taps=None, demodulate=True
+):  # modulated weights of this one face; with taps: up-sample first, then a true convolution
     weight = weight * style[None, :, None, None]
-    if demodulate: weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
-    if taps is None: return F.conv2d(x[None], weight, padding=weight.shape[-1] // 2)[0]
-    return F.conv2d(fir(x, taps, 2, (1 + (len(taps) + 1) // 2, 1 + (len(taps) - 2) // 2))[None], weight.flip(2, 3))[0]
+    if demodulate:
+        weight = weight / (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).sqrt()
+    if taps is None:
+        return F.conv2d(x[None], weight, padding=weight.shape[-1] // 2)[0]
+    return F.conv2d(
+        fir(x, taps, 2, (1 + (len(taps) + 1) // 2, 1 + (len(taps) - 2) // 2))[None],
+        weight.flip(2, 3),
+    )[0]
 
 
-def lrelu(x): return torch.where(x > 0, x, 0.2 * x) * 2**0.5
-def limited(x, bound): return x.clamp(-bound, bound) if bound else x
+def lrelu(x):
+    return torch.where(x > 0, x, 0.2 * x) * 2**0.5
+
+
+def limited(x, bound):
+    return x.clamp(-bound, bound) if bound else x
 
 
 def reference_styles(net, z, c, psi=1.0, cutoff=None):
     "w of one face for each layer"
     s, config = {name: value.double() for name, value in net.state_dict().items()}, net.config
-    def unit(x): return x / (x.square().mean() + 1e-8).sqrt()
+
+    def unit(x):
+        return x / (x.square().mean() + 1e-8).sqrt()
+
     x = unit(z.double())
-    if config.c_dim: x = torch.cat([x, unit(s["mapping.embed.weight"] @ c.double() / config.c_dim**0.5 + s["mapping.embed.bias"])])
+    if config.c_dim:
+        x = torch.cat(
+            [
+                x,
+                unit(
+                    s["mapping.embed.weight"] @ c.double() / config.c_dim**0.5
+                    + s["mapping.embed.bias"]
+                ),
+            ]
+        )
     for i in range(config.mapping_layers):
         weight, bias = s[f"mapping.fc{i}.weight"], s[f"mapping.fc{i}.bias"]
-        x = lrelu(weight @ x * config.mapping_rate / weight.shape[1]**0.5 + bias * config.mapping_rate)
+        x = lrelu(
+            weight @ x * config.mapping_rate / weight.shape[1] ** 0.5 + bias * config.mapping_rate
+        )
     average, count = s["mapping.w_avg"], 2 * len(config.channels)
-    return torch.stack([average + psi * (x - average) if cutoff is None or i < cutoff else x for i in range(count)])
+    return torch.stack(
+        [average + psi * (x - average) if cutoff is None or i < cutoff else x for i in range(count)]
+    )
 
 
 def reference_picture(net, ws, noise=True):
     "Picture of one face from its styles"
     s, config = {name: value.double() for name, value in net.state_dict().items()}, net.config
-    def affine(name, w): return s[f"{name}.affine.weight"] @ w / len(w)**0.5 + s[f"{name}.affine.bias"]
+
+    def affine(name, w):
+        return s[f"{name}.affine.weight"] @ w / len(w) ** 0.5 + s[f"{name}.affine.bias"]
+
     def layer(x, name, w, up, gain):
         x = styled(x, s[f"{name}.weight"], affine(name, w), config.filter if up else None)
-        if noise: x = x + s[f"{name}.noise_const"] * s[f"{name}.noise_strength"]
+        if noise:
+            x = x + s[f"{name}.noise_const"] * s[f"{name}.noise_strength"]
         return limited(lrelu(x + s[f"{name}.bias"][:, None, None]) * gain, config.clamp * gain)
+
     picture, at = None, 0
     for i in range(len(config.channels)):
         block, short = f"synthesis.b{4 * 2**i}", config.architecture == "resnet" and i > 0
         gain = 0.5**0.5 if short else 1.0
-        if i == 0: x = layer(s[f"{block}.const"], f"{block}.conv1", ws[0], False, 1.0)
+        if i == 0:
+            x = layer(s[f"{block}.const"], f"{block}.conv1", ws[0], False, 1.0)
         else:
-            beside = double(F.conv2d(x[None], s[f"{block}.skip.weight"] / x.shape[0]**0.5)[0], config.filter) * gain if short else 0
-            x = layer(layer(x, f"{block}.conv0", ws[at], True, 1.0), f"{block}.conv1", ws[at + 1], False, gain) + beside
+            beside = (
+                double(
+                    F.conv2d(x[None], s[f"{block}.skip.weight"] / x.shape[0] ** 0.5)[0],
+                    config.filter,
+                )
+                * gain
+                if short
+                else 0
+            )
+            x = (
+                layer(
+                    layer(x, f"{block}.conv0", ws[at], True, 1.0),
+                    f"{block}.conv1",
+                    ws[at + 1],
+                    False,
+                    gain,
+                )
+                + beside
+            )
         at += 1 if i == 0 else 2
-        if picture is not None: picture = double(picture, config.filter)
+        if picture is not None:
+            picture = double(picture, config.filter)
         if config.architecture == "skip" or i == len(config.channels) - 1:
-            part = styled(x, s[f"{block}.torgb.weight"], affine(f"{block}.torgb", ws[at]) / x.shape[0]**0.5, demodulate=False) + s[f"{block}.torgb.bias"][:, None, None]
+            part = (
+                styled(
+                    x,
+                    s[f"{block}.torgb.weight"],
+                    affine(f"{block}.torgb", ws[at]) / x.shape[0] ** 0.5,
+                    demodulate=False,
+                )
+                + s[f"{block}.torgb.bias"][:, None, None]
+            )
             part = limited(part, config.clamp)
             picture = part if picture is None else picture + part
     return picture
@@ -102,7 +188,14 @@ def reference_picture(net, ws, noise=True):
 
 def reference(net, z, c=None, psi=1.0, cutoff=None, noise=True):
     "Pictures (B, C, H, W) of the official formula"
-    return torch.stack([reference_picture(net, reference_styles(net, z[i], None if c is None else c[i], psi, cutoff), noise) for i in range(len(z))]).float()
+    return torch.stack(
+        [
+            reference_picture(
+                net, reference_styles(net, z[i], None if c is None else c[i], psi, cutoff), noise
+            )
+            for i in range(len(z))
+        ]
+    ).float()
 
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
@@ -110,7 +203,12 @@ def test_pictures_are_those_of_the_official_formula(options):
     net = make(**options)
     z, c = draw(net)
     for psi, cutoff, noise in ((1.0, None, "const"), (0.6, None, "none"), (0.5, 2, "const")):
-        torch.testing.assert_close(net(z, c, psi, cutoff, noise), reference(net, z, c, psi, cutoff, noise == "const"), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            net(z, c, psi, cutoff, noise),
+            reference(net, z, c, psi, cutoff, noise == "const"),
+            rtol=1e-4,
+            atol=1e-4,
+        )
 
 
 def test_clamp_matters_in_the_variants():
@@ -123,22 +221,30 @@ def test_clamp_matters_in_the_variants():
 
 # ---- what it promises beside the formula
 
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_face_does_not_depend_on_its_batch(architecture):
     net = make(architecture=architecture, c_dim=2)
     z, c = draw(net, 5)
     together = net(z, c)
-    for i in range(5): torch.testing.assert_close(net(z[i:i + 1], c[i:i + 1])[0], together[i], rtol=1e-4, atol=1e-5)
+    for i in range(5):
+        torch.testing.assert_close(
+            net(z[i : i + 1], c[i : i + 1])[0], together[i], rtol=1e-4, atol=1e-5
+        )
 
 
 def test_truncation():
     net = make()
     z, _ = draw(net)
     w = net.mapping(z)
-    assert torch.equal(net.styles(z), w[:, None].expand(-1, net.config.num_ws, -1)) # psi 1: none
-    assert torch.allclose(net.styles(z, psi=0.0), net.mapping.w_avg.expand(3, net.config.num_ws, -1), atol=1e-6)
+    assert torch.equal(net.styles(z), w[:, None].expand(-1, net.config.num_ws, -1))  # psi 1: none
+    assert torch.allclose(
+        net.styles(z, psi=0.0), net.mapping.w_avg.expand(3, net.config.num_ws, -1), atol=1e-6
+    )
     half = net.styles(z, psi=0.5, cutoff=2)
-    assert torch.allclose(half[:, :2], ((w + net.mapping.w_avg) / 2)[:, None].expand(-1, 2, -1), atol=1e-6) and torch.equal(half[:, 2:], net.styles(z)[:, 2:])
+    assert torch.allclose(
+        half[:, :2], ((w + net.mapping.w_avg) / 2)[:, None].expand(-1, 2, -1), atol=1e-6
+    ) and torch.equal(half[:, 2:], net.styles(z)[:, 2:])
 
 
 def test_noise_modes():
@@ -147,9 +253,12 @@ def test_noise_modes():
     assert torch.equal(net(z), net(z)) and torch.equal(net(z, noise="none"), net(z, noise="none"))
     torch.manual_seed(0)
     first, second = net(z, noise="random"), net(z, noise="random")
-    assert (first - second).abs().max() > 0.01 and (net(z) - net(z, noise="none")).abs().max() > 0.01
+    assert (first - second).abs().max() > 0.01 and (
+        net(z) - net(z, noise="none")
+    ).abs().max() > 0.01
     for name, value in net.state_dict().items():
-        if name.endswith("noise_strength"): value.zero_()
+        if name.endswith("noise_strength"):
+            value.zero_()
     assert torch.equal(net(z, noise="random"), net(z, noise="none"))
 
 
@@ -158,73 +267,164 @@ def test_every_weight_learns(architecture):
     net = make(architecture=architecture, c_dim=3).requires_grad_(True)
     z, c = draw(net)
     net(z.requires_grad_(), c).square().sum().backward()
-    silent = [name for name, value in net.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0]
+    silent = [
+        name
+        for name, value in net.named_parameters()
+        if value.grad is None or not value.grad.abs().sum() > 0
+    ]
     assert not silent and z.grad.abs().sum() > 0
 
 
 def test_gradient_of_the_modulated_convolution():
     net = make(channels=[4, 3], z_dim=3, w_dim=3).double()
-    w = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    x = torch.randn(2, 4, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    w = torch.randn(
+        2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True
+    )
+    x = torch.randn(
+        2,
+        4,
+        4,
+        4,
+        dtype=torch.float64,
+        generator=torch.Generator().manual_seed(1),
+        requires_grad=True,
+    )
     assert torch.autograd.gradcheck(lambda x, w: net.synthesis.b8.conv0(x, w, "const"), (x, w))
 
 
 def test_names_of_weights_are_the_official_ones():
     names = set(make(architecture="resnet", c_dim=2).state_dict())
     layer = {"affine.weight", "affine.bias", "weight", "bias", "noise_const", "noise_strength"}
-    wanted = {"mapping.w_avg", "synthesis.b4.const", "synthesis.b8.skip.weight", "synthesis.b16.skip.weight"}
-    wanted |= {f"mapping.{part}.{kind}" for part in ("embed", "fc0", "fc1", "fc2") for kind in ("weight", "bias")}
-    wanted |= {f"synthesis.{part}.{kind}" for part in ("b4.conv1", "b8.conv0", "b8.conv1", "b16.conv0", "b16.conv1") for kind in layer}
-    wanted |= {f"synthesis.b16.torgb.{kind}" for kind in ("affine.weight", "affine.bias", "weight", "bias")}
+    wanted = {
+        "mapping.w_avg",
+        "synthesis.b4.const",
+        "synthesis.b8.skip.weight",
+        "synthesis.b16.skip.weight",
+    }
+    wanted |= {
+        f"mapping.{part}.{kind}"
+        for part in ("embed", "fc0", "fc1", "fc2")
+        for kind in ("weight", "bias")
+    }
+    wanted |= {
+        f"synthesis.{part}.{kind}"
+        for part in ("b4.conv1", "b8.conv0", "b8.conv1", "b16.conv0", "b16.conv1")
+        for kind in layer
+    }
+    wanted |= {
+        f"synthesis.b16.torgb.{kind}" for kind in ("affine.weight", "affine.bias", "weight", "bias")
+    }
     assert names == wanted
 
 
 def test_sizes():
     config = GeneratorConfig()
     assert config.size == 256 and config.num_ws == 14
-    assert sum(p.numel() for p in Generator(GeneratorConfig(z_dim=4, w_dim=4, channels=[2], mapping_layers=1)).parameters()) == 4 * 4 + 4 + 2 * 16 + (2 * 4 + 2) + 2 * 2 * 9 + 2 + 1 + (2 * 4 + 2) + 3 * 2 + 3
+    assert (
+        sum(
+            p.numel()
+            for p in Generator(
+                GeneratorConfig(z_dim=4, w_dim=4, channels=[2], mapping_layers=1)
+            ).parameters()
+        )
+        == 4 * 4 + 4 + 2 * 16 + (2 * 4 + 2) + 2 * 2 * 9 + 2 + 1 + (2 * 4 + 2) + 3 * 2 + 3
+    )
     assert make()(draw(make())[0]).shape == (3, 3, 16, 16)
 
 
 # ---- bad input
 
-@pytest.mark.parametrize("options, word", [({"architecture": "progressive"}, "architecture"), ({"z_dim": 0}, "z_dim"), ({"channels": []}, "channels"), ({"channels": [4, 0]}, "channels"),
-                                           ({"w_dim": "10"}, "w_dim"), ({"mapping_layers": 0}, "mapping_layers"), ({"clamp": None}, "clamp")])
+
+@pytest.mark.parametrize(
+    "options, word",
+    [
+        ({"architecture": "progressive"}, "architecture"),
+        ({"z_dim": 0}, "z_dim"),
+        ({"channels": []}, "channels"),
+        ({"channels": [4, 0]}, "channels"),
+        ({"w_dim": "10"}, "w_dim"),
+        ({"mapping_layers": 0}, "mapping_layers"),
+        ({"clamp": None}, "clamp"),
+    ],
+)
 def test_configuration_is_checked(options, word):
-    with pytest.raises(InputError, match=word): GeneratorConfig(**{**SMALL, **options})
+    with pytest.raises(InputError, match=word):
+        GeneratorConfig(**{**SMALL, **options})
 
 
 def test_input_is_checked():
     net, conditional = make(), make(c_dim=3)
     z, c = draw(conditional)
-    with pytest.raises(InputError, match=r"\(B, 6\)"): net(torch.randn(2, 7))
-    with pytest.raises(InputError, match=r"\(B, 6\)"): net(torch.randn(6))
-    with pytest.raises(InputError, match="one-hot"): conditional(z)
-    with pytest.raises(InputError, match=r"\(3, 3\)"): conditional(z, c[:2])
-    with pytest.raises(InputError, match="noise 'some'"): net(z, noise="some")
+    with pytest.raises(InputError, match=r"\(B, 6\)"):
+        net(torch.randn(2, 7))
+    with pytest.raises(InputError, match=r"\(B, 6\)"):
+        net(torch.randn(6))
+    with pytest.raises(InputError, match="one-hot"):
+        conditional(z)
+    with pytest.raises(InputError, match=r"\(3, 3\)"):
+        conditional(z, c[:2])
+    with pytest.raises(InputError, match="noise 'some'"):
+        net(z, noise="some")
 
 
 # ---- files
+
 
 def test_files_keep_everything(tmp_path):
     net = make(architecture="resnet", c_dim=3, clamp=0.5, filter=[1.0, 2.0, 1.0])
     save_generator(net, tmp_path / "a", {"trained_on": "noise"})
     again, (z, c) = load_generator(tmp_path / "a"), draw(net)
     assert again.config == net.config and torch.equal(again(z, c), net(z, c)) and not again.training
-    assert not any(p.requires_grad for p in again.parameters()) and json.loads((tmp_path / "a" / "generator.json").read_text())["trained_on"] == "noise"
+    assert (
+        not any(p.requires_grad for p in again.parameters())
+        and json.loads((tmp_path / "a" / "generator.json").read_text())["trained_on"] == "noise"
+    )
 
 
-def damage_weights(folder): (folder / "generator.safetensors").write_bytes((folder / "generator.safetensors").read_bytes()[:500])
-def remove_weights(folder): (folder / "generator.safetensors").unlink()
-def remove_description(folder): (folder / "generator.json").unlink()
-def break_description(folder): (folder / "generator.json").write_text("{")
-def describe_another(folder): (folder / "generator.json").write_text(json.dumps({"config": {**SMALL, "w_dim": 11}}))
-def describe_unknown(folder): (folder / "generator.json").write_text(json.dumps({"config": {**SMALL, "depth": 3}}))
-def describe_nothing(folder): (folder / "generator.json").write_text("{}")
+def damage_weights(folder):
+    (folder / "generator.safetensors").write_bytes(
+        (folder / "generator.safetensors").read_bytes()[:500]
+    )
 
 
-@pytest.mark.parametrize("fault", [damage_weights, remove_weights, remove_description, break_description, describe_another, describe_unknown, describe_nothing])
+def remove_weights(folder):
+    (folder / "generator.safetensors").unlink()
+
+
+def remove_description(folder):
+    (folder / "generator.json").unlink()
+
+
+def break_description(folder):
+    (folder / "generator.json").write_text("{")
+
+
+def describe_another(folder):
+    (folder / "generator.json").write_text(json.dumps({"config": {**SMALL, "w_dim": 11}}))
+
+
+def describe_unknown(folder):
+    (folder / "generator.json").write_text(json.dumps({"config": {**SMALL, "depth": 3}}))
+
+
+def describe_nothing(folder):
+    (folder / "generator.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        damage_weights,
+        remove_weights,
+        remove_description,
+        break_description,
+        describe_another,
+        describe_unknown,
+        describe_nothing,
+    ],
+)
 def test_damaged_files_are_refused(tmp_path, fault):
     save_generator(make(), tmp_path)
     fault(tmp_path)
-    with pytest.raises(InputError, match=re.escape(str(tmp_path))): load_generator(tmp_path)
+    with pytest.raises(InputError, match=re.escape(str(tmp_path))):
+        load_generator(tmp_path)

@@ -1,4 +1,5 @@
 "Training of the stand-in: losses, the discriminator, one step, checkpoints and interruptions"
+
 import copy
 import json
 
@@ -10,63 +11,111 @@ import torch.nn.functional as F
 import fairparse.stylegan_training as training
 from fairparse.generators import open_generator
 from fairparse.runs import InputError
-from fairparse.stylegan_training import (TABLE2, Convolution, Discriminator, StyleGANTrainer, StyleGANTraining, batch_deviation, discriminator_loss, generator_loss, r1_penalty, skewed_world, train_tiny_stylegan)
+from fairparse.stylegan_training import (
+    TABLE2,
+    Convolution,
+    Discriminator,
+    StyleGANTrainer,
+    StyleGANTraining,
+    batch_deviation,
+    discriminator_loss,
+    generator_loss,
+    r1_penalty,
+    skewed_world,
+    train_tiny_stylegan,
+)
 
 torch.set_num_threads(1)
-SMALL = {"generator": {"z_dim": 6, "w_dim": 6, "channels": [6, 6], "mapping_layers": 1}, "discriminator_channels": [6, 6], "steps": 7, "batch_size": 4, "every": 3, "r1_every": 3}
-NOISE = torch.randint(0, 256, (20, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+SMALL = {
+    "generator": {"z_dim": 6, "w_dim": 6, "channels": [6, 6], "mapping_layers": 1},
+    "discriminator_channels": [6, 6],
+    "steps": 7,
+    "batch_size": 4,
+    "every": 3,
+    "r1_every": 3,
+}
+NOISE = torch.randint(
+    0, 256, (20, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
 
 
-def make(seed=1, images=NOISE, **changes): return StyleGANTrainer(StyleGANTraining(**{**SMALL, **changes}), images, seed)
+def make(seed=1, images=NOISE, **changes):
+    return StyleGANTrainer(StyleGANTraining(**{**SMALL, **changes}), images, seed)
 
 
-def quiet(text): pass
+def quiet(text):
+    pass
 
 
-def states(trainer): # every number that a training consists of
+def states(trainer):  # every number that a training consists of
     found = {"number": torch.tensor(trainer.number)}
-    for name in ("g", "d", "average"): found |= {f"{name}.{k}": v for k, v in trainer.parts()[name].state_dict().items()}
-    for name in ("opt_g", "opt_d"): found |= {f"{name}.{i}.{k}": v for i, state in trainer.parts()[name].state_dict()["state"].items() for k, v in state.items()}
+    for name in ("g", "d", "average"):
+        found |= {f"{name}.{k}": v for k, v in trainer.parts()[name].state_dict().items()}
+    for name in ("opt_g", "opt_d"):
+        found |= {
+            f"{name}.{i}.{k}": v
+            for i, state in trainer.parts()[name].state_dict()["state"].items()
+            for k, v in state.items()
+        }
     return found
 
 
 def assert_same(one, other):
     one, other = states(one), states(other)
     assert one.keys() == other.keys() and len(one) > 50
-    for name in one: assert torch.equal(one[name], other[name]), name
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
 
 
 # ---- losses
+
 
 def test_losses_and_their_gradients():
     torch.manual_seed(0)
     real, fake = (3 * torch.randn(9, dtype=torch.float64, requires_grad=True) for _ in range(2))
     real, fake = real.detach().requires_grad_(), fake.detach().requires_grad_()
     torch.testing.assert_close(generator_loss(fake), -F.logsigmoid(fake).mean())
-    torch.testing.assert_close(discriminator_loss(real, fake), F.binary_cross_entropy_with_logits(real, torch.ones(9).double()) + F.binary_cross_entropy_with_logits(fake, torch.zeros(9).double()))
-    gradient, = torch.autograd.grad(generator_loss(fake), fake)
-    torch.testing.assert_close(gradient, -torch.sigmoid(-fake.detach()) / 9)                                   # does not vanish where the discriminator is sure: "non-saturating"
+    torch.testing.assert_close(
+        discriminator_loss(real, fake),
+        F.binary_cross_entropy_with_logits(real, torch.ones(9).double())
+        + F.binary_cross_entropy_with_logits(fake, torch.zeros(9).double()),
+    )
+    (gradient,) = torch.autograd.grad(generator_loss(fake), fake)
+    torch.testing.assert_close(
+        gradient, -torch.sigmoid(-fake.detach()) / 9
+    )  # does not vanish where the discriminator is sure: "non-saturating"
     on_real, on_fake = torch.autograd.grad(discriminator_loss(real, fake), (real, fake))
     torch.testing.assert_close(on_real, -torch.sigmoid(-real.detach()) / 9)
     torch.testing.assert_close(on_fake, torch.sigmoid(fake.detach()) / 9)
-    assert torch.autograd.gradcheck(generator_loss, fake) and torch.autograd.gradcheck(discriminator_loss, (real, fake))
-    assert generator_loss(torch.tensor([-1e4])).isfinite() and generator_loss(torch.tensor([-1e4])) == 1e4
+    assert torch.autograd.gradcheck(generator_loss, fake) and torch.autograd.gradcheck(
+        discriminator_loss, (real, fake)
+    )
+    assert (
+        generator_loss(torch.tensor([-1e4])).isfinite()
+        and generator_loss(torch.tensor([-1e4])) == 1e4
+    )
 
 
 def test_r1_of_a_paraboloid():
     "D(x) = a |x|^2 / 2 has the gradient a x: the penalty is a^2 times the mean of |x|^2, its slope in a twice that over a"
-    x, a = torch.randn(5, 3, 4, 4, dtype=torch.float64), torch.tensor(1.7, dtype=torch.float64, requires_grad=True)
+    x, a = (
+        torch.randn(5, 3, 4, 4, dtype=torch.float64),
+        torch.tensor(1.7, dtype=torch.float64, requires_grad=True),
+    )
     penalty = r1_penalty(lambda v: a * v.square().sum((1, 2, 3)) / 2, x)
     norms = x.square().sum((1, 2, 3)).mean()
     torch.testing.assert_close(penalty, 1.7**2 * norms)
-    slope, = torch.autograd.grad(penalty, a)
+    (slope,) = torch.autograd.grad(penalty, a)
     torch.testing.assert_close(slope, 2 * 1.7 * norms)
     assert not x.requires_grad
 
 
 def test_r1_of_the_discriminator_by_finite_differences():
     torch.manual_seed(0)
-    d, x = Discriminator([4, 4]).double(), torch.randn(1, 3, 8, 8, dtype=torch.float64)                        # one face: no neighbours
+    d, x = (
+        Discriminator([4, 4]).double(),
+        torch.randn(1, 3, 8, 8, dtype=torch.float64),
+    )  # one face: no neighbours
     total, e = 0.0, 1e-2
     with torch.no_grad():
         for i in range(x.numel()):
@@ -78,7 +127,11 @@ def test_r1_of_the_discriminator_by_finite_differences():
 
 # ---- the discriminator
 
-@pytest.mark.parametrize("kernel, down, linear", [(1, False, False), (3, False, False), (3, True, False), (1, True, True)])
+
+@pytest.mark.parametrize(
+    "kernel, down, linear",
+    [(1, False, False), (3, False, False), (3, True, False), (1, True, True)],
+)
 def test_convolution_written_out(kernel, down, linear):
     torch.manual_seed(0)
     layer, x = Convolution(3, 5, kernel, down, linear), torch.randn(2, 3, 8, 8)
@@ -86,9 +139,15 @@ def test_convolution_written_out(kernel, down, linear):
     weight, before = layer.weight / np.sqrt(3 * kernel**2), x
     if down:
         taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
-        before = F.conv2d(F.pad(x, [(kernel + 1) // 2] * 4), taps.outer(taps).expand(3, 1, 4, 4), groups=3)  # smooth, then take every second pixel
-    out = F.conv2d(before, weight, stride=2 if down else 1, padding=0 if down else kernel // 2) + layer.bias[None, :, None, None]
-    if not linear: out = F.leaky_relu(out, 0.2) * 2**0.5
+        before = F.conv2d(
+            F.pad(x, [(kernel + 1) // 2] * 4), taps.outer(taps).expand(3, 1, 4, 4), groups=3
+        )  # smooth, then take every second pixel
+    out = (
+        F.conv2d(before, weight, stride=2 if down else 1, padding=0 if down else kernel // 2)
+        + layer.bias[None, :, None, None]
+    )
+    if not linear:
+        out = F.leaky_relu(out, 0.2) * 2**0.5
     torch.testing.assert_close(layer(x, 0.5), 0.5 * out, atol=1e-5, rtol=1e-4)
     assert out.shape[-1] == (4 if down else 8)
 
@@ -99,11 +158,15 @@ def test_batch_deviation_of_every_group(batch, group):
     out = batch_deviation(x)
     assert out.shape == (batch, 4, 4, 4) and torch.equal(out[:, :3], x)
     for i in range(batch):
-        mates = x[i % (batch // group)::batch // group]
+        mates = x[i % (batch // group) :: batch // group]
         assert len(mates) == group
-        torch.testing.assert_close(out[i, 3], ((mates - mates.mean(0)).square().mean(0) + 1e-8).sqrt().mean().expand(4, 4))
+        torch.testing.assert_close(
+            out[i, 3], ((mates - mates.mean(0)).square().mean(0) + 1e-8).sqrt().mean().expand(4, 4)
+        )
     same = batch_deviation(x[:1].expand(4, -1, -1, -1))
-    torch.testing.assert_close(same[:, 3], torch.full((4, 4, 4), 1e-4))                                       # a generator that always paints the same is found out
+    torch.testing.assert_close(
+        same[:, 3], torch.full((4, 4, 4), 1e-4)
+    )  # a generator that always paints the same is found out
 
 
 @pytest.mark.parametrize("channels", [[5], [5, 6], [4, 5, 6], [3, 4, 5, 6]])
@@ -114,42 +177,88 @@ def test_discriminator_of_any_size(channels):
     out = d(x)
     assert out.shape == (4,) and out.dtype == torch.float32
     out.sum().backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for name, p in d.named_parameters() if not name.endswith("bias")) and (x.grad.abs().sum((1, 2, 3)) > 0).all()
-    assert d.enter.weight.shape[0] == channels[-1] and d.last.weight.shape[:2] == (channels[0], channels[0] + 1)
+    assert (
+        all(
+            p.grad is not None and p.grad.abs().sum() > 0
+            for name, p in d.named_parameters()
+            if not name.endswith("bias")
+        )
+        and (x.grad.abs().sum((1, 2, 3)) > 0).all()
+    )
+    assert d.enter.weight.shape[0] == channels[-1] and d.last.weight.shape[:2] == (
+        channels[0],
+        channels[0] + 1,
+    )
 
 
 # ---- one step
 
+
 def test_penalty_is_taken_every_few_steps_with_their_weight(monkeypatch):
     trainer, seen, updates = make(r1=0.4), [], []
+
     def penalty(d, real):
         seen.append(trainer.number)
         return r1_penalty(d, real) * 0 + 3.0
+
     real_update = trainer._update
     monkeypatch.setattr(training, "r1_penalty", penalty)
-    monkeypatch.setattr(trainer, "_update", lambda optimiser, loss: (updates.append((trainer.number, optimiser is trainer.opt_d, float(loss.detach()))), real_update(optimiser, loss)))
-    for _ in range(7): trainer.step()
+    monkeypatch.setattr(
+        trainer,
+        "_update",
+        lambda optimiser, loss: (
+            updates.append((trainer.number, optimiser is trainer.opt_d, float(loss.detach()))),
+            real_update(optimiser, loss),
+        ),
+    )
+    for _ in range(7):
+        trainer.step()
     assert seen == [0, 3, 6]
-    assert [number for number, of_d, loss in updates if of_d] == [0, 0, 1, 2, 3, 3, 4, 5, 6, 6] and [n for n, of_d, _ in updates if not of_d] == list(range(7))
-    assert [loss for (n, of_d, loss), (m, before, _) in zip(updates[1:], updates) if of_d and before] == [pytest.approx(3.0 * 0.4 / 2 * 3)] * 3
-    assert trainer.opt_d.param_groups[0]["lr"] == pytest.approx(0.0025 * 3 / 4) and trainer.opt_d.param_groups[0]["betas"] == (0.0, pytest.approx(0.99 ** 0.75)) and trainer.opt_g.param_groups[0]["lr"] == 0.0025
+    assert [number for number, of_d, loss in updates if of_d] == [
+        0,
+        0,
+        1,
+        2,
+        3,
+        3,
+        4,
+        5,
+        6,
+        6,
+    ] and [n for n, of_d, _ in updates if not of_d] == list(range(7))
+    assert [
+        loss for (n, of_d, loss), (m, before, _) in zip(updates[1:], updates) if of_d and before
+    ] == [pytest.approx(3.0 * 0.4 / 2 * 3)] * 3
+    assert (
+        trainer.opt_d.param_groups[0]["lr"] == pytest.approx(0.0025 * 3 / 4)
+        and trainer.opt_d.param_groups[0]["betas"] == (0.0, pytest.approx(0.99**0.75))
+        and trainer.opt_g.param_groups[0]["lr"] == 0.0025
+    )
 
 
 def test_each_network_learns_from_its_own_loss():
     trainer = make(r1_every=100)
-    trainer.number = 1                                                                                         # no penalty in this step
+    trainer.number = 1  # no penalty in this step
     g, d = copy.deepcopy(trainer.g.state_dict()), copy.deepcopy(trainer.d.state_dict())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "discriminator_loss", lambda real, fake: 0 * (real.sum() + fake.sum()))
+        patch.setattr(
+            training, "discriminator_loss", lambda real, fake: 0 * (real.sum() + fake.sum())
+        )
         trainer.step()
-    assert all(torch.equal(v, d[k]) for k, v in trainer.d.state_dict().items())                                # the generator's loss does not touch the discriminator
+    assert all(
+        torch.equal(v, d[k]) for k, v in trainer.d.state_dict().items()
+    )  # the generator's loss does not touch the discriminator
     assert any(not torch.equal(v, g[k]) for k, v in trainer.g.state_dict().items() if "weight" in k)
     g = copy.deepcopy(trainer.g.state_dict())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "generator_loss", lambda fake: 0 * fake.sum())
-        trainer.opt_g = torch.optim.SGD(trainer.g.parameters(), 0.1)                                           # no momentum from the step before
+        trainer.opt_g = torch.optim.SGD(
+            trainer.g.parameters(), 0.1
+        )  # no momentum from the step before
         trainer.step()
-    assert all(torch.equal(v, g[k]) for k, v in trainer.g.state_dict().items() if not k.endswith("w_avg"))
+    assert all(
+        torch.equal(v, g[k]) for k, v in trainer.g.state_dict().items() if not k.endswith("w_avg")
+    )
     assert any(not torch.equal(v, d[k]) for k, v in trainer.d.state_dict().items())
 
 
@@ -161,29 +270,51 @@ def test_average_follows_and_w_avg_is_that_of_w():
         share = min(0.9, (1 + number) / (10 + number))
         for name, now in trainer.g.state_dict().items():
             expected = before[name] * share + now * (1 - share)
-            torch.testing.assert_close(trainer.average.state_dict()[name], expected, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(
+                trainer.average.state_dict()[name], expected, atol=1e-6, rtol=1e-5
+            )
         before = copy.deepcopy(trainer.average.state_dict())
-    assert not any(p.requires_grad for p in trainer.average.parameters()) and trainer.g.mapping.w_avg.abs().sum() > 0
+    assert (
+        not any(p.requires_grad for p in trainer.average.parameters())
+        and trainer.g.mapping.w_avg.abs().sum() > 0
+    )
 
 
 def test_training_learns_the_colour_of_its_faces():
     "Faces of one colour: within a few steps the generator paints that colour rather than grey"
-    images = torch.tensor([220, 60, 40], dtype=torch.uint8)[None, :, None, None].expand(16, 3, 8, 8).contiguous()
+    images = (
+        torch.tensor([220, 60, 40], dtype=torch.uint8)[None, :, None, None]
+        .expand(16, 3, 8, 8)
+        .contiguous()
+    )
     trainer = make(images=images, lr=0.01, steps=60, average=0.5, r1=1.0)
     z = torch.randn(32, 6, generator=torch.Generator().manual_seed(3))
-    def distance(): return (trainer.average(z, noise="const").mean((0, 2, 3)) - (torch.tensor([220.0, 60, 40]) / 127.5 - 1)).norm().item()
+
+    def distance():
+        return (
+            (
+                trainer.average(z, noise="const").mean((0, 2, 3))
+                - (torch.tensor([220.0, 60, 40]) / 127.5 - 1)
+            )
+            .norm()
+            .item()
+        )
+
     start = distance()
-    for _ in range(60): trainer.step()
+    for _ in range(60):
+        trainer.step()
     assert distance() < 0.5 * start
 
 
 # ---- checkpoints
 
+
 @pytest.mark.parametrize("stops", [[3], [2, 4], [1, 2, 3, 4, 5, 6], [6]])
 def test_resumed_training_is_the_same_to_the_last_bit(tmp_path, stops):
     whole = make()
     whole.fit(tmp_path / "whole.pt", quiet)
-    for stop in stops: make().fit(tmp_path / "part.pt", quiet, stop_after=stop)
+    for stop in stops:
+        make().fit(tmp_path / "part.pt", quiet, stop_after=stop)
     last, said = make(), []
     last.fit(tmp_path / "part.pt", said.append)
     assert said[0] == f"resumed after step {stops[-1]} of 7"
@@ -195,27 +326,35 @@ def test_killed_between_checkpoints(tmp_path, dies_at, resumed_at):
     whole = make()
     whole.fit(tmp_path / "whole.pt", quiet)
     dying, step = make(), StyleGANTrainer.step
+
     def die(self=dying):
-        if self.number == dies_at: raise KeyboardInterrupt
+        if self.number == dies_at:
+            raise KeyboardInterrupt
         return step(self)
+
     dying.step = die
-    with pytest.raises(KeyboardInterrupt): dying.fit(tmp_path / "part.pt", quiet)
-    torch.manual_seed(99)                                                                                      # another process has other random numbers
+    with pytest.raises(KeyboardInterrupt):
+        dying.fit(tmp_path / "part.pt", quiet)
+    torch.manual_seed(99)  # another process has other random numbers
     resumed, said = make(), []
     resumed.fit(tmp_path / "part.pt", said.append)
-    assert [text for text in said if "resumed" in text] == ([f"resumed after step {resumed_at} of 7"] if resumed_at else [])
+    assert [text for text in said if "resumed" in text] == (
+        [f"resumed after step {resumed_at} of 7"] if resumed_at else []
+    )
     assert_same(whole, resumed)
 
 
 def test_finished_training_takes_no_more_steps(tmp_path):
     make().fit(tmp_path / "t.pt", quiet)
     content, again = (tmp_path / "t.pt").read_bytes(), make()
-    again.step = None                                                                                          # would fail
+    again.step = None  # would fail
     again.fit(tmp_path / "t.pt", quiet)
     assert again.number == 7 and (tmp_path / "t.pt").read_bytes() == content
 
 
-@pytest.mark.parametrize("change", [{"seed": 2}, {"lr": 0.001}, {"r1": 0.2}, {"images": NOISE[:10]}, {"batch_size": 5}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 2}, {"lr": 0.001}, {"r1": 0.2}, {"images": NOISE[:10]}, {"batch_size": 5}]
+)
 def test_another_training_starts_again(tmp_path, change):
     make().fit(tmp_path / "t.pt", quiet, stop_after=3)
     other, said = make(**change), []
@@ -227,46 +366,103 @@ def test_checkpoints_may_be_written_more_often(tmp_path):
     make().fit(tmp_path / "t.pt", quiet, stop_after=3)
     other, said = make(every=1), []
     other.fit(tmp_path / "t.pt", said.append)
-    assert said[0].startswith("resumed after step 3") and [text.split(":")[0] for text in said[1:]] == [f"step {n} of 7" for n in (4, 5, 6, 7)]
+    assert said[0].startswith("resumed after step 3") and [
+        text.split(":")[0] for text in said[1:]
+    ] == [f"step {n} of 7" for n in (4, 5, 6, 7)]
 
 
 def test_damaged_checkpoint_is_named(tmp_path):
     make().fit(tmp_path / "t.pt", quiet, stop_after=3)
     (tmp_path / "t.pt").write_bytes((tmp_path / "t.pt").read_bytes()[:500])
-    with pytest.raises(InputError, match="t.pt cannot be read.*delete it"): make().fit(tmp_path / "t.pt", quiet)
+    with pytest.raises(InputError, match="t.pt cannot be read.*delete it"):
+        make().fit(tmp_path / "t.pt", quiet)
 
 
 def test_losses_that_are_not_finite_end_the_training_and_spoil_no_checkpoint(tmp_path, monkeypatch):
     make().fit(tmp_path / "t.pt", quiet, stop_after=3)
     content, trainer = (tmp_path / "t.pt").read_bytes(), make()
-    monkeypatch.setattr(training, "generator_loss", lambda fake: generator_loss(fake) * (float("nan") if trainer.number == 4 else 1))
-    with pytest.raises(InputError, match="the losses before step 6 are .nan.*lower lr"): trainer.fit(tmp_path / "t.pt", quiet)
+    monkeypatch.setattr(
+        training,
+        "generator_loss",
+        lambda fake: generator_loss(fake) * (float("nan") if trainer.number == 4 else 1),
+    )
+    with pytest.raises(InputError, match="the losses before step 6 are .nan.*lower lr"):
+        trainer.fit(tmp_path / "t.pt", quiet)
     assert (tmp_path / "t.pt").read_bytes() == content
 
 
-@pytest.mark.parametrize("change, words", [({"steps": 0}, "steps 0"), ({"batch_size": 0}, "batch_size 0"), ({"r1_every": 0}, "r1_every 0"), ({"every": -1}, "every -1"), ({"lr": "fast"}, "lr must be of type float"), ({"steps": 1.5}, "steps must be"),
-                                           ({"discriminator_channels": [6]}, "different numbers of sizes"), ({"images": NOISE[:, :, :4, :4]}, r"faces of shape \(3, 4, 4\) do not fit a generator of 8 px"), ({"images": NOISE[:, :1]}, "do not fit")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"steps": 0}, "steps 0"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"r1_every": 0}, "r1_every 0"),
+        ({"every": -1}, "every -1"),
+        ({"lr": "fast"}, "lr must be of type float"),
+        ({"steps": 1.5}, "steps must be"),
+        ({"discriminator_channels": [6]}, "different numbers of sizes"),
+        (
+            {"images": NOISE[:, :, :4, :4]},
+            r"faces of shape \(3, 4, 4\) do not fit a generator of 8 px",
+        ),
+        ({"images": NOISE[:, :1]}, "do not fit"),
+    ],
+)
 def test_impossible_trainings(change, words):
-    with pytest.raises(InputError, match=words): make(**change)
+    with pytest.raises(InputError, match=words):
+        make(**change)
 
 
 # ---- the shipped one
 
+
 def test_skewed_world_has_the_shares_of_table_2():
     world = skewed_world()
-    assert sum(TABLE2.values()) == 10_010 and world.tones["tone_1"] == pytest.approx(0.6830, abs=1e-4) and world.tones["tone_5"] == pytest.approx(0.0449, abs=1e-4)
-    assert sum(world.tones.values()) == pytest.approx(1) and world.spread > 1 and world.attributes["Eyes_Closed"] > 0.1
+    assert (
+        sum(TABLE2.values()) == 10_010
+        and world.tones["tone_1"] == pytest.approx(0.6830, abs=1e-4)
+        and world.tones["tone_5"] == pytest.approx(0.0449, abs=1e-4)
+    )
+    assert (
+        sum(world.tones.values()) == pytest.approx(1)
+        and world.spread > 1
+        and world.attributes["Eyes_Closed"] > 0.1
+    )
 
 
 def test_training_from_drawn_faces_writes_a_generator_that_opens(tmp_path):
-    config = StyleGANTraining(**{**SMALL, "steps": 2, "generator": {**SMALL["generator"], "channels": [6] * 4}, "discriminator_channels": [6] * 4})
-    record = train_tiny_stylegan(tmp_path / "out", tmp_path / "work", 30, config, seed=5, threads=1, workers=1, say=quiet)
+    config = StyleGANTraining(
+        **{
+            **SMALL,
+            "steps": 2,
+            "generator": {**SMALL["generator"], "channels": [6] * 4},
+            "discriminator_channels": [6] * 4,
+        }
+    )
+    record = train_tiny_stylegan(
+        tmp_path / "out", tmp_path / "work", 30, config, seed=5, threads=1, workers=1, say=quiet
+    )
     first = open_generator(str(tmp_path / "out"))
     assert first.size == 32 and first.paint(np.zeros((1, 6))).shape == (1, 32, 32, 3)
-    assert (record["faces"], record["steps"], record["images_seen"], record["seed"]) == (30, 2, 8, 5) and sum(record["shares"].values()) == pytest.approx(1, abs=1e-3)
+    assert (record["faces"], record["steps"], record["images_seen"], record["seed"]) == (
+        30,
+        2,
+        8,
+        5,
+    ) and sum(record["shares"].values()) == pytest.approx(1, abs=1e-3)
     there = json.loads((tmp_path / "out" / "generator.json").read_text())
     assert there["shares"] == record["shares"] and there["training"]["steps"] == 2
-    train_tiny_stylegan(tmp_path / "again", tmp_path / "elsewhere", 30, config, seed=5, threads=1, workers=1, say=quiet)
+    train_tiny_stylegan(
+        tmp_path / "again",
+        tmp_path / "elsewhere",
+        30,
+        config,
+        seed=5,
+        threads=1,
+        workers=1,
+        say=quiet,
+    )
     assert open_generator(str(tmp_path / "again")).sha256 == first.sha256
-    with pytest.raises(InputError, match="count 3 is less than a batch of 4"): train_tiny_stylegan(tmp_path / "no", tmp_path / "no", 3, config, say=quiet)
+    with pytest.raises(InputError, match="count 3 is less than a batch of 4"):
+        train_tiny_stylegan(tmp_path / "no", tmp_path / "no", 3, config, say=quiet)
     assert not (tmp_path / "no").exists()

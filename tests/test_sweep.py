@@ -1,4 +1,5 @@
 "Robustness sweep: resumed setting by setting, bound to its parser, the same damage whatever the batch, examples"
+
 import signal
 
 import numpy as np
@@ -10,7 +11,14 @@ from helpers import make_faces, make_parser, run_python
 from fairparse import sweep as sweep_module
 from fairparse.metrics import counts_array
 from fairparse.predict import score_faces
-from fairparse.records import COUNTS, parse_setting, read_arrays, read_table, setting_name, write_face_set
+from fairparse.records import (
+    COUNTS,
+    parse_setting,
+    read_arrays,
+    read_table,
+    setting_name,
+    write_face_set,
+)
 from fairparse.runs import InputError
 from fairparse.sweep import perturb_uint8, save_examples, score_setting, sweep_parser
 from fairparse.unet import save_parser
@@ -19,7 +27,8 @@ SETTINGS = [("none", 0.0), ("blur", 0.3), ("gaussian_noise", 0.1), ("occlusion",
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp("faces"), 10, train=2)
+def faces(tmp_path_factory):
+    return make_faces(tmp_path_factory.mktemp("faces"), 10, train=2)
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +39,13 @@ def parser(tmp_path_factory):
 
 
 def run_sweep(parser, faces, folder, settings=SETTINGS, **options):
-    return sweep_parser(*parser, faces, faces.rows("test"), settings, folder, "single", 3, progress=False, **options)
+    return sweep_parser(
+        *parser, faces, faces.rows("test"), settings, folder, "single", 3, progress=False, **options
+    )
 
 
-def read_settings(folder): return {p.stem: read_table(p, COUNTS) for p in sorted((folder / "settings").glob("*.parquet"))}
+def read_settings(folder):
+    return {p.stem: read_table(p, COUNTS) for p in sorted((folder / "settings").glob("*.parquet"))}
 
 
 def test_every_setting_is_counted_and_says_what_it_is(faces, parser, tmp_path):
@@ -41,10 +53,16 @@ def test_every_setting_is_counted_and_says_what_it_is(faces, parser, tmp_path):
     tables = read_settings(tmp_path)
     assert set(tables) == {setting_name(*s) for s in SETTINGS}
     for name, table in tables.items():
-        assert {(p, s) for p, s in zip(table.perturbation, table.severity)} == {parse_setting(name)} and set(table.parser) == {"single"} and set(table.seed) == {3}
+        assert (
+            {(p, s) for p, s in zip(table.perturbation, table.severity)} == {parse_setting(name)}
+            and set(table.parser) == {"single"}
+            and set(table.seed) == {3}
+        )
         ids, counts = counts_array(table)
         true_pixels = counts[..., 0] + counts[..., 2]
-        assert (true_pixels.sum(1) == faces.size**2).all() and sorted(ids) == sorted(faces.index.id.iloc[faces.rows("test")])
+        assert (true_pixels.sum(1) == faces.size**2).all() and sorted(ids) == sorted(
+            faces.index.id.iloc[faces.rows("test")]
+        )
     clean = counts_array(tables["none"])[1]
     order = np.argsort(faces.index.id.iloc[faces.rows("test")].to_numpy())
     assert (clean == score_faces(parser[0], faces, faces.rows("test"))[order]).all()
@@ -61,8 +79,13 @@ def test_only_missing_settings_are_made(faces, parser, tmp_path):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 def test_counts_do_not_depend_on_the_batch(faces, parser, batch_size):
-    counts = [score_setting(parser[0], faces, faces.rows("test"), "gaussian_noise", 0.3, batch_size=b) for b in (4, batch_size)]
-    assert (np.abs(counts[0] - counts[1]).sum() <= 0.001 * counts[0].sum())    # convolutions of other batch sizes may differ in the last bit
+    counts = [
+        score_setting(parser[0], faces, faces.rows("test"), "gaussian_noise", 0.3, batch_size=b)
+        for b in (4, batch_size)
+    ]
+    assert (
+        np.abs(counts[0] - counts[1]).sum() <= 0.001 * counts[0].sum()
+    )  # convolutions of other batch sizes may differ in the last bit
 
 
 def test_damage_depends_on_the_face_and_the_seed_alone(faces):
@@ -70,12 +93,17 @@ def test_damage_depends_on_the_face_and_the_seed_alone(faces):
     images, ids = np.array(faces.images[rows]), list(faces.index.id.iloc[rows])
     together = perturb_uint8(images, ids, "gaussian_noise", 0.2)
     assert together.dtype == torch.uint8
-    for i in (0, len(rows) - 1): assert torch.equal(perturb_uint8(images[i:i + 1], ids[i:i + 1], "gaussian_noise", 0.2)[0], together[i])
+    for i in (0, len(rows) - 1):
+        assert torch.equal(
+            perturb_uint8(images[i : i + 1], ids[i : i + 1], "gaussian_noise", 0.2)[0], together[i]
+        )
     assert not torch.equal(perturb_uint8(images, ids, "gaussian_noise", 0.2, seed=1), together)
-    assert torch.equal(perturb_uint8(images, ids, "none", 0.0).permute(0, 2, 3, 1), torch.from_numpy(images))
+    assert torch.equal(
+        perturb_uint8(images, ids, "none", 0.0).permute(0, 2, 3, 1), torch.from_numpy(images)
+    )
 
 
-KILLED = '''
+KILLED = """
 import os, signal, sys
 from pathlib import Path
 from fairparse import sweep
@@ -89,61 +117,105 @@ def score(*arguments):
 sweep.score_setting = score
 faces, weights = open_face_set(sys.argv[1]), Path(sys.argv[2])
 sweep.sweep_parser(load_parser(weights.parent), weights, faces, faces.rows("test"), [("none", 0.0), ("blur", 0.3), ("gaussian_noise", 0.1), ("occlusion", 0.5)], sys.argv[3], "single", 3, progress=False)
-'''
+"""
 
 
 def test_a_sweep_that_is_killed_goes_on(faces, parser, tmp_path):
     (tmp_path / "work.py").write_text(KILLED)
-    assert run_python(tmp_path / "work.py", faces.folder, parser[1], tmp_path / "killed", check=False).returncode == -signal.SIGKILL
+    assert (
+        run_python(
+            tmp_path / "work.py", faces.folder, parser[1], tmp_path / "killed", check=False
+        ).returncode
+        == -signal.SIGKILL
+    )
     assert set(read_settings(tmp_path / "killed")) == {"none", "blur_0.3"}
     assert run_sweep(parser, faces, tmp_path / "killed") == SETTINGS[2:]
     run_sweep(parser, faces, tmp_path / "whole")
-    for (name, first), second in zip(read_settings(tmp_path / "killed").items(), read_settings(tmp_path / "whole").values()): pd.testing.assert_frame_equal(first, second, obj=name)
+    for (name, first), second in zip(
+        read_settings(tmp_path / "killed").items(), read_settings(tmp_path / "whole").values()
+    ):
+        pd.testing.assert_frame_equal(first, second, obj=name)
 
 
 @pytest.mark.parametrize("what", ["parser", "faces", "seed", "code"])
-def test_settings_of_something_else_are_not_taken_for_ours(faces, parser, tmp_path, monkeypatch, capsys, what):
+def test_settings_of_something_else_are_not_taken_for_ours(
+    faces, parser, tmp_path, monkeypatch, capsys, what
+):
     run_sweep(parser, faces, tmp_path / "sweep", SETTINGS[:1])
     options = {}
     if what == "parser":
         other = make_parser(1).eval()
         save_parser(other, tmp_path, "model")
         parser = other, tmp_path / "model.safetensors"
-    if what == "faces": faces = write_face_set(tmp_path / "faces", 255 - faces.images, faces.masks, faces.index, faces.classes, ["other"])
-    if what == "seed": options = {"seed": 1}
+    if what == "faces":
+        faces = write_face_set(
+            tmp_path / "faces",
+            255 - faces.images,
+            faces.masks,
+            faces.index,
+            faces.classes,
+            ["other"],
+        )
+    if what == "seed":
+        options = {"seed": 1}
     if what == "code":
         (tmp_path / "perturb.py").write_text("changed = True")
         monkeypatch.setattr(sweep_module.perturb_module, "__file__", str(tmp_path / "perturb.py"))
-    assert run_sweep(parser, faces, tmp_path / "sweep", SETTINGS[:2], **options) == SETTINGS[:2] and "made again" in capsys.readouterr().out
+    assert (
+        run_sweep(parser, faces, tmp_path / "sweep", SETTINGS[:2], **options) == SETTINGS[:2]
+        and "made again" in capsys.readouterr().out
+    )
 
 
 def test_examples_hold_what_the_figure_shows(faces, parser, tmp_path):
     rows = faces.rows("test")[:3]
     save_examples(parser[0], faces, rows, SETTINGS[1:], tmp_path / "examples.npz")
     found = read_arrays(tmp_path / "examples.npz", "images", "maps", "truth", "settings", "ids")
-    assert found["images"].shape == (3, 3, faces.size, faces.size, 3) and found["maps"].shape == (3, 3, faces.size, faces.size) and (found["truth"] == faces.masks[rows]).all()
-    assert found["settings"].tolist() == ["blur_0.3", "gaussian_noise_0.1", "occlusion_0.5"] and found["ids"].tolist() == list(faces.index.id.iloc[rows])
-    assert (found["images"][1] == perturb_uint8(faces.images[rows], faces.index.id.iloc[rows], "gaussian_noise", 0.1).permute(0, 2, 3, 1).numpy()).all()
+    assert (
+        found["images"].shape == (3, 3, faces.size, faces.size, 3)
+        and found["maps"].shape == (3, 3, faces.size, faces.size)
+        and (found["truth"] == faces.masks[rows]).all()
+    )
+    assert found["settings"].tolist() == [
+        "blur_0.3",
+        "gaussian_noise_0.1",
+        "occlusion_0.5",
+    ] and found["ids"].tolist() == list(faces.index.id.iloc[rows])
+    assert (
+        found["images"][1]
+        == perturb_uint8(faces.images[rows], faces.index.id.iloc[rows], "gaussian_noise", 0.1)
+        .permute(0, 2, 3, 1)
+        .numpy()
+    ).all()
 
 
 def test_no_faces_and_other_classes_are_refused(faces, parser, tmp_path):
-    with pytest.raises(InputError, match="no faces"): sweep_parser(*parser, faces, np.array([], int), SETTINGS, tmp_path, "single", 0)
+    with pytest.raises(InputError, match="no faces"):
+        sweep_parser(*parser, faces, np.array([], int), SETTINGS, tmp_path, "single", 0)
     other = make_parser(0, classes=("background", "skin"))
-    with pytest.raises(InputError, match="other classes"): sweep_parser(other, parser[1], faces, faces.rows("test"), SETTINGS, tmp_path, "single", 0)
+    with pytest.raises(InputError, match="other classes"):
+        sweep_parser(other, parser[1], faces, faces.rows("test"), SETTINGS, tmp_path, "single", 0)
 
 
 @pytest.mark.parametrize("name", ["", "blur", "blur_much", "_0.3", "0.3"])
 def test_names_that_name_no_setting(name):
-    with pytest.raises(InputError, match="names no setting"): parse_setting(name)
+    with pytest.raises(InputError, match="names no setting"):
+        parse_setting(name)
 
 
-@pytest.mark.parametrize("setting", [("none", 0.0), ("salt_and_pepper", 0.1), ("blur", 0.25), ("jpeg", 1.0)])
-def test_setting_names_round_trip(setting): assert parse_setting(setting_name(*setting)) == setting
+@pytest.mark.parametrize(
+    "setting", [("none", 0.0), ("salt_and_pepper", 0.1), ("blur", 0.25), ("jpeg", 1.0)]
+)
+def test_setting_names_round_trip(setting):
+    assert parse_setting(setting_name(*setting)) == setting
 
 
 def test_damaged_arrays_are_named(tmp_path):
-    with pytest.raises(InputError, match="examples.npz is missing"): read_arrays(tmp_path / "examples.npz", "maps")
+    with pytest.raises(InputError, match="examples.npz is missing"):
+        read_arrays(tmp_path / "examples.npz", "maps")
     (tmp_path / "examples.npz").write_bytes(b"half a file")
-    with pytest.raises(InputError, match="examples.npz is not readable"): read_arrays(tmp_path / "examples.npz", "maps")
+    with pytest.raises(InputError, match="examples.npz is not readable"):
+        read_arrays(tmp_path / "examples.npz", "maps")
     np.savez(tmp_path / "examples.npz", images=np.zeros(2))
-    with pytest.raises(InputError, match="maps"): read_arrays(tmp_path / "examples.npz", "maps")
+    with pytest.raises(InputError, match="maps"):
+        read_arrays(tmp_path / "examples.npz", "maps")

@@ -1,4 +1,5 @@
 "Tables and figures: gathering counts, hand-checked numbers, reported values"
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -9,21 +10,37 @@ from fairparse.homotopy import find_objective
 from fairparse.metrics import counts_table
 from fairparse.records import COUNTS, HISTORY, write_table
 from fairparse.runs import InputError, write_json
-from fairparse.tables import REPORTED_TABLE1, REPORTED_TABLE3, describe_data, gather, read_counts, stack_repetitions, table1, table3
+from fairparse.tables import (
+    REPORTED_TABLE1,
+    REPORTED_TABLE3,
+    describe_data,
+    gather,
+    read_counts,
+    stack_repetitions,
+    table1,
+    table3,
+)
 
 matplotlib.use("Agg")
 
 
 def save(folder, objective, seed, ids, counts=None, perturbation="none"):
     counts = random_counts(len(ids), 19, seed=seed) if counts is None else counts
-    write_table(counts_table(counts, ids, objective, seed, perturbation), folder / objective / f"seed{seed}" / "counts.parquet", COUNTS)
+    write_table(
+        counts_table(counts, ids, objective, seed, perturbation),
+        folder / objective / f"seed{seed}" / "counts.parquet",
+        COUNTS,
+    )
     return counts
 
 
 def test_gather_seeds_on_the_same_faces(tmp_path):
-    saved = {o: [save(tmp_path, o, s, ["b", "a", "c"]) for s in (0, 1)] for o in ("single", "linear")}
+    saved = {
+        o: [save(tmp_path, o, s, ["b", "a", "c"]) for s in (0, 1)] for o in ("single", "linear")
+    }
     gathered = gather(tmp_path, ["single", "linear"], [0, 1])
-    for name, counts in gathered.items(): assert (counts == np.stack(saved[name])[:, [1, 0, 2]]).all()      # sorted by id
+    for name, counts in gathered.items():
+        assert (counts == np.stack(saved[name])[:, [1, 0, 2]]).all()  # sorted by id
 
 
 def test_gather_folds_into_one_repetition(tmp_path):
@@ -31,28 +48,38 @@ def test_gather_folds_into_one_repetition(tmp_path):
     saved = {s: save(tmp_path, "single", s, names) for s, names in ids.items()}
     assert gather(tmp_path, ["single"], [0, 1, 2])["single"].shape == (1, 5, 19, 3)
     twice = gather(tmp_path, ["single"], range(6))["single"]
-    assert twice.shape == (2, 5, 19, 3) and (twice[0, 2] == saved[1][0]).all() and (twice[1, 3] == saved[3][0]).all()
+    assert (
+        twice.shape == (2, 5, 19, 3)
+        and (twice[0, 2] == saved[1][0]).all()
+        and (twice[1, 3] == saved[3][0]).all()
+    )
 
 
 def test_missing_seeds_folds_and_objectives_are_named(tmp_path):
     save(tmp_path, "single", 0, ["a", "b"])
-    with pytest.raises(InputError, match="seed1/counts.parquet is missing"): gather(tmp_path, ["single"], [0, 1])
+    with pytest.raises(InputError, match="seed1/counts.parquet is missing"):
+        gather(tmp_path, ["single"], [0, 1])
     save(tmp_path, "single", 1, ["b", "c"])
-    with pytest.raises(InputError, match="partly overlap"): gather(tmp_path, ["single"], [0, 1])
+    with pytest.raises(InputError, match="partly overlap"):
+        gather(tmp_path, ["single"], [0, 1])
     save(tmp_path, "linear", 0, ["a", "c"])
-    with pytest.raises(InputError, match="linear was tested on other faces"): gather(tmp_path, ["single", "linear"], [0])
-    with pytest.raises(InputError, match="no parser 'nothing': it has .'linear', 'single'"): gather(tmp_path, ["nothing"], [0])
+    with pytest.raises(InputError, match="linear was tested on other faces"):
+        gather(tmp_path, ["single", "linear"], [0])
+    with pytest.raises(InputError, match="no parser 'nothing': it has .'linear', 'single'"):
+        gather(tmp_path, ["nothing"], [0])
 
 
 def test_only_clean_faces_are_read(tmp_path):
     save(tmp_path, "single", 0, ["a"], perturbation="blur")
-    with pytest.raises(InputError, match="no counts"): read_counts(tmp_path / "single" / "seed0")
+    with pytest.raises(InputError, match="no counts"):
+        read_counts(tmp_path / "single" / "seed0")
 
 
 def test_data_is_described_by_the_run(tmp_path):
     write_json(tmp_path / "single" / "seed3" / "run.json", {"faces": "procedural faces"})
     assert describe_data(tmp_path, ["single"], [3]) == "procedural faces"
-    with pytest.raises(InputError, match="run.json is missing"): describe_data(tmp_path, ["linear"], [3])
+    with pytest.raises(InputError, match="run.json is missing"):
+        describe_data(tmp_path, ["linear"], [3])
 
 
 def constant(*seed_scores, images=40):
@@ -61,36 +88,85 @@ def constant(*seed_scores, images=40):
 
 
 def test_table1_by_hand():
-    table = table1({"single": constant(60, 70), "linear": constant(75, 85)}, "made up", resamples=200).set_index("objective")
-    assert table.miou.tolist() == pytest.approx([65, 80]) and table.miou_seed_std.tolist() == pytest.approx([50**0.5] * 2)
-    assert table.loc["single", "dice_macro"] == pytest.approx(100 * (1.2 / 1.6 + 1.4 / 1.7) / 2) == table.loc["single", "dice_micro"]
-    assert (table.loc["single", "miou_low"], table.loc["single", "miou_high"]) == pytest.approx((60, 70))
-    assert table.loc["linear", ["difference", "difference_low", "difference_high"]].tolist() == pytest.approx([15, 15, 15])   # paired: the same seeds are drawn
-    assert table.verdict.tolist() == ["baseline", "better"] and (table.images == 40).all() and (table.repetitions == 2).all() and (table.data == "made up").all()
+    table = table1(
+        {"single": constant(60, 70), "linear": constant(75, 85)}, "made up", resamples=200
+    ).set_index("objective")
+    assert table.miou.tolist() == pytest.approx(
+        [65, 80]
+    ) and table.miou_seed_std.tolist() == pytest.approx([50**0.5] * 2)
+    assert (
+        table.loc["single", "dice_macro"]
+        == pytest.approx(100 * (1.2 / 1.6 + 1.4 / 1.7) / 2)
+        == table.loc["single", "dice_micro"]
+    )
+    assert (table.loc["single", "miou_low"], table.loc["single", "miou_high"]) == pytest.approx(
+        (60, 70)
+    )
+    assert table.loc[
+        "linear", ["difference", "difference_low", "difference_high"]
+    ].tolist() == pytest.approx([15, 15, 15])  # paired: the same seeds are drawn
+    assert (
+        table.verdict.tolist() == ["baseline", "better"]
+        and (table.images == 40).all()
+        and (table.repetitions == 2).all()
+        and (table.data == "made up").all()
+    )
     assert table.loc["linear", ["reported_miou", "reported_dice"]].tolist() == [74.21, 94.28]
 
 
-@pytest.mark.parametrize("score,verdict", [(50, "worse"), (60, "no difference shown"), (61, "better")])
-def test_verdicts(score, verdict): assert table1({"single": constant(60), "linear": constant(score)}, "", resamples=50).verdict[1] == verdict
+@pytest.mark.parametrize(
+    "score,verdict", [(50, "worse"), (60, "no difference shown"), (61, "better")]
+)
+def test_verdicts(score, verdict):
+    assert (
+        table1({"single": constant(60), "linear": constant(score)}, "", resamples=50).verdict[1]
+        == verdict
+    )
 
 
 def test_a_difference_must_survive_the_seeds_and_the_number_of_questions():
-    counts = {"single": constant(60, 60, 60), "lucky": constant(59, 65, 60), "linear": constant(64, 65, 66)}
+    counts = {
+        "single": constant(60, 60, 60),
+        "lucky": constant(59, 65, 60),
+        "linear": constant(64, 65, 66),
+    }
     table = table1(counts, "", resamples=200).set_index("objective")
-    assert (table.p_images[["lucky", "linear"]] < 0.01).all() and table.p_seeds["lucky"] > 0.3 and table.verdict.tolist() == ["baseline", "no difference shown", "better"]
-    alone = table1({name: counts[name] for name in ("single", "linear")}, "", resamples=200).set_index("objective")
-    assert alone.p_adjusted["linear"] < table.p_adjusted["linear"] and np.isnan(table.p_adjusted["single"])
+    assert (
+        (table.p_images[["lucky", "linear"]] < 0.01).all()
+        and table.p_seeds["lucky"] > 0.3
+        and table.verdict.tolist() == ["baseline", "no difference shown", "better"]
+    )
+    alone = table1(
+        {name: counts[name] for name in ("single", "linear")}, "", resamples=200
+    ).set_index("objective")
+    assert alone.p_adjusted["linear"] < table.p_adjusted["linear"] and np.isnan(
+        table.p_adjusted["single"]
+    )
 
 
 def test_table1_without_baseline_and_with_a_control():
     table = table1({"linear": constant(60), "no_noise": constant(60)}, "", resamples=50)
-    assert set(table.verdict) == {"single was not run"} and table.difference.isna().all() and np.isnan(table.reported_miou[1]) and np.isnan(table.miou_seed_std[0])
+    assert (
+        set(table.verdict) == {"single was not run"}
+        and table.difference.isna().all()
+        and np.isnan(table.reported_miou[1])
+        and np.isnan(table.miou_seed_std[0])
+    )
 
 
 def test_reported_values_are_the_papers():
-    assert REPORTED_TABLE1 == {"single": (73.87, 94.46), "linear": (74.21, 94.28), "sigmoid": (73.50, 94.35), "piecewise": (73.80, 94.47), "linear_alt": (73.81, 94.49)}
-    assert all(len(row) == 19 for row in REPORTED_TABLE3.values()) and np.mean(REPORTED_TABLE3["linear_alt"]) == pytest.approx(74.27, abs=0.005)
-    for name in REPORTED_TABLE1: find_objective(name)
+    assert REPORTED_TABLE1 == {
+        "single": (73.87, 94.46),
+        "linear": (74.21, 94.28),
+        "sigmoid": (73.50, 94.35),
+        "piecewise": (73.80, 94.47),
+        "linear_alt": (73.81, 94.49),
+    }
+    assert all(len(row) == 19 for row in REPORTED_TABLE3.values()) and np.mean(
+        REPORTED_TABLE3["linear_alt"]
+    ) == pytest.approx(74.27, abs=0.005)
+    for name in REPORTED_TABLE1:
+        find_objective(name)
 
 
 def test_table3_by_hand():
@@ -102,21 +178,39 @@ def test_table3_by_hand():
     assert table.single[3] == pytest.approx(100 * 50 / 53) and np.isnan(table.single[7])
     assert table.single.iloc[-1] == pytest.approx(table.single[:-1].mean())
     assert table.images_with_class.tolist() == [2] * 5 + [1, 2, 0] + [2] * 12
-    assert table.reported_single[6] == 75.02 and (table.single_low[:5] <= table.single[:5] + 1e-9).all()
-    assert "reported_single" not in table3({"single": counts[:, :, :3]}, list("abc"), "", resamples=10)
+    assert (
+        table.reported_single[6] == 75.02
+        and (table.single_low[:5] <= table.single[:5] + 1e-9).all()
+    )
+    assert "reported_single" not in table3(
+        {"single": counts[:, :, :3]}, list("abc"), "", resamples=10
+    )
 
 
 def test_recorded_weights_meet_the_schedule(tmp_path):
     from fairparse.figures import draw_schedules, recorded_weights, schedule_table
     from fairparse.pictures import draw_predictions, line_style
+
     names = ["linear", "piecewise"]
     for name in names:
-        rows = [dict.fromkeys(HISTORY.columns, 0.0) | {"epoch": e} | dict(zip(("alpha", "beta", "gamma"), find_objective(name).homotopy(e, 7))) for e in range(7)]
+        rows = [
+            dict.fromkeys(HISTORY.columns, 0.0)
+            | {"epoch": e}
+            | dict(zip(("alpha", "beta", "gamma"), find_objective(name).homotopy(e, 7)))
+            for e in range(7)
+        ]
         write_table(pd.DataFrame(rows), tmp_path / name / "seed2" / "history.parquet", HISTORY)
     ideal, recorded = schedule_table(names, 7), recorded_weights(tmp_path, names, 2, 7)
     pd.testing.assert_frame_equal(recorded.reset_index(drop=True), ideal, check_dtype=False)
     assert recorded_weights(tmp_path, names, 2, 31).epoch.max() == 31
     figure = draw_schedules(ideal, recorded)
-    assert [len(ax.lines) for ax in figure.axes] == [4, 4, 4] and line_style("unheard") == {"color": "#777777", "linestyle": "-"}
-    pictures = draw_predictions(np.zeros((3, 8, 8, 3), np.uint8), np.zeros((3, 8, 8), np.uint8), {"single": np.ones((3, 8, 8), np.uint8)})
+    assert [len(ax.lines) for ax in figure.axes] == [4, 4, 4] and line_style("unheard") == {
+        "color": "#777777",
+        "linestyle": "-",
+    }
+    pictures = draw_predictions(
+        np.zeros((3, 8, 8, 3), np.uint8),
+        np.zeros((3, 8, 8), np.uint8),
+        {"single": np.ones((3, 8, 8), np.uint8)},
+    )
     assert len(pictures.axes) == 9

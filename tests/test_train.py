@@ -1,4 +1,5 @@
 "Training: exact resume, strict settings, faults, several processes"
+
 import dataclasses
 import json
 import math
@@ -20,8 +21,19 @@ from fairparse.train import TrainConfig, Trainer, class_weights, load_checkpoint
 from fairparse.unet import load_parser
 
 FAST = {"epochs": 3, "batch_size": 4, "lr": 3e-3}
-EVERYTHING = {"accumulate": 2, "ema": 0.9, "lr_schedule": "one_cycle", "optimizer": "adamw", "weight_decay": 0.01, "encoder_lr": 0.5, "repeat_rare": 0.9, "balance_groups": 0.5, "class_balance": 0.5,
-              "loss": {"history": 0.5, "cross_entropy": 0.5}, "augment": {"rotate": 10, "brightness": 0.2}}
+EVERYTHING = {
+    "accumulate": 2,
+    "ema": 0.9,
+    "lr_schedule": "one_cycle",
+    "optimizer": "adamw",
+    "weight_decay": 0.01,
+    "encoder_lr": 0.5,
+    "repeat_rare": 0.9,
+    "balance_groups": 0.5,
+    "class_balance": 0.5,
+    "loss": {"history": 0.5, "cross_entropy": 0.5},
+    "augment": {"rotate": 10, "brightness": 0.2},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -32,16 +44,38 @@ def fresh_accelerator():
 
 
 @pytest.fixture(scope="module")
-def faces(tmp_path_factory): return make_faces(tmp_path_factory.mktemp("faces"), 18, train=12)
+def faces(tmp_path_factory):
+    return make_faces(tmp_path_factory.mktemp("faces"), 18, train=12)
 
 
-def make_trainer(faces, folder, seed=0, parser=None, valid=None, tensorboard=False, measure_gradients=0, resident=None, **config):
+def make_trainer(
+    faces,
+    folder,
+    seed=0,
+    parser=None,
+    valid=None,
+    tensorboard=False,
+    measure_gradients=0,
+    resident=None,
+    **config,
+):
     valid = faces.rows("valid") if valid is None else valid
-    return Trainer(parser or make_parser(seed), faces, faces.rows("train"), valid, TrainConfig(**{**FAST, "seed": seed, **config}), folder, tensorboard=tensorboard, progress=False,
-                   measure_gradients=measure_gradients, resident=resident)
+    return Trainer(
+        parser or make_parser(seed),
+        faces,
+        faces.rows("train"),
+        valid,
+        TrainConfig(**{**FAST, "seed": seed, **config}),
+        folder,
+        tensorboard=tensorboard,
+        progress=False,
+        measure_gradients=measure_gradients,
+        resident=resident,
+    )
 
 
-def weights_of(folder, which="model"): return load_parser(folder, which).state_dict()
+def weights_of(folder, which="model"):
+    return load_parser(folder, which).state_dict()
 
 
 def assert_same_training(first, second):
@@ -49,32 +83,50 @@ def assert_same_training(first, second):
     for which in ("model", "best"):
         a, b = weights_of(first, which), weights_of(second, which)
         assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a), which
-    histories = [read_table(folder / "history.parquet", HISTORY).drop(columns="seconds") for folder in (first, second)]
+    histories = [
+        read_table(folder / "history.parquet", HISTORY).drop(columns="seconds")
+        for folder in (first, second)
+    ]
     pd.testing.assert_frame_equal(*histories, check_exact=True)
 
 
-class Killed(Exception): "Stands for the end of the process"
+class Killed(Exception):
+    "Stands for the end of the process"
 
 
 def stop_at(monkeypatch, epoch, step, how):
     "Call `how` in the middle of an epoch, once"
     real, calls = train.train_step, []
+
     def counting(trainer, *arguments):
         calls.append(trainer.epoch)
-        if trainer.epoch == epoch and calls.count(epoch) == step: how()
+        if trainer.epoch == epoch and calls.count(epoch) == step:
+            how()
         return real(trainer, *arguments)
+
     monkeypatch.setattr(train, "train_step", counting)
 
 
-def raise_killed(): raise Killed
+def raise_killed():
+    raise Killed
 
 
-@pytest.mark.parametrize("config", [{}, EVERYTHING, {"loss": {"perturb": "drop", "history": 0.9}, "objective": "sigmoid_alt"}, {"precision": "bf16"}], ids=["plain", "everything", "drop", "bf16"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        EVERYTHING,
+        {"loss": {"perturb": "drop", "history": 0.9}, "objective": "sigmoid_alt"},
+        {"precision": "bf16"},
+    ],
+    ids=["plain", "everything", "drop", "bf16"],
+)
 def test_resume_is_exact(faces, tmp_path, monkeypatch, config):
     make_trainer(faces, tmp_path / "whole", **config).fit()
     with monkeypatch.context() as patched:
         stop_at(patched, epoch=2, step=2, how=raise_killed)
-        with pytest.raises(Killed): make_trainer(faces, tmp_path / "parts", **config).fit()
+        with pytest.raises(Killed):
+            make_trainer(faces, tmp_path / "parts", **config).fit()
     resumed = make_trainer(faces, tmp_path / "parts", **config)
     load_checkpoint(resumed)
     assert resumed.epoch == 2 and len(resumed.history) == 2
@@ -82,39 +134,69 @@ def test_resume_is_exact(faces, tmp_path, monkeypatch, config):
     assert_same_training(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.parametrize("config", [{}, {"loss": {"perturb": "inputs", "history": 0.9}}, {"objective": "single"}], ids=["plain", "inputs", "single"])
-def test_measuring_gradients_changes_nothing_and_survives_a_resume(faces, tmp_path, monkeypatch, config):
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"loss": {"perturb": "inputs", "history": 0.9}}, {"objective": "single"}],
+    ids=["plain", "inputs", "single"],
+)
+def test_measuring_gradients_changes_nothing_and_survives_a_resume(
+    faces, tmp_path, monkeypatch, config
+):
     make_trainer(faces, tmp_path / "plain", **config).fit()
     with monkeypatch.context() as patched:
         stop_at(patched, epoch=2, step=1, how=raise_killed)
-        with pytest.raises(Killed): make_trainer(faces, tmp_path / "measured", measure_gradients=2, **config).fit()
+        with pytest.raises(Killed):
+            make_trainer(faces, tmp_path / "measured", measure_gradients=2, **config).fit()
     make_trainer(faces, tmp_path / "measured", measure_gradients=2, **config).fit()
     assert_same_training(tmp_path / "plain", tmp_path / "measured")
     table = read_table(tmp_path / "measured" / "gradients.parquet", GRADIENTS)
-    assert not (tmp_path / "plain" / "gradients.parquet").exists() and all(batches == [0, 1] for (_, term), batches in table.groupby(["epoch", "term"]).batch.apply(list).items() if term != "fairness")
-    assert set(table.term) == {"accuracy", "robustness", "fairness"} and set(table.epoch) == {0, 1, 2} and (table.norm[table.term != "fairness"] > 0).all()
-    assert np.allclose(table.cosine[table.term == "accuracy"], 1) and table.cosine.between(-1.001, 1.001).all()
+    assert not (tmp_path / "plain" / "gradients.parquet").exists() and all(
+        batches == [0, 1]
+        for (_, term), batches in table.groupby(["epoch", "term"]).batch.apply(list).items()
+        if term != "fairness"
+    )
+    assert (
+        set(table.term) == {"accuracy", "robustness", "fairness"}
+        and set(table.epoch) == {0, 1, 2}
+        and (table.norm[table.term != "fairness"] > 0).all()
+    )
+    assert (
+        np.allclose(table.cosine[table.term == "accuracy"], 1)
+        and table.cosine.between(-1.001, 1.001).all()
+    )
 
 
 def test_gradients_asked_for_later_are_measured(faces, tmp_path, capsys):
     make_trainer(faces, tmp_path, epochs=1).fit()
     make_trainer(faces, tmp_path, epochs=1, measure_gradients=1).fit()
-    assert "without measuring gradients" in capsys.readouterr().out and (tmp_path / "gradients.parquet").is_file()
+    assert (
+        "without measuring gradients" in capsys.readouterr().out
+        and (tmp_path / "gradients.parquet").is_file()
+    )
 
 
 def test_an_objective_brings_its_own_training_settings():
-    assert TrainConfig(objective="single_balanced").balance_groups == 0.2 and TrainConfig(objective="single_balanced", balance_groups=0.0).balance_groups == 0
+    assert (
+        TrainConfig(objective="single_balanced").balance_groups == 0.2
+        and TrainConfig(objective="single_balanced", balance_groups=0.0).balance_groups == 0
+    )
     contrast = TrainConfig(objective="linear_contrast", severity=0.1)
-    assert (contrast.perturbation, contrast.severity) == ("contrast", 0.1) and TrainConfig().severity == 0.1 and TrainConfig(perturbation="blur").perturbation == "blur"
+    assert (
+        (contrast.perturbation, contrast.severity) == ("contrast", 0.1)
+        and TrainConfig().severity == 0.1
+        and TrainConfig(perturbation="blur").perturbation == "blur"
+    )
     assert TrainConfig(objective="single_augmented", augment={"flip": 0.5}).augment["flip"] == 0.5
     assert TrainConfig(objective="single").balance_groups == 0
     assert TrainConfig(objective="single_augmented").resolve()[2].rotate == 8
-    for name in OBJECTIVES: TrainConfig(objective=name).resolve()
+    for name in OBJECTIVES:
+        TrainConfig(objective=name).resolve()
 
 
 def test_balanced_sampling_needs_groups(tmp_path):
     faces = make_faces(tmp_path / "faces", 6, attributes=())
-    with pytest.raises(InputError, match="no attributes, but balance_groups"): make_trainer(faces, tmp_path / "parser", objective="single_balanced")
+    with pytest.raises(InputError, match="no attributes, but balance_groups"):
+        make_trainer(faces, tmp_path / "parser", objective="single_balanced")
 
 
 def test_faces_of_rare_groups_come_more_often(faces, tmp_path):
@@ -127,7 +209,9 @@ def test_faces_of_rare_groups_come_more_often(faces, tmp_path):
 
 def test_resume_after_kill_9_is_exact(faces, tmp_path):
     assert train_until_killed(__name__, faces, tmp_path / "killed").returncode == -signal.SIGKILL
-    assert [p.name for p in (tmp_path / "killed" / "checkpoint").iterdir()] == ["state.pt"] and not (tmp_path / "killed" / "model.safetensors").exists()
+    assert [p.name for p in (tmp_path / "killed" / "checkpoint").iterdir()] == [
+        "state.pt"
+    ] and not (tmp_path / "killed" / "model.safetensors").exists()
     make_trainer(faces, tmp_path / "killed").fit()
     make_trainer(faces, tmp_path / "whole").fit()
     assert_same_training(tmp_path / "killed", tmp_path / "whole")
@@ -138,21 +222,42 @@ def test_faces_held_on_the_device_train_the_same(faces, tmp_path, monkeypatch):
     make_trainer(faces, tmp_path / "file", resident=False, **EVERYTHING).fit()
     with monkeypatch.context() as patched:
         stop_at(patched, epoch=1, step=1, how=raise_killed)
-        with pytest.raises(Killed): make_trainer(faces, tmp_path / "held", resident=False, **EVERYTHING).fit()
+        with pytest.raises(Killed):
+            make_trainer(faces, tmp_path / "held", resident=False, **EVERYTHING).fit()
     held = make_trainer(faces, tmp_path / "held", resident=True, **EVERYTHING)
-    assert all(isinstance(a, torch.Tensor) for a in held.source) and held.identity == make_trainer(faces, tmp_path / "other", resident=False, **EVERYTHING).identity
+    assert (
+        all(isinstance(a, torch.Tensor) for a in held.source)
+        and held.identity
+        == make_trainer(faces, tmp_path / "other", resident=False, **EVERYTHING).identity
+    )
     file = make_trainer(faces, tmp_path / "other", **EVERYTHING)
     assert file.source == (faces.images, faces.masks)
     for rows in (held.order(1)[0], np.array([17, 3, 3]), np.array([], int)):
-        for ours, expected in zip(held.fetch(rows), file.fetch(rows), strict=True): assert torch.equal(ours, expected) and ours.dtype == expected.dtype and (not len(rows) or ours.stride() == expected.stride())
+        for ours, expected in zip(held.fetch(rows), file.fetch(rows), strict=True):
+            assert (
+                torch.equal(ours, expected)
+                and ours.dtype == expected.dtype
+                and (not len(rows) or ours.stride() == expected.stride())
+            )
     load_checkpoint(held)
     assert held.epoch == 1
     make_trainer(faces, tmp_path / "held", resident=True, **EVERYTHING).fit()
     assert_same_training(tmp_path / "file", tmp_path / "held")
 
 
-@pytest.mark.parametrize("device, free, expected", [("cuda:0", 4.0, True), ("cuda:0", 2.1, True), ("cuda:0", 1.9, False), ("cpu", 4.0, False), ("mps", 4.0, False)])
-def test_faces_are_held_where_they_take_less_than_half_of_the_free_memory(faces, monkeypatch, device, free, expected):
+@pytest.mark.parametrize(
+    "device, free, expected",
+    [
+        ("cuda:0", 4.0, True),
+        ("cuda:0", 2.1, True),
+        ("cuda:0", 1.9, False),
+        ("cpu", 4.0, False),
+        ("mps", 4.0, False),
+    ],
+)
+def test_faces_are_held_where_they_take_less_than_half_of_the_free_memory(
+    faces, monkeypatch, device, free, expected
+):
     size = faces.images.nbytes + faces.masks.nbytes
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free * size), 10 * size))
     assert train.room_for(faces, torch.device(device)) is expected
@@ -161,7 +266,10 @@ def test_faces_are_held_where_they_take_less_than_half_of_the_free_memory(faces,
 def test_a_face_set_is_held_part_by_part(tmp_path):
     "More faces than one part has"
     many = make_faces(tmp_path / "many", 1030, size=32)
-    for held, array in zip(train.hold_faces(many, torch.device("cpu")), (many.images, many.masks), strict=True): assert np.array_equal(held.numpy(), array)
+    for held, array in zip(
+        train.hold_faces(many, torch.device("cpu")), (many.images, many.masks), strict=True
+    ):
+        assert np.array_equal(held.numpy(), array)
 
 
 def test_a_finished_training_is_not_repeated(faces, tmp_path, monkeypatch):
@@ -172,15 +280,27 @@ def test_a_finished_training_is_not_repeated(faces, tmp_path, monkeypatch):
 
 def test_another_training_in_the_same_folder_starts_again(faces, tmp_path, capsys):
     make_trainer(faces, tmp_path, epochs=1).fit()
-    changed = {"configuration": lambda: make_trainer(faces, tmp_path, epochs=2),
-               "network": lambda: make_trainer(faces, tmp_path, epochs=1, parser=make_parser(coordinates=True)),
-               "first weights": lambda: make_trainer(faces, tmp_path, epochs=1, parser=make_parser(seed=9)),
-               "validation faces": lambda: make_trainer(faces, tmp_path, epochs=1, valid=faces.rows("test")),
-               "attributes": lambda: make_trainer(dataclasses.replace(faces, index=faces.index.assign(Hat=1)), tmp_path, epochs=1)}
+    changed = {
+        "configuration": lambda: make_trainer(faces, tmp_path, epochs=2),
+        "network": lambda: make_trainer(
+            faces, tmp_path, epochs=1, parser=make_parser(coordinates=True)
+        ),
+        "first weights": lambda: make_trainer(
+            faces, tmp_path, epochs=1, parser=make_parser(seed=9)
+        ),
+        "validation faces": lambda: make_trainer(
+            faces, tmp_path, epochs=1, valid=faces.rows("test")
+        ),
+        "attributes": lambda: make_trainer(
+            dataclasses.replace(faces, index=faces.index.assign(Hat=1)), tmp_path, epochs=1
+        ),
+    }
     for name, other in changed.items():
         trainer = other()
         load_checkpoint(trainer)
-        assert trainer.epoch == 0 and "starting again from the first epoch" in capsys.readouterr().out, name
+        assert (
+            trainer.epoch == 0 and "starting again from the first epoch" in capsys.readouterr().out
+        ), name
     same = make_trainer(faces, tmp_path, epochs=1)
     load_checkpoint(same)
     assert same.epoch == 1
@@ -191,16 +311,21 @@ def test_a_broken_checkpoint_is_named(faces, tmp_path, content):
     make_trainer(faces, tmp_path, epochs=1).fit()
     path = tmp_path / "checkpoint" / "state.pt"
     path.write_bytes(path.read_bytes()[:5000] if content is None else content)
-    with pytest.raises(InputError, match="state.pt cannot be read.*delete it"): make_trainer(faces, tmp_path, epochs=1).fit()
+    with pytest.raises(InputError, match="state.pt cannot be read.*delete it"):
+        make_trainer(faces, tmp_path, epochs=1).fit()
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(faces, tmp_path, monkeypatch):
     trainer = make_trainer(faces, tmp_path)
+
     def poison():
-        with torch.no_grad(): next(trainer.plain.parameters()).fill_(math.nan)
+        with torch.no_grad():
+            next(trainer.plain.parameters()).fill_(math.nan)
+
     with monkeypatch.context() as patched:
         stop_at(patched, epoch=1, step=2, how=poison)
-        with pytest.raises(InputError, match="loss is nan in epoch 2, step 2 of 3.*checkpoint"): trainer.fit()
+        with pytest.raises(InputError, match="loss is nan in epoch 2, step 2 of 3.*checkpoint"):
+            trainer.fit()
     again = make_trainer(faces, tmp_path)
     load_checkpoint(again)
     assert again.epoch == 1 and all(v.isfinite().all() for v in again.plain.state_dict().values())
@@ -211,8 +336,11 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(faces, tmp_pat
 
 @pytest.mark.parametrize("lr", [1e30, 1e38])
 @pytest.mark.parametrize("batch_size", [4, 12], ids=["three steps", "one step"])
-def test_weights_that_explode_do_not_become_the_last_good_checkpoint(faces, tmp_path, lr, batch_size):
-    with pytest.raises(InputError, match="training stopped: .* in epoch 1, step"): make_trainer(faces, tmp_path, lr=lr, batch_size=batch_size).fit()
+def test_weights_that_explode_do_not_become_the_last_good_checkpoint(
+    faces, tmp_path, lr, batch_size
+):
+    with pytest.raises(InputError, match="training stopped: .* in epoch 1, step"):
+        make_trainer(faces, tmp_path, lr=lr, batch_size=batch_size).fit()
     assert not (tmp_path / "checkpoint").exists() and not (tmp_path / "model.safetensors").exists()
 
 
@@ -220,33 +348,52 @@ def test_a_full_disk_is_said_and_leaves_no_half_checkpoint(faces, tmp_path, monk
     make_trainer(faces, tmp_path, epochs=1).fit()
     before = (tmp_path / "checkpoint" / "state.pt").read_bytes()
     from pathlib import Path
-    def full(self, data): raise OSError(28, "No space left on device")
+
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InputError, match="no space left"): make_trainer(faces, tmp_path, epochs=2).fit()
+    with pytest.raises(InputError, match="no space left"):
+        make_trainer(faces, tmp_path, epochs=2).fit()
     monkeypatch.undo()
-    assert (tmp_path / "checkpoint" / "state.pt").read_bytes() == before and len(list((tmp_path / "checkpoint").iterdir())) == 1
+    assert (tmp_path / "checkpoint" / "state.pt").read_bytes() == before and len(
+        list((tmp_path / "checkpoint").iterdir())
+    ) == 1
 
 
 def test_the_same_seed_gives_the_same_training_and_another_does_not(faces, tmp_path):
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)): make_trainer(faces, tmp_path / name, seed=seed, epochs=2, augment={"rotate": 10}).fit()
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        make_trainer(faces, tmp_path / name, seed=seed, epochs=2, augment={"rotate": 10}).fit()
     assert_same_training(tmp_path / "a", tmp_path / "b")
-    assert any(not torch.equal(x, y) for x, y in zip(weights_of(tmp_path / "a").values(), weights_of(tmp_path / "c").values()))
+    assert any(
+        not torch.equal(x, y)
+        for x, y in zip(weights_of(tmp_path / "a").values(), weights_of(tmp_path / "c").values())
+    )
 
 
 def test_all_objectives_of_a_seed_see_the_same_faces(faces, tmp_path, monkeypatch):
     seen, real = {}, train.augment
     for objective in ("single", "linear", "linear_alt"):
         batches = seen[objective] = []
-        monkeypatch.setattr(train, "augment", lambda *a, batches=batches: batches.append(real(*a)) or batches[-1])
+        monkeypatch.setattr(
+            train, "augment", lambda *a, batches=batches: batches.append(real(*a)) or batches[-1]
+        )
         make_trainer(faces, tmp_path / objective, objective=objective, epochs=2).fit()
     for other in ("linear", "linear_alt"):
-        for (a, b), (c, d) in zip(seen["single"], seen[other], strict=True): assert torch.equal(a, c) and torch.equal(b, d)
+        for (a, b), (c, d) in zip(seen["single"], seen[other], strict=True):
+            assert torch.equal(a, c) and torch.equal(b, d)
 
 
 def test_history_records_the_homotopy_and_the_network_learns(faces, tmp_path):
     history = make_trainer(faces, tmp_path, epochs=5, lr=1e-2, objective="linear").fit()
-    assert history[["alpha", "beta", "gamma"]].to_numpy() == pytest.approx(np.array([[1 - 0.15 * e, 0.075 * e, 0.075 * e] for e in range(5)]))
-    assert np.isnan(history.robustness_loss[0]) and history.iloc[1:].notna().all(axis=None) and history.accuracy_loss.is_monotonic_decreasing
+    assert history[["alpha", "beta", "gamma"]].to_numpy() == pytest.approx(
+        np.array([[1 - 0.15 * e, 0.075 * e, 0.075 * e] for e in range(5)])
+    )
+    assert (
+        np.isnan(history.robustness_loss[0])
+        and history.iloc[1:].notna().all(axis=None)
+        and history.accuracy_loss.is_monotonic_decreasing
+    )
     pd.testing.assert_frame_equal(read_table(tmp_path / "history.parquet", HISTORY), history)
     assert (tmp_path / "best.safetensors").is_file() and history.valid_miou.between(0, 1).all()
 
@@ -255,11 +402,15 @@ def test_weights_move_only_at_the_last_of_accumulated_steps(faces, tmp_path):
     "Steps see as many different weights as there were updates before them"
     moved = {}
     for accumulate in (1, 2):
-        trainer = make_trainer(faces, tmp_path / str(accumulate), accumulate=accumulate, objective="single", epochs=1)
+        trainer = make_trainer(
+            faces, tmp_path / str(accumulate), accumulate=accumulate, objective="single", epochs=1
+        )
         updates = []
-        trainer.plain.register_forward_hook(lambda *_: updates.append(float(next(trainer.plain.parameters()).sum().detach())))
+        trainer.plain.register_forward_hook(
+            lambda *_: updates.append(float(next(trainer.plain.parameters()).sum().detach()))
+        )
         trainer.fit()
-        moved[accumulate] = len(set(updates[:trainer.steps]))
+        moved[accumulate] = len(set(updates[: trainer.steps]))
         assert trainer.steps % accumulate == 0
     assert moved == {1: 3, 2: 1}
 
@@ -267,14 +418,23 @@ def test_weights_move_only_at_the_last_of_accumulated_steps(faces, tmp_path):
 @pytest.mark.parametrize("precision", ["no", "bf16", "auto"])
 def test_precisions_run_on_a_cpu(faces, tmp_path, precision):
     history = make_trainer(faces, tmp_path, precision=precision, epochs=2).fit()
-    assert np.isfinite(history.loss).all() and all(v.dtype != torch.bfloat16 for v in weights_of(tmp_path).values())
+    assert np.isfinite(history.loss).all() and all(
+        v.dtype != torch.bfloat16 for v in weights_of(tmp_path).values()
+    )
     assert pick_precision(precision, "cpu") in ("no", "bf16")
 
 
-@pytest.mark.parametrize("capabilities, expected", [({"amx_bf16": True}, "bf16"), ({"amx_bf16": False}, "no"), ({}, "no")])
+@pytest.mark.parametrize(
+    "capabilities, expected",
+    [({"amx_bf16": True}, "bf16"), ({"amx_bf16": False}, "no"), ({}, "no")],
+)
 def test_automatic_precision_follows_the_units_of_the_cpu(monkeypatch, capabilities, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert pick_precision("auto", "cpu") == expected and pick_precision("bf16", "cpu") == "bf16" and pick_precision("no", "cpu") == "no"
+    assert (
+        pick_precision("auto", "cpu") == expected
+        and pick_precision("bf16", "cpu") == "bf16"
+        and pick_precision("no", "cpu") == "no"
+    )
 
 
 def test_tensorboard_writes_event_files(faces, tmp_path):
@@ -284,57 +444,112 @@ def test_tensorboard_writes_event_files(faces, tmp_path):
 
 def test_tensorboard_that_is_not_there_is_said(faces, tmp_path, monkeypatch):
     monkeypatch.setattr(train.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="tensorboard is not installed"): make_trainer(faces, tmp_path, tensorboard=True)
+    with pytest.raises(InputError, match="tensorboard is not installed"):
+        make_trainer(faces, tmp_path, tensorboard=True)
 
 
 def test_fewer_faces_than_a_batch_and_none_for_validation(faces, tmp_path):
-    trainer = make_trainer(faces, tmp_path, batch_size=100, valid=np.array([], int), epochs=2, accumulate=2)
+    trainer = make_trainer(
+        faces, tmp_path, batch_size=100, valid=np.array([], int), epochs=2, accumulate=2
+    )
     history = trainer.fit()
     assert trainer.steps == 2 and np.isnan(history.valid_miou).all() and not trainer.result.training
-    assert all(torch.equal(a, b) for a, b in zip(weights_of(tmp_path).values(), weights_of(tmp_path, "best").values()))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(weights_of(tmp_path).values(), weights_of(tmp_path, "best").values())
+    )
 
 
 def test_no_training_faces_unknown_groups_and_no_attributes_are_refused(faces, tmp_path):
-    with pytest.raises(InputError, match="no faces for training"): Trainer(make_parser(), faces, np.array([], int), faces.rows("valid"), TrainConfig(), tmp_path)
-    with pytest.raises(InputError, match=r"no attributes \['Beard'\]"): make_trainer(faces, tmp_path, groups=["Beard"])
+    with pytest.raises(InputError, match="no faces for training"):
+        Trainer(
+            make_parser(), faces, np.array([], int), faces.rows("valid"), TrainConfig(), tmp_path
+        )
+    with pytest.raises(InputError, match=r"no attributes \['Beard'\]"):
+        make_trainer(faces, tmp_path, groups=["Beard"])
     bare = make_faces(tmp_path / "bare", 6, index=make_index(6, attributes=()))
-    with pytest.raises(InputError, match="no attributes.*single"): make_trainer(bare, tmp_path / "out")
+    with pytest.raises(InputError, match="no attributes.*single"):
+        make_trainer(bare, tmp_path / "out")
     make_trainer(bare, tmp_path / "out", objective="single", epochs=1).fit()
 
 
 def test_chosen_groups_are_those_of_the_fairness_term(faces, tmp_path):
-    assert (make_trainer(faces, tmp_path, groups=["Smiling"]).member[:, 0] == (faces.index.Smiling == 1)).all()
-    unknown = dataclasses.replace(faces, index=faces.index.assign(Hat=pd.array([None] * len(faces), "Int8")))
+    assert (
+        make_trainer(faces, tmp_path, groups=["Smiling"]).member[:, 0] == (faces.index.Smiling == 1)
+    ).all()
+    unknown = dataclasses.replace(
+        faces, index=faces.index.assign(Hat=pd.array([None] * len(faces), "Int8"))
+    )
     assert not make_trainer(unknown, tmp_path).member[:, 0].any()
 
 
-@pytest.mark.parametrize("name,value", [("epochs", "many"), ("epochs", 2.5), ("epochs", True), ("lr", "1e-4"), ("lr", None), ("groups", "Hat"), ("loss", ["noise_std"]), ("compile", 1),
-                                        ("objective", 3), ("seed", None), ("augment", "flip")])
+@pytest.mark.parametrize(
+    "name,value",
+    [
+        ("epochs", "many"),
+        ("epochs", 2.5),
+        ("epochs", True),
+        ("lr", "1e-4"),
+        ("lr", None),
+        ("groups", "Hat"),
+        ("loss", ["noise_std"]),
+        ("compile", 1),
+        ("objective", 3),
+        ("seed", None),
+        ("augment", "flip"),
+    ],
+)
 def test_settings_of_a_wrong_type_are_named(name, value):
     kind = type(getattr(TrainConfig(), name)).__name__
-    with pytest.raises(InputError, match=f"{name} must be of type {kind}"): TrainConfig(**{name: value})
+    with pytest.raises(InputError, match=f"{name} must be of type {kind}"):
+        TrainConfig(**{name: value})
 
 
-@pytest.mark.parametrize("config", [{"epochs": 0}, {"batch_size": -1}, {"lr": float("nan")}, {"seed": -1}, {"ema": 1.5}, {"warmup": 2.0}, {"severity": 3.0}, {"optimizer": "sgd"},
-                                    {"lr_schedule": "cosine"}, {"precision": "int8"}, {"perturbation": "rain"}, {"objective": "doubel"}, {"loss": {"noise": 1.0}}, {"loss": {"noise_std": "much"}},
-                                    {"augment": {"rotat": 3}}, {"homotopy": {"ende": [1, 0, 0]}}, {"homotopy": {"end": [1, 1, 1]}}, {"loss": {"group_classes": "al"}}], ids=str)
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"epochs": 0},
+        {"batch_size": -1},
+        {"lr": float("nan")},
+        {"seed": -1},
+        {"ema": 1.5},
+        {"warmup": 2.0},
+        {"severity": 3.0},
+        {"optimizer": "sgd"},
+        {"lr_schedule": "cosine"},
+        {"precision": "int8"},
+        {"perturbation": "rain"},
+        {"objective": "doubel"},
+        {"loss": {"noise": 1.0}},
+        {"loss": {"noise_std": "much"}},
+        {"augment": {"rotat": 3}},
+        {"homotopy": {"ende": [1, 0, 0]}},
+        {"homotopy": {"end": [1, 1, 1]}},
+        {"loss": {"group_classes": "al"}},
+    ],
+    ids=str,
+)
 def test_wrong_settings_are_refused_at_once(config):
     name = list(config.values())[0]
     name = next(iter(name)) if isinstance(name, dict) else next(iter(config))
-    with pytest.raises(InputError, match=name): TrainConfig(**config)
+    with pytest.raises(InputError, match=name):
+        TrainConfig(**config)
 
 
-def test_an_int_may_stand_for_a_float(): assert TrainConfig(lr=1, ema=0, homotopy={"end": [1, 0, 0]}).resolve()[1] == LossConfig()
+def test_an_int_may_stand_for_a_float():
+    assert TrainConfig(lr=1, ema=0, homotopy={"end": [1, 0, 0]}).resolve()[1] == LossConfig()
 
 
 def test_class_weights_favour_small_classes():
     masks = np.array([[[1] * 8 + [0] * 7 + [2]]], np.uint8)
     weights = class_weights(masks, 3, 0.5, (0.1, 10))
-    assert weights[2] / weights[1] == pytest.approx(8**0.5) and np.dot(weights, [7 / 16, 0.5, 1 / 16]) == pytest.approx(1)
+    assert weights[2] / weights[1] == pytest.approx(8**0.5) and np.dot(
+        weights, [7 / 16, 0.5, 1 / 16]
+    ) == pytest.approx(1)
     assert class_weights(masks, 3, 0.0) == pytest.approx([1, 1, 1])
 
 
-PARALLEL = '''
+PARALLEL = """
 import json, sys
 from pathlib import Path
 from fairparse.records import open_face_set
@@ -343,16 +558,47 @@ faces, out, config = open_face_set(sys.argv[1]), Path(sys.argv[2]), json.loads(s
 trainer = make_trainer(faces, out, **config)
 assert trainer.world == 2
 trainer.fit()
-'''
+"""
 
 
-@pytest.mark.parametrize("config", [{"loss": {"noise_std": 0.0}, "lr_schedule": "one_cycle", "augment": {"flip": 0}}, {"loss": {"perturb": "drop", "cross_entropy": 0.5}, "ema": 0.9, "accumulate": 2, "batch_size": 5, "resident": True}], ids=["logits", "drop"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"loss": {"noise_std": 0.0}, "lr_schedule": "one_cycle", "augment": {"flip": 0}},
+        {
+            "loss": {"perturb": "drop", "cross_entropy": 0.5},
+            "ema": 0.9,
+            "accumulate": 2,
+            "batch_size": 5,
+            "resident": True,
+        },
+    ],
+    ids=["logits", "drop"],
+)
 def test_two_processes_train_like_one(faces, tmp_path, config):
     "Close, not equal: each process normalises its own half of the batch (BatchNorm)"
     (tmp_path / "work.py").write_text(PARALLEL)
     import torch.distributed.run
-    run_python(torch.distributed.run.__file__, "--standalone", "--nproc_per_node", "2", tmp_path / "work.py", faces.folder, tmp_path / "two", json.dumps(config))
-    two, one = read_table(tmp_path / "two" / "history.parquet", HISTORY), make_trainer(faces, tmp_path / "one", **config).fit()
-    assert two.drop(columns=["robustness_loss", "fairness_loss"]).notna().all(axis=None) and (two.lr == one.lr).all()
-    assert (two.accuracy_loss - one.accuracy_loss).abs().max() < 0.1 and (two.valid_miou - one.valid_miou).abs().max() < 0.15
+
+    run_python(
+        torch.distributed.run.__file__,
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        tmp_path / "work.py",
+        faces.folder,
+        tmp_path / "two",
+        json.dumps(config),
+    )
+    two, one = (
+        read_table(tmp_path / "two" / "history.parquet", HISTORY),
+        make_trainer(faces, tmp_path / "one", **config).fit(),
+    )
+    assert (
+        two.drop(columns=["robustness_loss", "fairness_loss"]).notna().all(axis=None)
+        and (two.lr == one.lr).all()
+    )
+    assert (two.accuracy_loss - one.accuracy_loss).abs().max() < 0.1 and (
+        two.valid_miou - one.valid_miou
+    ).abs().max() < 0.15
     assert all(v.isfinite().all() for v in weights_of(tmp_path / "two").values())

@@ -1,4 +1,5 @@
 "The graph of jobs, in a toy repository with the real Snakefile: what runs again, what survives a fault, who owns a folder"
+
 import json
 import os
 import re
@@ -26,20 +27,34 @@ def planned(root, *options):
     done = reproduce(root, "--dry-run", *options)
     assert done.returncode == 0, done.stderr
     text = done.stdout + done.stderr
-    jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE) if rule not in ("all", "total")}
+    jobs = {
+        rule: int(count)
+        for rule, count in re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE)
+        if rule not in ("all", "total")
+    }
     assert jobs or "Nothing to be done" in text, text
     return jobs
 
 
 def test_each_result_asks_for_what_it_needs(toy_root):
     train, sweep = {"prepare": 1, "train": 2}, {"prepare": 1, "train": 2, "sweep": 2}
-    for stage in ("gaps", "figure4", "intersections"): assert planned(toy_root, "--stages", stage) == {**train, stage: 1}
-    for stage in ("corruption_error", "figure3", "figure5"): assert planned(toy_root, "--stages", stage) == {**sweep, stage: 1}
+    for stage in ("gaps", "figure4", "intersections"):
+        assert planned(toy_root, "--stages", stage) == {**train, stage: 1}
+    for stage in ("corruption_error", "figure3", "figure5"):
+        assert planned(toy_root, "--stages", stage) == {**sweep, stage: 1}
     refused = reproduce(toy_root, "--stages", "study")
     assert refused.returncode == 2 and "no section 'study'" in refused.stderr
     whole = fairparse("reproduce", "--profile", "toy", "--dry-run", cwd=toy_root)
-    assert whole.returncode == 0 and "figure5" in whole.stdout + whole.stderr and "study" not in whole.stdout + whole.stderr
-    edit(toy_root / "nbs" / "workflow" / "profiles" / "toy.yaml", "seeds: [0, 1]", "seeds: [0, 1]\nstudy: {}")
+    assert (
+        whole.returncode == 0
+        and "figure5" in whole.stdout + whole.stderr
+        and "study" not in whole.stdout + whole.stderr
+    )
+    edit(
+        toy_root / "nbs" / "workflow" / "profiles" / "toy.yaml",
+        "seeds: [0, 1]",
+        "seeds: [0, 1]\nstudy: {}",
+    )
     assert planned(toy_root, "--stages", "study") == {**sweep, "study": 1}
 
 
@@ -47,11 +62,22 @@ def test_generators_are_trained_where_the_profile_asks_for_them(toy_root):
     profile = toy_root / "nbs" / "workflow" / "profiles" / "toy.yaml"
     assert "gan" not in planned(toy_root)
     refused = reproduce(toy_root, "--stages", "table2")
-    assert refused.returncode == 2 and "no section 'gan', which stage 'table2' needs" in refused.stderr
+    assert (
+        refused.returncode == 2 and "no section 'gan', which stage 'table2' needs" in refused.stderr
+    )
     edit(profile, "seeds: [0, 1]", "seeds: [0, 1]\ngan: {}\nscore: {perceptual: lpips_alex}")
-    painted = {"prepare": 1, "train": 2, "gan": 4, "score": 2}  # own and shared, for each seed; the objective's maps and the true ones
-    for stage in ("table2", "table4", "figure6"): assert planned(toy_root, "--stages", stage) == {**painted, stage: 1}
-    assert planned(toy_root, "--stages", "score", "--set", "shared_seeds=[0,1,2]") == {**painted, "gan": 5}
+    painted = {
+        "prepare": 1,
+        "train": 2,
+        "gan": 4,
+        "score": 2,
+    }  # own and shared, for each seed; the objective's maps and the true ones
+    for stage in ("table2", "table4", "figure6"):
+        assert planned(toy_root, "--stages", stage) == {**painted, stage: 1}
+    assert planned(toy_root, "--stages", "score", "--set", "shared_seeds=[0,1,2]") == {
+        **painted,
+        "gan": 5,
+    }
     done = reproduce(toy_root, "--dry-run", "--set", "shared_seeds=[1,2]")
     assert done.returncode != 0 and "must begin with the seeds" in done.stdout + done.stderr
 
@@ -72,24 +98,51 @@ def test_only_what_depends_on_a_change_runs_again(toy_root):
     assert done.returncode == 0, done.stderr
     out = toy_root / "outputs" / "toy"
     assert "report.html" in done.stdout and "done in" in done.stdout
-    assert [p.name for p in sorted((out / "notebooks").iterdir())] == ["80_table1_objectives.ipynb", "80_table3_class_iou.ipynb", "85_figure2_schedules.ipynb"]
-    assert (out / "10_faces" / "10_prepare.ipynb").is_file() and (out / "20_parsers" / "single" / "seed1" / "20_train_parser.ipynb").is_file()
+    assert [p.name for p in sorted((out / "notebooks").iterdir())] == [
+        "80_table1_objectives.ipynb",
+        "80_table3_class_iou.ipynb",
+        "85_figure2_schedules.ipynb",
+    ]
+    assert (out / "10_faces" / "10_prepare.ipynb").is_file() and (
+        out / "20_parsers" / "single" / "seed1" / "20_train_parser.ipynb"
+    ).is_file()
     # the parameters that a run records are relative to the repository: results do not name the machine they were made on
-    log = json.loads((out / "20_parsers" / "single" / "seed1" / "20_train_parser.ipynb").read_text())["metadata"]["papermill"]["parameters"]
-    assert log == {"epochs": 1, "fold": -1, "objective": "single", "seed": 1, "threads": 1, "out": "outputs/toy/20_parsers/single/seed1", "faces": "outputs/toy/10_faces"}
+    log = json.loads(
+        (out / "20_parsers" / "single" / "seed1" / "20_train_parser.ipynb").read_text()
+    )["metadata"]["papermill"]["parameters"]
+    assert log == {
+        "epochs": 1,
+        "fold": -1,
+        "objective": "single",
+        "seed": 1,
+        "threads": 1,
+        "out": "outputs/toy/20_parsers/single/seed1",
+        "faces": "outputs/toy/10_faces",
+    }
 
     before = {p: p.stat().st_mtime_ns for p in out.rglob("run.json")}
-    assert reproduce(toy_root).returncode == 0 and before == {p: p.stat().st_mtime_ns for p in out.rglob("run.json")}
+    assert reproduce(toy_root).returncode == 0 and before == {
+        p: p.stat().st_mtime_ns for p in out.rglob("run.json")
+    }
     # parameters
     assert planned(toy_root, "--set", "train.epochs=2") == {"train": 2, **results}
     assert planned(toy_root, "--set", "table1.digits=3") == {"table1": 1}
     assert planned(toy_root, "--set", "seeds=[0,1,2]") == {"train": 1, **tables}
-    assert planned(toy_root, "--set", "cross_validation=true", "--set", "prepare.folds=3") == {"prepare": 1, "train": 2, **results}
+    assert planned(toy_root, "--set", "cross_validation=true", "--set", "prepare.folds=3") == {
+        "prepare": 1,
+        "train": 2,
+        **results,
+    }
     # code: dates, comments, prose and stored outputs do not count; what the interpreter sees does
     package, paper = toy_root / "fairparse", toy_root / "nbs" / "paper"
-    for path in (*package.glob("*.py"), *paper.glob("*.ipynb")): path.write_bytes(path.read_bytes())
+    for path in (*package.glob("*.py"), *paper.glob("*.ipynb")):
+        path.write_bytes(path.read_bytes())
     edit(package / "toy_train.py", "def make", "# a comment\ndef make")
-    edit(paper / "20_train_parser.ipynb", '"outputs": []', '"outputs": [{"output_type": "stream", "name": "stdout", "text": "x"}]')
+    edit(
+        paper / "20_train_parser.ipynb",
+        '"outputs": []',
+        '"outputs": [{"output_type": "stream", "name": "stdout", "text": "x"}]',
+    )
     assert planned(toy_root) == {}
     edit(package / "toy_tables.py", "write", "write, json")
     assert planned(toy_root) == results
@@ -104,24 +157,61 @@ def test_only_what_depends_on_a_change_runs_again(toy_root):
 def test_modules_that_a_notebook_imports(tmp_path):
     package = tmp_path / "fairparse"
     (package / "sub").mkdir(parents=True)
-    for name, code in {"a": "from .b import x", "b": "def f():\n    import fairparse.c as c", "c": "from . import d, absent", "d": "", "e": "", "sub/g": "", "__init__": ""}.items():
+    for name, code in {
+        "a": "from .b import x",
+        "b": "def f():\n    import fairparse.c as c",
+        "c": "from . import d, absent",
+        "d": "",
+        "e": "",
+        "sub/g": "",
+        "__init__": "",
+    }.items():
         (package / f"{name}.py").write_text(code)
-    path = write_notebook(tmp_path / "20_toy.ipynb", "x = 1", "%matplotlib inline\nfrom fairparse.a import y\nimport numpy", "from fairparse import sub\nfrom fairparse.sub import g")
-    assert [str(p.relative_to(package)) for p in notebook_sources(path, package)] == ["a.py", "b.py", "c.py", "d.py", "sub/g.py"]
+    path = write_notebook(
+        tmp_path / "20_toy.ipynb",
+        "x = 1",
+        "%matplotlib inline\nfrom fairparse.a import y\nimport numpy",
+        "from fairparse import sub\nfrom fairparse.sub import g",
+    )
+    assert [str(p.relative_to(package)) for p in notebook_sources(path, package)] == [
+        "a.py",
+        "b.py",
+        "c.py",
+        "d.py",
+        "sub/g.py",
+    ]
 
 
 def test_relative_imports_of_every_level_are_followed(tmp_path):
     "A module of a room that dropped out of the fingerprint would leave stale results in place"
     package = tmp_path / "fairparse"
-    for name, code in {"core/__init__": "", "core/runs": "", "data/__init__": "", "data/labels": "from ..core.runs import x", "data/show": "", "core/show": "",
-                       "data/sets/__init__": "from . import deep", "data/sets/deep": "from ..labels import x\nfrom ... import data", "__init__": "__version__ = '1'",
-                       "train": "def f():\n    from .data import show\n    from .data.sets import y"}.items():
+    for name, code in {
+        "core/__init__": "",
+        "core/runs": "",
+        "data/__init__": "",
+        "data/labels": "from ..core.runs import x",
+        "data/show": "",
+        "core/show": "",
+        "data/sets/__init__": "from . import deep",
+        "data/sets/deep": "from ..labels import x\nfrom ... import data",
+        "__init__": "__version__ = '1'",
+        "train": "def f():\n    from .data import show\n    from .data.sets import y",
+    }.items():
         path = package / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code)
     notebook = write_notebook(tmp_path / "20_toy.ipynb", "x = 1", "from fairparse.train import f")
     found = [str(p.relative_to(package)) for p in notebook_sources(notebook, package)]
-    assert found == ["core/__init__.py", "core/runs.py", "data/__init__.py", "data/labels.py", "data/sets/__init__.py", "data/sets/deep.py", "data/show.py", "train.py"]
+    assert found == [
+        "core/__init__.py",
+        "core/runs.py",
+        "data/__init__.py",
+        "data/labels.py",
+        "data/sets/__init__.py",
+        "data/sets/deep.py",
+        "data/show.py",
+        "train.py",
+    ]
     before = code_fingerprint(notebook, package)
     (package / "core" / "runs.py").write_text("x = 2")
     assert code_fingerprint(notebook, package) != before
@@ -130,24 +220,50 @@ def test_relative_imports_of_every_level_are_followed(tmp_path):
 def test_a_fault_keeps_the_checkpoint_and_the_log(toy_root):
     done = reproduce(toy_root, "--stages", "train", "--set", "train.epochs=6", "--set", "seeds=[0]")
     folder = toy_root / "outputs" / "toy" / "20_parsers" / "single" / "seed0"
-    assert done.returncode == 1 and "error: 6 epochs are too many: use 5" in done.stderr, done.stderr
+    assert done.returncode == 1 and "error: 6 epochs are too many: use 5" in done.stderr, (
+        done.stderr
+    )
     assert "goes on from there" in done.stderr and "Traceback" not in done.stderr
-    assert (folder / "checkpoint" / "last").read_text() == "kept" and (folder / "20_train_parser.failed.ipynb").is_file()
+    assert (folder / "checkpoint" / "last").read_text() == "kept" and (
+        folder / "20_train_parser.failed.ipynb"
+    ).is_file()
     assert not (folder / "run.json").exists()
     done = reproduce(toy_root, "--stages", "train", "--set", "train.epochs=5", "--set", "seeds=[0]")
-    assert done.returncode == 0 and (folder / "run.json").exists() and not (folder / "20_train_parser.failed.ipynb").exists(), done.stderr
+    assert (
+        done.returncode == 0
+        and (folder / "run.json").exists()
+        and not (folder / "20_train_parser.failed.ipynb").exists()
+    ), done.stderr
 
 
 def start_slow_run(root):
     "A run whose training waits, started in the background; the process, once its kernel is in the waiting cell"
-    command = [sys.executable, "-m", "fairparse.cli", "reproduce", "--profile", "toy", "--cores", "1", "--stages", "train", "--set", "train.wait=300", "--set", "seeds=[0]"]
-    process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "fairparse.cli",
+        "reproduce",
+        "--profile",
+        "toy",
+        "--cores",
+        "1",
+        "--stages",
+        "train",
+        "--set",
+        "train.wait=300",
+        "--set",
+        "seeds=[0]",
+    ]
+    process = subprocess.Popen(
+        command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     started = root / "outputs" / "toy" / "20_parsers" / "single" / "seed0" / "started"
     assert wait_until(started.exists, 60)
     return process, psutil.Process(process.pid).children(recursive=True)
 
 
-def alive(processes): return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+def alive(processes):
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_one_run_a_folder_and_nothing_left_after_a_kill(toy_root):
@@ -155,11 +271,18 @@ def test_one_run_a_folder_and_nothing_left_after_a_kill(toy_root):
         process, family = start_slow_run(toy_root)
         try:
             names = [" ".join(p.cmdline()) for p in family]
-            assert any("snakemake" in n for n in names) and any("fairparse.cli run" in n for n in names) and any("ipykernel" in n for n in names)
+            assert (
+                any("snakemake" in n for n in names)
+                and any("fairparse.cli run" in n for n in names)
+                and any("ipykernel" in n for n in names)
+            )
             if signum == signal.SIGKILL:
                 done = reproduce(toy_root)
-                assert done.returncode == 2 and "another `fairparse` run is working in" in done.stderr, done.stderr
-        finally: os.kill(process.pid, signum)
+                assert (
+                    done.returncode == 2 and "another `fairparse` run is working in" in done.stderr
+                ), done.stderr
+        finally:
+            os.kill(process.pid, signum)
         process.wait(30)
         assert wait_until(lambda: not alive(family), 10), [p.cmdline() for p in alive(family)]
         (toy_root / "outputs" / "toy" / "20_parsers" / "single" / "seed0" / "started").unlink()
@@ -169,20 +292,43 @@ def test_one_run_a_folder_and_nothing_left_after_a_kill(toy_root):
 
 def test_bad_input_stops_before_anything_runs(toy_root):
     celeba(toy_root / "sets" / "faces")
-    for options, word in (((), "no --data was given"), (("--data", "nowhere"), "is not a folder"), (("--data", "sets"), "did you mean"), (("--cores", "0"), "1 or more"),
-                          (("--stages", "tabel1"), "did you mean 'table1'"), (("--data", "sets/faces", "--set", "train.epoch=1"), "did you mean 'epochs'"),
-                          (("--data", "sets/faces", "--out", "settings.ini/x"), "cannot write")):
+    for options, word in (
+        ((), "no --data was given"),
+        (("--data", "nowhere"), "is not a folder"),
+        (("--data", "sets"), "did you mean"),
+        (("--cores", "0"), "1 or more"),
+        (("--stages", "tabel1"), "did you mean 'table1'"),
+        (("--data", "sets/faces", "--set", "train.epoch=1"), "did you mean 'epochs'"),
+        (("--data", "sets/faces", "--out", "settings.ini/x"), "cannot write"),
+    ):
         done = fairparse("reproduce", "--profile", "real", *options, cwd=toy_root)
-        assert done.returncode == 2 and done.stderr.startswith("error: ") and word in done.stderr and "Traceback" not in done.stderr, (options, done.stderr)
+        assert (
+            done.returncode == 2
+            and done.stderr.startswith("error: ")
+            and word in done.stderr
+            and "Traceback" not in done.stderr
+        ), (options, done.stderr)
     assert not (toy_root / "outputs").exists()
 
 
 def test_real_data_and_what_lies_beside_it(toy_root):
     celeba(toy_root / "sets" / "faces")
-    run = lambda *options: fairparse("reproduce", "--profile", "real", "--data", "sets/faces", "--stages", "prepare", *options, cwd=toy_root)
+    run = lambda *options: fairparse(
+        "reproduce",
+        "--profile",
+        "real",
+        "--data",
+        "sets/faces",
+        "--stages",
+        "prepare",
+        *options,
+        cwd=toy_root,
+    )
     done = run()
     assert done.returncode == 0 and "more was not found" in done.stdout, done.stderr
-    record = lambda: json.loads((toy_root / "outputs" / "real" / "10_faces" / "run.json").read_text())
+    record = lambda: json.loads(
+        (toy_root / "outputs" / "real" / "10_faces" / "run.json").read_text()
+    )
     assert record() == {"size": 8, "data": str(toy_root / "sets" / "faces"), "extra": []}
     for sub in ("images", "labels"):
         (toy_root / "sets" / "more" / sub).mkdir(parents=True)
@@ -203,6 +349,8 @@ def test_what_the_workflow_sets_itself_is_refused_in_a_profile(toy_root):
 
 def test_profiles_of_the_repository_fit_its_notebooks():
     from fairparse import profiles
+
     names = sorted(p.stem for p in (ROOT / "nbs" / "workflow" / "profiles").glob("*.yaml"))
     assert names == ["ci", "demo", "paper", "sample", "study", "study_even", "study_plenty"]
-    for name in names: assert profiles.load_profile(name)["objectives"][0] == "single"
+    for name in names:
+        assert profiles.load_profile(name)["objectives"][0] == "single"
