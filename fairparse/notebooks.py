@@ -214,15 +214,24 @@ def _imports(tree, package, folder):
                 )
 
 
-def _code_tree(notebook):
-    "Syntax tree of a notebook's code cells, without magics"
-    lines = "\n".join(source for source, _ in read_cells(notebook)).splitlines()
+def _cell_statements(source):
+    "Statements of a cell; a magic such as `%matplotlib inline` becomes the call that IPython makes of it"
     try:
-        return ast.parse(
-            "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
-        )
+        return ast.parse(source).body
+    except SyntaxError:
+        from IPython.core.inputtransformer2 import TransformerManager
+
+        below = re.sub(r"\A\s*%%.*", "", source)  # what follows `%%time` is code as well
+        return ast.parse(TransformerManager().transform_cell(below)).body
+
+
+def _code_tree(notebook):
+    "Syntax tree of a notebook's code cells"
+    try:
+        statements = [_cell_statements(source) for source, _ in read_cells(notebook)]
     except SyntaxError as error:
         raise InputError(f"{notebook}: a code cell is not valid Python ({error})") from error
+    return ast.Module(body=sum(statements, []), type_ignores=[])
 
 
 def notebook_sources(

@@ -217,6 +217,22 @@ def test_relative_imports_of_every_level_are_followed(tmp_path):
     assert code_fingerprint(notebook, package) != before
 
 
+def test_a_line_that_begins_with_an_operator_is_code(tmp_path):
+    "`%` and `!=` begin lines of wrapped expressions, not only magics"
+
+    def fingerprint(*cells):
+        return code_fingerprint(write_notebook(tmp_path / "20_toy.ipynb", "x = 1", *cells), package)
+
+    package = tmp_path / "fairparse"
+    package.mkdir()
+    (package / "a.py").write_text("")
+    wrapped = "y = (\n    x\n    != {}\n)\nz = (\n    'a %s'\n    % y\n)"
+    assert fingerprint(wrapped.format(1)) != fingerprint(wrapped.format(2))
+    assert fingerprint("%matplotlib inline\ny = 1") != fingerprint("%matplotlib inline\ny = 2")
+    timed = write_notebook(tmp_path / "21_toy.ipynb", "x = 1", "%%time\nimport fairparse.a", "!ls")
+    assert [path.name for path in notebook_sources(timed, package)] == ["a.py"]
+
+
 def test_a_fault_keeps_the_checkpoint_and_the_log(toy_root):
     done = reproduce(toy_root, "--stages", "train", "--set", "train.epochs=6", "--set", "seeds=[0]")
     folder = toy_root / "outputs" / "toy" / "20_parsers" / "single" / "seed0"
