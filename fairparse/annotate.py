@@ -42,7 +42,7 @@ LABELS = Schema(
     },
 )
 
-
+# %% ../nbs/lib/63_annotate.ipynb #63-05-2
 def model_labels(
     ids: list,  # N different names
     task: str,  # what was asked, e.g. "smile"
@@ -123,7 +123,7 @@ _fields = {
     "shown": bool,
 }
 
-
+# %% ../nbs/lib/63_annotate.ipynb #63-11-2
 def append_line(
     file,  # opened for appending bytes, unbuffered
     line: bytes,
@@ -138,7 +138,7 @@ def append_line(
         file.truncate(size)
         raise
 
-
+# %% ../nbs/lib/63_annotate.ipynb #63-11-3
 def _parse(line: bytes, where: str) -> dict:
     "One line of a journal; `InputError` naming `where` if it is none"
     try:
@@ -164,7 +164,7 @@ def _take_back(entries: list, task: str) -> dict | None:  # the entry, or None
     last = next((k for k in reversed(range(len(entries))) if entries[k]["task"] == task), None)
     return None if last is None else entries.pop(last)
 
-
+# %% ../nbs/lib/63_annotate.ipynb #63-13-2
 def replay(
     content: bytes,  # of a journal
     path: str | Path,  # named in errors
@@ -195,7 +195,7 @@ _open_journals = (
     weakref.WeakValueDictionary()
 )  # path -> the journal of this process that writes to it
 
-
+# %% ../nbs/lib/63_annotate.ipynb #63-15-2
 class Journal:
     "The labels of one annotator; an entry is on the disk when the call that makes it returns"
 
@@ -306,7 +306,7 @@ ANNOTATIONS = Schema(
     },
 )
 
-
+# %% ../nbs/lib/63_annotate.ipynb #63-18-2
 def read_annotations(
     folder: str | Path,  # holds one `{annotator}.jsonl` an annotator
 ) -> pd.DataFrame:  # see `ANNOTATIONS`; the last word of each annotator on each item and task
@@ -324,7 +324,7 @@ def read_annotations(
     table = ANNOTATIONS.check(pd.DataFrame(rows, columns=list(ANNOTATIONS.columns)), str(folder))
     return table.drop_duplicates(["id", "task", "annotator"], keep="last", ignore_index=True)
 
-
+# %% ../nbs/lib/63_annotate.ipynb #63-18-3
 def labels_of(
     annotations: pd.DataFrame, task: str, annotator: str
 ) -> pd.Series:  # label of each id, without skips
@@ -375,7 +375,7 @@ class Agreement:
     confusion: pd.DataFrame  # rows: first annotator, columns: second
     note: str  # why kappa is undefined, else empty
 
-
+# %% ../nbs/lib/63_annotate.ipynb #63-21-2
 def kappa_interval(
     counts: np.ndarray,  # (C, C), how often each pair of labels was given
 ) -> tuple:  # share of agreement, kappa, and its 95 % interval; NaN where undefined
@@ -389,7 +389,7 @@ def kappa_interval(
     )
     return share, kappa, max(low, -1.0), high
 
-
+# %% ../nbs/lib/63_annotate.ipynb #63-21-3
 def agreement(
     first: pd.Series,  # label of each id, see `labels_of`
     second: pd.Series,

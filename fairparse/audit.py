@@ -85,7 +85,7 @@ def count_map(true: np.ndarray, pred: np.ndarray) -> np.ndarray:  # (C, 3) int64
     tp = matrix.diagonal()
     return np.stack([tp, matrix.sum(0) - tp, matrix.sum(1) - tp], -1)
 
-
+# %% ../nbs/lib/33_audit.ipynb #33-08-2
 def count_faces(
     truth: Truth,
     rows: np.ndarray,
@@ -170,7 +170,7 @@ def make_tables(
         }
     return tables, notes
 
-
+# %% ../nbs/lib/33_audit.ipynb #33-12-2
 def make_figures(
     tables: dict, min_size: int = MIN_SIZE
 ) -> tuple:  # {name: matplotlib figure}, notes for the reader
@@ -205,7 +205,7 @@ _OPTIONAL_RESULTS = [
     "figures/figure5_robustness.png",
 ]
 
-
+# %% ../nbs/lib/33_audit.ipynb #33-14-2
 def write_results(folder: Path, tables: dict, figures: dict):
     "Write tables and figures, and remove those that are an earlier audit's"
     import matplotlib.pyplot as plt
@@ -219,7 +219,7 @@ def write_results(folder: Path, tables: dict, figures: dict):
         if Path(path).stem not in {**tables, **figures}:
             (folder / path).unlink(missing_ok=True)
 
-
+# %% ../nbs/lib/33_audit.ipynb #33-14-3
 def summarise(tables: dict) -> str:
     "The few lines that a reader sees first"
     lines = []
@@ -269,7 +269,7 @@ def named_folders(texts: list) -> dict:  # name -> path
         found[name] = path
     return found
 
-
+# %% ../nbs/lib/33_audit.ipynb #33-16-2
 def named_label_maps(texts: list, parsers: list) -> dict:  # parser -> path
     '"NAME=FILE", or "FILE" for all parsers'
     found = {}
@@ -280,7 +280,7 @@ def named_label_maps(texts: list, parsers: list) -> dict:  # parser -> path
         )
     return found
 
-
+# %% ../nbs/lib/33_audit.ipynb #33-16-3
 def _check_parsers(maps, label_maps):
     "`InputError` for names that cannot be folders and columns, and label maps of nobody"
     if not maps:
@@ -304,7 +304,7 @@ def _check_parsers(maps, label_maps):
             f"a label map is given for {strange[0]!r}, which is no parser: there are {', '.join(maps)}"
         )
 
-
+# %% ../nbs/lib/33_audit.ipynb #33-16-4
 def write_counts(
     folder: Path,
     counts: dict,  # (name, (perturbation, severity)) -> (N, C, 3)
@@ -317,7 +317,7 @@ def write_counts(
         if setting == CLEAN:
             write_table(table, place / "counts.parquet", COUNTS)
 
-
+# %% ../nbs/lib/33_audit.ipynb #33-16-5
 def audit(
     maps: dict,  # parser's name -> folder of its label maps; the first is the baseline
     truth: str | Path,  # see `mapfiles.open_truth`

@@ -58,7 +58,7 @@ def _draw(batch, spread, like):
     "(B,) uniform numbers in -spread..spread"
     return (2 * torch.rand(batch, device=like.device) - 1) * spread
 
-
+# %% ../nbs/lib/14_augment.ipynb #14-10-2
 def move(images: Tensor, target: Tensor, config: AugmentConfig) -> tuple:
     "Rotate, scale and shift each face at random"
     n = len(images)
@@ -85,7 +85,7 @@ def move(images: Tensor, target: Tensor, config: AugmentConfig) -> tuple:
     )
     return images, target[:, 0].round().long()
 
-
+# %% ../nbs/lib/14_augment.ipynb #14-10-3
 def relight(
     images: Tensor,  # (B, 3, H, W) in 0..255
     config: AugmentConfig,
@@ -101,7 +101,7 @@ def relight(
     images = (images - grey) * factor(config.saturation) + grey
     return (images * factor(config.tint, 3)).clamp(0, 255)
 
-
+# %% ../nbs/lib/14_augment.ipynb #14-10-4
 def augment(
     images: Tensor,  # (B, 3, H, W) float in 0..255
     target: Tensor,  # (B, H, W) int64

@@ -20,7 +20,7 @@ IMAGENET_MEAN, IMAGENET_STD = (
 )  # of channels 0..255
 VGGFACE_MEAN = (129.186279296875, 104.76238250732422, 93.59396362304688)  # red, green, blue
 
-
+# %% ../nbs/lib/61_backbones.ipynb #61-04-2
 class SmallNet(nn.Sequential):
     "Convolutions with batch normalisation and ReLU, then the means over the quarters of the picture"
 
@@ -69,7 +69,7 @@ class Vgg16(nn.Module):
         x = self.dropout(self.fc6(x.flatten(1)).relu())
         return self.dropout(self.fc7(x).relu())
 
-
+# %% ../nbs/lib/61_backbones.ipynb #61-06-2
 def _vgg_names(state):  # torchvision's or timm's names -> VGG-Face's
     "A VGG-16 state dict under the names of VGG-Face"
     numbers = sorted(
@@ -126,7 +126,7 @@ def _named_state(backbone, name, weights):
         )
     return state
 
-
+# %% ../nbs/lib/61_backbones.ipynb #61-08-2
 def load_weights(
     backbone: nn.Module,
     name: str,  # as in `build_network`
@@ -184,7 +184,7 @@ class FaceNet(nn.Module):
         "Whether it has depthwise convolutions, which are slow in bfloat16 on CPUs"
         return any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in self.modules())
 
-
+# %% ../nbs/lib/61_backbones.ipynb #61-10-2
 def build_network(
     backbone: str = "small",  # "small", "vgg16", or any name of timm
     classes: int = 2,

@@ -20,7 +20,7 @@ def group_colours(groups: list) -> dict:  # group -> colour
     "A colour for each group, in turn"
     return {group: COLOURS[i % len(COLOURS)] for i, group in enumerate(groups)}
 
-
+# %% ../nbs/lib/87_balance_figures.ipynb #87-05-2
 def frame_faces(
     images: np.ndarray,  # (N, H, W, 3) uint8
     colours: list,  # (N,) of the frames
@@ -38,7 +38,7 @@ def frame_faces(
     framed[:, width:-width, width:-width] = big
     return framed
 
-
+# %% ../nbs/lib/87_balance_figures.ipynb #87-05-3
 def _show(ax, picture):
     ax.imshow(picture, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
@@ -46,7 +46,7 @@ def _show(ax, picture):
     for spine in ax.spines.values():
         spine.set_visible(False)
 
-
+# %% ../nbs/lib/87_balance_figures.ipynb #87-05-4
 def draw_unguided(
     images: np.ndarray,  # (N, H, W, 3) uint8, in the order of draws
     labels: list,  # (N,)
@@ -139,7 +139,7 @@ LINES = {
     "screen": ("#009E73", ":"),
 }
 
-
+# %% ../nbs/lib/87_balance_figures.ipynb #87-11-2
 def draw_yields(
     yields: pd.DataFrame,  # `records.YIELDS`
     goal: float | None = None,  # a line at this yield, 0..1

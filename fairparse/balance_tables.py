@@ -33,6 +33,8 @@ REPORTED = {
     },  # of 10,000, it says
     "table3": {"Asian": 42.3, "Black": 63.3, "Indian": 25.9},
 }  # percent of 1,000 each
+
+# %% ../nbs/lib/83_balance_tables.ipynb #83-04-2
 SAME_SHARE = {
     "tone_1": "White",
     "tone_2": "Indian",

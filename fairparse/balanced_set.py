@@ -35,7 +35,7 @@ BALANCED = Schema(
     extra="object",
 )  # then {task}, {task}_confidence, {task}_by, and in the Parquet file `latent`
 
-
+# %% ../nbs/lib/64_balanced_set.ipynb #64-05-2
 def face_ids(
     group: str,
     count: int,
@@ -50,7 +50,7 @@ def face_ids(
         ]
     return [f"{''.join(c if c.isalnum() else '_' for c in group)}-{i:05d}" for i in range(count)]
 
-
+# %% ../nbs/lib/64_balanced_set.ipynb #64-05-3
 def _shows(path, image):
     "Whether the file at `path` is this picture"
     from PIL import Image
@@ -61,7 +61,7 @@ def _shows(path, image):
     except (OSError, SyntaxError):
         return False  # missing or damaged
 
-
+# %% ../nbs/lib/64_balanced_set.ipynb #64-05-4
 def write_images(
     folder: str | Path, groups: dict
 ) -> dict:  # groups: name -> (ids, images (n, H, W, 3) uint8); id -> file, relative to the folder
@@ -87,7 +87,7 @@ def write_images(
             path.unlink()
     return files
 
-
+# %% ../nbs/lib/64_balanced_set.ipynb #64-05-5
 def wide_labels(
     labels: pd.DataFrame,
 ) -> pd.DataFrame:  # `annotate.LABELS`; index id, columns {task}, {task}_confidence, {task}_by
@@ -102,7 +102,7 @@ def wide_labels(
         )
     return pd.concat(parts, axis=1)
 
-
+# %% ../nbs/lib/64_balanced_set.ipynb #64-05-6
 def write_balanced_set(
     folder: str | Path,
     faces: pd.DataFrame,  # columns of `BALANCED`
@@ -145,7 +145,7 @@ def _rows(table: pd.DataFrame) -> str:
         ]
     )
 
-
+# %% ../nbs/lib/64_balanced_set.ipynb #64-08-2
 def write_datasheet(
     folder: str | Path,
     table: pd.DataFrame,  # from `write_balanced_set`

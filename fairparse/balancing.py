@@ -50,7 +50,7 @@ class LatentFacts:
             float(direction.theta @ way / (way @ way)),
         )
 
-
+# %% ../nbs/lib/62_balancing.ipynb #62-04-2
 @dataclass
 class Grid:
     "Which settings are tried"
@@ -60,7 +60,7 @@ class Grid:
     radii: list  # of regions
     anchors: int = 20  # faces around which regions lie
 
-
+# %% ../nbs/lib/62_balancing.ipynb #62-04-3
 def candidate_rules(group: str, facts: LatentFacts, grid: Grid) -> list[Rule]:
     "Every rule with every setting of the grid for one group; `InputError` without vectors in z"
     if "z" not in facts.vectors:
@@ -117,7 +117,7 @@ def calibrate(
         chosen.append((rules[row.name], reached))
     return yields, chosen
 
-
+# %% ../nbs/lib/62_balancing.ipynb #62-06-2
 def prove(
     chosen: list,  # (rule, reached) of one group
     generator,
@@ -163,7 +163,7 @@ def prove(
         pd.concat(moved, ignore_index=True) if moved else pd.DataFrame(),
     )
 
-
+# %% ../nbs/lib/62_balancing.ipynb #62-06-3
 def labeller_says(classifier, images: np.ndarray) -> np.ndarray:  # (N,) names
     "The most likely class of each picture"
     return np.array(classifier.classes)[classifier.predict(images).argmax(1)]

@@ -41,7 +41,7 @@ class Goal:
     at_most: float | None = None  # of seconds[way] / seconds[beside]
     at_least: float | None = None  # of seconds[beside] / seconds[way]: times as fast
 
-
+# %% ../nbs/lib/98_bench.ipynb #98-04-2
 @dataclass(frozen=True)
 class Case:
     "Ways to do the same work"
@@ -104,7 +104,7 @@ def finding(
         "note": note,
     }
 
-
+# %% ../nbs/lib/98_bench.ipynb #98-06-2
 def ratio(
     times: pd.DataFrame,  # of one case, as `measure` gives them
     goal: Goal,
@@ -136,7 +136,7 @@ def finish(device: str = "cpu"):
 
         torch.cuda.synchronize(device)
 
-
+# %% ../nbs/lib/98_bench.ipynb #98-09-2
 def _seconds(function):
     "Seconds of one call"
     gc.collect()
@@ -150,7 +150,7 @@ def _seconds(function):
         if enabled:
             gc.enable()
 
-
+# %% ../nbs/lib/98_bench.ipynb #98-09-3
 def measure(
     case: Case,
     repetitions: int = 5,  # turns
@@ -195,7 +195,7 @@ def per_item(
     table = each.agg(median_ms="median", min_ms="min", max_ms="max").reset_index()
     return table.assign(per_second=1000 / table.median_ms)
 
-
+# %% ../nbs/lib/98_bench.ipynb #98-12-2
 def tell_time(milliseconds: float) -> str:
     "A time with three digits and its unit"
     seconds = milliseconds / 1000
@@ -222,7 +222,7 @@ def time_shares(
     )
     return table.sort_values("share", ascending=False, ignore_index=True).head(rows)
 
-
+# %% ../nbs/lib/98_bench.ipynb #98-15-2
 def _name(where):
     "Module and function of a profiler's key, for people"
     file, _, name = where
@@ -251,7 +251,7 @@ RIVALS = (
     "scipy",
 )
 
-
+# %% ../nbs/lib/98_bench.ipynb #98-18-2
 def describe_machine(device: str = "cpu") -> dict:
     "Processor, cores, memory, accelerator, versions"
     import psutil
@@ -283,7 +283,7 @@ def describe_machine(device: str = "cpu") -> dict:
         },
     }
 
-
+# %% ../nbs/lib/98_bench.ipynb #98-18-3
 class OtherPrograms:
     "Share of our cores' time that other programs took while the block ran: `share`, NaN where it is not known"
 
@@ -412,7 +412,7 @@ class Bench:
         tables = [table for part in self.parts if len(table := self.read(part, name))]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
-
+# %% ../nbs/lib/98_bench.ipynb #98-21-2
 def machine_table(
     bench: Bench,
 ) -> pd.DataFrame:  # a row: processor, cores, memory_gb, device, card, torch, repetitions, others_percent: the most that other programs took during a part

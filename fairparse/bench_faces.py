@@ -31,6 +31,8 @@ _IMAGES, _ANNO, _ATTRIBUTES = (
     "CelebAMask-HQ-mask-anno",
     "CelebAMask-HQ-attribute-anno.txt",
 )
+
+# %% ../nbs/lib/98_bench_faces.ipynb #98-05-2
 _OFTEN = World(
     attributes={
         "Eyeglasses": 0.3,
@@ -41,7 +43,7 @@ _OFTEN = World(
     }
 )
 
-
+# %% ../nbs/lib/98_bench_faces.ipynb #98-05-3
 def overlapping_part(
     mask: np.ndarray,  # (H, W) labels
     label: int,
@@ -58,7 +60,7 @@ def overlapping_part(
         wide = binary_fill_holes(wide)  # eyes and nose too
     return own | (wide & (mask > label))  # `MERGE_ORDER` is the order of labels
 
-
+# %% ../nbs/lib/98_bench_faces.ipynb #98-05-4
 def overlapping_faces(
     folder: str | Path,  # gets the files; it must not exist, or be empty
     count: int,
@@ -105,7 +107,7 @@ def _decode(faces, size):
             with Image.open(path) as image:
                 image.load()
 
-
+# %% ../nbs/lib/98_bench_faces.ipynb #98-08-2
 def pure_decoding(
     faces: list,  # of `facefiles.Face`
     size: int,  # of the face set: photographs are decoded at the smallest scale that is twice as large, or more
@@ -138,13 +140,13 @@ def _part_files(folder, number):
         if path.exists():
             yield label, path
 
-
+# %% ../nbs/lib/98_bench_faces.ipynb #98-10-2
 def _save(out, images, masks):
     Path(out).mkdir(parents=True, exist_ok=True)
     for name, array in (("images", images), ("masks", masks)):
         np.save(Path(out) / f"{name}.npy", array)
 
-
+# %% ../nbs/lib/98_bench_faces.ipynb #98-10-3
 def pillow_script(folder: str | Path, out: str | Path, size: int):
     "The usual script with Pillow: images.npy and masks.npy of a raw folder"
     listed = _listed(folder)
@@ -163,7 +165,7 @@ def pillow_script(folder: str | Path, out: str | Path, size: int):
             masks[row] = np.where(inside > 0, label, masks[row])
     _save(out, images, masks)
 
-
+# %% ../nbs/lib/98_bench_faces.ipynb #98-10-4
 def opencv_script(folder: str | Path, out: str | Path, size: int):
     "The usual script with OpenCV, after g_mask.py of CelebAMask-HQ: images.npy and masks.npy of a raw folder; `InputError` without OpenCV"
     try:
@@ -258,7 +260,7 @@ class PictureFiles:
         )
         return torch.from_numpy(image), torch.from_numpy(mask)
 
-
+# %% ../nbs/lib/98_bench_faces.ipynb #98-15-2
 def write_pictures(
     folder: Path,  # gets images/ and labels/
     images: np.ndarray,
@@ -274,7 +276,7 @@ def write_pictures(
         )
         Image.fromarray(masks[i % len(masks)]).save(folder / "labels" / f"{i:06d}.png")
 
-
+# %% ../nbs/lib/98_bench_faces.ipynb #98-15-3
 def batch_order(count: int, batch: int, seed: int = 0) -> np.ndarray:  # (batches, batch) rows
     "Shuffled rows in batches; what is left over is dropped"
     return (
@@ -295,7 +297,7 @@ def copy_memory(images: np.ndarray, masks: np.ndarray, batch: int):
     for start in range(0, len(images) - batch + 1, batch):
         yield np.copy(images[start : start + batch]), np.copy(masks[start : start + batch])
 
-
+# %% ../nbs/lib/98_bench_faces.ipynb #98-17-2
 def picture_loader(folder: Path, batch: int, workers: int):
     "Shuffled batches from files"
     from torch.utils.data import DataLoader
@@ -309,7 +311,7 @@ def picture_loader(folder: Path, batch: int, workers: int):
         persistent_workers=workers > 0,
     )
 
-
+# %% ../nbs/lib/98_bench_faces.ipynb #98-17-3
 def batch_cases(
     scratch: str | Path,  # for files and the face set; what an earlier call left there is replaced
     data: str | Path | None = None,  # a folder of faces; None: drawn faces

@@ -89,7 +89,7 @@ def run_findings(out: str | Path, minutes: float = 25) -> list:  # of findings; 
         )
     ]
 
-
+# %% ../nbs/lib/98_bench_figures.ipynb #98-07-2
 def stage_times(
     out: str | Path,
 ) -> pd.DataFrame:  # stage, jobs, minutes, share in percent; the largest first
@@ -105,7 +105,7 @@ def stage_times(
     )
     return table.sort_values("minutes", ascending=False, ignore_index=True)
 
-
+# %% ../nbs/lib/98_bench_figures.ipynb #98-07-3
 def draw_stages(
     stages: pd.DataFrame, least: float = 1.0
 ):  # least: share in percent from which a stage has its own bar

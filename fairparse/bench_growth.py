@@ -36,7 +36,7 @@ def _children(pid):
         return []  # it has ended
     return own + [further for child in own for further in _children(child)]
 
-
+# %% ../nbs/lib/98_bench_growth.ipynb #98-04-2
 def anonymous_megabytes(pid: int) -> float:
     "Anonymous memory of a process and those that it started, in 10^6 bytes; `InputError` where the system does not tell"
     if not Path("/proc/self/smaps_rollup").is_file():
@@ -75,7 +75,7 @@ def _faces(tell, folder, amount, side=SIDE, workers=None):
     build_face_set(folder / "set", folder / "raw", size=side, workers=workers, progress=False)
     tell(amount)
 
-
+# %% ../nbs/lib/98_bench_growth.ipynb #98-07-2
 def _draws(tell, folder, amount, classifier="outputs/demo/60_classifiers/group", seed=9_000_002):
     from fairparse.classify import load_classifier
     from fairparse.generators import open_generator
@@ -96,7 +96,7 @@ def _draws(tell, folder, amount, classifier="outputs/demo/60_classifiers/group",
     sample_latents(folder / "draws", generator, judge, amount, seed=seed, rule=rule)
     tell(drawn)
 
-
+# %% ../nbs/lib/98_bench_growth.ipynb #98-07-3
 def _sweep(tell, folder, amount, faces=200, side=64):
     import torch
 
@@ -123,11 +123,11 @@ def _sweep(tell, folder, amount, faces=200, side=64):
     )
     tell(amount)
 
-
+# %% ../nbs/lib/98_bench_growth.ipynb #98-07-4
 KINDS = {"faces": _faces, "draws": _draws, "sweep": _sweep}
 ITEMS = {"faces": "face", "draws": "draw", "sweep": "setting"}
 
-
+# %% ../nbs/lib/98_bench_growth.ipynb #98-07-5
 def _work():
     "What the fresh process does: its arguments are the kind and its settings, its output a line each time that it tells"
     kind, settings, out, start = sys.argv[1], json.loads(sys.argv[2]), sys.stdout, None
@@ -169,7 +169,7 @@ class _Watch:
         self.over.set()
         self.thread.join()
 
-
+# %% ../nbs/lib/98_bench_growth.ipynb #98-08-2
 def watch_work(
     kind: str,  # of `KINDS`
     amount: int,  # of faces, draws, settings

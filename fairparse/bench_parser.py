@@ -40,7 +40,7 @@ from .unet import Parser, build_parser, save_parser
 PRECISIONS = ("no", "bf16")
 POSITIVE = 0.25  # share of positive attributes; in CelebAMask-HQ 0.248
 
-
+# %% ../nbs/lib/98_bench_parser.ipynb #98-05-2
 def make_batch(
     batch: int, size: int, groups: int = 40, device: str = "cpu"
 ) -> tuple:  # (B, 3, H, W) float, channels last; (B, H, W) int64; (B, G) float
@@ -59,7 +59,7 @@ def make_batch(
         torch.from_numpy(member).float().to(device),
     )
 
-
+# %% ../nbs/lib/98_bench_parser.ipynb #98-05-3
 def _describe(encoder, batch, size, precision):
     return f"{encoder}, {batch} images of {size} px{'' if precision == 'no' else f', {precision}'}"
 
@@ -83,7 +83,7 @@ def make_step(
 
     return step
 
-
+# %% ../nbs/lib/98_bench_parser.ipynb #98-07-2
 def make_loss_call(
     parser: Parser, batch: tuple, precision: str = "no"
 ) -> Callable:  # (loss) -> the gradient
@@ -103,7 +103,7 @@ def make_loss_call(
 
     return call
 
-
+# %% ../nbs/lib/98_bench_parser.ipynb #98-07-3
 def _build(encoder, size, device):
     return build_parser(encoder, "none", size=size).to(device, memory_format=torch.channels_last)
 
@@ -116,7 +116,7 @@ TERMS = {
 }
 MOST = {"cpu": 1.10, "cuda": 1.05}
 
-
+# %% ../nbs/lib/98_bench_parser.ipynb #98-09-2
 def our_loss(groups: int, weights: tuple, device: str = "cpu", **config) -> Callable:
     "`MultiObjectiveLoss` with fixed weights, its parts read as the trainer reads them"
     module = MultiObjectiveLoss(len(CLASSES), groups, LossConfig(**config)).to(device)
@@ -128,7 +128,7 @@ def our_loss(groups: int, weights: tuple, device: str = "cpu", **config) -> Call
 
     return loss
 
-
+# %% ../nbs/lib/98_bench_parser.ipynb #98-09-3
 def step_cases(
     size: int = 256,
     batch: int = 8,
@@ -207,7 +207,7 @@ def naive_miou(
     union = (probs + truth).sum((0, 2, 3)) - overlap
     return (overlap / union.clamp(min=1e-6))[truth.sum((0, 2, 3)) > 0].mean()
 
-
+# %% ../nbs/lib/98_bench_parser.ipynb #98-15-2
 def naive_loss(
     logits: Tensor,
     target: Tensor,
@@ -234,7 +234,7 @@ def naive_loss(
     )
     return sum(weight * part for weight, part in zip(weights, (accuracy, robustness, fairness)))
 
-
+# %% ../nbs/lib/98_bench_parser.ipynb #98-15-3
 def _metric(classes, device):
     if importlib.util.find_spec("torchmetrics") is None:
         raise InputError("torchmetrics is not installed: pip install torchmetrics")
@@ -290,7 +290,7 @@ def _copy(parser, **to):
     other.load_state_dict(parser.state_dict())
     return other.eval().to(**to)
 
-
+# %% ../nbs/lib/98_bench_parser.ipynb #98-20-2
 def onnx_session(file: str | Path, threads: int):
     "A file in ONNX Runtime; `InputError` if that is not installed"
     if importlib.util.find_spec("onnxruntime") is None:
@@ -301,7 +301,7 @@ def onnx_session(file: str | Path, threads: int):
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
-
+# %% ../nbs/lib/98_bench_parser.ipynb #98-20-3
 def parsing_ways(
     parser: Parser,
     file: str | Path | None = None,  # exported from it; None: without ONNX Runtime
@@ -334,7 +334,7 @@ def parsing_ways(
         }
     return ways
 
-
+# %% ../nbs/lib/98_bench_parser.ipynb #98-20-4
 def inference_cases(
     size: int = 256,
     batch: int = 8,
@@ -441,7 +441,7 @@ def matrix_peak(
         seconds.append(time.perf_counter() - start)
     return 2 * side**3 * calls / float(np.median(seconds))
 
-
+# %% ../nbs/lib/98_bench_parser.ipynb #98-26-2
 def count_operations(
     encoder: str = "resnet34", size: int = 256
 ) -> tuple:  # GFLOP an image: forward, forward and backward
@@ -493,7 +493,7 @@ def unet_cases(
         )
     ]
 
-
+# %% ../nbs/lib/98_bench_parser.ipynb #98-28-2
 def unet_findings(
     times: pd.DataFrame,  # of `unet_cases`, measured
     peak: float,  # operations a second, from `matrix_peak`
@@ -534,7 +534,7 @@ EVERYDAY = AugmentConfig(
     tint=0.1,
 )
 
-
+# %% ../nbs/lib/98_bench_parser.ipynb #98-30-2
 def run_epoch(
     source: tuple,  # of `hold_faces`, or the memory maps
     batches: np.ndarray,  # (steps, B) positions
@@ -550,7 +550,7 @@ def run_epoch(
     finish(device)
     return images, target
 
-
+# %% ../nbs/lib/98_bench_parser.ipynb #98-30-3
 def fetch_cases(faces: FaceSet, device: str = "cuda", batch: int = 64) -> list:
     "An epoch of a face set: from its file beside from the device's memory, with augmentation and without"
     batches = epoch_order(np.arange(len(faces)), None, 0, 0, batch)

@@ -12,13 +12,15 @@ import importlib.util
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterable
 
+# %% ../nbs/lib/98_bench_scores.ipynb #98-02-2
+from collections.abc import Callable, Iterable
 import numpy as np
 import pandas as pd
-
 from .bench import Case, Goal, finding
 from .fairness import bootstrap_groups
+
+# %% ../nbs/lib/98_bench_scores.ipynb #98-02-3
 from .groups import Groups
 from .metrics import count_pixels, iou, mean_present, resample_weights
 from .runs import InputError, keep_freed_memory
@@ -41,7 +43,7 @@ CORRUPTIONS = {
     "downscaling": "pixelate",
 }  # our name -> theirs
 
-
+# %% ../nbs/lib/98_bench_scores.ipynb #98-04-2
 @contextlib.contextmanager
 def _pkg_resources():
     "While the block runs, `pkg_resources` can be imported"
@@ -55,7 +57,7 @@ def _pkg_resources():
         if missing:
             del sys.modules["pkg_resources"]
 
-
+# %% ../nbs/lib/98_bench_scores.ipynb #98-04-3
 def load_imagecorruptions():
     "The module `imagecorruptions`; `InputError` when it is not installed"
     _need("imagecorruptions", "beside which perturbations are timed")
@@ -104,7 +106,7 @@ def perturb_cases(
 
     return [case(*names) for names in CORRUPTIONS.items()]
 
-
+# %% ../nbs/lib/98_bench_scores.ipynb #98-06-2
 def median_finding(
     findings: pd.DataFrame,  # of `perturb_cases`, a row each
 ) -> dict:
@@ -129,7 +131,7 @@ def median_finding(
         note=f"low and high are the slowest and the fastest perturbation: {each}; ours in as many threads as torch has, theirs in one",
     )
 
-
+# %% ../nbs/lib/98_bench_scores.ipynb #98-06-3
 def perturb_here(
     name: str, count: int = 64, size: int = 256
 ) -> Callable:  # a function without arguments
@@ -212,7 +214,7 @@ def plain_bootstrap(
         rows.append(row)
     return np.array(rows)
 
-
+# %% ../nbs/lib/98_bench_scores.ipynb #98-12-2
 def fairlearn_bootstrap(
     scores: np.ndarray,  # (N,) a score for each face
     membership: np.ndarray,  # (G, N) bool
@@ -239,7 +241,7 @@ def fairlearn_bootstrap(
         for member in membership
     ]
 
-
+# %% ../nbs/lib/98_bench_scores.ipynb #98-12-3
 def made_counts(
     images: int, groups: int, classes: int, seed: int = 0
 ) -> tuple:  # counts (N, C, 3), Groups
@@ -250,7 +252,7 @@ def made_counts(
         [f"attribute {g}" for g in range(groups)], membership
     )
 
-
+# %% ../nbs/lib/98_bench_scores.ipynb #98-12-4
 def bootstrap_cases(
     images: int = 3000,
     groups: int = 40,

@@ -171,7 +171,7 @@ class EncodingTrainer(ControlNetTrainer):
             maps,
         )
 
-
+# %% ../nbs/lib/98_bench_synthesis.ipynb #98-08-2
 def controlnet_trainers(
     count: int, batch: int, device: str, base: str | float, size: int, precision: str, folder: str
 ) -> tuple:  # two trainers: with the cache, without
@@ -195,7 +195,7 @@ def controlnet_trainers(
             )
         )
 
-
+# %% ../nbs/lib/98_bench_synthesis.ipynb #98-08-3
 def controlnet_cases(
     count: int = 32,  # drawn faces
     batch: int = 4,
@@ -252,7 +252,7 @@ class FaceFiles(torch.utils.data.Dataset):
             image
         ).permute(2, 0, 1)
 
-
+# %% ../nbs/lib/98_bench_synthesis.ipynb #98-11-2
 class PlanesGenerator(nn.Module):
     "A generator's own layers, from planes instead of labels"
 
@@ -263,7 +263,7 @@ class PlanesGenerator(nn.Module):
     def forward(self, planes):
         return self.to_rgb(self.features(planes))  # (B, C, H, W) -> (B, 3, H, W)
 
-
+# %% ../nbs/lib/98_bench_synthesis.ipynb #98-11-3
 def plain_epoch(
     generator: nn.Module,
     judge: nn.Module,
@@ -299,7 +299,7 @@ class _NoBar:
     def update(self):
         pass
 
-
+# %% ../nbs/lib/98_bench_synthesis.ipynb #98-12-2
 def gan_ways(
     folder: str | Path,
     faces: int,
@@ -357,13 +357,13 @@ def gan_ways(
     )
     return (*networks, adams, loader), trainers
 
-
+# %% ../nbs/lib/98_bench_synthesis.ipynb #98-12-3
 SMALL = {
     "network": {"downsamplings": 2, "blocks": 2, "enhancers": 1, "enhancer_blocks": 1},
     "config": {"discriminator_channels": 16, "discriminator_layers": 2},
 }
 
-
+# %% ../nbs/lib/98_bench_synthesis.ipynb #98-12-4
 def gan_cases(
     folder: str | Path,  # gets the image files, and must be there until the case was measured
     faces: int = 64,
@@ -408,7 +408,7 @@ WIDEST = {
     1024: 32768,
 }  # pixels -> channels times pixels of a block, at most 512 channels
 
-
+# %% ../nbs/lib/98_bench_synthesis.ipynb #98-15-2
 def random_stylegan(size: int, batch: int, device: str = "cpu") -> FaceGenerator:
     "The official generator for this size, with random weights; `InputError` for another than 256 or 1024"
     if size not in WIDEST:
@@ -429,7 +429,7 @@ def random_stylegan(size: int, batch: int, device: str = "cpu") -> FaceGenerator
         f"StyleGAN2 of {size} px (random weights)", 512, size, "", net, 1.0, device, batch
     )
 
-
+# %% ../nbs/lib/98_bench_synthesis.ipynb #98-15-3
 def grouped_convolution(
     x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, kernel: Tensor | None = None
 ) -> Tensor:  # as of `stylegan.modulated_convolution`
@@ -448,7 +448,7 @@ def grouped_convolution(
     edge = len(kernel) - k
     return stylegan.blur(x.reshape(b, o, *x.shape[2:]), kernel, (edge + 2) // 2, (edge + 1) // 2, 4)
 
-
+# %% ../nbs/lib/98_bench_synthesis.ipynb #98-15-4
 @contextmanager
 def use_convolution(function):
     "Generators compute by another modulated convolution in this block"
@@ -458,7 +458,7 @@ def use_convolution(function):
     finally:
         stylegan.modulated_convolution = own
 
-
+# %% ../nbs/lib/98_bench_synthesis.ipynb #98-15-5
 def stylegan_cases(
     device: str = "cpu", sizes: tuple | None = None, batch: int = 4
 ) -> list:  # sizes None: 256, and on a GPU 1024
@@ -504,7 +504,7 @@ def painted_per_accepted(
         float(1 / p) if p else math.inf for p in (accepted / painted if painted else 0.0, high, low)
     )
 
-
+# %% ../nbs/lib/98_bench_synthesis.ipynb #98-17-2
 def sample_until(
     rule: Rule,
     generator,
@@ -643,7 +643,7 @@ def rules_of_run(
         },
     )
 
-
+# %% ../nbs/lib/98_bench_synthesis.ipynb #98-20-2
 def _left_alone(labellers, directions, device):
     "Directions of downstream answers that conditional ones leave alone, as 62_guide takes them: of k answers that exclude each other, k - 1"
     left = []
@@ -656,7 +656,7 @@ def _left_alone(labellers, directions, device):
         left += found[:-1] if len(found) == len(labeller.classes) else found
     return left
 
-
+# %% ../nbs/lib/98_bench_synthesis.ipynb #98-20-3
 def guidance_findings(
     latents: str | Path = "outputs/demo/61_latents",
     guided: str | Path = "outputs/demo/62_guided",
@@ -710,6 +710,6 @@ def guidance_findings(
         found.append(finding("guidance", case, f"{way}: time", done["seconds"], "s"))
     return found
 
-
+# %% ../nbs/lib/98_bench_synthesis.ipynb #98-20-4
 def _in_order(per_face):
     return per_face[0], "painted for one accepted", per_face[1], per_face[2]

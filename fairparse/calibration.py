@@ -37,7 +37,7 @@ class Calibration:
     def as_dict(self) -> dict:
         return {**asdict(self), "bias": list(self.bias)}
 
-
+# %% ../nbs/lib/61_calibration.ipynb #61-04-2
 def _check_logits(logits, labels):
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
     if logits.ndim != 2 or len(logits) != len(labels) or not len(labels):
@@ -50,7 +50,7 @@ def _check_logits(logits, labels):
         raise InputError(f"labels {labels.min()}..{labels.max()} for {logits.shape[1]} classes")
     return logits, labels
 
-
+# %% ../nbs/lib/61_calibration.ipynb #61-04-3
 def fit_calibration(
     logits: np.ndarray,  # (N, C), of the validation faces
     labels: np.ndarray,  # (N,)
@@ -105,7 +105,7 @@ def reliability_table(
         {"low": edges[:-1], "high": edges[1:], "n": n, "confidence": mean[0], "accuracy": mean[1]}
     )
 
-
+# %% ../nbs/lib/61_calibration.ipynb #61-06-2
 def calibration_error(
     probabilities: np.ndarray, labels: np.ndarray, bins: int = 15
 ) -> float:  # 0..1
@@ -113,7 +113,7 @@ def calibration_error(
     table = reliability_table(probabilities, labels, bins)
     return float((table.n * (table.confidence - table.accuracy).abs()).sum() / table.n.sum())
 
-
+# %% ../nbs/lib/61_calibration.ipynb #61-06-3
 def draw_reliability(
     tables: dict,  # name -> from `reliability_table`
     ax=None,
@@ -176,7 +176,7 @@ def wilson(right, n, level: float = 0.95) -> tuple:  # low, high
         n > 0, np.clip(middle + width, 0, 1), 1.0
     )
 
-
+# %% ../nbs/lib/61_calibration.ipynb #61-13-2
 def confusion_matrix(
     labels: np.ndarray, predicted: np.ndarray, classes: int
 ) -> np.ndarray:  # (C, C) int64: row true, column predicted
@@ -185,7 +185,7 @@ def confusion_matrix(
         np.asarray(labels) * classes + np.asarray(predicted), minlength=classes * classes
     ).reshape(classes, classes)
 
-
+# %% ../nbs/lib/61_calibration.ipynb #61-13-3
 def confusion_table(
     matrix: np.ndarray, classes: list
 ) -> pd.DataFrame:  # a row a true class: true, n, a column a predicted class, recall, low, high
@@ -203,7 +203,7 @@ def confusion_table(
         }
     )
 
-
+# %% ../nbs/lib/61_calibration.ipynb #61-13-4
 def score_table(
     probabilities: np.ndarray, labels: np.ndarray, split: np.ndarray
 ) -> (
@@ -230,7 +230,7 @@ def score_table(
         )
     return pd.DataFrame(rows)
 
-
+# %% ../nbs/lib/61_calibration.ipynb #61-13-5
 def group_accuracy(
     right: np.ndarray,  # (N,) bool: the prediction was right
     attributes: pd.DataFrame,  # N rows
@@ -270,7 +270,7 @@ def _solve_shares(rates, q, n):  # rates (C, C): rows add up to 1; q (C,) report
     p, _ = nnls(rows, np.concatenate([q * weight, [1e4]]))
     return p / p.sum()
 
-
+# %% ../nbs/lib/61_calibration.ipynb #61-16-2
 def corrected_shares(
     counts: np.ndarray,  # (C,) how often each class was predicted
     confusion: np.ndarray,  # (C, C) counts on labelled faces: row true, column predicted

@@ -25,7 +25,7 @@ def write_checkpoint(
     with atomic_write(path) as tmp:
         tmp.write_bytes(packed.getbuffer())
 
-
+# %% ../nbs/lib/22_checkpoints.ipynb #22-04-2
 def read_checkpoint(path: str | Path, identity: str, device="cpu", say=print) -> dict | None:
     "State of the training `identity`, None if there is none of it (said through `say`); `InputError` if the file is damaged"
     if not Path(path).is_file():

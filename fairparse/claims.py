@@ -47,7 +47,7 @@ class Claim:
     asset: str = ""  # "", "diffusion", "stylegan" or "faces of people": see `stand_in`
     kind: str = "parsers"  # what the differences are of: see `KINDS`
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-04-2
 KINDS = {
     "parsers": "",
     "retrained": "",
@@ -55,6 +55,8 @@ KINDS = {
     "labels": "of these classifiers, each trained once",
     "generator": "of this one trained generator and the classifiers that judge it",
 }  # what a verdict is about
+
+# %% ../nbs/lib/81_claims.ipynb #81-04-3
 MARGIN, PERCEPTUAL_MARGIN, SHARE_MARGIN, DROP = (
     1.0,
     0.05,
@@ -77,7 +79,7 @@ DAMAGES = [
 ]
 PAINTED = ["gaussian_noise", "blur", "brightness", "darkness"]
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-06-2
 def lpips_changes(run: Evidence) -> list:
     "LPIPS of faces painted from maps of damaged pictures less the single objective's; a margin in LPIPS says nothing of another scale"
     if not (metric := run.metric("perceptual")).startswith("lpips"):
@@ -88,7 +90,7 @@ def lpips_changes(run: Evidence) -> list:
         ["piecewise", "linear"], ["single"], "perceptual", OWN, run.damages(PAINTED)
     )
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-06-3
 PAPER1 = [
     Claim(
         "accuracy-kept",
@@ -458,13 +460,13 @@ def _rare(table):
         )
     return list(groups)
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-08-2
 def _shares(row, judge):
     "(hits, draws, low, high) of a row of balance_table3, by the first or the second classifier"
     hits, share = (("accepted", "yield"), ("confirmed", "confirmed_share"))[judge == "second"]
     return row[hits], row["painted"], row[f"{share}_low"], row[f"{share}_high"]
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-08-3
 def _fresh(run, *rules):
     "(the rare groups, rows of balance_table3 by group and rule): every group with each of the rules"
     table = run.table("balance_table3_guided")
@@ -481,7 +483,7 @@ def _fresh(run, *rules):
         raise NotTestable(f"not run: guidance of {', '.join(missing)}")
     return groups, fresh
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-08-4
 def guided_changes(run: Evidence, rule: str = "raw", other: str = "unguided") -> list:
     "Share of a group's faces with one rule of guidance less that with another, by both classifiers"
     groups, fresh = _fresh(run, rule, other)
@@ -494,7 +496,7 @@ def guided_changes(run: Evidence, rule: str = "raw", other: str = "unguided") ->
         for judge in ("first", "second")
     ]
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-08-5
 def equal_changes(run: Evidence, equal: float = 20.0) -> list:
     "Share of a group's faces when it is asked for by the paper's rule, less an equal share, by both classifiers"
     groups, fresh = _fresh(run, "raw")
@@ -513,7 +515,7 @@ def equal_changes(run: Evidence, equal: float = 20.0) -> list:
         for group, judge, hits, n, low, high in each
     ]
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-08-6
 def attribute_changes(run: Evidence, wanted: tuple = ("smiling", "closed")) -> list:
     "Share of faces with other features when a step towards them is added, less that without a step"
     path = run.out / "62_guided" / "attributes.csv"
@@ -536,7 +538,7 @@ def attribute_changes(run: Evidence, wanted: tuple = ("smiling", "closed")) -> l
         for row in own[own.alpha > 0].itertuples()
     ]
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-08-7
 def reported_levels(
     run: Evidence, name: str, group: str, value: str, said: str, n: str, keep: Callable
 ) -> list:
@@ -555,7 +557,7 @@ def reported_levels(
         for _, row in rows.iterrows()
     ]
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-08-8
 def overfit_changes(run: Evidence) -> list:
     "Accuracy of the race classifier on test faces less that on its training faces"
     table = run.table("balance_table1_classifier")
@@ -572,7 +574,7 @@ def overfit_changes(run: Evidence) -> list:
         )
     ]
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-08-9
 def majority(run: Evidence) -> list:
     "Share of the largest group of unguided faces less half of all"
     table = run.table("balance_table2_unguided")
@@ -586,7 +588,7 @@ def majority(run: Evidence) -> list:
         )
     ]
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-08-10
 def side_changes(run: Evidence) -> list:
     "How the shares of other labels change when guidance asks for a group (the paper's rule)"
     table = run.table("balance_side_effects")
@@ -613,7 +615,7 @@ def side_changes(run: Evidence) -> list:
         for row in rows.itertuples()
     ]
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-08-11
 def unsure_changes(run: Evidence, border: float = 0.8) -> list:
     "Accuracy of a downstream classifier where it is less sure than `border`, less that where it is surer"
     changes = []
@@ -639,7 +641,7 @@ def unsure_changes(run: Evidence, border: float = 0.8) -> list:
         )
     return changes
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-08-12
 def evenness(run: Evidence) -> list:
     "Shares of the balanced set as the second classifier sees them, less equal ones"
     path = run.out / "balanced_faces" / "labels.csv"
@@ -660,7 +662,7 @@ def evenness(run: Evidence) -> list:
 
     return [one(group) for group in groups]
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-08-13
 def loop_changes(run: Evidence, quantity: str, pairs: list) -> list:
     "Differences between retrained parsers, with the table's p-values; `quantity` \"rare group\" is that group's mIoU"
     table = run.table("balance_loop")
@@ -690,7 +692,6 @@ def loop_changes(run: Evidence, quantity: str, pairs: list) -> list:
 
 # %% ../nbs/lib/81_claims.ipynb #81-09
 BALANCED = [("more_balanced", "more_skewed"), ("self_balanced", "self_skewed")]
-
 PAPER2 = [
     Claim(
         "race-accuracy",
@@ -906,7 +907,7 @@ def at_least(
     ordered = np.sort(np.where(agrees & ~np.isnan(p), p, 1.0))
     return float(min(1.0, (len(p) - u + 1) * ordered[u - 1]))
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-13-2
 def _sides(change, rule):
     "(claimed, p of that, p of the opposite, room to the nearest bound) of one difference"
     d = change.difference
@@ -926,7 +927,7 @@ def _sides(change, rule):
         d if rule == "higher" else -d,
     )
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-13-3
 def weigh(
     changes: list, rule: str | tuple, need: str
 ) -> dict:  # p, sign (1 for, -1 against), agreeing, shown, deciding
@@ -962,7 +963,7 @@ def _measure(claim, run):
     except InputError as error:
         return [], why or f"the records cannot be used: {error}".replace(f"{run.out}/", "")
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-16-2
 def _verdict(claim, found, p_adjusted, changes):
     "(verdict, nuance, reason) in words"
     m, bounded, beyond = len(changes), isinstance(claim.rule, tuple), p_adjusted < 0.05
@@ -976,7 +977,7 @@ def _verdict(claim, found, p_adjusted, changes):
         return "supported", "shown", counted
     return "not supported", "contradicted" if beyond else "not shown", counted
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-16-3
 def _data(claim, run, data):
     "What the claim was tried on"
     try:
@@ -1000,7 +1001,7 @@ def _data(claim, run, data):
     except NotTestable:
         return ""
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-16-4
 def claim_tables(
     run: Evidence, claims: list | None = None, data: str | None = None
 ) -> tuple:  # (a row a claim, a row a difference)
@@ -1072,7 +1073,7 @@ def claim_tables(
         columns=["id", "label", "value", "difference", "low", "high", "p", "n", "repetitions"],
     )
 
-
+# %% ../nbs/lib/81_claims.ipynb #81-16-5
 def tell_claims(table: pd.DataFrame) -> str:
     "The verdicts counted, in one sentence"
     counts = table.verdict.value_counts()

@@ -112,7 +112,7 @@ class ClassifierConfig:
         if self.colour is not None and not 0 <= self.colour <= 1:
             raise InputError(f"colour must lie in 0..1, not {self.colour}")
 
-
+# %% ../nbs/lib/61_classify.ipynb #61-05-2
 def class_weights(
     counts: np.ndarray,  # (C,) training faces of each class, all above 0
     balance: str,
@@ -265,7 +265,7 @@ def save_classifier(classifier: Classifier, folder: str | Path):
         },
     )
 
-
+# %% ../nbs/lib/61_classify.ipynb #61-12-2
 def load_classifier(folder: str | Path, device: str = "cpu") -> Classifier:
     "Read a trained classifier, ready for `predict`; `InputError` if the folder holds none, or parts of two"
     from safetensors import SafetensorError
@@ -413,7 +413,7 @@ class ClassifierTrainer:
             self.network.backbone.eval()
         return rate
 
-
+# %% ../nbs/lib/61_classify.ipynb #61-14-2
 def classifier_step(
     trainer: ClassifierTrainer,
     rows: np.ndarray,  # (B,) positions among the faces
@@ -456,7 +456,7 @@ CLASSIFIER_HISTORY = Schema(
     },
 )
 
-
+# %% ../nbs/lib/61_classify.ipynb #61-16-2
 def training_identity(trainer: ClassifierTrainer) -> str:
     "SHA-256 over all that decides a training's result, taken before its first step"
     f = trainer.faces
@@ -471,7 +471,7 @@ def training_identity(trainer: ClassifierTrainer) -> str:
         digest.update(tensor.cpu().contiguous().numpy())
     return digest.hexdigest()
 
-
+# %% ../nbs/lib/61_classify.ipynb #61-16-3
 def train_epoch(trainer: ClassifierTrainer) -> dict:  # a row of the history
     "All steps of an epoch, then the validation faces; `InputError` if the loss is not finite"
     t, started = trainer, time.time()
@@ -503,7 +503,7 @@ def train_epoch(trainer: ClassifierTrainer) -> dict:  # a row of the history
         "seconds": time.time() - started,
     }
 
-
+# %% ../nbs/lib/61_classify.ipynb #61-16-4
 def fit(trainer: ClassifierTrainer, say=print):
     "Train until the last epoch, or until `patience` epochs brought nothing; then restore the best weights"
     t, path = trainer, trainer.folder / "checkpoint" / "state.pt"
@@ -575,7 +575,7 @@ def train_classifier(
     save_classifier(classifier, folder)
     return classifier
 
-
+# %% ../nbs/lib/61_classify.ipynb #61-18-2
 @dataclass
 class Evaluation:
     "What is known of a classifier's errors on some faces"
@@ -592,7 +592,7 @@ class Evaluation:
         default_factory=lambda: np.zeros(0, np.int64)
     )  # positions of the test faces
 
-
+# %% ../nbs/lib/61_classify.ipynb #61-18-3
 def evaluate_classifier(
     classifier: Classifier,
     faces: LabelledFaces,

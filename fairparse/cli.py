@@ -29,7 +29,7 @@ from .terminal import completion_script, guarded
 def _on_terminate(signum, frame):
     raise SystemExit(128 + signum)
 
-
+# %% ../nbs/lib/95_cli.ipynb #95-04-2
 def main(
     argv: list | None = None,  # sys.argv[1:] if None
 ) -> int:  # exit code, see 94_terminal
@@ -219,7 +219,7 @@ def doctor(profile, data, out, offline, as_json):
 
     return examine_all(profile, data, out, offline, as_json)
 
-
+# %% ../nbs/lib/95_cli.ipynb #95-13-2
 @command(
     arg("first", metavar="A", help="an output folder, or a file"),
     arg("second", metavar="B", help="another"),
@@ -239,7 +239,7 @@ def compare(first, second, tolerance):
 
     return compare_runs(first, second, tolerance)
 
-
+# %% ../nbs/lib/95_cli.ipynb #95-13-3
 @command(arg("shell", choices=("bash", "zsh", "tcsh", "fish"), help="the shell to complete in"))
 def completion(shell):
     """Write a script that completes commands, profiles, stages and notebooks with the Tab key
@@ -284,7 +284,7 @@ def report(out):
 
     print(write_report(Path(out).absolute() if out else resolve("outputs/demo")))
 
-
+# %% ../nbs/lib/95_cli.ipynb #95-17-2
 @command(
     arg(
         "--out",

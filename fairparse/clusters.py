@@ -45,7 +45,7 @@ def find_cluster(
         )
     return folder
 
-
+# %% ../nbs/lib/97_clusters.ipynb #97-04-2
 def cluster_executor(folder: Path) -> str:
     "Name of the executor of a cluster's profile"
     executor = read_yaml(folder / "config.yaml").get("executor")
@@ -60,7 +60,7 @@ def job_prefix(out: Path) -> str:
     "What the names of a folder's Slurm jobs begin with"
     return f"fairparse-{hashlib.sha256(os.path.realpath(out).encode()).hexdigest()[:12]}"
 
-
+# %% ../nbs/lib/97_clusters.ipynb #97-07-2
 def cancel_jobs(out: Path):
     "Cancel the Slurm jobs that a run in `out` left behind, and wait until they are gone"
 
@@ -85,7 +85,7 @@ def cancel_jobs(out: Path):
             f"the Slurm jobs {' '.join(left())} do not end: see `squeue --me`, and try again when they are gone"
         )
 
-
+# %% ../nbs/lib/97_clusters.ipynb #97-07-3
 def start_on_cluster(
     folder: Path,  # of `find_cluster`
     out: Path,  # the output folder, which the caller owns
@@ -120,7 +120,7 @@ def print_failures(out: Path, since: float):
         )
         print("", *said[:1], f"log of the job: {path}", sep="\n", file=sys.stderr)
 
-
+# %% ../nbs/lib/97_clusters.ipynb #97-10-2
 def run_on_cluster(
     command: list,  # of `engine.workflow_command`
     folder: Path,  # of `find_cluster`

@@ -19,7 +19,7 @@ def arg(
     "One argument of a command"
     return names, options
 
-
+# %% ../nbs/lib/94_commands.ipynb #94-04-2
 def command(
     *arguments: tuple,  # made by `arg`
 ):
@@ -31,7 +31,7 @@ def command(
 
     return register
 
-
+# %% ../nbs/lib/94_commands.ipynb #94-04-3
 def make_parser() -> argparse.ArgumentParser:
     "The parser of all registered commands"
     parser = argparse.ArgumentParser(

@@ -32,11 +32,11 @@ def is_left_out(path: Path) -> bool:  # path: relative to the output folder
         or "checkpoint" in path.parts
     )
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-05-2
 def _is_about_the_run(name):
     return bool(re.fullmatch(r"(.*_)?seconds|.*_per_second|_name_or_path|identity", name))
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-05-3
 def folder_names(folder: Path) -> list:
     "Paths by which files of an output folder call it: where it is and where it was made, absolute and from the repository on"
     names = {str(folder)}
@@ -59,7 +59,7 @@ def folder_names(folder: Path) -> list:
     }  # from the repository on, wherever that is
     return sorted(names | tails, key=len, reverse=True)
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-05-4
 def _anywhere(text, names):
     "A text without the folder's own path"
     for name in names if "/" in text else ():
@@ -81,7 +81,7 @@ def _flatten(value, name=""):
         for entry in _flatten(part, f"{name}.{key}" if name else str(key))
     ]
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-07-2
 def _read_record(record, names):
     "Entries of a JSON or YAML document that tell of results"
     if isinstance(record, dict):
@@ -100,14 +100,14 @@ def _read_record(record, names):
         if not _is_about_the_run(name.rpartition(".")[2])
     }
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-07-3
 _exactly = (
     {}
     if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1)
     else {"float_precision": "round_trip"}
 )  # since 3.1 numbers are always read to the last bit
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-07-4
 def _read_table(table, names):
     "Columns of a table; text, lists and anything else that is no number as text"
 
@@ -126,7 +126,7 @@ def _read_table(table, names):
 
     return {str(name): column(table[name]) for name in table if not _is_about_the_run(str(name))}
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-07-5
 def _read_picture(image):
     "Pixels as they are seen: a palette's colours, not its indices"
     return {
@@ -137,7 +137,7 @@ def _read_picture(image):
         )
     }
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-07-6
 def _read_tensors(path):
     "Tensors of a safetensors file; such as numpy has no type for (bfloat16, float8) as float32, which holds each of their values"
     from safetensors import safe_open
@@ -225,7 +225,7 @@ def _kind(array):
         else str(array.dtype)
     )
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-11-2
 def _differ(a, b, tolerance):
     "Where two arrays of one shape differ, as booleans"
     if not (_is_number(a) and _is_number(b)):
@@ -238,7 +238,7 @@ def _differ(a, b, tolerance):
         close = np.abs(a - b) <= tolerance * np.maximum(1, np.maximum(np.abs(a), np.abs(b)))
     return ~(close | (a == b) | (np.isnan(a) & np.isnan(b)))
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-11-3
 def _size(a, b):
     "Absolute and relative differences of numbers, infinite where one is missing; NaN for anything else"
     if not (_is_number(a) and _is_number(b)):
@@ -249,7 +249,7 @@ def _size(a, b):
     with np.errstate(invalid="ignore", divide="ignore"):
         return absolute, absolute / np.maximum(np.abs(a), np.abs(b))
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-11-4
 def compare_arrays(a: np.ndarray, b: np.ndarray, tolerance: float = 0.0) -> dict | None:
     "How two arrays differ: how many elements, the largest differences, where the largest is and what stands there; None if they agree"
     if a.shape != b.shape:
@@ -293,7 +293,7 @@ class Comparison:
     values: int  # that were compared in them
     left_out: int  # files that tell of the run
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-14-2
 _columns = [
     "file",
     "what",
@@ -307,7 +307,7 @@ _columns = [
     "note",
 ]
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-14-3
 def _files(folder):
     "Files of an output folder by their relative names, and how many were left out"
     every = [Path(where) / name for where, _, names in os.walk(folder) for name in names]
@@ -318,7 +318,7 @@ def _files(folder):
     }
     return kept, len(every) - len(kept)
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-14-4
 def _row(values, at):
     "A row of a table in words: its number and the first texts in it, which name it"
     names = [
@@ -328,7 +328,7 @@ def _row(values, at):
     ][:3]
     return ", ".join([str(at[0]), *names])
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-14-5
 def _compare_file(name, a, b, tolerance):
     "Differences of two files, each read as named arrays"
     table = name.endswith((".csv", ".parquet"))
@@ -441,7 +441,7 @@ def _line(d):
         f" in row {d['row']}" if d["row"] else ""
     )
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-17-2
 def _lines_alone(alone):
     "Files that one folder alone has, by the folder that they lie in"
     for note, part in alone.groupby("note"):
@@ -455,7 +455,7 @@ def _lines_alone(alone):
             for name, count in folders.items()
         )
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-17-3
 def describe_comparison(
     found: Comparison,
     most: int = 60,  # lines at most
@@ -481,7 +481,7 @@ def describe_comparison(
         ]
     )
 
-
+# %% ../nbs/lib/94_compare.ipynb #94-17-4
 def compare(first: str | Path, second: str | Path, tolerance: float = 0.0) -> int:
     "Print how two output folders differ; 0 if they are equal, 1 if not"
     found = compare_folders(first, second, tolerance)

@@ -28,7 +28,7 @@ def hits_and_unions(
     "Counts as (tp, tp + fp + fn)"
     return np.stack([counts[..., 0], counts.sum(-1)], -1).astype(float)
 
-
+# %% ../nbs/lib/25_comparisons.ipynb #25-05-2
 def miou_of(
     sums: np.ndarray,  # (..., C, 2), see `hits_and_unions`
     classes: np.ndarray
@@ -38,7 +38,7 @@ def miou_of(
     scores = class_iou(sums[..., 0], sums[..., 1])
     return mean_present(scores if classes is None else scores[..., classes])
 
-
+# %% ../nbs/lib/25_comparisons.ipynb #25-05-3
 def toss_coins(
     first: np.ndarray,  # (S, N, C, 3) counts of S seeds on N images
     second: np.ndarray,  # the same shape: the same seeds on the same images
@@ -60,7 +60,7 @@ def toss_coins(
         miou_of(b - moved, classes) - miou_of(a + moved, classes)
     ).mean(1)
 
-
+# %% ../nbs/lib/25_comparisons.ipynb #25-05-4
 def image_p_value(
     observed: np.ndarray,  # (S,)
     chance: np.ndarray,  # (T,), both from `toss_coins`
@@ -100,7 +100,7 @@ def combined_p_value(
     )
     return float(2 * stats.t.sf(abs(differences.mean()) / np.sqrt(variance), freedom))
 
-
+# %% ../nbs/lib/25_comparisons.ipynb #25-09-2
 def paired_test(
     first: np.ndarray,
     second: np.ndarray,  # (S, N, C, 3) counts of two parsers: the same seeds on the same images

@@ -28,7 +28,7 @@ STANDIN = "standin"
 _networks = ("text_encoder", "vae", "unet")
 _parts = ("tokenizer", *_networks, "scheduler")
 
-
+# %% ../nbs/lib/50_controlnet.ipynb #50-05-2
 @dataclass
 class Base:
     "A latent diffusion model: what a ControlNet is an addition to"
@@ -62,7 +62,7 @@ class Base:
             }
         )
 
-
+# %% ../nbs/lib/50_controlnet.ipynb #50-05-3
 @contextlib.contextmanager
 def _explain(what, source):
     "Turn what diffusers, the hub and safetensors raise into an `InputError` about `source`"
@@ -81,7 +81,7 @@ def _explain(what, source):
         )
         raise InputError(f"{what} {source} cannot be loaded ({reason}): {remedy}") from error
 
-
+# %% ../nbs/lib/50_controlnet.ipynb #50-05-4
 def _hush():
     "No progress bars for loading, and of diffusers' messages only errors"
     import diffusers.utils.logging
@@ -91,7 +91,7 @@ def _hush():
     for package in (diffusers, transformers):
         package.utils.logging.disable_progress_bar()
 
-
+# %% ../nbs/lib/50_controlnet.ipynb #50-05-5
 def _check_whole(model, name, missing=()):
     "The model; `ValueError` if some of its weights were not in the file: they would be random, or without content"
     missing = sorted(
@@ -101,7 +101,7 @@ def _check_whole(model, name, missing=()):
         raise ValueError(f"its {name} lacks {len(missing)} weights, such as {missing[0]}")
     return model
 
-
+# %% ../nbs/lib/50_controlnet.ipynb #50-05-6
 def _kind(what, source):
     '"folder", "file" or "hub"; `InputError` for anything else'
     path = Path(source).expanduser()
@@ -147,7 +147,7 @@ def _load_parts(source, classes):
 
     return {part: load(part) for part in _parts}
 
-
+# %% ../nbs/lib/50_controlnet.ipynb #50-06-2
 def load_base(
     source: str,  # "standin", a folder in diffusers' layout, a .safetensors file, or a name on the hub
     config: str
@@ -228,7 +228,7 @@ _shared = (
     "norm_num_groups",
 )
 
-
+# %% ../nbs/lib/50_controlnet.ipynb #50-08-2
 def check_fits(controlnet: nn.Module, base: Base, name: str):
     "`InputError` if the ControlNet `name` is one for another base"
 
@@ -247,7 +247,7 @@ def check_fits(controlnet: nn.Module, base: Base, name: str):
             f"ControlNet {name} shrinks its condition {shrinks} times, latents of {base.name} are {base.factor} times smaller than pictures: load the base that it was trained for"
         )
 
-
+# %% ../nbs/lib/50_controlnet.ipynb #50-08-3
 def load_controlnet(
     source: str,  # "fresh", "standin", a folder, a .safetensors file, or a name on the hub
     base: Base,
@@ -321,6 +321,8 @@ _ade20k = [
     [153, 255, 0],
     [0, 173, 255],
 ]  # wall and person, then always the colour farthest from those before it
+
+# %% ../nbs/lib/50_controlnet.ipynb #50-13-2
 PALETTES = {"face": PALETTE, "ade20k": np.array(_ade20k, np.uint8)}
 
 
@@ -357,7 +359,7 @@ def pick_palette(
         owners[colour] = name
     return colours.astype(np.uint8)
 
-
+# %% ../nbs/lib/50_controlnet.ipynb #50-13-3
 def colour_condition(
     maps: Tensor,  # (B, H, W) labels, int64
     palette: Tensor,  # (C, 3) uint8, on the same device
@@ -393,7 +395,7 @@ class Purpose:
     size: int  # side of the pictures it was trained on, in pixels
     base_config: str | None = None
 
-
+# %% ../nbs/lib/50_controlnet.ipynb #50-19-2
 def save_controlnet(controlnet: nn.Module, folder: str | Path, purpose: Purpose):
     "Write weights and configuration in diffusers' layout, then `controlnet.json`"
     folder = Path(folder)
@@ -408,7 +410,7 @@ def save_controlnet(controlnet: nn.Module, folder: str | Path, purpose: Purpose)
                 os.replace(file, folder / file.name)
     write_json(folder / "controlnet.json", purpose.__dict__)
 
-
+# %% ../nbs/lib/50_controlnet.ipynb #50-19-3
 def read_purpose(folder: str | Path) -> Purpose:
     "What the ControlNet in `folder` was trained for; `InputError` if it is not one of ours, or unfinished"
     path = Path(folder) / "controlnet.json"
@@ -421,7 +423,7 @@ def read_purpose(folder: str | Path) -> Purpose:
             f"{path} does not describe a ControlNet ({error}): train it again"
         ) from error
 
-
+# %% ../nbs/lib/50_controlnet.ipynb #50-19-4
 def load_saved(folder: str | Path, device: str = "cpu") -> tuple:  # base, ControlNet, purpose
     "A ControlNet of this project with its base; `InputError` if the base has changed since"
     purpose = read_purpose(folder)

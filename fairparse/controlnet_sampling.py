@@ -36,7 +36,7 @@ SAMPLERS = {
     "ddpm": "DDPMScheduler",
 }
 
-
+# %% ../nbs/lib/54_controlnet_sampling.ipynb #54-04-2
 @dataclass
 class SamplingConfig:
     "How faces are drawn from noise"
@@ -68,7 +68,7 @@ class SamplingConfig:
                 f"strength and seed must not be negative, not {self.strength} and {self.seed}"
             )
 
-
+# %% ../nbs/lib/54_controlnet_sampling.ipynb #54-04-3
 def noise_seed(id: str, seed: int) -> int:
     "Seed of the noise of a face"
     return derive_seed(seed, int.from_bytes(hashlib.sha256(str(id).encode()).digest()[:8], "big"))
@@ -80,7 +80,7 @@ def copy_network(controlnet: nn.Module) -> nn.Module:
     twin.load_state_dict(controlnet.state_dict())
     return twin.eval()
 
-
+# %% ../nbs/lib/54_controlnet_sampling.ipynb #54-07-2
 class ControlNetPainter:
     "Faces for label maps: call it with maps and the faces' rows of an index"
 
@@ -152,7 +152,7 @@ class ControlNetPainter:
             self.base, latents.float() / self.base.vae.config.scaling_factor, maps.shape[-1]
         )
 
-
+# %% ../nbs/lib/54_controlnet_sampling.ipynb #54-07-3
 def draw_sheet(
     painter: ControlNetPainter,
     maps: np.ndarray,
@@ -172,7 +172,7 @@ def draw_sheet(
             np.concatenate(np.concatenate([colour_labels(maps), painted, images], 2))
         ).save(tmp)
 
-
+# %% ../nbs/lib/54_controlnet_sampling.ipynb #54-07-4
 def load_painter(
     folder: str | Path,  # of a trained ControlNet
     sampling: SamplingConfig = SamplingConfig(),

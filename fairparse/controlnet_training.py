@@ -84,13 +84,13 @@ class ControlNetConfig:
         if not self.lr <= 1:
             raise InputError(f"lr must be at most 1, not {self.lr}")
 
-
+# %% ../nbs/lib/53_controlnet_training.ipynb #53-04-2
 def learning_rate(config: ControlNetConfig, update: int, updates: int) -> float:  # update: from 0
     "The rate of an update: a warm-up, then constant or falling along a cosine"
     rate = config.lr * (min((update + 1) / config.warmup, 1) if config.warmup else 1)
     return rate * (1 + np.cos(np.pi * update / max(updates, 1))) / 2 if config.decay else rate
 
-
+# %% ../nbs/lib/53_controlnet_training.ipynb #53-04-3
 def make_optimizer(controlnet: nn.Module, config: ControlNetConfig, device: torch.device):
     "AdamW, in 8 bits on request; `InputError` if that is not to be had"
     if config.optimizer == "adamw":
@@ -118,7 +118,7 @@ STORED = {
     "bf16": torch.bfloat16,
 }  # precision -> type of weights that are not trained
 
-
+# %% ../nbs/lib/53_controlnet_training.ipynb #53-06-2
 def check_precision(precision: str, device: str) -> str:  # as accelerate names it
     "The precision of a training on a device; `InputError` if the device does not have it"
     cuda = device.startswith("cuda")
@@ -140,7 +140,7 @@ def check_precision(precision: str, device: str) -> str:  # as accelerate names 
         )
     return picked
 
-
+# %% ../nbs/lib/53_controlnet_training.ipynb #53-06-3
 @dataclass
 class Pairs:
     "What a ControlNet learns from"
@@ -159,7 +159,7 @@ class Pairs:
                 f"{len(self.maps)} label maps, {len(self.prompt)} prompts and {len(self.rows)} faces: a ControlNet needs one map and one prompt for each face, and one face at least"
             )
 
-
+# %% ../nbs/lib/53_controlnet_training.ipynb #53-06-4
 class ControlNetTrainer:
     "Networks, data and optimiser of one training; `fit` runs it, resuming from `folder` where it left off"
 
@@ -286,7 +286,7 @@ def noise_target(
         f'the base model\'s scheduler has the prediction_type {kind!r}: only "epsilon" and "v_prediction" are known'
     )
 
-
+# %% ../nbs/lib/53_controlnet_training.ipynb #53-08-2
 def draw_latents(
     moments: Tensor, blur: Tensor
 ) -> Tensor:  # (B, 2 C, h, w), (B, C, h, w) standard normal -> (B, C, h, w), unscaled
@@ -294,7 +294,7 @@ def draw_latents(
     mean, log_variance = moments.chunk(2, 1)
     return mean + (log_variance.clamp(-30, 20) / 2).exp() * blur
 
-
+# %% ../nbs/lib/53_controlnet_training.ipynb #53-08-3
 def tell_noise(
     trainer, controlnet: nn.Module, noisy: Tensor, times: Tensor, words: Tensor, maps: Tensor
 ) -> Tensor:  # (B, C, h, w) float32
@@ -314,7 +314,7 @@ def tell_noise(
         ).sample
     return told.float()
 
-
+# %% ../nbs/lib/53_controlnet_training.ipynb #53-08-4
 def controlnet_step(
     trainer: ControlNetTrainer,
     positions: np.ndarray,  # (B,) positions among the trainer's pairs
@@ -413,7 +413,7 @@ def training_identity(trainer: ControlNetTrainer, data_hash: str) -> str:
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()
 
-
+# %% ../nbs/lib/53_controlnet_training.ipynb #53-12-2
 def save_training(trainer: ControlNetTrainer):
     "Write the checkpoint"
     t = trainer
@@ -433,7 +433,7 @@ def save_training(trainer: ControlNetTrainer):
         },
     )
 
-
+# %% ../nbs/lib/53_controlnet_training.ipynb #53-12-3
 def load_training(trainer: ControlNetTrainer):
     "Go on from the checkpoint in the trainer's folder, if it is of the same training; `InputError` if it is damaged"
     t = trainer
@@ -451,7 +451,7 @@ def load_training(trainer: ControlNetTrainer):
     t.step, t.history = state["step"], state["history"]
     t.accelerator.print(f"resumed after step {t.step} of {t.steps}")
 
-
+# %% ../nbs/lib/53_controlnet_training.ipynb #53-12-4
 def _record(t, losses, started, rate):
     "End a stretch of steps: check it, measure held-out faces if it is time, add a row to the history, write the checkpoint"
     loss = float(t.accelerator.reduce(torch.stack(losses).mean(), "mean"))
@@ -472,7 +472,7 @@ def _record(t, losses, started, rate):
     )
     save_training(t)
 
-
+# %% ../nbs/lib/53_controlnet_training.ipynb #53-12-5
 def fit(trainer: ControlNetTrainer) -> pd.DataFrame:  # the history, see `records.DIFFUSION_HISTORY`
     "Train to the last step, with a checkpoint now and then, at most `checkpoint_every` steps apart; write the history"
     t, config = trainer, trainer.config

@@ -40,7 +40,7 @@ class Job:
     )  # "Missing output files", "Code has changed since last execution", …
     threads: int = 1
 
-
+# %% ../nbs/lib/94_costs.ipynb #94-05-2
 def read_plan(text: str) -> list:  # of `Job`, in Snakemake's order, without rule `all`
     "Jobs of a dry run's output; `InputError` if its own count differs"
     jobs, job = [], None
@@ -71,7 +71,7 @@ def read_plan(text: str) -> list:  # of `Job`, in Snakemake's order, without rul
         )
     return [job for job in jobs if job.stage != "all"]
 
-
+# %% ../nbs/lib/94_costs.ipynb #94-05-3
 def plan(
     command: list,  # of a dry run, see `engine.workflow_command`
 ) -> list:
@@ -111,7 +111,7 @@ def job_work(
         )
     return 1
 
-
+# %% ../nbs/lib/94_costs.ipynb #94-08-2
 def stage_work(stage: str, profile: dict, faces: int | None = None) -> float:
     "Work of one job of a profile's stage, on average over its jobs"
     own, n, pixels = (
@@ -179,7 +179,7 @@ def measured_costs(
         ],
     )
 
-
+# %% ../nbs/lib/94_costs.ipynb #94-09-2
 def _face_set(out):
     "Count and side of the run's faces; the notebook's defaults where it has none"
     record = out / "10_faces" / "faces.json"
@@ -193,7 +193,7 @@ _weights = {
     "tu-mobilenetv3_small_050": 0.6e6,
 }  # of U-Nets with these encoders
 
-
+# %% ../nbs/lib/94_costs.ipynb #94-12-2
 def gpu_memory(profile: dict) -> dict:  # stage -> GB
     "What a job of each stage needs of a card, a fifth left free"
     train, found = stage_parameters(profile, "train"), {}
@@ -217,7 +217,7 @@ def gpu_memory(profile: dict) -> dict:  # stage -> GB
         found |= {"classifier": 9, "latents": 8, "guide": 9, "label": 4}
     return {stage: round(1.25 * gigabytes, 1) for stage, gigabytes in found.items()}
 
-
+# %% ../nbs/lib/94_costs.ipynb #94-12-3
 def expected_disk(
     profile: dict, faces: int | None = None
 ) -> list:  # of dicts: stage, gb_low, gb_high, what
@@ -308,7 +308,7 @@ def expected_disk(
         ]
     return rows
 
-
+# %% ../nbs/lib/94_costs.ipynb #94-12-4
 def ram_asked(profile: dict, stages: list) -> dict:  # stage -> GB, of those that ask for it
     "Main memory that a job of each stage asks for"
     return {
@@ -317,7 +317,7 @@ def ram_asked(profile: dict, stages: list) -> dict:  # stage -> GB, of those tha
         if stage in stages
     }
 
-
+# %% ../nbs/lib/94_costs.ipynb #94-12-5
 def profile_costs(
     profile: dict,
     stages: list,  # that it has
@@ -348,7 +348,7 @@ def profile_costs(
         )
     return rows
 
-
+# %% ../nbs/lib/94_costs.ipynb #94-12-6
 def print_costs(rows: list, faces: int):  # of `profile_costs`; faces: that it was computed for
     "The table of a profile's costs"
 
@@ -382,7 +382,7 @@ def published_costs():  # -> pandas.DataFrame or None
     path = find_root() / "outputs" / "published" / "costs.csv"
     return pd.read_csv(path) if path.is_file() else None
 
-
+# %% ../nbs/lib/94_costs.ipynb #94-15-2
 def expected_seconds(
     stages: list, profile: dict, name: str, out: str | Path | None = None, faces: int | None = None
 ) -> dict:  # stage -> (low, high, source) of one job
@@ -404,7 +404,7 @@ def expected_seconds(
             found[stage] = (margin[0] * each, margin[1] * each, source)
     return found
 
-
+# %% ../nbs/lib/94_costs.ipynb #94-15-3
 def bound_time(
     jobs: list, seconds: dict, cores: int
 ) -> tuple:  # jobs of `read_plan`; stage -> seconds of a job; (low, high)
@@ -430,7 +430,7 @@ def _span(low, high):
     unit, per = next((u for u in (("h", 3600), ("min", 60)) if high >= u[1]), ("s", 1))
     return f"{low / per:.{int(low < 10 * per)}f} to {high / per:.{int(high < 10 * per)}f} {unit}"
 
-
+# %% ../nbs/lib/94_costs.ipynb #94-17-2
 def _why(jobs):
     "The reasons of a stage's jobs, the telling ones first"
     counts = Counter(reason for job in jobs for reason in job.reasons)
@@ -441,7 +441,7 @@ def _why(jobs):
     ]
     return "; ".join(told) or "follows from what it reads"
 
-
+# %% ../nbs/lib/94_costs.ipynb #94-17-3
 def _stage_table(stages, seconds, disk, what):
     "Print a line a stage"
     print(f"\n{'stage':18} {'jobs':>4}  {what:18} disk")
@@ -454,7 +454,7 @@ def _stage_table(stages, seconds, disk, what):
         )
         print(f"{stage:18} {len(own):4}  {_span(low, high) if high else '':18} {space}".rstrip())
 
-
+# %% ../nbs/lib/94_costs.ipynb #94-17-4
 def print_plan(
     jobs: list, profile: dict, name: str, out: str | Path, cores: int, faces: int | None = None
 ):  # jobs of `plan`; name: the profile's; faces: of the data, None: not known
@@ -533,7 +533,7 @@ def print_plan(
             sep="\n",
         )
 
-
+# %% ../nbs/lib/94_costs.ipynb #94-17-5
 def dry_run(
     command: list, record: dict, name: str, out: str | Path, cores: int | None = None
 ):  # command: of Snakemake; record: from `profiles.plan_run`; name: the profile's; cores None: all

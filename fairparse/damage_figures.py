@@ -75,7 +75,7 @@ def image_score(
     ]
     return float(np.mean(ious)), float((predicted != truth).mean())
 
-
+# %% ../nbs/lib/87_damage_figures.ipynb #87-07-2
 def example_scores(examples: dict) -> pd.DataFrame:
     "A row a setting, face and parser of `read_examples`: mIoU of the picture and wrong pixels, in percent"
     rows = [
@@ -91,7 +91,7 @@ def example_scores(examples: dict) -> pd.DataFrame:
     ]
     return pd.DataFrame(rows, columns=["setting", "id", "parser", "miou", "wrong"])
 
-
+# %% ../nbs/lib/87_damage_figures.ipynb #87-07-3
 def veil_errors(
     predicted: np.ndarray, truth: np.ndarray, strength: float = 0.6
 ) -> np.ndarray:  # (H, W, 3) uint8
@@ -106,7 +106,7 @@ def setting_title(name: str) -> str:
     perturbation, severity = parse_setting(name)
     return "clean" if perturbation == "none" else f"{perturbation.replace('_', ' ')} {severity:g}"
 
-
+# %% ../nbs/lib/87_damage_figures.ipynb #87-07-4
 def _class_handles(examples, classes):
     "A legend entry for each class that a map has"
     from matplotlib.patches import Patch
@@ -121,7 +121,7 @@ def _class_handles(examples, classes):
         for c in present
     ]
 
-
+# %% ../nbs/lib/87_damage_figures.ipynb #87-07-5
 def draw_examples(
     examples: dict,  # from `read_examples`
     classes: list | None = None,  # class names for a legend of colours; None: no legend
@@ -196,7 +196,7 @@ PERTURBATION_COLOURS = [
     "#542788",
 ]
 
-
+# %% ../nbs/lib/87_damage_figures.ipynb #87-10-2
 def severity_lines(
     table: pd.DataFrame,  # from `robustness.severity_table`
     perturbation: str,
@@ -206,7 +206,7 @@ def severity_lines(
         "severity", kind="stable"
     )
 
-
+# %% ../nbs/lib/87_damage_figures.ipynb #87-10-3
 def spread_apart(
     positions: np.ndarray,  # (K,)
     gap: float,
@@ -223,7 +223,7 @@ def spread_apart(
     out[order] = moved
     return out
 
-
+# %% ../nbs/lib/87_damage_figures.ipynb #87-10-4
 def recoloured(style: dict, colour: str) -> dict:
     "A parser's plot options in another colour; hollow markers stay hollow"
     return {
@@ -232,7 +232,7 @@ def recoloured(style: dict, colour: str) -> dict:
         "markerfacecolor": "white" if style["markerfacecolor"] == "white" else colour,
     }
 
-
+# %% ../nbs/lib/87_damage_figures.ipynb #87-10-5
 def _draw_scores(ax, table, perturbations, parsers, styles, colours):
     "The upper panel: all lines, the baseline's interval as a band, names at the right end"
     ends = []
@@ -277,7 +277,7 @@ def _draw_scores(ax, table, perturbations, parsers, styles, colours):
         )
     ax.set(xlabel="severity (0: clean)", ylabel="mIoU (%)", xticks=sorted(table.severity.unique()))
 
-
+# %% ../nbs/lib/87_damage_figures.ipynb #87-10-6
 def _draw_differences(ax, table, name, parsers, styles, colour, step):
     "A lower panel: paired differences of one perturbation, parsers side by side at each severity"
     ax.axhline(0, color="#777777", lw=0.8, zorder=0.5)

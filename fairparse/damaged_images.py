@@ -34,7 +34,7 @@ def read_photograph(path: str | Path, size: int | None = None) -> np.ndarray:  #
     with _opened(path) as image:
         return np.asarray(image.convert("RGB"))
 
-
+# %% ../nbs/lib/34_damaged_images.ipynb #34-05-2
 def list_images(
     data: str | Path, split: str = "test", size: int | None = None
 ) -> list:  # (id, name of its file, function that reads it, time of change)

@@ -25,7 +25,7 @@ SD15_UNET = {
 SD15_TEXT = (77, 768)
 IDLE = 83_653_863 + 123_060_480  # weights of Stable Diffusion 1.5's autoencoder and text encoder
 
-
+# %% ../nbs/lib/55_diffusion_memory.ipynb #55-04-2
 def build_meta(unet: dict = SD15_UNET) -> tuple:  # U-Net and ControlNet on the meta device
     "Networks without content"
     from diffusers import ControlNetModel, UNet2DConditionModel
@@ -38,7 +38,7 @@ def build_meta(unet: dict = SD15_UNET) -> tuple:  # U-Net and ControlNet on the 
             net, load_weights_from_unet=False
         )
 
-
+# %% ../nbs/lib/55_diffusion_memory.ipynb #55-04-3
 class _FusedAttention(torch.autograd.Function):
     "What fused attention keeps: its inputs, its output and a number for each row, never the matrix of weights (as the meta device would)"
 
@@ -53,7 +53,7 @@ class _FusedAttention(torch.autograd.Function):
         )
         return out
 
-
+# %% ../nbs/lib/55_diffusion_memory.ipynb #55-04-4
 def saved_bytes(
     unet, controlnet, batch_size: int, side: int, text: tuple
 ) -> int:  # side of a latent; tokens and width of a text
@@ -110,7 +110,7 @@ def _sizes(batch_size, size, checkpointing, unet, text):
         *nets, batch_size, size // 8, text
     )
 
-
+# %% ../nbs/lib/55_diffusion_memory.ipynb #55-06-2
 def training_memory(
     batch_size: int,
     size: int = 512,

@@ -37,7 +37,7 @@ class Direction:
         "f of eq. 4"
         return 1 / (1 + np.exp(-(latents @ self.theta + self.intercept)))
 
-
+# %% ../nbs/lib/62_directions.ipynb #62-04-2
 def auc_interval(
     scores: np.ndarray,  # (N,) higher: rather positive
     positive: np.ndarray,  # (N,) bool
@@ -60,7 +60,7 @@ def auc_interval(
     reach = norm.ppf((1 + level) / 2) * spread**0.5
     return float(auc), float(max(auc - reach, 0)), float(min(auc + reach, 1))
 
-
+# %% ../nbs/lib/62_directions.ipynb #62-04-3
 def fit_directions(
     latents: np.ndarray,  # (N, D)
     labels: np.ndarray,  # (N,) a name each
@@ -153,7 +153,7 @@ def write_directions(path: str | Path, directions: dict):  # name -> Direction
         **{f"theta_{i}": d.theta for i, d in enumerate(directions.values())},
     )
 
-
+# %% ../nbs/lib/62_directions.ipynb #62-11-2
 def read_directions(path: str | Path) -> dict:  # name -> Direction
     "Read what `write_directions` wrote"
     head = read_arrays(path, "names", "groups", "spaces", "intercepts")

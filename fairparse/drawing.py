@@ -34,7 +34,7 @@ def smooth_noise(rng, size, cells):
     weights[np.arange(size), cell], weights[np.arange(size), cell + 1] = 1 - t, t
     return weights @ rng.uniform(-1, 1, (cells, cells)).astype(np.float32) @ weights.T
 
-
+# %% ../nbs/lib/12_drawing.ipynb #12-08-2
 def colour(luminance, hue=0.0, chroma=0.0):
     "RGB in 0..1 from luminance, hue (0 red, 2.1 green, 4.2 blue) and chroma"
     return np.clip(luminance + chroma * np.cos(hue - np.array([0, 2.094, 4.189])), 0, 1).astype(
@@ -53,7 +53,7 @@ class Layer:
     opacity: float = 1.0
     soft: float = 0.0  # extra width of the border, in half heads
 
-
+# %% ../nbs/lib/12_drawing.ipynb #12-10-2
 def paint_layer(
     layer: Layer,
     image: np.ndarray,  # (H, W, 3) float32 RGB, 0..1, changed in place

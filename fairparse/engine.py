@@ -41,7 +41,7 @@ def own_folder(out: Path):
             ) from error
         yield
 
-
+# %% ../nbs/lib/94_engine.ipynb #94-05-2
 def run_group(
     argv: list,  # a command
 ) -> int:  # its exit code
@@ -78,12 +78,12 @@ def list_devices() -> list:  # names for CUDA_VISIBLE_DEVICES
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
     return re.findall(r"UUID: (MIG-[^)]+)", listed) or re.findall(r"UUID: (GPU-[^)]+)", listed)
 
-
+# %% ../nbs/lib/94_engine.ipynb #94-08-2
 def count_gpus() -> int:
     "How many of them there are"
     return len(list_devices())
 
-
+# %% ../nbs/lib/94_engine.ipynb #94-08-3
 def claim_device(
     devices: list,  # of `list_devices`
     folder: str | Path = SLOTS,  # shared by all processes of this machine
@@ -111,7 +111,7 @@ def claim_device(
         else:
             return device, slot
 
-
+# %% ../nbs/lib/94_engine.ipynb #94-08-4
 @contextlib.contextmanager
 def own_device(
     parameters: dict,  # of a notebook; only those with `device` use one

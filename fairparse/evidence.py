@@ -30,7 +30,7 @@ from .tables import gather_with_ids
 class NotTestable(Exception):
     "Why a run cannot say anything about a claim, in words for the reader"
 
-
+# %% ../nbs/lib/81_evidence.ipynb #81-04-2
 @dataclass(frozen=True)
 class Change:
     "One measured difference, in percent where it is of shares or mIoUs"
@@ -69,7 +69,7 @@ def half_weights(
     order = np.random.default_rng(seed).random((draws, n)).argsort(1)
     return np.vstack([np.ones(n), order < n // 2]).astype(float)
 
-
+# %% ../nbs/lib/81_evidence.ipynb #81-06-2
 def sum_faces(
     counts: np.ndarray,  # (S, N, C, 3)
     weights: np.ndarray,  # (R, N)
@@ -80,7 +80,7 @@ def sum_faces(
         -1, s, c, 2
     )
 
-
+# %% ../nbs/lib/81_evidence.ipynb #81-06-3
 def change_of(
     label: str,
     first: np.ndarray,
@@ -376,7 +376,7 @@ def is_stand_in(
         return used == "standin" or used.startswith("stand-in")
     return "stand-in" in used or bool(set(groups) & set(SAME_SHARE))
 
-
+# %% ../nbs/lib/81_evidence.ipynb #81-11-2
 def share_change(
     label: str,
     first: tuple,
@@ -402,7 +402,7 @@ def share_change(
         1,
     )
 
-
+# %% ../nbs/lib/81_evidence.ipynb #81-11-3
 def from_interval(
     label: str,
     value: float,

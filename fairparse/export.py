@@ -27,7 +27,7 @@ def resize_matrix(old: int, new: int, mode: str) -> Tensor:  # (new, old)
     "The matrix with which `F.interpolate(..., antialias=True)` resizes one side"
     return F.interpolate(torch.eye(old)[None, None], (new, old), mode=mode, antialias=True)[0, 0]
 
-
+# %% ../nbs/lib/24_export.ipynb #24-04-2
 class WholeParser(nn.Module):
     "What `predict_probabilities` does, in operations that every runtime has"
 
@@ -84,7 +84,7 @@ def _need_packages():
             f"exporting needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: pip install 'fairparse[onnx]'"
         )
 
-
+# %% ../nbs/lib/24_export.ipynb #24-07-2
 def compare_with_onnx(parser: Parser, file: str | Path, batches: tuple = (1, 3)) -> float:
     "Largest difference of a probability between PyTorch and the file in onnxruntime, over noise and flat pictures"
     import onnxruntime
@@ -108,7 +108,7 @@ def compare_with_onnx(parser: Parser, file: str | Path, batches: tuple = (1, 3))
             worst = max(worst, float(np.nan_to_num(np.abs(ours - theirs), nan=np.inf).max()))
     return worst
 
-
+# %% ../nbs/lib/24_export.ipynb #24-07-3
 def export_onnx(
     folder: str | Path,  # of a trained parser
     file: str | Path,  # to write, ends in .onnx

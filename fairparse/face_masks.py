@@ -34,6 +34,8 @@ _face = [
         "l_lip",
     )
 ]
+
+# %% ../nbs/lib/61_face_masks.ipynb #61-05-2
 _mouth = [_part[p] for p in ("mouth", "u_lip", "l_lip")]
 
 
@@ -67,7 +69,7 @@ def face_frame(
     inside = labels == _part["nose"]
     return u - u[inside].mean(), v - np.quantile(v[inside], 0.02)
 
-
+# %% ../nbs/lib/61_face_masks.ipynb #61-05-3
 def mask_outline(
     labels: np.ndarray, u: np.ndarray, v: np.ndarray
 ) -> tuple:  # polygon (P, 2) and ear loops (4, 2, 2), as u, v
@@ -132,7 +134,7 @@ MASK_COLOURS = {
     "grey": (150, 152, 158),
 }
 
-
+# %% ../nbs/lib/61_face_masks.ipynb #61-07-2
 def _coverage(size, turn, polygons=(), lines=(), width=0.0):  # turn: (u, v) -> (x, y)
     "Anti-aliased share of each pixel (S, S) that polygons and lines cover"
     zoom = 4
@@ -148,7 +150,7 @@ def _coverage(size, turn, polygons=(), lines=(), width=0.0):  # turn: (u, v) -> 
         )
     return np.asarray(canvas.resize((size, size), Image.Resampling.BOX), np.float32) / 255
 
-
+# %% ../nbs/lib/61_face_masks.ipynb #61-07-3
 def draw_mask(
     image: np.ndarray,  # (S, S, 3) uint8
     labels: np.ndarray,  # (S, S) uint8
@@ -212,7 +214,7 @@ class MaskedFaces:
     rows: np.ndarray  # (M,) which of the given faces they are
     skipped: pd.DataFrame  # row, reason
 
-
+# %% ../nbs/lib/61_face_masks.ipynb #61-09-2
 def masked_faces(
     images: np.ndarray,  # (N, S, S, 3) uint8
     maps: np.ndarray,  # (N, S, S) uint8, true or parsed, labels of `CLASSES`
@@ -252,7 +254,7 @@ def masked_faces(
         pd.DataFrame(skipped, columns=["row", "reason"]),
     )
 
-
+# %% ../nbs/lib/61_face_masks.ipynb #61-09-3
 def mask_training_faces(
     images: np.ndarray,
     maps: np.ndarray,  # as in `masked_faces`

@@ -30,7 +30,7 @@ LAYOUTS = """a folder of faces is either
   images/{name}.jpg (or jpeg, png, webp, bmp) and labels/{name}.png, with an optional attributes.csv"""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-05-2
 @dataclass(frozen=True)
 class Face:
     "The files of one face"
@@ -42,7 +42,7 @@ class Face:
     )
     stamps: tuple  # (bytes, time of change) of each file
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-05-3
 @dataclass
 class Source:
     "A scanned folder of faces"
@@ -55,7 +55,7 @@ class Source:
     extra: bool = False  # for training and validation only
     name: str = ""
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-05-4
 def report_problems(problems: list, where: str, more: str = ""):
     "Raise an `InputError` that lists the first ten of `problems` and counts them; do nothing if there are none"
     if not problems:
@@ -85,7 +85,7 @@ def _list_files(folder, suffixes, problems):
         found[stem] = entry.path, (info.st_size, info.st_mtime_ns)
     return found
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-06-2
 def _pair(source, images, masks):
     "Turn {id: file} and {id: {label: file}} into faces, in order; what has no partner is a problem"
     for id in sorted(masks.keys() - images.keys()):
@@ -106,7 +106,7 @@ def _pair(source, images, masks):
             )
         )
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-06-3
 _MERGE_RANK = {None: 0, **{CLASSES.index(part): rank for rank, part in enumerate(MERGE_ORDER)}}
 
 # %% ../nbs/lib/11_facefiles.ipynb #11-07
@@ -147,7 +147,7 @@ def _scan_celeba(source):
                 masks[int(number)][CLASSES.index(part)] = file
     _pair(source, images, masks)
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-07-2
 def _scan_labels(source):
     "List the faces of a folder of images and label maps"
     images, labels = (
@@ -165,7 +165,7 @@ def _number(text):
         return 9
     return number if number in (1, 0, -1) or not text else 9
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-09-2
 def _flags(table, path):
     "Text cells to Int8 flags: 1, 0, missing"
     codes, texts = pd.factorize(table.to_numpy(object).ravel())
@@ -187,7 +187,7 @@ def _flags(table, path):
         )
     return (values == 1).astype("Int8").mask(values.isna())
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-09-3
 def _plain_id(cell, celeba):
     "An id as the scan writes it: without an image's suffix, CelebA's numbers without leading zeros; None for a line that is too short"
     if not cell:
@@ -279,7 +279,7 @@ def _attach_attributes(source):
         )
     source.attributes = table.reindex(ids)
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-13-2
 def scan_source(folder: str | Path) -> Source:
     "Recognise a folder's layout and list its faces; problems are collected in the result, an unrecognised folder is an `InputError`"
     folder = Path(folder)
@@ -302,7 +302,7 @@ def scan_source(folder: str | Path) -> Source:
     _attach_attributes(source)
     return source
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-13-3
 def scan_sources(data, extra=()) -> list:  # of Source
     "Scan all folders, name them, and report what is wrong in any of them"
     listed = lambda folders: [folders] if isinstance(folders, (str, Path)) else list(folders or ())
@@ -339,7 +339,7 @@ _UNREADABLE = (
     Image.DecompressionBombError,
 )
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-15-2
 @contextlib.contextmanager
 def _opened(path):
     "Open an image file; whatever Pillow raises about it becomes an `InputError` that names it"
@@ -353,7 +353,7 @@ def _opened(path):
             f"{path} is not a readable image ({error}): replace it, or remove the face"
         ) from error
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-15-3
 def read_image(
     path: str | Path,
     size: int,  # wanted height and width
@@ -405,7 +405,7 @@ def read_part(
         )  # one number a pixel, its last byte unused
         return box, (colours & 0xFFFFFF) != 0, full
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-17-2
 def merge_parts(
     parts: tuple,  # ((label, path), ...), painted in this order
     size: int,
@@ -470,7 +470,7 @@ def label_table(
 _COLOUR_CODES = PALETTE.astype(np.int32) @ [65536, 256, 1]
 _COLOUR_ORDER = np.argsort(_COLOUR_CODES)
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-20-2
 def _label_values(image, path):
     "An image of mode L, P or I that holds label values"
     scale = {"L;2": 85, "L;4": 17}.get(
@@ -503,7 +503,7 @@ def _label_values(image, path):
         f"{path} is an image of mode {image.mode}: save the label map as grey or palette image of label values"
     )
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-20-3
 def read_label_map(
     path: str | Path,
     size: int,
@@ -528,7 +528,7 @@ def read_label_map(
             np.uint8
         ), values.size
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-20-4
 def _ranges(numbers):
     "1, 2, 3, 7 as '1-3, 7'"
     runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
@@ -536,7 +536,7 @@ def _ranges(numbers):
         str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs if len(run)
     )
 
-
+# %% ../nbs/lib/11_facefiles.ipynb #11-20-5
 def read_face(
     face: Face, size: int, table: np.ndarray
 ) -> tuple:  # (size, size, 3) uint8, (size, size) uint8

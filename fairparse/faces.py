@@ -63,7 +63,7 @@ def read_mapping(path: str | Path) -> dict:  # {id as text: position in CelebA, 
         raise InputError(f"{path} has duplicated ids: {len(rows)} lines, {len(mapping)} ids")
     return mapping
 
-
+# %% ../nbs/lib/11_faces.ipynb #11-05-2
 def official_split(
     original,  # (N,) positions in CelebA, 0-based
 ) -> np.ndarray:  # (N,) "train", "valid", "test"
@@ -93,7 +93,7 @@ def _deal(n, shares, seed, stream):
         start += count
     return split
 
-
+# %% ../nbs/lib/11_faces.ipynb #11-08-2
 def _original_positions(sources):
     "Position in CelebA of every face of `sources`"
     positions = []
@@ -111,7 +111,7 @@ def _original_positions(sources):
         positions += [mapping[face.id] for face in source.faces]
     return positions
 
-
+# %% ../nbs/lib/11_faces.ipynb #11-08-3
 def assign_splits(
     sources: list,  # scanned folders, those of `extra` last
     split="auto",
@@ -155,7 +155,7 @@ CHUNK = 32  # faces between two lines of the journal
 def _checksums(images, masks):
     return f"{zlib.crc32(np.ascontiguousarray(images)):08x} {zlib.crc32(np.ascontiguousarray(masks)):08x}"
 
-
+# %% ../nbs/lib/11_faces.ipynb #11-11-2
 def _build_chunk(folder, start, faces, size, table):
     "Write faces `start`… into the arrays of `folder`; returns start, checksums, problems"
     keep_freed_memory()  # fresh pages for every mask would take longer than the masks
@@ -168,7 +168,7 @@ def _build_chunk(folder, start, faces, size, table):
             problems.append(str(error))
     return start, _checksums(images[rows], masks[rows]), problems
 
-
+# %% ../nbs/lib/11_faces.ipynb #11-11-3
 def _reserve(path, shape):
     "Make an array file whose space on the disk is taken now, not while it is written"
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
@@ -176,7 +176,7 @@ def _reserve(path, shape):
         with open(path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, array.offset + array.nbytes)
 
-
+# %% ../nbs/lib/11_faces.ipynb #11-11-4
 def _prepare(folder, request, count, size):
     "The starts of the chunks that are already done in `folder`; makes empty arrays if it belongs to another request"
     shapes = {"images.npy": (count, size, size, 3), "masks.npy": (count, size, size)}
@@ -230,7 +230,7 @@ def _run_chunks(tasks, workers):
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-
+# %% ../nbs/lib/11_faces.ipynb #11-12-2
 def _fill(folder, request, faces, size, table, workers, progress):
     "Decode `faces` into the arrays of `folder`, going on where an earlier call stopped"
     done, problems = _prepare(folder, request, len(faces), size), []
@@ -295,7 +295,7 @@ def _building(out, nbytes):
     finally:
         os.close(lock)
 
-
+# %% ../nbs/lib/11_faces.ipynb #11-13-2
 def _check_arguments(size, split, seed, valid_share, test_share, folds, workers):
     "`InputError` for values that no face set can have"
     whole = lambda value, least: (
@@ -398,7 +398,7 @@ def describe_face_set(
     shares.insert(0, "faces", faces.index.groupby(["source", "split", "fold"], dropna=False).size())
     return shares.reset_index()
 
-
+# %% ../nbs/lib/11_faces.ipynb #11-20-2
 def show_faces(
     faces: FaceSet,
     rows,  # positions

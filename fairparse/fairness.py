@@ -31,7 +31,7 @@ def check_faces(counts: np.ndarray, groups: Groups):  # (..., N, C, 3), over the
             f"the counts are of {faces} faces, the groups of {others}: form the groups from the attributes of the counted faces, in their order"
         )
 
-
+# %% ../nbs/lib/26_fairness.ipynb #26-04-2
 def check_counts(
     counts: dict, groups: Groups, baseline: str | None = None
 ) -> str:  # the baseline; None: the first parser
@@ -47,7 +47,7 @@ def check_counts(
     check_faces(counts[baseline], groups)
     return baseline
 
-
+# %% ../nbs/lib/26_fairness.ipynb #26-04-3
 def common_classes(
     counts: np.ndarray,  # (S, N, C, 3), or (N, C, 3)
     groups: Groups,  # over the same N faces
@@ -88,7 +88,7 @@ def group_scores(
     each = 2 * each / (1 + each)
     return mean_present(each if classes is None else each[..., classes])
 
-
+# %% ../nbs/lib/26_fairness.ipynb #26-06-2
 def bootstrap_groups(
     counts: np.ndarray,
     groups: Groups,
@@ -124,7 +124,7 @@ def size_note(size: int, min_size: int = MIN_SIZE) -> str:
         return "one face: no interval"
     return f"fewer than {min_size} faces: too few to be compared" if size < min_size else ""
 
-
+# %% ../nbs/lib/26_fairness.ipynb #26-08-2
 def group_table(
     counts: np.ndarray, groups: Groups, min_size: int = MIN_SIZE, resamples: int = 1000
 ) -> pd.DataFrame:
@@ -150,7 +150,7 @@ def group_table(
         }
     )
 
-
+# %% ../nbs/lib/26_fairness.ipynb #26-08-3
 def class_table(counts: np.ndarray, groups: Groups) -> pd.DataFrame:
     "IoU of each class in each group, in percent: rows group, class_id; empty where the group has no such class"
     check_faces(counts, groups)
@@ -184,7 +184,7 @@ def disparities(
         "worst": 100 * worst,
     }
 
-
+# %% ../nbs/lib/26_fairness.ipynb #26-13-2
 def basic_interval(
     observed: float,
     samples: np.ndarray,
@@ -196,7 +196,7 @@ def basic_interval(
     low, high = interval(samples, level)
     return tuple(float(np.clip(2 * observed - x, lowest, highest)) for x in (high, low))
 
-
+# %% ../nbs/lib/26_fairness.ipynb #26-13-3
 def largest_interval(
     observed: np.ndarray,
     samples: np.ndarray,
@@ -208,7 +208,7 @@ def largest_interval(
     width = np.nanquantile(largest, level) * error
     return float((observed - width).max()), float((observed + width).max())
 
-
+# %% ../nbs/lib/26_fairness.ipynb #26-13-4
 def disparity_intervals(
     observed: np.ndarray,
     samples: np.ndarray,
@@ -237,11 +237,11 @@ def disparity_intervals(
         "worst": (100 * max(-high, 0), 100 * min(-low, 1)),
     }
 
-
+# %% ../nbs/lib/26_fairness.ipynb #26-13-5
 def _all_faces(groups):
     return Groups(["all"], np.ones((1, groups.membership.shape[1]), bool))
 
-
+# %% ../nbs/lib/26_fairness.ipynb #26-13-6
 def _disparity_samples(counts, groups, classes, resamples):
     "Observed disparities, their resamples and intervals; the group scores (S, G)"
     both = lambda g: (
@@ -339,7 +339,7 @@ def permutation_p_value(
     ).mean(1)
     return float((np.abs(gaps) >= abs(gaps[0]) - 1e-12).mean())
 
-
+# %% ../nbs/lib/26_fairness.ipynb #26-17-2
 def gap_table(
     counts: dict,  # parser -> (S, N, C, 3)
     values: np.ndarray,  # (N, A) int8: 1, 0, -1 unknown
@@ -478,7 +478,7 @@ def intersect(
         )
     return combined
 
-
+# %% ../nbs/lib/26_fairness.ipynb #26-23-2
 def intersection_table(
     counts: dict, groups: Groups, order: int = 2, min_size: int = MIN_SIZE, resamples: int = 1000
 ) -> pd.DataFrame:

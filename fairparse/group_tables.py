@@ -53,7 +53,7 @@ def demographic_names(names: list) -> list:
     "The attributes among `names` that are about people, tones of skin last"
     return [n for n in DEMOGRAPHIC if n in names] + [n for n in names if n.startswith("Tone_")]
 
-
+# %% ../nbs/lib/27_group_tables.ipynb #27-08-2
 def demographic_groups(
     values: np.ndarray,  # (N, A) int8: 1, 0, -1 unknown
     names: list,  # A names
@@ -104,7 +104,7 @@ def parsers_group_table(
         ignore_index=True,
     )
 
-
+# %% ../nbs/lib/27_group_tables.ipynb #27-12-2
 def order_groups(
     table: pd.DataFrame,  # from `parsers_group_table`
     baseline: str,

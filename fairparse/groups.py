@@ -29,6 +29,8 @@ DEMOGRAPHIC = [
     "Big_Nose",
     "Narrow_Eyes",
 ]
+
+# %% ../nbs/lib/13_groups.ipynb #13-04-2
 HIGH_DISPARITY = [
     "Wearing_Lipstick",
     "Chubby",
@@ -79,7 +81,7 @@ class Groups:
             }
         )
 
-
+# %% ../nbs/lib/13_groups.ipynb #13-06-2
 def keep_large(
     names: list,
     membership: np.ndarray,  # (G, N) bool
@@ -96,7 +98,7 @@ def keep_large(
         {n: int(size) for n, size, keep in zip(names, sizes, large) if not keep},
     )
 
-
+# %% ../nbs/lib/13_groups.ipynb #13-06-3
 def join_groups(*groups: Groups) -> Groups:
     "Several collections over the same faces as one"
     counts = {g.membership.shape[1] for g in groups}

@@ -125,7 +125,7 @@ class LatentModel:
         x = np.exp(x - x.max(1, keepdims=True))
         return x / x.sum(1, keepdims=True)
 
-
+# %% ../nbs/lib/62_guidance.ipynb #62-07-2
 def fit_latent_model(
     latents: np.ndarray,  # (N, D)
     probabilities: np.ndarray,  # (N, C) of the classifier
@@ -208,7 +208,7 @@ def try_rule(
             row[name] += int(value)
     return row | {"distance": rule.distance(row["painted"] / row["proposed"])}
 
-
+# %% ../nbs/lib/62_guidance.ipynb #62-10-2
 def add_shares(
     yields: pd.DataFrame,  # `records.YIELDS`
 ) -> pd.DataFrame:
@@ -223,7 +223,7 @@ def add_shares(
         )
     return yields
 
-
+# %% ../nbs/lib/62_guidance.ipynb #62-10-3
 def choose_alpha(
     yields: pd.DataFrame,  # of one target and rule, from calibration draws
     goal: float = 0.9,  # wanted yield

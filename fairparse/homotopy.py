@@ -28,7 +28,7 @@ def constant(t):
     "Stay at the end weights from the first epoch to the last"
     return np.ones_like(t)
 
-
+# %% ../nbs/lib/22_homotopy.ipynb #22-04-2
 @schedule
 def linear(t):
     "Move evenly"
@@ -41,7 +41,7 @@ def sigmoid(t, steepness=10.0, midpoint=0.5):
     logistic = lambda x: 1 / (1 + np.exp(-steepness * (x - midpoint)))
     return (logistic(t) - logistic(0.0)) / (logistic(1.0) - logistic(0.0))
 
-
+# %% ../nbs/lib/22_homotopy.ipynb #22-04-3
 @schedule
 def piecewise(t, borders=(1 / 3, 2 / 3), levels=(0.0, 0.5, 1.0)):
     "Jump between `levels` at `borders`"
@@ -104,13 +104,13 @@ class Objective:
         default_factory=dict
     )  # values for `train.TrainConfig`, for instance {"balance_groups": 0.2}
 
-
+# %% ../nbs/lib/22_homotopy.ipynb #22-10-2
 def mean_weights(homotopy: Homotopy, epochs: int = 1001) -> tuple:
     "Mean of the weights over training"
     mean = np.mean([homotopy(e, epochs) for e in range(epochs)], 0)
     return tuple(float(x) for x in mean / mean.sum())
 
-
+# %% ../nbs/lib/22_homotopy.ipynb #22-10-3
 OBJECTIVES = {
     "single": Objective("Single Objective", Homotopy("constant", end=START)),
     "linear": Objective("Multi-Objective (Linear)", Homotopy("linear")),
@@ -165,7 +165,7 @@ OBJECTIVES = {
     ),
 }
 
-
+# %% ../nbs/lib/22_homotopy.ipynb #22-10-4
 def find_objective(name: str) -> Objective:
     "The objective called `name`; `InputError` listing all if there is none"
     if name not in OBJECTIVES:

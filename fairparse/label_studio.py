@@ -59,7 +59,7 @@ def picture_address(
         )
     return prefix + urllib.parse.quote(path.relative_to(Path(root).resolve()).as_posix())
 
-
+# %% ../nbs/lib/63_label_studio.ipynb #63-08-2
 def _choice(who: str, task: str, choice: str, **further) -> dict:
     "One entry of a `result`"
     return {
@@ -71,7 +71,7 @@ def _choice(who: str, task: str, choice: str, **further) -> dict:
         **further,
     }
 
-
+# %% ../nbs/lib/63_label_studio.ipynb #63-08-3
 def _annotation(rows: pd.DataFrame, annotator: str, user: int | str) -> dict:
     "What one person said about one item"
     said = [_choice(annotator, row.task, row.label) for row in rows.itertuples() if row.label]
@@ -87,7 +87,7 @@ def _annotation(rows: pd.DataFrame, annotator: str, user: int | str) -> dict:
         **({"created_at": when} if when else {}),
     }
 
-
+# %% ../nbs/lib/63_label_studio.ipynb #63-08-4
 def export_studio(
     labels: pd.DataFrame,  # see `fairparse.annotate.LABELS`, e.g. a queue
     pictures: dict,  # id -> file
@@ -139,7 +139,7 @@ def _annotator(completed_by, users: dict) -> str:
         "unknown" if not keys else keys[0] if isinstance(keys[0], str) else f"user {keys[0]}",
     )
 
-
+# %% ../nbs/lib/63_label_studio.ipynb #63-11-2
 def _seconds(annotation: dict) -> float:  # NaN if it says no time
     "When an annotation was last changed"
     when = annotation.get("updated_at") or annotation.get("created_at")

@@ -114,6 +114,8 @@ TO_FIVE = {
     "Latino_Hispanic": "Others",
     "Middle Eastern": "Others",
 }  # FairFace's seven in UTKFace's five
+
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-07-2
 EMOTIONS = [
     "angry",
     "disgust",
@@ -123,6 +125,8 @@ EMOTIONS = [
     "surprise",
     "neutral",
 ]  # FER2013's codes 0 to 6
+
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-07-3
 TASKS = {
     "race": RACES,
     "race5": RACES,
@@ -132,6 +136,8 @@ TASKS = {
     "eyes": ["closed", "open"],
     "mask": ["no mask", "mask"],
 }
+
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-07-4
 AGE_BANDS = [
     "0-2",
     "3-9",
@@ -144,7 +150,7 @@ AGE_BANDS = [
     "more than 70",
 ]  # FairFace's
 
-
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-07-5
 def age_band(age: int) -> str:
     "FairFace's name for a range of ages in years"
     return AGE_BANDS[int(np.searchsorted([3, 10, 20, 30, 40, 50, 60, 70], age, side="right"))]
@@ -158,7 +164,7 @@ _unreadable = (
     Image.DecompressionBombError,
 )  # what Pillow raises for broken files
 
-
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-10-2
 def read_square(
     picture: str | Path | Image.Image,  # a file, or an image in memory
     size: int,  # wanted side in pixels
@@ -194,7 +200,7 @@ def hash_order(
         [hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in ids], kind="stable"
     )
 
-
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-12-2
 def deal_splits(
     labels: np.ndarray,  # (N,) int
     ids: list,
@@ -241,7 +247,7 @@ _image_suffixes = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".gif", ".t
 _utkface_name = re.compile(r"(\d{1,3})_([01])_([0-4])_(\d+)\.jpg(\.chip\.jpg)?")
 _mrl_name = re.compile(r"(s\d+)_(\d+)_([01])_([01])_([01])_([012])_([01])_(\d+)\.png")
 
-
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-15-2
 def _list_utkface(root, files, task):
     rows, rejected = [], []
     for path in (f for f in files if f.name.endswith(".jpg")):
@@ -269,7 +275,7 @@ def _list_utkface(root, files, task):
         )
     return rows, rejected, TASKS[task]
 
-
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-15-3
 def _list_mrl(root, files, task):
     rows, rejected = [], []
     for path in (f for f in files if f.suffix == ".png"):
@@ -300,7 +306,7 @@ def _read_csv(path, **options):
             f"{path} cannot be read as a table ({error}): get it again from the data set's site"
         ) from error
 
-
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-17-2
 def _list_fairface(root, files, task):
     rows, rejected, known = (
         [],
@@ -331,7 +337,7 @@ def _list_fairface(root, files, task):
             )
     return rows, rejected, list(TO_FIVE) if task == "race" else TASKS[task]
 
-
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-17-3
 def _fer_picture(text):
     values = np.array(text.split(), dtype=np.int64)
     side = round(len(values) ** 0.5)
@@ -339,7 +345,7 @@ def _fer_picture(text):
         raise InputError(f"{len(values)} pixel values are no square of numbers 0..255")
     return Image.fromarray(values.reshape(side, side).astype(np.uint8))
 
-
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-17-4
 def _list_fer2013(root, files, task):
     rows, rejected, splits = (
         [],
@@ -363,7 +369,7 @@ def _list_fer2013(root, files, task):
             )
     return rows, rejected, TASKS[task]
 
-
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-17-5
 def _list_celeba(root, files, task):
     path = next(f for f in files if f.stem == "list_attr_celeba")
     table = (
@@ -415,6 +421,8 @@ _words = {
         for e in EMOTIONS
     ],
 }
+
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-19-2
 _split_folders = {
     **dict.fromkeys(["train", "training"], "train"),
     **dict.fromkeys(["valid", "val", "validation"], "valid"),
@@ -428,7 +436,7 @@ def _folder_class(name, task):
         return name
     return next((title for title, words in _words[task] if re.search(words, name.lower())), None)
 
-
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-19-3
 def _list_folders(root, files, task):
     rows, rejected = [], []
     for path in (f for f in files if f.suffix.lower() in _image_suffixes and f.parent != root):
@@ -454,7 +462,7 @@ def _header(path):
     with open(path, encoding="utf-8", errors="replace") as file:
         return file.readline(1000).replace(" ", "").strip().lstrip("\ufeff").strip('"')
 
-
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-21-2
 LAYOUTS = {  # name: (what tells it, tasks or None for any, test on the list of files, reader)
     "fer2013": (
         "a .csv with columns emotion,pixels,Usage",
@@ -498,7 +506,7 @@ LAYOUTS = {  # name: (what tells it, tasks or None for any, test on the list of 
     ),
 }
 
-
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-21-3
 def find_layout(
     source: str | Path, task: str, layout: str = "auto"
 ) -> tuple:  # name of the layout, the files there
@@ -589,7 +597,7 @@ def _decode(rows, size, workers):
     with ThreadPoolExecutor(workers or min(available_cores(), 8)) as pool:
         return images, list(pool.map(one, range(len(rows))))
 
-
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-25-2
 def _name(picture, root):
     return (
         str(picture.relative_to(root))
@@ -605,7 +613,7 @@ def _with_ids(rows, root):
         names = [r.get("id") or _name(r["picture"], root) for r in rows]
     return [{"split": "", "person": None, **r, "id": name} for r, name in zip(rows, names)]
 
-
+# %% ../nbs/lib/61_labelled_faces.ipynb #61-25-3
 def open_labelled(
     source: str | Path,  # folder or file of a data set, or "procedural"
     task: str,  # see `TASKS`; "group": race, or the tones of procedural faces; CelebA: any attribute; folders: any name

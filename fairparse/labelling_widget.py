@@ -164,7 +164,7 @@ def view_session(
         **session.progress,
     }
 
-
+# %% ../nbs/lib/63_labelling_widget.ipynb #63-14-2
 def answer(
     session: LabellingSession,
     message: dict,  # action ("show", "choose", "skip", "undo"), item that was on the screen, label

@@ -31,6 +31,8 @@ CLASSES = [
     "neck",
     "cloth",
 ]
+
+# %% ../nbs/lib/10_labels.ipynb #10-04-2
 NUM_CLASSES = len(CLASSES)
 TITLES = {
     "eye_g": "eyeglasses",
@@ -47,7 +49,7 @@ TITLES = {
     "cloth": "clothing",
 }
 
-
+# %% ../nbs/lib/10_labels.ipynb #10-04-3
 def class_title(name: str) -> str:
     "A class name as a reader wants to see it"
     return TITLES.get(name, name)
@@ -71,7 +73,7 @@ def flip_order(
             order[[i, classes.index(twin)]] = classes.index(twin), i
     return order
 
-
+# %% ../nbs/lib/10_labels.ipynb #10-09-2
 def flip_labels(
     mask: np.ndarray,  # (..., H, W) label values
     classes: list = CLASSES,
@@ -105,7 +107,7 @@ PALETTE = np.array(
     np.uint8,
 )
 
-
+# %% ../nbs/lib/10_labels.ipynb #10-13-2
 def colour_labels(
     mask: np.ndarray,  # (..., H, W) label values
     palette: np.ndarray = PALETTE,  # (C, 3) uint8

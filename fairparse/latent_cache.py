@@ -47,7 +47,7 @@ def _alone(folder):
 def _key(*parts):
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-
+# %% ../nbs/lib/52_latent_cache.ipynb #52-04-2
 def check_space(folder: Path, needed: int):  # bytes
     "`InputError` if the disk of `folder` has no room for so many bytes"
     free = shutil.disk_usage(folder).free
@@ -56,7 +56,7 @@ def check_space(folder: Path, needed: int):  # bytes
             f"the cache needs {needed / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free there: free some space, name another folder with the parameter `cache`, or use fewer or smaller faces"
         )
 
-
+# %% ../nbs/lib/52_latent_cache.ipynb #52-04-3
 def reserve(path: Path, size: int):  # bytes
     "Take room on the disk for a file: a memory map on a disk that fills up later would end the process without a word"
     with open(path, "wb") as file:
@@ -64,7 +64,7 @@ def reserve(path: Path, size: int):  # bytes
             file.fileno(), 0, size
         )
 
-
+# %% ../nbs/lib/52_latent_cache.ipynb #52-04-4
 def cached(
     folder: str | Path,  # of caches
     name: str,  # what it is, the first part of the file's name
@@ -118,7 +118,7 @@ def resize_images(images: Tensor, size: int) -> Tensor:  # (B, 3, H, W) floats -
         )
     )
 
-
+# %% ../nbs/lib/52_latent_cache.ipynb #52-06-2
 def resize_maps(maps: Tensor, size: int) -> Tensor:  # (B, H, W) labels -> (B, size, size)
     "Label maps at another size, by the nearest pixel"
     return (
@@ -127,7 +127,7 @@ def resize_maps(maps: Tensor, size: int) -> Tensor:  # (B, H, W) labels -> (B, s
         else F.interpolate(maps[:, None].float(), (size, size), mode="nearest-exact")[:, 0].long()
     )
 
-
+# %% ../nbs/lib/52_latent_cache.ipynb #52-06-3
 @torch.no_grad()
 def encode_images(
     base: Base,
@@ -141,7 +141,7 @@ def encode_images(
     )
     return base.vae.encode(resize_images(batch, size).clamp(-1, 1)).latent_dist.parameters
 
-
+# %% ../nbs/lib/52_latent_cache.ipynb #52-06-4
 @torch.no_grad()
 def decode_images(
     base: Base,
@@ -151,7 +151,7 @@ def decode_images(
     "The autoencoder's pictures of latents"
     return to_bytes(resize_images(base.vae.decode(latents.float()).sample.clamp(-1, 1), size))
 
-
+# %% ../nbs/lib/52_latent_cache.ipynb #52-06-5
 def cache_latents(
     base: Base,
     images: np.ndarray,  # (N, H, W, 3) uint8, may be a memory map

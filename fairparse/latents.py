@@ -40,7 +40,7 @@ def random_latents(
 def _shard(folder, block, what):
     return Path(folder) / f"{block:05d}{what}"
 
-
+# %% ../nbs/lib/62_latents.ipynb #62-08-2
 @dataclass
 class LatentStore:
     "Draws that `sample_latents` wrote"
@@ -114,7 +114,7 @@ class LatentStore:
         table = self.table if first is None else self.table[self.table.draw < first]
         return table.label.value_counts().reindex(self.classes, fill_value=0)
 
-
+# %% ../nbs/lib/62_latents.ipynb #62-08-3
 def open_latents(folder: str | Path) -> LatentStore:
     "Open a store; `InputError` if there is none"
     folder = Path(folder)
@@ -133,7 +133,7 @@ def unguided(z: np.ndarray) -> tuple:  # (N, D) -> vectors (N, D), which of them
     "The rule that changes nothing"
     return z, np.ones(len(z), bool)
 
-
+# %% ../nbs/lib/62_latents.ipynb #62-10-2
 def sample_latents(
     out: str | Path,  # the store's folder; one that was interrupted goes on
     generator,  # a `generators.FaceGenerator`

@@ -46,6 +46,8 @@ AGREEMENT = Schema(
         "fn": "int64",
     },
 )
+
+# %% ../nbs/lib/65_loop_tables.ipynb #65-04-2
 FACE_GROUPS = Schema("groups of faces", {"id": "str", "group": "str"})
 
 
@@ -55,7 +57,7 @@ def group_values(
     "Groups as attributes"
     return (np.array(groups, object)[:, None] == np.array(names, object)).astype(np.int8)
 
-
+# %% ../nbs/lib/65_loop_tables.ipynb #65-04-3
 def _rank(table: pd.DataFrame) -> pd.DataFrame:
     "Mark the lowest group of each pair and setting, and say what its gap means"
     lowest = table.groupby(["first", "second", "perturbation", "severity"]).agreement.transform(
@@ -64,7 +66,7 @@ def _rank(table: pd.DataFrame) -> pd.DataFrame:
     table["worst"], table["p_adjusted"] = table.agreement == lowest, adjust(table.p)
     return table.assign(verdict=[verdict(*row) for row in zip(table.gap, table.p_adjusted)])
 
-
+# %% ../nbs/lib/65_loop_tables.ipynb #65-04-4
 def audit_table(
     records: pd.DataFrame,  # see `AGREEMENT`
     groups: pd.DataFrame,  # see `FACE_GROUPS`, every face once
@@ -155,7 +157,7 @@ def audit_table(
 ARMS = ("base", "more_balanced", "more_skewed", "self_balanced", "self_skewed")
 CONTROLS = {"more_balanced": "more_skewed", "self_balanced": "self_skewed"}
 
-
+# %% ../nbs/lib/65_loop_tables.ipynb #65-09-2
 def compared_arms(
     arms: list,
 ) -> list:  # pairs (arm, what it is compared with), controls first; `InputError` for an unknown arm
@@ -171,7 +173,7 @@ def compared_arms(
 EVERYONE = "all faces"
 UNEQUAL = ("shortfall", "gap", "variance")  # the smaller the better
 
-
+# %% ../nbs/lib/65_loop_tables.ipynb #65-11-2
 def loop_groups(
     values: np.ndarray,  # (N, G) int8: 1, 0, -1 unknown
     names: list,
@@ -186,7 +188,7 @@ def loop_groups(
         np.concatenate([values.T == 1, np.ones((1, len(values)), bool), (own == 0)[None]]),
     )
 
-
+# %% ../nbs/lib/65_loop_tables.ipynb #65-11-3
 def quantities(
     scores: np.ndarray,  # (..., G + 2) mIoU of `loop_groups`, 0..1
     names: list,
@@ -215,7 +217,7 @@ def _check(counts, values, names, rare, min_size):
         )
     return groups, common_classes(next(iter(counts.values())), groups, min_size)
 
-
+# %% ../nbs/lib/65_loop_tables.ipynb #65-14-2
 def level_table(
     counts: dict,  # arm -> (S, N, C, 3), all over the same faces
     values: np.ndarray,  # (N, G) int8, see `loop_groups`
@@ -269,7 +271,7 @@ def _test(
         "p": max((p for p in found if not np.isnan(p)), default=np.nan),
     }
 
-
+# %% ../nbs/lib/65_loop_tables.ipynb #65-16-2
 def said(quantity: str, difference: float, p_adjusted: float) -> str:
     'A change in words: "better" or "worse" for scores, "smaller" or "larger" for inequality'
     words = verdict(difference, p_adjusted)
@@ -279,7 +281,7 @@ def said(quantity: str, difference: float, p_adjusted: float) -> str:
         else {"better": "larger", "worse": "smaller"}.get(words, words)
     )
 
-
+# %% ../nbs/lib/65_loop_tables.ipynb #65-16-3
 def change_table(
     counts: dict,
     values: np.ndarray,
@@ -432,7 +434,7 @@ ARM_STYLES = {
     "self_skewed": ("#E69F00", "^"),
 }
 
-
+# %% ../nbs/lib/65_loop_tables.ipynb #65-27-2
 def draw_arms(
     levels: pd.DataFrame,  # from `level_table`
     names: list,  # groups to show, in order

@@ -31,7 +31,7 @@ class SoftCounts:
         "Apply `function` to the three tensors"
         return SoftCounts(function(self.overlap), function(self.pred), function(self.true))
 
-
+# %% ../nbs/lib/21_losses.ipynb #21-04-2
 class _SoftmaxSums(torch.autograd.Function):
     "Intersection and predicted size (B, C) from logits (B, N, C) and labels (B, N) of N pixels"
 
@@ -52,11 +52,11 @@ class _SoftmaxSums(torch.autograd.Function):
         grad = (v[:, None] - m[..., None]).mul_(probs)
         return grad.scatter_add_(2, labels[..., None], own_u[..., None]), None
 
-
+# %% ../nbs/lib/21_losses.ipynb #21-04-3
 def _at_least_float32(x):
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
-
+# %% ../nbs/lib/21_losses.ipynb #21-04-4
 def soft_counts(
     logits: Tensor,  # (B, C, H, W), unnormalised
     target: Tensor,  # (B, H, W) int64, labels 0..C-1
@@ -79,7 +79,7 @@ def _over_processes(x):
         else x
     )
 
-
+# %% ../nbs/lib/21_losses.ipynb #21-07-2
 def pool(counts: SoftCounts) -> SoftCounts:  # (C,) each
     "Sum over the images of the batch, on all processes"
     stacked = _over_processes(
@@ -100,7 +100,7 @@ def soft_iou(counts: SoftCounts, eps: float = 1e-6) -> Tensor:  # (..., C)
     "Soft intersection over union of each class"
     return counts.overlap / (counts.pred + counts.true - counts.overlap + eps)
 
-
+# %% ../nbs/lib/21_losses.ipynb #21-09-2
 def soft_miou(counts: SoftCounts) -> Tensor:  # scalar
     "Batch-pooled soft IoU, mean over the classes that the batch contains"
     total = pool(counts)
@@ -122,7 +122,7 @@ class GroupScores:
     counted: Tensor  # (G,) bool: at least `min_size` faces
     overall: Tensor  # scalar, the whole batch over the same classes
 
-
+# %% ../nbs/lib/21_losses.ipynb #21-13-2
 def pool_groups(
     counts: SoftCounts,  # (B, C) each
     member: Tensor,  # (B, G) 1 where the face is of the group, else 0
@@ -134,7 +134,7 @@ def pool_groups(
     )
     return SoftCounts(*_over_processes(stacked)), _over_processes(member.sum(0))
 
-
+# %% ../nbs/lib/21_losses.ipynb #21-13-3
 def score_groups(
     grouped: SoftCounts,  # (G+1, C) each, as `pool_groups` gives them
     size: Tensor,  # (G+1,)
@@ -164,7 +164,7 @@ def group_variance(groups: GroupScores, weighting: str = "size") -> Tensor:
     w = _weights(groups, weighting)
     return (w * (groups.miou - (w * groups.miou).sum()) ** 2).sum()
 
-
+# %% ../nbs/lib/21_losses.ipynb #21-15-2
 def group_shortfall(
     groups: GroupScores, weighting: str = "size", reference: str = "overall"
 ) -> Tensor:
@@ -179,7 +179,7 @@ def group_shortfall(
     behind = (target.detach() - groups.miou).clamp(min=0)
     return (_weights(groups, weighting) * behind).sum()
 
-
+# %% ../nbs/lib/21_losses.ipynb #21-15-3
 FAIRNESS = {"variance": group_variance, "shortfall": group_shortfall}
 
 # %% ../nbs/lib/21_losses.ipynb #21-18
@@ -209,7 +209,7 @@ PERTURB, WEIGHTING, GROUP_CLASSES = (
     ("common", "present"),
 )
 
-
+# %% ../nbs/lib/21_losses.ipynb #21-21-2
 @dataclass
 class LossParts:
     "The total and its three parts; a part whose weight is 0 is not computed and is NaN"
@@ -227,7 +227,7 @@ class LossParts:
             zip(names, torch.stack([getattr(self, name).detach() for name in names]).tolist())
         )
 
-
+# %% ../nbs/lib/21_losses.ipynb #21-21-3
 @dataclass
 class LossConfig:
     "What the three objectives are; the weights come from a homotopy"

@@ -60,7 +60,7 @@ def read_map(
         else np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
     ), full
 
-
+# %% ../nbs/lib/32_mapfiles.ipynb #32-05-2
 def _holds_maps(folder):
     return any(
         p.suffix.lower() == ".png" and not p.name.startswith(".")
@@ -68,7 +68,7 @@ def _holds_maps(folder):
         if p.is_file()
     )
 
-
+# %% ../nbs/lib/32_mapfiles.ipynb #32-05-3
 def list_maps(folder: Path) -> dict:  # id -> path
     "Label maps of a folder by id (their name without suffix); `InputError` for two files of one id, or if there are none"
     problems, found = [], {}
@@ -94,7 +94,7 @@ def _is_setting(name):
     except InputError:
         return False
 
-
+# %% ../nbs/lib/32_mapfiles.ipynb #32-06-2
 def find_settings(
     folder: str | Path,
 ) -> dict:  # (perturbation, severity) -> id -> path, clean maps first
@@ -157,7 +157,7 @@ class Truth:
             )
         return stems
 
-
+# %% ../nbs/lib/32_mapfiles.ipynb #32-08-2
 def _read_parts(masks, size):
     "Merged part masks of a CelebAMask-HQ face, as they are or at `size`"
     with _opened(masks[0][1]) as image:
@@ -166,7 +166,7 @@ def _read_parts(masks, size):
         raise InputError(f"{masks[0][1]} is {width}x{height}: part masks are square; give --size")
     return merge_parts(masks, size or width)
 
-
+# %% ../nbs/lib/32_mapfiles.ipynb #32-08-3
 def _open_set(folder, split, square):
     "The truth of a face set"
     faces = open_face_set(folder)
@@ -191,7 +191,7 @@ def _open_set(folder, split, square):
         faces.index[faces.attributes].iloc[rows].set_axis(ids) if faces.attributes else None,
     )
 
-
+# %% ../nbs/lib/32_mapfiles.ipynb #32-08-4
 def _open_faces(folder, table, size):
     "The truth of a folder of faces"
     with warnings.catch_warnings():  # faces without attributes are counted by the audit
@@ -253,7 +253,7 @@ def _numbers_celeba(path):
         words and re.fullmatch(r"\d{6}(\.\w+)?", words[0]) and len(words) > 1 for words in lines
     )
 
-
+# %% ../nbs/lib/32_mapfiles.ipynb #32-11-2
 def face_attributes(
     truth: Truth,
     path: str

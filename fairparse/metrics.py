@@ -45,7 +45,7 @@ def confusion(
         -1, num_classes, num_classes
     )
 
-
+# %% ../nbs/lib/25_metrics.ipynb #25-04-2
 def count_pixels(pred, true, num_classes: int) -> np.ndarray:  # (B, C, 3) int64: tp, fp, fn
     "True positives, false positives and false negatives of each class in each image; see `confusion`"
     matrix = confusion(pred, true, num_classes).cpu().numpy()
@@ -65,13 +65,13 @@ def _ratio(top, bottom):
         where=np.asarray(bottom) > 0,
     )
 
-
+# %% ../nbs/lib/25_metrics.ipynb #25-07-2
 def mean_present(values, axis=-1):
     "Mean over the values that are there; NaN where none is"
     there = ~np.isnan(values)
     return _ratio(np.where(there, values, 0.0).sum(axis), there.sum(axis))
 
-
+# %% ../nbs/lib/25_metrics.ipynb #25-07-3
 def _score(counts, reduction, weight):
     if reduction not in REDUCTIONS:
         raise InputError(f"reduction {reduction!r} is none of {REDUCTIONS}")
@@ -90,7 +90,7 @@ def _score(counts, reduction, weight):
         return mean_present(mean_present(scores))
     return scores
 
-
+# %% ../nbs/lib/25_metrics.ipynb #25-07-4
 def iou(
     counts: np.ndarray,  # (..., N, C, 3): tp, fp, fn of N images and C classes
     reduction: str = "class",  # see the table above
@@ -128,7 +128,7 @@ def counts_table(
         }
     )
 
-
+# %% ../nbs/lib/25_metrics.ipynb #25-10-2
 def counts_array(
     table: pd.DataFrame,  # rows of one parser, seed, perturbation and severity
 ) -> tuple:  # ids (N,), counts (N, C, 3) int64
@@ -161,7 +161,7 @@ def resample_weights(
     weights.flags.writeable = False
     return weights
 
-
+# %% ../nbs/lib/25_metrics.ipynb #25-13-2
 def bootstrap_scores(
     counts: np.ndarray,  # (S, N, C, 3): S seeds on the same N images
     score=iou,  # function of (..., images, classes, 3) counts, e.g. `iou`, `dice`
@@ -183,7 +183,7 @@ def bootstrap_scores(
     drawn = resample_weights(s, resamples, seed + 1) / s
     return mean_present(scores, 1) if s == 1 else np.einsum("rs,rs...->r...", drawn, scores)
 
-
+# %% ../nbs/lib/25_metrics.ipynb #25-13-3
 def interval(samples: np.ndarray, level: float = 0.95) -> tuple:  # low, high
     "Percentile interval over the first axis; NaN where every sample is missing"
     tail = 50 * (1 - level)

@@ -43,14 +43,14 @@ class Measured:
     tested_on: str = ""
     data: str = "not recorded"  # names of the faces that were tested on
 
-
+# %% ../nbs/lib/29_model_card.ipynb #29-04-2
 def count_weights(file: Path) -> int:
     "How many numbers a safetensors file holds, from its header"
     with open(file, "rb") as stream:
         header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
     return sum(int(np.prod(t["shape"])) for name, t in header.items() if name != "__metadata__")
 
-
+# %% ../nbs/lib/29_model_card.ipynb #29-04-3
 def _check_score(file, folder, sha256):
     "score.json beside the counts in `file`; `InputError` unless they are of the weights with this SHA-256"
     again = f"score this parser, `fairparse score {folder} --data FACES --out DIR`"
@@ -69,7 +69,7 @@ def _check_score(file, folder, sha256):
         )
     return record
 
-
+# %% ../nbs/lib/29_model_card.ipynb #29-04-4
 def _read_counts(known, counts):
     "ids, (N, C, 3), and what `fairparse score` noted (None: the training's own test); None where nothing was counted"
     folder, classes = known.origin.folder, len(known.spec["classes"])
@@ -89,7 +89,7 @@ def _read_counts(known, counts):
         )
     return ids, array, record
 
-
+# %% ../nbs/lib/29_model_card.ipynb #29-04-5
 def measure_parser(
     folder: str | Path,
     counts: str
@@ -164,7 +164,7 @@ def overall_scores(counts: np.ndarray) -> dict:  # name -> value, low, high in p
         for name, score in (("mIoU", iou), ("Dice (macro)", dice))
     }
 
-
+# %% ../nbs/lib/29_model_card.ipynb #29-06-2
 def group_scores(
     known: Measured,
 ) -> tuple:  # table of `fairness.group_table`, row of `fairness.disparity_table`; None where they cannot be had
@@ -179,7 +179,7 @@ def group_scores(
         groups.sizes >= MIN_SIZE
     ).sum() > 1 else None
 
-
+# %% ../nbs/lib/29_model_card.ipynb #29-06-3
 def _span(value, low, high):
     return (
         f"{value:.1f} ({low:.1f} to {high:.1f})"
@@ -189,14 +189,14 @@ def _span(value, low, high):
         else "not measured"
     )
 
-
+# %% ../nbs/lib/29_model_card.ipynb #29-06-4
 def _markdown(rows: list, head: list) -> str:
     "A Markdown table"
     return "\n".join(
         "| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows)
     )
 
-
+# %% ../nbs/lib/29_model_card.ipynb #29-06-5
 def score_section(known: Measured) -> str:
     "Scores overall, by class and by group"
     if known.counts is None:
@@ -245,7 +245,7 @@ def score_section(known: Measured) -> str:
 def _is_celeba(source):
     return "celebamask" in source.lower()
 
-
+# %% ../nbs/lib/29_model_card.ipynb #29-08-2
 def data_licence(
     sources: tuple,
 ) -> tuple:  # licence for the card's head, name of that licence or "", sentences
@@ -278,7 +278,7 @@ def data_licence(
         else ("other", "not-recorded", "\n".join(told))
     )
 
-
+# %% ../nbs/lib/29_model_card.ipynb #29-08-3
 def encoder_source(parameters: dict) -> str:
     "Where the encoder's first weights came from"
     network = {**parameters.get("network", {}), **parameters}
@@ -324,7 +324,7 @@ def card_head(known: Measured, name: str) -> str:
 
     return yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
 
-
+# %% ../nbs/lib/29_model_card.ipynb #29-11-2
 def training_rows(known: Measured) -> list:
     "What is recorded about network and training, as (what, value)"
     run, spec = known.origin.run, known.spec
@@ -376,7 +376,7 @@ def training_rows(known: Measured) -> list:
         ("SHA-256 of the weights", f"`{known.identity['sha256']}`"),
     ]
 
-
+# %% ../nbs/lib/29_model_card.ipynb #29-11-3
 def write_card(known: Measured, name: str) -> str:
     "The card as text: YAML head and Markdown"
     classes, drawn = ", ".join(map(class_title, known.spec["classes"])), known.origin.warning
@@ -416,7 +416,7 @@ def write_card(known: Measured, name: str) -> str:
         + "\n"
     )
 
-
+# %% ../nbs/lib/29_model_card.ipynb #29-11-4
 MARK = "<!-- fairparse card, SHA-256 of the lines above: "
 
 
@@ -429,7 +429,7 @@ def is_edited(card: str | Path) -> bool:
     text = Path(card).read_text(encoding="utf-8", errors="replace")
     return text != _marked(text.rpartition(MARK)[0])
 
-
+# %% ../nbs/lib/29_model_card.ipynb #29-11-5
 def make_card(
     folder: str | Path,
     out: str | Path | None = None,  # None: README.md in the parser's folder
@@ -498,7 +498,7 @@ def _kept_run(run):
         },
     }
 
-
+# %% ../nbs/lib/29_model_card.ipynb #29-13-2
 def push_parser(
     folder: str | Path,
     repository: str,  # "OWNER/NAME"

@@ -39,13 +39,13 @@ def find_notebook(
         )
     return folder / f"{name}.ipynb"
 
-
+# %% ../nbs/lib/94_notebooks.ipynb #94-04-2
 def nearest(name, known):
     "A hint at the known name nearest to `name`"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
-
+# %% ../nbs/lib/94_notebooks.ipynb #94-04-3
 def read_cells(notebook: Path) -> list:
     "Cells of a notebook as (source, tags) of its code cells; `InputError` if the file is no notebook"
     try:
@@ -107,7 +107,7 @@ def load_yaml(text: str):
     )
     return yaml.load(text, Loader)
 
-
+# %% ../nbs/lib/94_notebooks.ipynb #94-07-2
 def read_yaml(
     source: str | Path,  # a YAML or JSON file, or the text itself if it starts with `{`
 ) -> dict:
@@ -125,7 +125,7 @@ def read_yaml(
         raise InputError(f"{source} does not hold names and values (`name: value`)")
     return value
 
-
+# %% ../nbs/lib/94_notebooks.ipynb #94-07-3
 def parse_literal(text: str):
     "Text from the command line as a value: Python literal, else YAML, else the text itself"
     import yaml
@@ -150,7 +150,7 @@ _accepted = {
     dict: (dict,),
 }
 
-
+# %% ../nbs/lib/94_notebooks.ipynb #94-08-2
 def check_type(name: str, value, default, where: str = ""):
     "`value` if it fits the type of the notebook's `default` (a None default takes anything); `InputError` if not"
     if default is None:
@@ -163,7 +163,7 @@ def check_type(name: str, value, default, where: str = ""):
         )
     return float(value) if kind is float else value
 
-
+# %% ../nbs/lib/94_notebooks.ipynb #94-08-3
 def check_parameters(
     notebook: Path,
     given: dict,  # values, typed
@@ -194,7 +194,7 @@ def _imported_names(node, here):
     base = ".".join([*parents, *filter(None, [node.module])])
     return [base, *(f"{base}.{alias.name}" for alias in node.names)]
 
-
+# %% ../nbs/lib/94_notebooks.ipynb #94-11-2
 def _imports(tree, package, folder):
     "Files of the package that a syntax tree of a module in `folder` imports, with the `__init__.py` of each room on the way"
     here = ".".join([package.name, *folder.relative_to(package).parts])
@@ -213,7 +213,7 @@ def _imports(tree, package, folder):
                     if file.is_file()
                 )
 
-
+# %% ../nbs/lib/94_notebooks.ipynb #94-11-3
 def _cell_statements(source):
     "Statements of a cell; a magic such as `%matplotlib inline` becomes the call that IPython makes of it"
     try:
@@ -224,7 +224,7 @@ def _cell_statements(source):
         below = re.sub(r"\A\s*%%.*", "", source)  # what follows `%%time` is code as well
         return ast.parse(TransformerManager().transform_cell(below)).body
 
-
+# %% ../nbs/lib/94_notebooks.ipynb #94-11-4
 def _code_tree(notebook):
     "Syntax tree of a notebook's code cells"
     try:
@@ -233,7 +233,7 @@ def _code_tree(notebook):
         raise InputError(f"{notebook}: a code cell is not valid Python ({error})") from error
     return ast.Module(body=sum(statements, []), type_ignores=[])
 
-
+# %% ../nbs/lib/94_notebooks.ipynb #94-11-5
 def notebook_sources(
     notebook: Path,
     package: Path | None = None,  # the package's folder; the repository's own if None
@@ -248,7 +248,7 @@ def notebook_sources(
         todo += [(ast.parse(path.read_text(encoding="utf-8")), path.parent) for path in new]
     return sorted(found)
 
-
+# %% ../nbs/lib/94_notebooks.ipynb #94-11-6
 def code_fingerprint(notebook: Path, package: Path | None = None) -> str:
     "Hash over the code of a notebook and its modules; comments, prose and stored outputs do not count"
     trees = [
@@ -309,7 +309,7 @@ class NotebookError(RuntimeError):
 _no_memory = re.compile(r"MemoryError|OutOfMemory|out of memory|can't allocate memory|bad_alloc")
 _more_memory = "close other programs, set a smaller batch_size, or run fewer jobs at a time (--cores); the same command goes on from what is done"
 
-
+# %% ../nbs/lib/94_notebooks.ipynb #94-16-2
 def execute_notebook(
     notebook: Path,
     out: Path,  # where the executed notebook goes

@@ -29,6 +29,8 @@ CARDS = {
     "T4": 65,
 }  # TFLOP/s
 SHARES = {"convolutions": (0.05, 0.25), "diffusion": (0.2, 0.45), "stylegan": (0.01, 0.08)}
+
+# %% ../nbs/lib/94_operations.ipynb #94-04-2
 PICTURES = {
     "utkface": 23_708,
     "fairface": 97_698,
@@ -36,6 +38,8 @@ PICTURES = {
     "fer2013": 35_887,
     "cew": 2_423,
 }
+
+# %% ../nbs/lib/94_operations.ipynb #94-04-3
 GFLOP = {  # one picture; *_step: forward and backward; side in pixels
     "unet": 15.97,
     "unet_step": 47.6,  # U-Net with ResNet-34, 256
@@ -55,11 +59,15 @@ GFLOP = {  # one picture; *_step: forward and backward; side in pixels
     "resnet34": 7.3,
     "resnet34_step": 21.7,
 }  # 224; stands for every backbone that is not VGG-16
+
+# %% ../nbs/lib/94_operations.ipynb #94-04-4
 GUIDANCE = 2  # passes of a diffusion step: with and without the prompt
 MIRRORED = 2  # latents cached of a face: as it is and mirrored
 PAINTERS = 2  # generators that paint for a score: the parser's own and the shared one
 PARSES = 2  # parses for a painted face: of the face that gives the map, and of the painted one
 DISCRIMINATIONS = 2.5
+
+# %% ../nbs/lib/94_operations.ipynb #94-04-5
 GROUPS = 5
 STOPPING = 0.2
 GUIDED_FACES = (50_000, 250_000)
@@ -70,7 +78,7 @@ def _splits(profile, faces):
     n = face_count(profile, faces)
     return n * 24_183 / 30_000, n * 2_993 / 30_000, n * 2_824 / 30_000
 
-
+# %% ../nbs/lib/94_operations.ipynb #94-04-6
 def gan_scale(profile: dict) -> float:
     "Operations and weights of the profile's generator, as a share of those with 64 channels"
     return (stage_parameters(profile, "gan")["channels"] / 64) ** 2
@@ -82,7 +90,7 @@ def _classifiers(profile):
         for own in profile["classifiers"].values()
     ]
 
-
+# %% ../nbs/lib/94_operations.ipynb #94-04-7
 def _answer(asked, kind=""):
     return (
         GFLOP[("vgg16" if asked["backbone"] == "vgg16" else "resnet34") + kind]
@@ -97,7 +105,7 @@ def _drawing(steps):
 def _controlnet_maps(profile):
     return profile["controlnet_maps"] or profile["objectives"][:2]
 
-
+# %% ../nbs/lib/94_operations.ipynb #94-04-8
 def job_count(stage: str, profile: dict) -> int:
     "Jobs of a stage in a whole run, as the Snakefile's `TARGETS` have them"
     seeds, objectives, shared = (
@@ -115,7 +123,7 @@ def job_count(stage: str, profile: dict) -> int:
         return objectives + 1
     return len(profile["classifiers"]) if stage == "classifier" else 1
 
-
+# %% ../nbs/lib/94_operations.ipynb #94-04-9
 def stage_operations(
     stage: str, profile: dict, faces: int | None = None
 ) -> dict:  # kind of `SHARES` -> (low, high) PFLOP of one job
@@ -209,7 +217,7 @@ def stage_operations(
         )
     return {}
 
-
+# %% ../nbs/lib/94_operations.ipynb #94-04-10
 def gpu_hours(
     stage: str, profile: dict, faces: int | None = None, card: str = "A100"
 ) -> tuple:  # (low, high) of one job
@@ -251,7 +259,7 @@ def list_gpus() -> list:  # [(name, memory in GB)]
         if memory.strip().isdigit()
     ]
 
-
+# %% ../nbs/lib/94_operations.ipynb #94-08-2
 def find_card(name: str) -> str | None:  # name: as nvidia-smi writes it
     "The card of `CARDS` that a GPU is; None for any other, laptops' variants too"
     return next((card for card in CARDS if re.search(rf"\b{card}\b(?! Laptop)", name)), None)
@@ -265,7 +273,7 @@ def known_card() -> tuple:  # (of `CARDS`, in words)
         f"A100 (as on an A100; yours ({names[0]}) is not in the table)" if names else "A100"
     )
 
-
+# %% ../nbs/lib/94_operations.ipynb #94-08-3
 def memory_limit() -> float:  # GB
     "Memory that this process may use: the machine's, or less in a container"
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
@@ -277,7 +285,7 @@ def memory_limit() -> float:  # GB
             limits.append(int(text))
     return min(limits) / 1e9
 
-
+# %% ../nbs/lib/94_operations.ipynb #94-08-4
 def free_disk(out: Path) -> float:  # GB
     "Space where results go"
     return (

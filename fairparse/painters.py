@@ -25,7 +25,7 @@ from .runs import InputError
 GENERATOR_FILES = ("generator.safetensors", "generator.json")
 CONTROLNET_FILES = ("diffusion_pytorch_model.safetensors", "config.json", "controlnet.json")
 
-
+# %% ../nbs/lib/70_painters.ipynb #70-04-2
 @dataclass
 class Painter:
     "Label maps to faces"
@@ -36,7 +36,7 @@ class Painter:
     classes: list
     device: str
 
-
+# %% ../nbs/lib/70_painters.ipynb #70-04-3
 def gan_painter(folder: str | Path, device: str = "cpu") -> Painter:
     "A Pix2PixHD generator (`40_pix2pixhd`)"
     generator = load_generator(Path(folder), device)

@@ -62,7 +62,7 @@ class Origin:
             else "what this parser was trained on is not recorded (no run.json beside it)"
         )
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-05-2
 def _find_faces(folder, run):
     "The face set that a training read, or None"
     inputs = {
@@ -86,7 +86,7 @@ def _find_faces(folder, run):
         (c.parent for c in candidates if c.is_file() and hash_file(c) in inputs.values()), None
     )
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-05-3
 def read_origin(folder: str | Path) -> Origin:
     "The records of the parser in `folder`"
     folder = Path(folder)
@@ -101,7 +101,7 @@ def read_origin(folder: str | Path) -> Origin:
     )
     return Origin(folder, run, tuple(noted), faces)
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-05-4
 def describe_parser(origin: Origin, which: str = "model") -> dict:
     "The parser's identity, for results: folder, weights with their SHA-256, what it was trained on (None: not recorded)"
     return {
@@ -127,7 +127,7 @@ def is_parser(folder: Path) -> bool:
     described = read_json(folder / "model.json") if (folder / "model.json").is_file() else {}
     return (folder / "model.safetensors").is_file() and {"encoder", "classes"} <= described.keys()
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-07-2
 def find_parser(
     parser: str | Path | None = None,  # its folder; None: look in `outputs`
     outputs: str | Path | None = None,  # None: the repository's outputs
@@ -185,7 +185,7 @@ def read_photo(path: str | Path) -> Image.Image:  # mode RGB
 BOX_MARGIN, BOX_RISE = 1.35, 0.055
 FITS = ("pad", "stretch")
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-11-2
 def read_box(box) -> tuple:  # x0, y0, x1, y1
     'A face box from "x0,y0,x1,y1" or four numbers; `InputError` if it is none'
     try:
@@ -200,7 +200,7 @@ def read_box(box) -> tuple:  # x0, y0, x1, y1
         )
     return x0, y0, x1, y1
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-11-3
 def place(
     width: int,
     height: int,  # of the upright picture
@@ -224,7 +224,7 @@ def place(
         x0, y0 = round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2 - BOX_RISE * side)
     return x0, y0, x0 + side, y0 + side
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-11-4
 def to_square(
     image: Image.Image,
     region: tuple,  # from `place`
@@ -277,7 +277,7 @@ def enlarge_labels(
         labels[start : start + band] = resize(rows, (rows.shape[1], width)).argmax(0).byte().numpy()
     return labels
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-15-2
 def parse_photos(
     parser,  # a `Parser` in eval mode
     images: list,  # pictures of mode RGB, any size
@@ -317,6 +317,8 @@ FACE_CLASSES = (
     "u_lip",
     "l_lip",
 )
+
+# %% ../nbs/lib/24_parse.ipynb #24-18-2
 USUAL_FACE, SMALLEST_FACE = (
     0.16,
     0.12,
@@ -327,7 +329,7 @@ def class_palette(classes: list) -> np.ndarray:  # (C, 3) uint8
     "A colour for each class: those of `labels.PALETTE`, repeated if there are more classes"
     return PALETTE[np.arange(len(classes)) % len(PALETTE)]
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-18-3
 def class_areas(
     labels: np.ndarray, classes: list
 ) -> dict:  # class -> label, pixels, share of the picture
@@ -338,7 +340,7 @@ def class_areas(
         for i, name in enumerate(classes)
     }
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-18-4
 def note_small_face(areas: dict, region: tuple, boxed: bool) -> str | None:  # None: nothing to say
     "What to say if the face fills little of the square that the parser saw"
     share = sum(areas[c]["pixels"] for c in FACE_CLASSES if c in areas) / (
@@ -353,7 +355,7 @@ def note_small_face(areas: dict, region: tuple, boxed: bool) -> str | None:  # N
     )
     return f"the face fills {100 * share:.0f} % of what the parser saw, and aligned faces fill {100 * USUAL_FACE:.0f} % or more: it expects them upright, in the middle and large; {remedy}"
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-18-5
 def lay_over(
     image: Image.Image, labels: np.ndarray, palette: np.ndarray, opacity: float = 0.5
 ) -> Image.Image:
@@ -363,7 +365,7 @@ def lay_over(
     colours.putpalette(palette.tobytes())
     return Image.composite(colours.convert("RGB"), image, mask)
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-18-6
 def write_parsed(
     out: Path,
     name: str,
@@ -427,7 +429,7 @@ def list_pictures(
         named[key] = path
     return named, dict(aside)
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-21-2
 def tell_aside(aside: dict) -> str:  # "" if there is nothing to tell
     "How many files were left aside, and why, from the counts of `list_pictures`"
     kinds = ", ".join(
@@ -442,7 +444,7 @@ def tell_aside(aside: dict) -> str:  # "" if there is nothing to tell
     )
     return "; ".join(filter(None, told))
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-21-3
 def read_boxes(path: str | Path) -> dict:  # id -> x0, y0, x1, y1
     "Face boxes from a CSV with columns id, x0, y0, x1, y1; an id is a picture's file name or the name of its outputs"
     try:
@@ -458,7 +460,7 @@ def read_boxes(path: str | Path) -> dict:  # id -> x0, y0, x1, y1
         )
     return {row.id: read_box((row.x0, row.y0, row.x1, row.y1)) for row in table.itertuples()}
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-21-4
 def assign_boxes(named: dict, box, boxes: str | Path | None) -> dict:  # name of the output -> box
     "The face box of each picture that has one; `InputError` for a row of the table that belongs to no picture"
     if box is not None and boxes is not None:
@@ -530,7 +532,7 @@ class _Job:
             records.append(record)
         return records
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-23-2
 def _in_batches(opened, batch_size):
     "Lists of opened pictures, of at most `batch_size` and about `PIXELS` in all"
     batch, pixels = [], 0
@@ -558,7 +560,7 @@ def _check_out(out, named):
             f"{inputs[0]} is a picture to parse and would be overwritten: choose another output folder"
         )
 
-
+# %% ../nbs/lib/24_parse.ipynb #24-24-2
 def parse_images(
     pictures: list,  # files and folders
     out: str | Path = "parsed",  # gets three files a picture, and run.json

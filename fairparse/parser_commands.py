@@ -20,6 +20,8 @@ _faces = arg(
     metavar="DIR",
     help="folders of faces: CelebAMask-HQ, or images/ and labels/",
 )
+
+# %% ../nbs/lib/95_parser_commands.ipynb #95-04-2
 _which = arg(
     "--which",
     default="model",
@@ -29,12 +31,14 @@ _which = arg(
 _map = arg(
     "--label-map", metavar="FILE", help="JSON or CSV that maps another class list to the 19 classes"
 )
+
+# %% ../nbs/lib/95_parser_commands.ipynb #95-04-3
 _common = (
     arg("--threads", type=int, default=available_cores(), help="CPU threads (default: all cores)"),
     arg("--device", default="auto", help="auto, cpu or cuda"),
 )
 
-
+# %% ../nbs/lib/95_parser_commands.ipynb #95-04-4
 @command(
     _faces,
     _map,
@@ -77,7 +81,7 @@ def prepare(data, label_map, out, size, split, folds, seed, extra):
         .T.to_string()
     )
 
-
+# %% ../nbs/lib/95_parser_commands.ipynb #95-04-5
 @command(
     _faces,
     arg(
@@ -119,7 +123,7 @@ def train(data, out, recipe, size, epochs, seed, label_map, valid_share, threads
         print(f"held-out faces:\n{(Path(out) / 'scores.csv').read_text()}")
     print(f"{len(history)} epochs in {history.seconds.sum() / 60:.1f} minutes: {out}")
 
-
+# %% ../nbs/lib/95_parser_commands.ipynb #95-04-6
 @command(
     arg("parser", help="folder of a trained parser"),
     _faces,
@@ -225,7 +229,7 @@ def parse(
         print(f"{len(records)} pictures parsed with {records[0]['parser']['folder']}: {out}")
     return 1 if failed else 0
 
-
+# %% ../nbs/lib/95_parser_commands.ipynb #95-06-2
 @command(
     arg("parser", help="folder of a trained parser"),
     arg("--onnx", required=True, metavar="FILE.onnx", help="the file to write"),
@@ -244,7 +248,7 @@ def export(parser, onnx, which):
         f"{onnx}: {about['bytes'] / 1e6:.1f} MB, {about['size']} px; largest difference from PyTorch {about['difference']:.1e}"
     )
 
-
+# %% ../nbs/lib/95_parser_commands.ipynb #95-06-3
 @command(
     arg("parser", help="folder of a trained parser"),
     arg("--out", metavar="FILE.md", help="default: README.md in the parser's folder"),
@@ -303,7 +307,7 @@ _workers = arg(
     help="files that are read side by side (default: all cores)",
 )
 
-
+# %% ../nbs/lib/95_parser_commands.ipynb #95-08-2
 @command(
     arg(
         "--maps",
@@ -389,7 +393,7 @@ def audit(
     )
     print(f"tables and figures: {out}")
 
-
+# %% ../nbs/lib/95_parser_commands.ipynb #95-08-3
 @command(
     arg("--data", required=True, metavar="DIR", help="images, a folder of faces, or a face set"),
     arg(

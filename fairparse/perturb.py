@@ -39,7 +39,7 @@ def image_seeds(
         for i in ids
     ]
 
-
+# %% ../nbs/lib/30_perturb.ipynb #30-04-2
 def _checked_seeds(seeds, n):
     "`seeds` as a list of `n` ints"
     try:
@@ -54,7 +54,7 @@ def _checked_seeds(seeds, n):
         raise InputError(f"seeds must lie in 0..2**63-1, not {wrong[0]}")
     return seeds
 
-
+# %% ../nbs/lib/30_perturb.ipynb #30-04-3
 class Draws:
     "Random numbers for each image of a batch, from the image's seed alone"
 
@@ -106,7 +106,7 @@ class Perturbation:
     value: Callable[[float], float]  # severity in 0..1 -> value
     function: Callable  # (images, value, draws) -> images
 
-
+# %% ../nbs/lib/30_perturb.ipynb #30-07-2
 PERTURBATIONS: dict[str, Perturbation] = {}
 
 
@@ -119,7 +119,7 @@ def perturbation(unit: str, value: Callable[[float], float]) -> Callable:
 
     return register
 
-
+# %% ../nbs/lib/30_perturb.ipynb #30-07-3
 def _check_images(images):
     if (
         not isinstance(images, Tensor)
@@ -140,7 +140,7 @@ def _check_images(images):
             f"images must lie in 0..255, not {low:g}..{high:g}: perturb them before they are normalised"
         )
 
-
+# %% ../nbs/lib/30_perturb.ipynb #30-07-4
 def perturb(
     images: Tensor,  # (B, 3, H, W), any real type, in 0..255
     name: str,  # see `PERTURBATIONS`
@@ -182,7 +182,7 @@ def perturb(
             damage(slice(None))
     return damaged
 
-
+# %% ../nbs/lib/30_perturb.ipynb #30-07-5
 def _each_image(function, n):
     "Call `function` with the slice of each of `n` images, as many at a time as PyTorch has threads, one thread each"
     threads, images = torch.get_num_threads(), iter([slice(i, i + 1) for i in range(n)])
@@ -232,13 +232,13 @@ def _sum_of_shifts(images, weights, offsets):
         total.add_(copy, alpha=weight)
     return total
 
-
+# %% ../nbs/lib/30_perturb.ipynb #30-12-2
 def _gaussian_weights(taps, sigma):
     "Weights of a Gaussian at the whole numbers `taps`; they sum to 1"
     weights = [math.exp(-0.5 * (i / sigma) ** 2) for i in taps]
     return [w / math.fsum(weights) for w in weights]
 
-
+# %% ../nbs/lib/30_perturb.ipynb #30-12-3
 @perturbation("standard deviation, share of the shorter side", lambda s: 0.04 * s)
 def blur(images, value, draws):
     "Gaussian blur"
@@ -249,7 +249,7 @@ def blur(images, value, draws):
         _sum_of_shifts(images, weights, [(i, 0) for i in taps]), weights, [(0, i) for i in taps]
     )
 
-
+# %% ../nbs/lib/30_perturb.ipynb #30-12-4
 @perturbation("standard deviation of the smear, share of the shorter side", lambda s: 0.12 * s)
 def motion_blur(images, value, draws, reach=3.0):
     "Smear by half a Gaussian, cut off at `reach` standard deviations, at a random angle in -45..45 degrees for each image"
@@ -285,7 +285,7 @@ def darkness(images, value, draws):
     "Scale as if the light had been halved `value` times, on a display of gamma 2.2"
     return images.mul_(2 ** (-value / 2.2))
 
-
+# %% ../nbs/lib/30_perturb.ipynb #30-16-2
 @perturbation("share of the contrast kept", lambda s: (1 - s) ** 3)
 def contrast(images, value, draws):
     "Draw each channel towards its mean over the image"
@@ -308,7 +308,7 @@ def jpeg(images, value, draws):
         decoded.append(np.stack(Image.open(file).split()))
     return torch.from_numpy(np.stack(decoded)).to(images.device, torch.float32)
 
-
+# %% ../nbs/lib/30_perturb.ipynb #30-19-2
 @perturbation("share of the side kept", lambda s: (1 - s) ** 2)
 def downscaling(images, value, draws):
     "Average the pixels of each cell, then fill the cell with its mean"
@@ -322,7 +322,7 @@ def downscaling(images, value, draws):
     means = (rows.T @ (images @ columns)) / (rows.sum(0)[:, None] * columns.sum(0))
     return means.gather(-1, cells[1].expand(*means.shape[:-1], -1)).index_select(-2, cells[0])
 
-
+# %% ../nbs/lib/30_perturb.ipynb #30-19-3
 @perturbation("side of the box, share of the image's", lambda s: s)
 def occlusion(images, value, draws):
     "A grey box at a random place"

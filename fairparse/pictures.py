@@ -21,13 +21,13 @@ STYLES = {
     "piecewise_alt": ("#56B4E9", (0, (1, 1))),
 }
 
-
+# %% ../nbs/lib/84_pictures.ipynb #84-04-2
 def line_style(objective: str) -> dict:
     "Colour and line style of an objective, for `plot`"
     colour, style = STYLES.get(objective, ("#777777", "-"))
     return {"color": colour, "linestyle": style}
 
-
+# %% ../nbs/lib/84_pictures.ipynb #84-04-3
 def use_style():
     "Set the project's matplotlib defaults"
     import matplotlib.pyplot as plt

@@ -38,7 +38,7 @@ def check_labels(
         f"{name} holds the label {int(maps[n, y, x])} at row {y}, column {x}: labels are 0..{num_classes - 1}; mend the map, or convert its values first"
     )
 
-
+# %% ../nbs/lib/40_pix2pixhd.ipynb #40-04-2
 def one_hot(
     maps: Tensor,  # (B, H, W) uint8 or int64 labels on the device
     num_classes: int,
@@ -59,7 +59,7 @@ class InstanceNorm(nn.InstanceNorm2d):
             y.register_hook(lambda gradient: None if gradient is None else gradient.contiguous())
         return y
 
-
+# %% ../nbs/lib/40_pix2pixhd.ipynb #40-07-2
 def _conv(inputs, outputs, kernel, stride=1):
     "Reflection-padded convolution, instance norm, ReLU"
     return nn.Sequential(
@@ -69,7 +69,7 @@ def _conv(inputs, outputs, kernel, stride=1):
         nn.ReLU(True),
     )
 
-
+# %% ../nbs/lib/40_pix2pixhd.ipynb #40-07-3
 def _down(channels):
     return nn.Sequential(
         nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
@@ -85,7 +85,7 @@ def _up(channels):
         nn.ReLU(True),
     )
 
-
+# %% ../nbs/lib/40_pix2pixhd.ipynb #40-07-4
 class ResidualBlock(nn.Module):
     "x plus two convolutions of x"
 
@@ -101,7 +101,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x):
         return x + self.layers(x)
 
-
+# %% ../nbs/lib/40_pix2pixhd.ipynb #40-07-5
 class GlobalGenerator(nn.Module):
     "From planes (B, inputs, H, W) to features (B, channels, H, W): down, residual blocks, up"
 
@@ -125,7 +125,7 @@ def half_size(planes: Tensor) -> Tensor:
     "Planes or images at half the resolution, as Pix2PixHD shrinks them"
     return F.avg_pool2d(planes, 3, stride=2, padding=1, count_include_pad=False)
 
-
+# %% ../nbs/lib/40_pix2pixhd.ipynb #40-09-2
 class LocalEnhancer(nn.Module):
     "From planes (B, inputs, H, W) to features (B, channels, H, W), around an inner generator that works at half the size with twice the channels"
 
@@ -185,7 +185,7 @@ class GeneratorSpec:
         "Sides are padded to a multiple of this"
         return 2 ** (self.downsamplings + self.enhancers)
 
-
+# %% ../nbs/lib/40_pix2pixhd.ipynb #40-11-2
 def init_weights(network: nn.Module) -> nn.Module:
     "Convolutions from N(0, 0.02), as in Pix2PixHD"
     for layer in network.modules():
@@ -194,7 +194,7 @@ def init_weights(network: nn.Module) -> nn.Module:
             nn.init.zeros_(layer.bias)
     return network
 
-
+# %% ../nbs/lib/40_pix2pixhd.ipynb #40-11-3
 class Generator(nn.Module):
     "Pix2PixHD's generator, from label maps to pictures"
 
@@ -262,7 +262,7 @@ class PatchDiscriminator(nn.Module):
             seen.append(x := layer(x))
         return [*seen, self.verdict(x)]
 
-
+# %% ../nbs/lib/40_pix2pixhd.ipynb #40-14-2
 class MultiScaleDiscriminator(nn.Module):
     "The same architecture at full, half, quarter … size, each with its own weights"
 
@@ -293,7 +293,7 @@ def adversarial_loss(
     "LSGAN's loss, averaged over patches, added over scales"
     return sum((scale[-1].float() - float(real)).square().mean() for scale in judged)
 
-
+# %% ../nbs/lib/40_pix2pixhd.ipynb #40-17-2
 def feature_loss(
     fake: list,
     real: list,  # from `MultiScaleDiscriminator`, for the generated and the real faces
@@ -361,7 +361,7 @@ def save_generator(generator: Generator, folder: str | Path):
         tmp.write_bytes(packed)
     write_json(Path(folder) / "generator.json", asdict(generator.spec))
 
-
+# %% ../nbs/lib/40_pix2pixhd.ipynb #40-21-2
 def _read_weights(folder):
     "State dict of a saved generator"
     from safetensors import SafetensorError
@@ -377,7 +377,7 @@ def _read_weights(folder):
     except SafetensorError as error:
         raise InputError(f"{path} cannot be read ({error}): train it again") from error
 
-
+# %% ../nbs/lib/40_pix2pixhd.ipynb #40-21-3
 def load_generator(folder: str | Path, device: str = "cpu") -> Generator:
     "Read a trained generator, ready to paint; `InputError` if the folder holds none"
     state, path = _read_weights(folder), Path(folder) / "generator.json"
@@ -393,7 +393,7 @@ def load_generator(folder: str | Path, device: str = "cpu") -> Generator:
         ) from error
     return generator.to(device, memory_format=torch.channels_last).eval()
 
-
+# %% ../nbs/lib/40_pix2pixhd.ipynb #40-21-4
 def start_coarse(
     generator: Generator,
     folder: str | Path,  # of a generator with one enhancer less, trained at half the size

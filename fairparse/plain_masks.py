@@ -32,7 +32,7 @@ def _chunks(data):
         yield kind, data[place + 8 : end]
         place = end + 4
 
-
+# %% ../nbs/lib/11_plain_masks.ipynb #11-05-2
 def _filtered_rows(data):
     "(height, 1 + width * channels) uint8, width: the unpacked rows, each with its filter in front; None if the file is not plain"
     if len(data) > LARGEST:
@@ -74,7 +74,7 @@ def _unpaeth(row, above):
     offset = above[start] - (total - row)[start]
     return total + np.repeat(offset, edges[1:] - start)
 
-
+# %% ../nbs/lib/11_plain_masks.ipynb #11-07-2
 def _unfilter(pixels, filters):
     "Turn (rows, width) uint8 of filtered pixels into pixels, in place; False if that needs more than two values or filter 3"
     left = filters == 1
@@ -100,7 +100,7 @@ def nearest_positions(length: int, size: int) -> np.ndarray:  # (size,) int32, i
         )
     )[0]
 
-
+# %% ../nbs/lib/11_plain_masks.ipynb #11-10-2
 def _one_channel(pixels, width):
     "Grey (rows, width) of filtered grey or RGB pixels; None for colours"
     if pixels.shape[1] == width:
@@ -109,7 +109,7 @@ def _one_channel(pixels, width):
     same[:, 2::3] = True  # red, and blue of the pixel before
     return pixels[:, ::3].copy() if same.all() else None
 
-
+# %% ../nbs/lib/11_plain_masks.ipynb #11-10-3
 def _crop(inside, upper):
     "Box and content of what is True in (h, w) bool, whose first row is row `upper` of the picture; None, None if nothing is"
     down, across = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
@@ -118,7 +118,7 @@ def _crop(inside, upper):
     left, top, right, bottom = int(across[0]), int(down[0]), int(across[-1]) + 1, int(down[-1]) + 1
     return (left, upper + top, right, upper + bottom), inside[top:bottom, left:right]
 
-
+# %% ../nbs/lib/11_plain_masks.ipynb #11-10-4
 def read_plain_mask(
     path: str | Path, size: int
 ) -> (

@@ -67,6 +67,8 @@ GEOMETRY = {
     "earring_long": (1.0, 2.2),
     "earring_hoop": (0, 1),
 }
+
+# %% ../nbs/lib/12_portraits.ipynb #12-05-2
 Geometry = namedtuple("Geometry", GEOMETRY)
 
 # %% ../nbs/lib/12_portraits.ipynb #12-07
@@ -114,6 +116,8 @@ APPEARANCE = {
     "back_texture": (0.0, 0.08),
     "clutter": (0, 1),
 }
+
+# %% ../nbs/lib/12_portraits.ipynb #12-07-2
 Appearance = namedtuple("Appearance", APPEARANCE)
 
 # %% ../nbs/lib/12_portraits.ipynb #12-09
@@ -131,7 +135,7 @@ ATTRIBUTES = [
     "Face_Mask",
 ]
 
-
+# %% ../nbs/lib/12_portraits.ipynb #12-09-2
 @dataclass(frozen=True)
 class Face:
     "All that determines one picture"
@@ -155,7 +159,7 @@ class Face:
     geometry: Geometry
     appearance: Appearance
 
-
+# %% ../nbs/lib/12_portraits.ipynb #12-09-3
 def random_stream(seed, index, aspect):
     "The random numbers of one aspect of one face"
     aspects = ["geometry", "attributes", "appearance", "texture", "sensor"]
@@ -177,7 +181,7 @@ EXPRESSIONS = {
     "neutral": Expression(0.01, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0),
 }
 
-
+# %% ../nbs/lib/12_portraits.ipynb #12-11-2
 def mouth_gap(face: Face) -> float:
     "How far the lips are apart, in half heads; 0 is a closed mouth"
     e = EXPRESSIONS[face.emotion]
@@ -247,7 +251,7 @@ def hair_outline(c: Canvas):
         2.5,
     ) + g.hair_wave * c.wave, reach
 
-
+# %% ../nbs/lib/12_portraits.ipynb #12-17-2
 def hair_paint(c: Canvas):
     "Colour of the hair, and the texture of its strands, which fall from a point above the crown"
     a, grey = c.a, not c.face.Young and c.a.hair_grey < 0.5
@@ -257,7 +261,7 @@ def hair_paint(c: Canvas):
         -a.hair_contrast * (0.5 if grey else 1), a.hair_hue, 0.01 if grey else a.hair_chroma
     ), a.strands * strands + c.light
 
-
+# %% ../nbs/lib/12_portraits.ipynb #12-17-3
 def hair_behind(c: Canvas):
     "The hair that hangs behind head and neck"
     if c.face.Bald:
@@ -296,7 +300,7 @@ def body(c: Canvas):
         )
     return layers
 
-
+# %% ../nbs/lib/12_portraits.ipynb #12-18-2
 def ears(c: Canvas):
     "Both ears; yaw hides one a little and shows more of the other"
     layers = []
@@ -332,7 +336,7 @@ def head(c: Canvas):
         layers.append(Layer(None, ellipse(x, y, 0.2, 0.16), c.tint(0, 0.1), c.light, 0.4, soft=0.3))
     return layers + ([] if c.face.Young else age_lines(c))
 
-
+# %% ../nbs/lib/12_portraits.ipynb #12-20-2
 def age_lines(c: Canvas):
     "Lines on the forehead, under the eyes and beside the mouth"
     line, layers = c.tint(-0.14), []
@@ -371,7 +375,7 @@ def age_lines(c: Canvas):
         )
     return layers
 
-
+# %% ../nbs/lib/12_portraits.ipynb #12-20-3
 def nose(c: Canvas):
     "A nose that widens downwards, lit from one side, with a light tip and nostrils"
     g, contrast = c.g, c.a.nose_contrast
@@ -407,7 +411,7 @@ def wears_sunglasses(face: Face) -> bool:
     "Dark glasses hide the eyes"
     return face.Eyeglasses and face.geometry.glasses_dark > 0.75
 
-
+# %% ../nbs/lib/12_portraits.ipynb #12-22-2
 def glasses(c: Canvas):
     "Lenses with a glint, rims, bridge and arms"
     if not c.face.Eyeglasses:
@@ -484,7 +488,7 @@ def eyes(c: Canvas):
         )
     return layers
 
-
+# %% ../nbs/lib/12_portraits.ipynb #12-23-2
 def brows(c: Canvas):
     "Arched brows that end in a point, tilted by the expression"
     g, a, e, layers = c.g, c.a, EXPRESSIONS[c.face.emotion], []
@@ -547,7 +551,7 @@ def mouth(c: Canvas):
         ]
     return layers
 
-
+# %% ../nbs/lib/12_portraits.ipynb #12-25-2
 def face_mask(c: Canvas):
     "A cloth with folds over nose and mouth"
     if not c.face.Face_Mask:
@@ -593,7 +597,7 @@ def hair_front(c: Canvas):
         )
     ]
 
-
+# %% ../nbs/lib/12_portraits.ipynb #12-27-2
 def hat(c: Canvas):
     "A dome with a ribbon and a brim: anything from a cap to a wide hat"
     if not c.face.Wearing_Hat:
@@ -618,7 +622,7 @@ def hat(c: Canvas):
         )
     return layers
 
-
+# %% ../nbs/lib/12_portraits.ipynb #12-27-3
 def earrings(c: Canvas):
     "Hoops or drops below the ears"
     if not c.face.Wearing_Earrings:
@@ -639,7 +643,7 @@ def earrings(c: Canvas):
         )
     return layers
 
-
+# %% ../nbs/lib/12_portraits.ipynb #12-27-4
 PARTS = [
     hair_behind,
     body,
@@ -681,7 +685,7 @@ def background(c: Canvas):
         layers.append(Layer(None, blob, paint, texture, 0.9, soft=0.3 * soft))
     return layers
 
-
+# %% ../nbs/lib/12_portraits.ipynb #12-29-2
 def camera(c: Canvas, image):
     "Contrast, light and noise, each worse the higher the planted difficulty"
     level, skin = c.face.difficulty, c.tint(0)
@@ -691,7 +695,7 @@ def camera(c: Canvas, image):
     )
     return image + (c.a.noise + 0.03 * level) * noise
 
-
+# %% ../nbs/lib/12_portraits.ipynb #12-29-3
 def render_face(
     face: Face,
     size: int,  # side in pixels, 32 or more

@@ -27,7 +27,7 @@ def _look(parser, images, scale):
     seen = F.interpolate(images.float(), size, mode="bicubic", antialias=True).clamp(0, 255)
     return F.interpolate(_look(parser, seen, 1), images.shape[-2:], mode="bilinear", antialias=True)
 
-
+# %% ../nbs/lib/24_predict.ipynb #24-04-2
 @torch.no_grad()
 def predict_probabilities(
     parser: Parser,
@@ -43,7 +43,7 @@ def predict_probabilities(
             looks.append(_look(parser, images.flip(-1), scale).flip(-1)[:, order])
     return sum(looks) / len(looks)
 
-
+# %% ../nbs/lib/24_predict.ipynb #24-04-3
 def predict_masks(
     parser: Parser,
     images: np.ndarray,  # (N, H, W, 3) uint8; H and W multiples of 32
@@ -79,7 +79,7 @@ def check_scorable(parser: Parser, faces: FaceSet, rows: np.ndarray):
     if not len(rows):
         raise InputError(f"no faces of {faces.folder} to score")
 
-
+# %% ../nbs/lib/24_predict.ipynb #24-06-2
 def score_faces(
     parser: Parser,
     faces: FaceSet,

@@ -47,6 +47,8 @@ ON_REQUEST = {
         "latents",
     ),
 }  # stage -> section without which a profile does not run it
+
+# %% ../nbs/lib/94_profiles.ipynb #94-05-2
 _profile_keys = {
     "data": "none",
     "beside": [],
@@ -60,7 +62,7 @@ _profile_keys = {
     "resources": {},
 }
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-05-3
 def workflow_stages() -> dict:  # stage -> notebook's name
     "Rules of the Snakefile that run a notebook, in its order"
     blocks = re.split(r"^(?=rule )", _snakefile(), flags=re.MULTILINE)
@@ -75,7 +77,7 @@ def computing_stages() -> list:
     "Rules of the Snakefile that ask for `resources`: all but tables and figures"
     return re.findall(r'resources: \*\*asks\("(\w+)"', _snakefile())
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-05-4
 def _snakefile():
     return (find_root() / "nbs" / "workflow" / "Snakefile").read_text(encoding="utf-8")
 
@@ -86,7 +88,7 @@ def profile_names() -> list:
         path.stem for path in (find_root() / "nbs" / "workflow" / "profiles").glob("*.yaml")
     )
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-05-5
 def stage_parameters(profile: dict, stage: str) -> dict:
     "All parameters of a stage: the notebook's defaults, changed by the profile's section"
     return {
@@ -100,6 +102,8 @@ THREADED = (
     "sweep",
     "prepare",
 )  # `threads` of the Snakefile; all other jobs that compute take those of `train`
+
+# %% ../nbs/lib/94_profiles.ipynb #94-07-2
 RESOURCES = {
     "mem_mb": 4000,
     "runtime": 720,
@@ -132,7 +136,7 @@ RESOURCES = {
     ),
 }
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-07-3
 def stage_resources(profile: dict, stage: str) -> dict:  # name -> value, as `asks` of the Snakefile
     "What a job of a stage asks of its machine"
     given = profile.get("resources") or {}
@@ -142,7 +146,7 @@ def stage_resources(profile: dict, stage: str) -> dict:  # name -> value, as `as
         **(given.get(stage) or {}),
     }
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-07-4
 def _known(name, allowed, where):
     "`InputError` unless `name` is allowed"
     if name not in allowed:
@@ -150,7 +154,7 @@ def _known(name, allowed, where):
             f"{where}there is no {name!r}{nearest(str(name), allowed)}: there are {', '.join(allowed)}"
         )
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-07-5
 def _check_asked(profile, where):
     "`InputError` for threads or resources that nothing reads"
     for name, value in profile["threads"].items():
@@ -173,7 +177,7 @@ def _check_asked(profile, where):
             ):
                 raise InputError(f"{where}resources.{key} is {asked}: it must be 0 or more")
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-07-6
 def _check_profile(profile, where):
     "The profile, each section's values typed; `InputError` for anything in it that nothing would read"
     stages = workflow_stages()
@@ -199,7 +203,7 @@ def _check_profile(profile, where):
         },
     }
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-07-7
 def _change(profile, setting):
     "A checked profile with one `--set` applied, not checked again"
     key, equals, text = setting.partition("=")
@@ -235,7 +239,7 @@ def _change(profile, setting):
         }
     return {**profile, ".".join((section, *entry)): parse_literal(text)}
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-07-8
 def load_profile(
     name: str,  # a name in nbs/workflow/profiles, or a path to a YAML file
     settings: list = (),  # "section.name=value", "section.name.key=value" or "name=value"
@@ -267,7 +271,7 @@ _where_to_get = """get CelebAMask-HQ from its authors' page (github.com/switchab
 (part of it is enough), or a folder with images/NAME.jpg and labels/NAME.png, as in: fairparse reproduce --profile sample --data /path/to/CelebAMask-HQ
 `fairparse doctor --profile paper` tells the cost without the data"""
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-10-2
 def _layout(folder):
     "Name of the layout of `folder`, None if it is of neither"
 
@@ -278,7 +282,7 @@ def _layout(folder):
         (name for name, subs in LAYOUTS.items() if all(holds_files(sub) for sub in subs)), None
     )
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-10-3
 def check_data(
     profile: dict, data: str | None
 ) -> tuple:  # (folder or None, folders beside it that exist)
@@ -307,7 +311,7 @@ def check_data(
     beside = [folder.parent / name for name in profile["beside"]]
     return folder, [other for other in beside if _layout(other)]
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-10-4
 def source_path(source: str, folder: Path | None) -> Path:  # folder: of the real faces
     "Where a classifier's `source` or `check` lies"
     return Path(os.path.normpath(os.path.join(folder or find_root(), source)))
@@ -322,7 +326,7 @@ def absent_source(source: str, folder: Path | None) -> str:  # "" if it is there
         else f"{path}, which is not there"
     )
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-10-5
 def absent_weights(
     weights: str,
 ) -> str:  # "" if they are there, come by themselves or are not needed
@@ -333,7 +337,7 @@ def absent_weights(
         else f"{resolve(weights)}, which is not there"
     )
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-10-6
 def absent_faces(
     profile: dict, folder: Path | None
 ) -> str:  # the folder of real faces; "" if nothing is absent
@@ -358,7 +362,7 @@ def absent_faces(
     advice = ": nbs/lib/61_labelled_faces.ipynb says where each data set comes from; put it there, or name its folder with --set classifiers.NAME.source=FOLDER"
     return "; ".join([*files, *data]) + (advice if data else "")
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-10-7
 def check_weights(profile: dict, stages: list | None = None):  # the stages asked for; None: all
     "`InputError` if a profile asks for weights of the `offline` extra that are not installed, or for a diffusion model that is not there"
     drawn = "controlnet" in profile and (
@@ -439,7 +443,7 @@ def count_faces(folders: list) -> int | None:  # folders of real faces, none: No
         else None
     )
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-13-2
 def face_count(
     profile: dict, faces: int | None = None
 ) -> int:  # faces: of the real data, None: not known
@@ -461,7 +465,7 @@ def _describe_data(folder, extra, beside):
     ]
     return [f"data: {folder} ({_layout(folder)} layout)", *added]
 
-
+# %% ../nbs/lib/94_profiles.ipynb #94-15-2
 def plan_run(
     name: str,  # of a profile, or a .yaml file
     data: str | None = None,  # folder of real faces

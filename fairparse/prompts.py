@@ -13,6 +13,8 @@ from .runs import InputError
 # %% ../nbs/lib/51_prompts.ipynb #51-04
 SUBJECTS = {1: "man", 0: "woman"}  # of the attribute Male; otherwise "person"
 BEFORE = {"Young": "young", "Smiling": "smiling", "Bald": "bald"}
+
+# %% ../nbs/lib/51_prompts.ipynb #51-04-2
 AFTER = {
     "Black_Hair": "black hair",
     "Blond_Hair": "blond hair",
@@ -35,6 +37,8 @@ AFTER = {
     "Wearing_Necktie": "a necktie",
     "Face_Mask": "a face mask",
 }
+
+# %% ../nbs/lib/51_prompts.ipynb #51-04-3
 FIXED = "a photo of a face"
 
 

@@ -32,7 +32,7 @@ class Made:
     start: float  # seconds since 1970, 0 if not known
     end: float
 
-
+# %% ../nbs/lib/90_provenance.ipynb #90-04-2
 def made_files(out: Path) -> dict:  # path below `out` -> Made
     "What Snakemake recorded about each file that it made in an output folder"
     found = {}
@@ -56,7 +56,7 @@ def made_files(out: Path) -> dict:  # path below `out` -> Made
         )
     return found
 
-
+# %% ../nbs/lib/90_provenance.ipynb #90-04-3
 def files_behind(
     name: str, made: dict
 ) -> list:  # of names in `made`: the file itself, or what was made beside it, first
@@ -76,7 +76,7 @@ def files_behind(
         todo += made[one].inputs
     return list(seen)
 
-
+# %% ../nbs/lib/90_provenance.ipynb #90-04-4
 def codes_behind(
     name: str,  # path below the output folder
     made: dict,  # from `made_files`
@@ -100,7 +100,7 @@ _shared = (
     "threads",
 )
 
-
+# %% ../nbs/lib/90_provenance.ipynb #90-06-2
 def stage_settings(profile: dict, stages: list) -> dict:  # stage -> hash
     "Hashes of what a profile says about stages"
 
@@ -115,7 +115,7 @@ def stage_settings(profile: dict, stages: list) -> dict:  # stage -> hash
 
     return {stage: digest(stage) for stage in sorted(stages)}
 
-
+# %% ../nbs/lib/90_provenance.ipynb #90-06-3
 def _other_values(name, this, profile):
     "Parameters that a file was made with and that the profile does not have"
     section = profile.get(this.rule) or {}
@@ -139,7 +139,7 @@ def _other_values(name, this, profile):
         if key not in this.values or this.values[key] != value
     ]
 
-
+# %% ../nbs/lib/90_provenance.ipynb #90-06-4
 def why_old(name: str, made: dict, profile: dict) -> str:  # empty if it is not
     "Why a file is no result of the run as it is now: something before it was made later, or with other parameters"
     for one in files_behind(name, made):
@@ -164,7 +164,7 @@ def notebook_fingerprint(name: str) -> str:  # name: without .ipynb
     except InputError:
         return ""
 
-
+# %% ../nbs/lib/90_provenance.ipynb #90-09-2
 def note_code(
     out: Path,
     pairs: list,  # (source below `out`, its published copy)
@@ -219,14 +219,14 @@ def note_code(
         new["report.html"] |= more
     return write_made_by(path, known, new, "study/" if study else "")
 
-
+# %% ../nbs/lib/90_provenance.ipynb #90-09-3
 APART = (
     "study/",
     "bench/",
     "bench_cuda/",
 )  # what is published by itself, beside the demo's results
 
-
+# %% ../nbs/lib/90_provenance.ipynb #90-09-4
 def write_made_by(
     path: Path,  # of made_by.json
     known: dict,  # what it holds
@@ -267,7 +267,7 @@ def run_time(
     cores = {int(number) for number in re.findall(r"Provided cores: (\d+)", logs)}
     return seconds / 60, cores.pop() if len(cores) == 1 else None
 
-
+# %% ../nbs/lib/90_provenance.ipynb #90-11-2
 def run_minutes(out: Path) -> str:  # such as "23 minutes on 2 CPU cores"; empty if nothing is known
     "How long the run took, in words"
     minutes, cores = run_time(out)

@@ -24,7 +24,7 @@ def _check_features(features, what):
         )
     return np.asarray(features, np.float64)
 
-
+# %% ../nbs/lib/70_quality.ipynb #70-04-2
 def feature_statistics(
     features: np.ndarray,  # (N, D)
 ) -> dict:  # mu (D,), sigma (D, D), as torch-fidelity has them
@@ -34,7 +34,7 @@ def feature_statistics(
 
     return fid_features_to_statistics(torch.from_numpy(_check_features(features, "features")))
 
-
+# %% ../nbs/lib/70_quality.ipynb #70-04-3
 def _into_basis(reference, basis):
     "Statistics of `reference` along the columns of `basis`, and its squared mean and variance in all other directions"
     if isinstance(reference, dict):
@@ -48,7 +48,7 @@ def _into_basis(reference, basis):
     )
     return inside, mu @ mu - inside["mu"] @ inside["mu"] + variance - np.trace(inside["sigma"])
 
-
+# %% ../nbs/lib/70_quality.ipynb #70-04-4
 def frechet_distance(
     features: np.ndarray,  # (N, D)
     reference: np.ndarray
@@ -89,7 +89,7 @@ def _blocks(features, subset):
         .astype(int)
     ]
 
-
+# %% ../nbs/lib/70_quality.ipynb #70-08-2
 def _block_distance(first, second, paired):
     "Squared kernel distance of two equally large blocks, by torch-fidelity"
     import torch
@@ -115,7 +115,7 @@ def _block_distance(first, second, paired):
         verbose=False,
     )[KEY_METRIC_KID_MEAN]
 
-
+# %% ../nbs/lib/70_quality.ipynb #70-08-3
 def kernel_distance(
     first: np.ndarray,
     second: np.ndarray,  # (N, D), (M, D), in random order
@@ -168,7 +168,7 @@ class Measurement:
     reference: str  # "test", "train" or "paired"
     subset: int = 0  # size of the KID subsets
 
-
+# %% ../nbs/lib/70_quality.ipynb #70-16-2
 def kernel_label(label: str) -> str:
     '"kid2048_inception" for "fid2048_inception", "kd128_classifier" for "fd128_classifier"'
     if not label.startswith(("fid", "fd")):
@@ -227,7 +227,7 @@ def distances(
         ]
     return found
 
-
+# %% ../nbs/lib/70_quality.ipynb #70-17-2
 def mean_of_faces(
     metric: str, values: np.ndarray, halves: np.ndarray
 ) -> Measurement:  # values: (N,) one number a face
@@ -235,7 +235,7 @@ def mean_of_faces(
     values = np.asarray(values, np.float64)
     return Measurement(metric, float(values.mean()), values[halves].mean(1), len(values), "paired")
 
-
+# %% ../nbs/lib/70_quality.ipynb #70-17-3
 def miou_of_counts(
     metric: str, counts: np.ndarray, halves: np.ndarray
 ) -> Measurement:  # counts: (N, C, 3): tp, fp, fn
@@ -273,7 +273,7 @@ def metric_note(metric: str, n: int) -> str:
         notes.append("biased upwards, compare only at equal n")
     return "; ".join(notes)
 
-
+# %% ../nbs/lib/70_quality.ipynb #70-23-2
 def _mean_row(repetitions):
     "Value, half width of the interval and replicates of the mean over repetitions (Satterthwaite 1946)"
     from scipy.stats import t
@@ -290,7 +290,7 @@ def _mean_row(repetitions):
     freedom = (faces + between) ** 2 / spread if spread > 0 else np.inf
     return values.mean(), t.ppf(0.975, freedom) * (faces + between) ** 0.5, replicates
 
-
+# %% ../nbs/lib/70_quality.ipynb #70-23-3
 def summarise(
     picture: dict,  # model, maps, perturbation, severity
     repetitions: list[

@@ -33,12 +33,12 @@ def number(value) -> str:
         else f"{value:.1e}"
     )
 
-
+# %% ../nbs/lib/89_reader_tables.ipynb #89-04-2
 def p_value(value) -> str:
     "A p-value with three digits"
     return "" if pd.isna(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
-
+# %% ../nbs/lib/89_reader_tables.ipynb #89-04-3
 def around(value, low, high) -> str:
     '"74.39 (71.27 to 77.31)", all with the digits of the largest; without what is missing'
     if pd.isna(value) or pd.isna(low) or pd.isna(high):
@@ -57,7 +57,7 @@ def around(value, low, high) -> str:
     )
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
-
+# %% ../nbs/lib/89_reader_tables.ipynb #89-04-4
 def merge_intervals(table: pd.DataFrame) -> pd.DataFrame:  # of str
     "Any result table with `NAME_low` and `NAME_high` gathered in the cell of `NAME`"
     merged = [c for c in table if f"{c}_low" in table and f"{c}_high" in table]
@@ -77,7 +77,7 @@ def merge_intervals(table: pd.DataFrame) -> pd.DataFrame:  # of str
 
     return pd.DataFrame({c: column(c) for c in table if c not in gone}, index=table.index)
 
-
+# %% ../nbs/lib/89_reader_tables.ipynb #89-04-5
 def split_constant(
     table: pd.DataFrame, keep: tuple = ()
 ) -> tuple:  # (columns that vary, {column: value of those that do not})
@@ -111,7 +111,7 @@ def table1_for_readers(table: pd.DataFrame) -> pd.DataFrame:
         }
     )
 
-
+# %% ../nbs/lib/89_reader_tables.ipynb #89-07-2
 def table2_for_readers(
     table: pd.DataFrame,  # of one model
 ) -> pd.DataFrame:
@@ -127,7 +127,7 @@ def table2_for_readers(
     )
     return both.rename_axis(columns=None).reset_index(names="label maps")
 
-
+# %% ../nbs/lib/89_reader_tables.ipynb #89-07-3
 def table3_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     "Table III: a row a class, the paper's value behind ours where it has one"
     merged, names = merge_intervals(table), [c for c in table if f"{c}_low" in table]
@@ -141,7 +141,7 @@ def table3_for_readers(table: pd.DataFrame) -> pd.DataFrame:
         {"class": table["class"], **columns, **said, "faces with it": table.images_with_class}
     )
 
-
+# %% ../nbs/lib/89_reader_tables.ipynb #89-07-4
 def table4_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     "The main columns of Table IV, each interval beside its value"
     frechet, kernel, perceptual = (
@@ -188,7 +188,7 @@ def classifiers_for_readers(table: pd.DataFrame) -> pd.DataFrame:
         }
     )
 
-
+# %% ../nbs/lib/89_reader_tables.ipynb #89-09-2
 def unguided_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     "Table 2 of the balancing paper"
     merged = merge_intervals(table)
@@ -204,7 +204,7 @@ def unguided_for_readers(table: pd.DataFrame) -> pd.DataFrame:
         }
     )
 
-
+# %% ../nbs/lib/89_reader_tables.ipynb #89-09-3
 def guided_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     "Table 3 of the balancing paper: unguided, the paper's rule, and the rule that collected the set"
     rows = table[
@@ -231,7 +231,7 @@ def guided_for_readers(table: pd.DataFrame) -> pd.DataFrame:
         }
     )
 
-
+# %% ../nbs/lib/89_reader_tables.ipynb #89-09-4
 def balance_for_readers(unguided: pd.DataFrame, guided: pd.DataFrame) -> pd.DataFrame:
     "Tables 2 and 3 of the balancing paper in one: a row a group"
 
@@ -310,7 +310,7 @@ def claims_for_readers(table: pd.DataFrame) -> pd.DataFrame:
         }
     )
 
-
+# %% ../nbs/lib/89_reader_tables.ipynb #89-11-2
 def study_for_readers(changes: pd.DataFrame) -> pd.DataFrame:
     "A row an objective: each quantity's difference from the single objective with interval, and its verdict"
     titles = {name: parser_title(name) for name in dict.fromkeys(changes.parser)}

@@ -67,7 +67,7 @@ RECIPES = {
     },
 }
 
-
+# %% ../nbs/lib/28_recipes.ipynb #28-04-2
 def find_recipe(name: str) -> dict:
     "The recipe called `name`: size, network and training settings; `InputError` listing all if there is none"
     if name not in RECIPES:
@@ -161,7 +161,7 @@ def score_table(counts: np.ndarray, classes: list) -> pd.DataFrame:
         }
     )
 
-
+# %% ../nbs/lib/28_recipes.ipynb #28-10-2
 def score_folder(
     parser_folder: str | Path,  # a trained parser
     folders: list,  # folders of faces, as for `train_on_folders`

@@ -65,6 +65,8 @@ class Schema:
 INDEX = Schema(
     "face index", {"id": "str", "split": "str", "fold": "Int8", "source": "str"}, extra="Int8"
 )
+
+# %% ../nbs/lib/01_records.ipynb #01-07-2
 COUNTS = Schema(
     "counts",
     {
@@ -79,6 +81,8 @@ COUNTS = Schema(
         "fn": "int64",
     },
 )
+
+# %% ../nbs/lib/01_records.ipynb #01-07-3
 HISTORY = Schema(
     "history",
     {
@@ -95,6 +99,8 @@ HISTORY = Schema(
         "seconds": "float64",
     },
 )
+
+# %% ../nbs/lib/01_records.ipynb #01-07-4
 GRADIENTS = Schema(
     "gradients",
     {
@@ -107,6 +113,8 @@ GRADIENTS = Schema(
         "groups": "int64",
     },
 )
+
+# %% ../nbs/lib/01_records.ipynb #01-07-5
 GAN_HISTORY = Schema(
     "GAN history",
     {
@@ -123,6 +131,8 @@ GAN_HISTORY = Schema(
         "seconds": "float64",
     },
 )
+
+# %% ../nbs/lib/01_records.ipynb #01-07-6
 DIFFUSION_HISTORY = Schema(
     "diffusion history",
     {
@@ -133,6 +143,8 @@ DIFFUSION_HISTORY = Schema(
         "seconds": "float64",
     },
 )
+
+# %% ../nbs/lib/01_records.ipynb #01-07-7
 _picture = {
     "model": "str",
     "maps": "str",
@@ -141,6 +153,8 @@ _picture = {
     "severity": "float64",
     "metric": "str",
 }  # what was measured, on which pictures
+
+# %% ../nbs/lib/01_records.ipynb #01-07-8
 QUALITY = Schema(
     "quality",
     {
@@ -154,6 +168,8 @@ QUALITY = Schema(
         "note": "str",
     },
 )
+
+# %% ../nbs/lib/01_records.ipynb #01-07-9
 REPLICATES = Schema("replicates", {**_picture, "replicate": "int64", "value": "float64"})
 CLASSIFIER_SCORES = Schema(
     "classifier scores",
@@ -170,6 +186,8 @@ CLASSIFIER_SCORES = Schema(
         "uncalibrated_error": "float64",
     },
 )  # of the probabilities, before and after calibration
+
+# %% ../nbs/lib/01_records.ipynb #01-07-10
 LATENTS = Schema(
     "latents",
     {
@@ -183,6 +201,8 @@ LATENTS = Schema(
     },
     extra="float64",
 )  # one row a painted face; row: where it is kept beside the table, -1 if it is not; then p_GROUP, the classifier's probabilities
+
+# %% ../nbs/lib/01_records.ipynb #01-07-11
 YIELDS = Schema(
     "yields",
     {
@@ -207,7 +227,7 @@ def write_table(table: pd.DataFrame, path: str | Path, schema: Schema):
     with atomic_write(path) as tmp:
         table.to_parquet(tmp, index=False)
 
-
+# %% ../nbs/lib/01_records.ipynb #01-08-2
 def read_table(path: str | Path, schema: Schema) -> pd.DataFrame:
     "Read a Parquet table and check it against `schema`"
     path = Path(path)
@@ -226,7 +246,7 @@ def setting_name(perturbation: str, severity: float) -> str:
     '"blur_0.3"; "none" for clean images'
     return perturbation if perturbation == "none" else f"{perturbation}_{severity:g}"
 
-
+# %% ../nbs/lib/01_records.ipynb #01-10-2
 def parse_setting(name: str) -> tuple:  # perturbation, severity
     "The inverse of `setting_name`; `InputError` for anything else"
     perturbation, _, severity = name.rpartition("_")
@@ -261,7 +281,7 @@ def write_arrays(path: str | Path, **arrays: np.ndarray):
         with open(tmp, "wb") as file:
             np.savez_compressed(file, **arrays)
 
-
+# %% ../nbs/lib/01_records.ipynb #01-16-2
 def read_arrays(path: str | Path, *names: str) -> dict:
     "Read `names` from a `.npz`; `InputError` if the file or an array is missing or damaged"
     path = Path(path)
@@ -356,7 +376,7 @@ def _load_array(path, shape):
         )
     return array
 
-
+# %% ../nbs/lib/01_records.ipynb #01-19-2
 def open_face_set(
     folder: str | Path,
     verify: bool = True,  # compare the arrays with their checksums (reads them once)
@@ -391,7 +411,7 @@ def open_face_set(
         )
     return FaceSet(folder, images, masks, index, meta)
 
-
+# %% ../nbs/lib/01_records.ipynb #01-19-3
 def seal_face_set(
     folder: str | Path,  # holds images.npy and masks.npy, complete
     index: pd.DataFrame,  # see `INDEX`, one row a face
@@ -436,7 +456,7 @@ def seal_face_set(
     )
     return open_face_set(folder, verify=False)
 
-
+# %% ../nbs/lib/01_records.ipynb #01-19-4
 def write_face_set(
     folder: str | Path,
     images: np.ndarray,

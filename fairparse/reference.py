@@ -26,7 +26,7 @@ def line_comments(source: str) -> dict:  # line number, from 1 -> text
         if token.type == tokenize.COMMENT
     }
 
-
+# %% ../nbs/lib/91_reference.ipynb #91-05-2
 def comment_of(line: int, comments: dict, taken: set) -> str:
     "The comment on a line, else those right above it, up to a line that holds another argument"
     if line in comments:
@@ -36,7 +36,7 @@ def comment_of(line: int, comments: dict, taken: set) -> str:
         above, line = [comments[line], *above], line - 1
     return " ".join(above)
 
-
+# %% ../nbs/lib/91_reference.ipynb #91-05-3
 def argument_rows(
     function: ast.FunctionDef,
     comments: dict,  # of `line_comments`
@@ -90,7 +90,7 @@ def cell(text: str) -> str:
         text.replace("\n", " "),
     )
 
-
+# %% ../nbs/lib/91_reference.ipynb #91-08-2
 def argument_table(rows: list, header: str = "argument") -> str:
     "The table of arguments; nothing when they have no comments: then the call has their types"
     if not any(comment for *_, comment in rows):
@@ -106,7 +106,7 @@ def argument_table(rows: list, header: str = "argument") -> str:
     ]
     return "\n".join([f"| {header} | type | what it is |", "|---|---|---|", *lines]) + "\n"
 
-
+# %% ../nbs/lib/91_reference.ipynb #91-08-3
 def call(name: str, rows: list) -> str:
     "The call, with types if there is no table to show them; nothing if there is nothing to give"
 
@@ -126,12 +126,12 @@ def call(name: str, rows: list) -> str:
     result = f" -> {rows[-1][1]}" if typed and rows[-1][0] == "returns" else ""
     return f"``` {{ .python .signature }}\n{name}({', '.join(given)}){result}\n```\n"
 
-
+# %% ../nbs/lib/91_reference.ipynb #91-08-4
 def says(node) -> str:
     "The docstring as Markdown"
     return cell(ast.get_docstring(node) or "") + "\n"
 
-
+# %% ../nbs/lib/91_reference.ipynb #91-08-5
 def function_entry(
     function: ast.FunctionDef, comments: dict, level: int = 3, owner: str = ""
 ) -> str:
@@ -143,7 +143,7 @@ def function_entry(
         [f"{'#' * level} `{name}`\n", call(name, rows), says(function), argument_table(rows)]
     )
 
-
+# %% ../nbs/lib/91_reference.ipynb #91-08-6
 def class_entry(node: ast.ClassDef, comments: dict) -> str:
     "Markdown about a class"
     fields = [
@@ -196,7 +196,7 @@ def constants(nodes: list, source: str, width: int = 100) -> str:  # "" if there
         else ""
     )
 
-
+# %% ../nbs/lib/91_reference.ipynb #91-11-2
 def cell_entries(source: str) -> str:
     "Markdown about everything public in one exported cell"
     source = re.sub(
@@ -216,7 +216,7 @@ def cell_entries(source: str) -> str:
     ]
     return "\n".join(filter(None, [constants(nodes, source), *entries]))
 
-
+# %% ../nbs/lib/91_reference.ipynb #91-11-3
 def read_notebook(path: Path) -> dict:
     "A notebook; `InputError` if the file is none"
     try:
@@ -229,7 +229,7 @@ def read_notebook(path: Path) -> dict:
         part["source"] = "".join(part["source"])
     return notebook
 
-
+# %% ../nbs/lib/91_reference.ipynb #91-11-4
 def module_name(notebook: dict) -> str:  # "" if it exports nothing
     "The module that a notebook exports to"
     return next(
@@ -242,7 +242,7 @@ def module_name(notebook: dict) -> str:  # "" if it exports nothing
         "",
     )
 
-
+# %% ../nbs/lib/91_reference.ipynb #91-11-5
 def module_page(
     path: Path,  # a library notebook
     address: str,  # where its page is, seen from the reference page

@@ -63,7 +63,7 @@ def markdown_table(table: pd.DataFrame, digits: int = 2) -> str:
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
-
+# %% ../nbs/lib/90_report.ipynb #90-05-2
 def fill_block(
     page: str,  # Markdown with `<!-- name -->` and `<!-- /name -->`
     name: str,
@@ -80,7 +80,7 @@ def _todays_settings(name, stages):
     "Hashes of what today's profile of that name says about stages"
     return stage_settings(load_profile(name), stages)
 
-
+# %% ../nbs/lib/90_report.ipynb #90-08-2
 def stale_published(
     published: str | Path | None = None,  # None: outputs/published of the repository
     readme: str
@@ -127,7 +127,7 @@ def stale_published(
             stale[name] = f"parameters changed since: {', '.join(other)}"
     return {**stale, **(stale_blocks(published, Path(readme), known) if readme else {})}
 
-
+# %% ../nbs/lib/90_report.ipynb #90-08-3
 def stale_blocks(published: Path, readme: Path, known: dict) -> dict:  # block -> why
     "Blocks of the README that do not say what the published tables say"
     names = [
@@ -147,7 +147,7 @@ def stale_blocks(published: Path, readme: Path, known: dict) -> dict:  # block -
             stale[f"{readme.name}, block {name}"] = "it is not what the published tables give"
     return stale
 
-
+# %% ../nbs/lib/90_report.ipynb #90-08-4
 def check_published(
     release: bool = False,  # old results are an error
     published: str | Path | None = None,
@@ -204,7 +204,7 @@ def check_source(out: Path):
             f"{out} is no run of the profile {name!r} as it is now: {', '.join(other)} differ; run `fairparse reproduce --profile {name}` and publish that"
         )
 
-
+# %% ../nbs/lib/90_report.ipynb #90-10-2
 def copy_results(sources: list, folder: Path, target: Path) -> list:  # files written
     "Copy files that lie below `folder` to the same places below `target`; `InputError` if one is missing"
     _all_there(sources)
@@ -220,7 +220,7 @@ def _all_there(paths):
         if not path.is_file():
             raise InputError(f"{path} is missing: finish the run with `fairparse reproduce` first")
 
-
+# %% ../nbs/lib/90_report.ipynb #90-10-3
 def _all_new(out, sources):
     "`InputError` for a file that is no result of the run as it is now"
     made, profile = made_files(out), read_yaml(out / "profile.yaml")
@@ -230,7 +230,7 @@ def _all_new(out, sources):
                 f"{source} is old: {why}; finish the run with `fairparse reproduce` first"
             )
 
-
+# %% ../nbs/lib/90_report.ipynb #90-10-4
 def new_costs(
     out: Path, published: Path
 ) -> pd.DataFrame | None:  # None: nothing was executed there
@@ -251,7 +251,7 @@ def claims_for_readme(table: pd.DataFrame) -> str:  # Markdown
         return f"{tell_claims(table)}."
     return f"{tell_claims(table)}. Those that were decided:\n\n{markdown_table(shown.map(lambda text: str(text).replace(chr(10), '; ')))}"
 
-
+# %% ../nbs/lib/90_report.ipynb #90-12-2
 def bench_for_readme(findings: pd.DataFrame, machine: pd.DataFrame) -> str:  # Markdown
     "What has a goal, and what the papers are about; and the machine"
     compared = findings.part.isin(
@@ -266,7 +266,7 @@ def bench_for_readme(findings: pd.DataFrame, machine: pd.DataFrame) -> str:  # M
     where = f"{on.processor}, {on.cores} cores, PyTorch {on.torch}, {on.date}; other programs took at most {on.others_percent:.0f} % of the cores during a part"
     return f"{markdown_table(bench_for_readers(shown))}\n\n{where}."
 
-
+# %% ../nbs/lib/90_report.ipynb #90-12-3
 BLOCKS = {
     "table1": (
         ["tables/table1_objectives.csv"],
@@ -285,7 +285,7 @@ BLOCKS = {
     "bench": (["bench/findings.csv", "bench/machine.csv"], bench_for_readme),
 }
 
-
+# %% ../nbs/lib/90_report.ipynb #90-12-4
 def readme_texts(
     folder: Path,  # an output folder, or the published one
     names: list,  # of BLOCKS
@@ -297,7 +297,7 @@ def readme_texts(
         for name in names
     }
 
-
+# %% ../nbs/lib/90_report.ipynb #90-12-5
 def _filled(readme, texts):
     "The README with its blocks filled, not written"
     page = readme.read_text(encoding="utf-8")
@@ -311,7 +311,7 @@ def _write_page(readme, page):
         tmp.write_text(page, encoding="utf-8")
     return readme
 
-
+# %% ../nbs/lib/90_report.ipynb #90-12-6
 def publish(
     out: str | Path,  # a finished output folder, e.g. outputs/demo, outputs/study or outputs/bench
     published: str | Path | None = None,  # None: outputs/published of the repository
@@ -381,7 +381,7 @@ def shrink_png(text: str) -> str:  # base64 both
     )
     return base64.b64encode(small.getvalue()).decode()
 
-
+# %% ../nbs/lib/90_report.ipynb #90-14-2
 def clean_notebook(
     source: Path, target: Path, data: str = ""
 ) -> Path:  # data: a folder outside of the repository, of which the name is kept
@@ -405,7 +405,7 @@ def clean_notebook(
     write_json(target, notebook)
     return target
 
-
+# %% ../nbs/lib/90_report.ipynb #90-14-3
 def publish_study(out: Path, published: Path, readme: Path) -> list:  # files written
     "Copy the study's tables, figures and notebook, and refresh the README"
     folder = out / "study"
@@ -423,7 +423,7 @@ def publish_study(out: Path, published: Path, readme: Path) -> list:  # files wr
     written.append(clean_notebook(notebook, published / "study" / notebook.name))
     return [*written, _write_page(readme, page)]
 
-
+# %% ../nbs/lib/90_report.ipynb #90-14-4
 def publish_bench(out: Path, published: Path, readme: Path) -> list:  # files written
     "Copy a benchmark's tables, figures and notebook, and refresh the README; one made on a GPU lies apart, in bench_cuda, and changes no page"
     record, notebook = read_json(out / "run.json"), out / "95_bench.ipynb"

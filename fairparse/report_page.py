@@ -46,7 +46,7 @@ def _two_models(table):
         for model, rows in table.groupby("model", sort=False)
     }
 
-
+# %% ../nbs/lib/92_report_page.ipynb #92-05-2
 TABLES = {  # file: (paper, title, caption, function of the table -> table or {title: table}, paper notebook)
     "table1_objectives": (
         1,
@@ -99,6 +99,7 @@ TABLES = {  # file: (paper, title, caption, function of the table -> table or {t
     ),
 }
 
+# %% ../nbs/lib/92_report_page.ipynb #92-05-3
 FIGURES = {  # file: (paper, title, caption, alternative text, paper notebook)
     "figure2_schedules": (
         1,
@@ -164,6 +165,8 @@ FIGURES = {  # file: (paper, title, caption, alternative text, paper notebook)
         "85_balance_figure6_guided",
     ),
 }
+
+# %% ../nbs/lib/92_report_page.ipynb #92-05-4
 EXTRA = {
     "synthesis_quality": "Distances of painted faces, with intervals",
     "fairness_intersections": "Intersections of attributes",
@@ -194,7 +197,7 @@ def block(
         "left_out": max(0, len(table) - most),
     }
 
-
+# %% ../nbs/lib/92_report_page.ipynb #92-07-2
 def embed(path: Path, widest: int = 1600) -> dict:  # picture (data URI), width, height
     "A picture for the page; `InputError` if it is none"
     from PIL import Image, UnidentifiedImageError
@@ -217,7 +220,7 @@ def embed(path: Path, widest: int = 1600) -> dict:  # picture (data URI), width,
         "height": image.height,
     }
 
-
+# %% ../nbs/lib/92_report_page.ipynb #92-07-3
 def read_result(path: Path) -> pd.DataFrame:
     "A result table; `InputError` if it is damaged"
     try:
@@ -232,7 +235,7 @@ def clean_paths(text: str, out: Path) -> str:
     "Text without the places of this machine"
     return text.replace(f"{out}/", "").replace(f"{out}", out.name).replace(f"{find_root()}/", "")
 
-
+# %% ../nbs/lib/92_report_page.ipynb #92-07-4
 class Folder:
     "The output folder, and what a page at `target` can link to: what lies beside it under the same name"
 
@@ -256,7 +259,7 @@ class Folder:
             if pair[0]
         ]
 
-
+# %% ../nbs/lib/92_report_page.ipynb #92-07-5
 def table_item(
     folder: Folder,
     path: Path,
@@ -283,7 +286,7 @@ def table_item(
         "links": folder.links(path, notebook),
     }
 
-
+# %% ../nbs/lib/92_report_page.ipynb #92-07-6
 def figure_item(
     folder: Folder, path: Path, title: str, caption: str = "", alt: str = "", notebook: str = ""
 ) -> dict:
@@ -298,7 +301,7 @@ def figure_item(
         + [pair for pair in [folder.link(path.with_suffix(".csv"), f"{path.stem}.csv")] if pair[0]],
     }
 
-
+# %% ../nbs/lib/92_report_page.ipynb #92-07-7
 def shown(make, folder: Folder, path: Path, title: str, *rest) -> dict:
     "What `make` makes of a file, or in its place why the file cannot be shown"
     try:
@@ -348,7 +351,7 @@ def shown_items(folder: Folder) -> tuple:  # parts in the papers' order, the res
     ]
     return parts, more
 
-
+# %% ../nbs/lib/92_report_page.ipynb #92-10-2
 def claims_section(folder: Folder) -> dict | None:
     "The claims with their verdicts"
     path = folder.out / "tables" / "claims.csv"
@@ -374,7 +377,7 @@ def claims_section(folder: Folder) -> dict | None:
         "caption": "Each claim comes down to differences that this run measured; the one that decides is shown. Supported: shown in the claimed direction, or between the bounds that the claim names, and adjusted for the number of claims. Not supported: contradicted (the opposite was shown), or not shown (chance, or too few trainings or images to tell). Differences between parsers, and between faces painted from their maps, are tested over images and trainings by the strictest of three tests, so their intervals are wider than those of Table I. A classifier or a generator was trained once: claims about these are tested over faces alone, and are of that one network. Verdicts are about the data of this run.",
     }
 
-
+# %% ../nbs/lib/92_report_page.ipynb #92-10-3
 def stage_section(folder: Folder, profile: dict) -> dict:
     "Stages that ran, with links, and those that did not, with the reason"
     done, missing = [], []
@@ -417,7 +420,7 @@ def face_text(faces: dict) -> str:  # faces.json
     "How many faces, of what size, from where"
     return f"{faces['count']} of {faces['size']} px: {', '.join(Path(str(source).split(', world')[0]).name for source in faces['sources'])}"
 
-
+# %% ../nbs/lib/92_report_page.ipynb #92-12-2
 def stand_ins(
     out: Path, records: dict
 ) -> pd.DataFrame:  # what, the papers', this run's; real, stand-in or another
@@ -521,7 +524,7 @@ def read_records(out: Path) -> dict:  # folder -> run.json
         if {"code", "packages", "started"} <= set(record)
     }
 
-
+# %% ../nbs/lib/92_report_page.ipynb #92-14-2
 def stage_costs(out: Path) -> pd.DataFrame:
     "Seconds of each stage's jobs, see `costs.measured_costs`"
     names = {
@@ -532,7 +535,7 @@ def stage_costs(out: Path) -> pd.DataFrame:
     }
     return measured_costs(out)[list(names)].rename(columns=names)
 
-
+# %% ../nbs/lib/92_report_page.ipynb #92-14-3
 def run_facts(
     out: Path, records: dict, costs: pd.DataFrame, profile: dict
 ) -> list:  # (name, value)
@@ -572,7 +575,7 @@ def run_facts(
         )
     return [(name, value) for name, value in facts if value]
 
-
+# %% ../nbs/lib/92_report_page.ipynb #92-14-4
 def provenance(out: Path, records: dict) -> dict:
     "Code, seeds, packages and input hashes of every job"
 
@@ -659,7 +662,7 @@ def page_content(out: Path, target: Path) -> dict:
         "provenance": provenance(out, records),
     }
 
-
+# %% ../nbs/lib/92_report_page.ipynb #92-16-2
 def write_report(
     out: str | Path,  # an output folder, finished or not
     target: str | Path | None = None,  # None: report.html in it
@@ -701,7 +704,7 @@ def table_line(path: Path, title: str) -> str:
     metric = f" in {verdicts.removesuffix('_verdict')}" if verdicts not in (None, "verdict") else ""
     return f"{title}: {', '.join(counts) + metric if counts else f'{len(table)} rows'}"
 
-
+# %% ../nbs/lib/92_report_page.ipynb #92-18-2
 def tell_run(out: str | Path) -> str:
     "A run in a few lines for the terminal"
     from fairparse.claims import tell_claims
@@ -727,7 +730,7 @@ def tell_run(out: str | Path) -> str:
         lines.append(tell_claims(read_result(tables / "claims.csv")))
     return "\n".join(lines)
 
-
+# %% ../nbs/lib/92_report_page.ipynb #92-18-3
 def finish_run(out: str | Path) -> str:
     "Write the report; what to print at the end of a run"
     told = tell_run(out)

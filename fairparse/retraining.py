@@ -55,7 +55,7 @@ def read_balanced(
         )
     return np.stack(images), table
 
-
+# %% ../nbs/lib/65_retraining.ipynb #65-05-2
 def pick_balanced(
     table: pd.DataFrame,  # has a column `group`
     count: int,  # faces altogether
@@ -76,7 +76,7 @@ def pick_balanced(
         )
     )
 
-
+# %% ../nbs/lib/65_retraining.ipynb #65-05-3
 def pick_unguided(store: LatentStore, count: int) -> pd.DataFrame:  # rows of `store.table`
     "The first `count` faces as the generator painted them; `InputError` if there are fewer, or if some were not kept"
     rows = store.table.head(count)
@@ -106,7 +106,7 @@ def resize_faces(
     )
     return resized.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
-
+# %% ../nbs/lib/65_retraining.ipynb #65-07-2
 @torch.no_grad()
 def parse_faces(
     parser: Parser,
@@ -138,7 +138,7 @@ def parse_faces(
     ]
     return torch.cat(maps)
 
-
+# %% ../nbs/lib/65_retraining.ipynb #65-07-3
 def agreement_records(
     first: str,
     second: str,
@@ -157,7 +157,7 @@ def agreement_records(
         counts.drop(columns=["parser", "seed"]).assign(first=first, second=second)
     )
 
-
+# %% ../nbs/lib/65_retraining.ipynb #65-07-4
 def audit_parsers(
     parsers: dict,  # name -> Parser
     images: np.ndarray,  # (N, S, S, 3) uint8
@@ -215,7 +215,7 @@ class Part:
     def __len__(self):
         return len(self.ids)
 
-
+# %% ../nbs/lib/65_retraining.ipynb #65-11-2
 def draw_faces(
     count: int,
     size: int,
@@ -245,7 +245,7 @@ def draw_faces(
         f"{name}: drawn, seed {seed}",
     )
 
-
+# %% ../nbs/lib/65_retraining.ipynb #65-11-3
 def generated_part(
     images: np.ndarray, labels: list, size: int, groups: list, name: str
 ) -> Part:  # groups: names of the columns
@@ -285,7 +285,7 @@ def face_set_part(
         f"{name}: {', '.join(faces.meta['sources'])}",
     )
 
-
+# %% ../nbs/lib/65_retraining.ipynb #65-15-2
 def write_parts(
     folder: str | Path, parts: list, split: str = "train", classes: list | None = None
 ) -> FaceSet:  # classes: None: ours
@@ -354,7 +354,7 @@ def repeat_rows(
         raise InputError(f"an epoch of {length} faces is too short for an arm of {count}")
     return np.resize(np.random.default_rng([seed, count, length]).permutation(count), length)
 
-
+# %% ../nbs/lib/65_retraining.ipynb #65-19-2
 def train_arm(
     folder: str | Path,
     faces: FaceSet,

@@ -65,7 +65,7 @@ def _samples(counts, baseline, resamples):
         for setting, parsers in counts.items()
     }
 
-
+# %% ../nbs/lib/32_robustness.ipynb #32-06-2
 def severity_table(
     counts: dict,  # setting -> parser -> counts, from `gather_sweep`
     baseline: str | None = None,  # None: the first parser
@@ -102,7 +102,7 @@ def _percent_of(errors, reference):
         errors, reference, out=np.full(errors.shape, np.nan), where=reference > 0
     )
 
-
+# %% ../nbs/lib/32_robustness.ipynb #32-08-2
 def corruption_errors(
     counts: dict, baseline: str | None = None, resamples: int = 1000
 ) -> pd.DataFrame:

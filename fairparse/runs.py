@@ -34,7 +34,7 @@ import numpy as np
 class InputError(ValueError):
     "Something the user gave is wrong; the message names the file or value and says what to do"
 
-
+# %% ../nbs/lib/00_runs.ipynb #00-05-2
 def check_types(record):
     "`InputError` if a field of the dataclass `record` is not of its default's type (for a default of None: of the type named beside it, or None); an int may stand for a float"
     for field in dataclasses.fields(record):
@@ -70,7 +70,7 @@ def find_root() -> Path:
         f"no fairparse repository at or above {Path.cwd()}: start from a clone, or install it with `pip install -e .`"
     )
 
-
+# %% ../nbs/lib/00_runs.ipynb #00-07-2
 def resolve(
     path: str | Path,  # absolute, or relative to the repository root
 ) -> Path:
@@ -89,7 +89,7 @@ _unwritable = {
     errno.EEXIST: "a file is in the way of a folder; choose another output folder",
 }
 
-
+# %% ../nbs/lib/00_runs.ipynb #00-10-2
 @contextlib.contextmanager
 def explain_write_errors(
     path: str | Path,  # what is being written
@@ -105,7 +105,7 @@ def explain_write_errors(
             raise
         raise InputError(f"cannot write {path}: {_unwritable[code]}") from error
 
-
+# %% ../nbs/lib/00_runs.ipynb #00-10-3
 @contextlib.contextmanager
 def atomic_write(
     path: str | Path,  # the file to make; missing parent folders are made too
@@ -129,7 +129,7 @@ def write_json(path: str | Path, value: dict):
     with atomic_write(path) as tmp:
         tmp.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
 
-
+# %% ../nbs/lib/00_runs.ipynb #00-12-2
 def read_json(path: str | Path) -> dict:
     "Read a JSON file; `InputError` if it is missing or broken"
     path = Path(path)
@@ -142,7 +142,7 @@ def read_json(path: str | Path) -> dict:
             f"{path} is not valid JSON ({error}): delete it and make it again"
         ) from error
 
-
+# %% ../nbs/lib/00_runs.ipynb #00-12-3
 def hash_file(path: str | Path) -> str:
     "SHA-256 of a file's content, as hexadecimal text"
     with open(path, "rb") as file:
@@ -164,12 +164,12 @@ def fix_randomness(
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
 
-
+# %% ../nbs/lib/00_runs.ipynb #00-14-2
 def available_cores() -> int:
     "CPU cores that this process may use, which in a container are fewer than the machine has"
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
-
+# %% ../nbs/lib/00_runs.ipynb #00-14-3
 def pick_device(
     name: str = "auto",  # "auto", "cpu", "cuda", "cuda:1", "mps"
 ) -> str:
@@ -240,7 +240,7 @@ def code_version() -> dict:
         "sources_sha256": digest.hexdigest(),
     }
 
-
+# %% ../nbs/lib/00_runs.ipynb #00-21-2
 def package_versions(
     names=(
         "torch",

@@ -27,12 +27,14 @@ MAX_INTEGER = (
     16  # bytes of one integer; the longest in these files is the mark of a storage, with 10
 )
 MAX_NAME = 256  # characters of a module's, function's, class's or weight's name
+
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-07-2
 MAX_DIMENSIONS = 8  # of a tensor; weights have up to 4
 SUSPICIOUS = (
     "no official pickle needs this: it may be an attack, so open it with no other tool either"
 )
 
-
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-07-3
 def shown(text) -> str:  # what a file says, fit to be printed
     text = (
         str(text)
@@ -43,7 +45,7 @@ def shown(text) -> str:  # what a file says, fit to be printed
         "…" if len(text) > 80 else ""
     )
 
-
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-07-4
 @dataclass
 class PickleFile:
     "A file that is being read, and what it may still cost"
@@ -74,7 +76,7 @@ class Name:
     module: str
     name: str
 
-
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-09-2
 class _Reader:
     "The stack machine, without the means to import or call"
 
@@ -271,6 +273,8 @@ _actions = {
     "BUILD": _Reader.build,
     "BINPERSID": _Reader.identify,
 }
+
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-10-2
 _all_instructions = {ord(op.code): op.name for op in pickletools.opcodes}
 _instructions = {
     code: (name, _actions[name]) for code, name in _all_instructions.items() if name in _actions
@@ -284,7 +288,7 @@ class Module:
     kind: str
     state: dict
 
-
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-12-2
 @dataclass(eq=False)
 class Storage:
     "Numbers as they lie in the file"
@@ -294,7 +298,7 @@ class Storage:
     count: int
     data: memoryview = memoryview(b"")
 
-
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-12-3
 @dataclass(eq=False)
 class StoredTensor:
     "A tensor that has not been read yet"
@@ -329,11 +333,11 @@ class StoredTensor:
             .contiguous()
         )
 
-
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-12-4
 def _whole(*values) -> bool:
     return all(type(v) is int and v >= 0 for v in values)
 
-
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-12-5
 def _tensor(
     reader, storage, offset, size, stride, *rest
 ) -> StoredTensor:  # rest: whether it learns, hooks, metadata
@@ -353,13 +357,13 @@ def _tensor(
         )
     return StoredTensor(storage, offset, size, stride)
 
-
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-12-6
 def _parameter(reader, tensor, *rest) -> StoredTensor:  # rest: whether it learns, hooks
     if type(tensor) is not StoredTensor:
         reader.refuse(f"a parameter is made of {shown(tensor)}, not of a tensor")
     return tensor
 
-
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-12-7
 def _module(reader, meta) -> Module:
     if (
         type(meta) is not dict
@@ -374,7 +378,7 @@ def _module(reader, meta) -> Module:
 def _empty_dict(reader) -> dict:
     return {}
 
-
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-12-8
 def _set(reader, items=()) -> list:  # of modules' names; nothing here asks a set for anything
     reader.file.spend(len(items))
     return list(items)
@@ -383,7 +387,7 @@ def _set(reader, items=()) -> list:  # of modules' names; nothing here asks a se
 def _no_bytes(reader) -> memoryview:
     return memoryview(b"")  # how protocol 2 writes none
 
-
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-12-9
 def _encode(reader, text, encoding) -> memoryview:  # how protocol 2 writes bytes
     if type(text) is not str or encoding != "latin1":
         reader.refuse("it encodes text as something else than latin1")
@@ -405,6 +409,8 @@ _kinds = {
     "Byte": torch.uint8,
     "Bool": torch.bool,
 }
+
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-14-2
 _storages = {("torch", f"{kind}Storage"): dtype for kind, dtype in _kinds.items()}
 
 
@@ -423,7 +429,7 @@ def _declare_storage(
         reader.refuse("a storage is not declared as it should be")
     return Storage(key, _storages[kind.module, kind.name], count)
 
-
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-14-3
 def _load_storage(reader, data) -> Storage:
     if type(data) is not memoryview:
         reader.refuse(f"a storage is made of {shown(data)}, not of bytes")
@@ -462,7 +468,7 @@ class DType:
         ):
             reader.refuse("numpy's type is not one of plain little-endian numbers")
 
-
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-16-2
 class Array:
     "One of numpy's arrays, as a view of the file"
 
@@ -487,7 +493,7 @@ class Array:
             size, order="F" if by_columns is True else "C"
         )
 
-
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-16-3
 def _array(reader, data, dtype, size, order) -> Array:  # as protocol 5 writes it
     array = Array(reader, Name("numpy", "ndarray"), (), b"")
     array.set_state(reader, (1, size, dtype, order == "F", data))
@@ -503,7 +509,7 @@ def _scalar(reader, dtype, data):
 def _nothing(reader, *arguments):
     reader.refuse("it calls a class that is only named in official pickles")
 
-
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-16-4
 CONSTRUCTORS = {
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): _module,
     ("dnnlib.util", "EasyDict"): _empty_dict,
@@ -530,7 +536,7 @@ CONSTRUCTORS = {
     },
 }
 
-
+# %% ../nbs/lib/60_safe_pickle.ipynb #60-16-5
 def read_pickle(
     path: str | Path,  # of a file by the official tools
 ):  # dicts, lists, tuples, numbers, text, `Module`, `StoredTensor`, `Array`

@@ -36,7 +36,7 @@ class Measures:
     perceptual: Perceptual
     judge: Parser  # parses paintings
 
-
+# %% ../nbs/lib/71_scoring.ipynb #71-04-2
 PER_FACE = (
     "features",
     "perceptual",
@@ -44,7 +44,7 @@ PER_FACE = (
     "floor",
 )  # arrays of a scored set, each with one entry a face
 
-
+# %% ../nbs/lib/71_scoring.ipynb #71-04-3
 @torch.no_grad()
 def follow_counts(
     judge: Parser,
@@ -59,7 +59,7 @@ def follow_counts(
         for name, against in (("followed", maps), ("floor", others))
     }
 
-
+# %% ../nbs/lib/71_scoring.ipynb #71-04-4
 @torch.no_grad()
 def score_paintings(
     painter: Painter,
@@ -123,7 +123,7 @@ def scoring_key(
     ]
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
-
+# %% ../nbs/lib/71_scoring.ipynb #71-06-2
 def scored_set(
     path: Path,
     key: str,
@@ -156,7 +156,7 @@ def join_seeds(
         {name: joined[name][1][r] for name in names} for r in range(len(joined[names[0]][1]))
     ]
 
-
+# %% ../nbs/lib/71_scoring.ipynb #71-08-2
 def measure(
     scored: dict,  # arrays of one repetition, see `score_paintings`, with `counts` of the maps against the truth and `real` of the real faces parsed
     real_test: np.ndarray,  # (N, D) features of the real faces

@@ -22,7 +22,7 @@ def spread(
 
     return float(pdist(features).mean())
 
-
+# %% ../nbs/lib/62_side_effects.ipynb #62-04-2
 def diversity(
     guided: np.ndarray,  # (N, D) features of guided faces
     unguided: np.ndarray,  # (M, D) features of unguided faces of the same group
@@ -75,7 +75,7 @@ def share_difference(
     (a_low, a_high), (b_low, b_high) = wilson(first, first_n), wilson(second, second_n)
     return a - b, a - b - np.hypot(a - a_low, b_high - b), a - b + np.hypot(a_high - a, b - b_low)
 
-
+# %% ../nbs/lib/62_side_effects.ipynb #62-07-2
 def leakage(
     guided: dict,  # attribute -> (N,) names of the predicted classes
     unguided: dict,  # attribute -> (M,)

@@ -36,7 +36,7 @@ PAGES = {
     "outputs/published/figures": "results.md",
 }
 
-
+# %% ../nbs/lib/91_site.ipynb #91-04-2
 def site_path(path: str) -> str:
     "Where a file of the repository, named from its root, is on the site"
     if path in PAGES:
@@ -45,7 +45,7 @@ def site_path(path: str) -> str:
         return f"paper/{path.rpartition('/')[2]}"
     return path.removeprefix("nbs/")
 
-
+# %% ../nbs/lib/91_site.ipynb #91-04-3
 def rewrite_links(
     text: str,  # Markdown
     source: str,  # where it stands in the repository
@@ -124,7 +124,7 @@ def executed_copies(root: Path, run: Path | None) -> dict:  # name of a paper no
         if path.name in names
     }
 
-
+# %% ../nbs/lib/91_site.ipynb #91-09-2
 def gather_notebooks(root: Path, pages: Path, run: Path | None) -> dict:  # page -> its title
     "Write all notebooks of the repository as pages"
     from fairparse.report import clean_notebook
@@ -170,7 +170,7 @@ def gather_texts(root: Path, pages: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / path, target)
 
-
+# %% ../nbs/lib/91_site.ipynb #91-11-2
 def gather_reference(root: Path, pages: Path) -> dict:  # page -> module
     "Write the reference pages"
     from mkdocs_jupyter.utils import slugify
@@ -185,7 +185,7 @@ def gather_reference(root: Path, pages: Path) -> dict:  # page -> module
         found[page] = page[4:-3]
     return found
 
-
+# %% ../nbs/lib/91_site.ipynb #91-11-3
 def gather_results(root: Path, pages: Path) -> None:
     "Copy the published results and write a page that shows them"
     published, target = root / "outputs" / "published", pages / "outputs" / "published"
@@ -243,7 +243,7 @@ STAGES = {
     "9": "90 Running",
 }
 
-
+# %% ../nbs/lib/91_site.ipynb #91-13-2
 def navigation(
     titles: dict,  # page -> title, as from `gather_notebooks`
     modules: dict,  # page -> module, as from `gather_reference`
@@ -286,7 +286,7 @@ SCRIPTS = {
     ),
 }  # name -> package, file in it, SHA-256, address
 
-
+# %% ../nbs/lib/91_site.ipynb #91-16-2
 def fetch_script(name: str, folder: Path) -> bool:  # False: there is no npm, or it has no network
     "Make sure that `folder` holds a script, from npm; `InputError` if it is not the one we know"
     package, member, digest, _ = SCRIPTS[name]
@@ -308,7 +308,7 @@ def fetch_script(name: str, folder: Path) -> bool:  # False: there is no npm, or
         (folder / name).write_bytes(content)
     return True
 
-
+# %% ../nbs/lib/91_site.ipynb #91-16-3
 def gather_assets(
     root: Path, out: Path, pages: Path
 ) -> dict:  # name of a script -> where pages find it
@@ -334,7 +334,7 @@ def plain_page(html: str) -> str:
     )
     return html.replace("highlight-ipynb", "highlight")
 
-
+# %% ../nbs/lib/91_site.ipynb #91-18-2
 def fresh_folder(out: Path) -> Path:  # out/pages
     "An empty folder for pages; `InputError` if `out` holds something that no build of the site has put there"
     marker = out / ".site_of_fairparse"
@@ -348,7 +348,7 @@ def fresh_folder(out: Path) -> Path:  # out/pages
     marker.touch()
     return out / "pages"
 
-
+# %% ../nbs/lib/91_site.ipynb #91-18-3
 def build_site(
     out: str
     | Path = "_docs",  # gets `site/`, and what it is made from; relative to the repository's root
@@ -403,7 +403,7 @@ def build_site(
         raise InputError(f"{len(broken)} broken links in {site}:\n" + "\n".join(broken))
     return site / "index.html"
 
-
+# %% ../nbs/lib/91_site.ipynb #91-18-4
 def collect_warnings() -> list:  # grows while mkdocs runs
     "What mkdocs warns of, from now on"
     messages = []
@@ -438,7 +438,7 @@ class Links(HTMLParser):
         ):
             self.targets.append(target)
 
-
+# %% ../nbs/lib/91_site.ipynb #91-20-2
 def broken_links(site: Path) -> list:  # "page: target (what is wrong)"
     "Links within a built site that lead nowhere; the page for missing pages is left out, its links depend on the server"
     pages = {

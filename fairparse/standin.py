@@ -79,7 +79,7 @@ def attribute_loss(
     )
     return (losses * known).sum() / known.sum().clamp(min=1)
 
-
+# %% ../nbs/lib/69_standin.ipynb #69-07-2
 def attribute_accuracy(
     net: AttributeNet,
     images: Tensor,  # (N, 3, H, W) uint8
@@ -114,14 +114,14 @@ FREQUENT = {
     "Face_Mask": 0.15,
 }
 
-
+# %% ../nbs/lib/69_standin.ipynb #69-10-2
 def frequent_world():
     "A world where every attribute and expression is frequent"
     from fairparse.synthfaces import EMOTIONS, World
 
     return World(attributes=FREQUENT, emotions=dict.fromkeys(EMOTIONS, 1 / len(EMOTIONS)))
 
-
+# %% ../nbs/lib/69_standin.ipynb #69-10-3
 def draw_training_faces(
     count: int, start: int = 0, seed: int = SEED, workers: int | None = None
 ) -> tuple:  # images (N, 3, 64, 64) uint8 tensor, values (N, A) int8, names
@@ -137,7 +137,7 @@ def draw_training_faces(
         list(table),
     )
 
-
+# %% ../nbs/lib/69_standin.ipynb #69-10-4
 def fit_classifier(
     net: AttributeNet,
     images: Tensor,
@@ -177,7 +177,7 @@ NAME = "face_attributes"
 def _assets(folder=None):
     return Path(folder) if folder else package_folder() / "assets"
 
-
+# %% ../nbs/lib/69_standin.ipynb #69-12-2
 def train_standin(
     folder: str | Path | None = None,  # where both files go; None: the package's own `assets`
     count: int = 8000,  # training faces

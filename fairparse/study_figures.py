@@ -68,7 +68,7 @@ TERM_STYLES = {
     "fairness": ("#D55E00", ":", "^"),
 }
 
-
+# %% ../nbs/lib/88_study_figures.ipynb #88-07-2
 def draw_gradients(
     gradients: dict,  # title -> table of `records.GRADIENTS`, several seeds one after the other
 ):

@@ -87,7 +87,7 @@ def activate(
     x = x * gain if linear else F.leaky_relu(x, 0.2) * (math.sqrt(2) * gain)
     return x.clamp(-clamp * gain, clamp * gain) if clamp else x
 
-
+# %% ../nbs/lib/60_stylegan.ipynb #60-07-2
 class Dense(nn.Module):
     "A fully connected layer with weights of equal scale"
 
@@ -105,7 +105,7 @@ class Dense(nn.Module):
         x = x @ (self.weight * (self.rate / math.sqrt(self.weight.shape[1]))).t()
         return activate(x, self.bias * self.rate, linear=self.linear)
 
-
+# %% ../nbs/lib/60_stylegan.ipynb #60-07-3
 def normalise(x: Tensor, eps: float = 1e-8) -> Tensor:  # (B, D)
     "Scale each vector to a mean square of 1"
     return x * (x.square().mean(1, keepdim=True) + eps).rsqrt()
@@ -166,7 +166,7 @@ def resample_kernel(
     kernel = kernel.outer(kernel) if kernel.ndim == 1 else kernel
     return kernel / kernel.sum()
 
-
+# %% ../nbs/lib/60_stylegan.ipynb #60-11-2
 def blur(
     x: Tensor, kernel: Tensor, before: int, after: int, gain: float = 1.0
 ) -> Tensor:  # (B, C, H, W); padding on each side
@@ -181,7 +181,7 @@ def double_size(x: Tensor, kernel: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, 
     spread = F.pad(x.reshape(b, c, h, 1, w, 1), [0, 1, 0, 0, 0, 1]).reshape(b, c, 2 * h, 2 * w)
     return blur(spread, kernel, (len(kernel) + 1) // 2, (len(kernel) - 2) // 2, 4)
 
-
+# %% ../nbs/lib/60_stylegan.ipynb #60-11-3
 def modulated_convolution(
     x: Tensor,  # (B, I, H, W)
     weight: Tensor,  # (O, I, k, k)
@@ -232,7 +232,7 @@ class StyledConvolution(nn.Module):
             ).to(x.dtype)
         return activate(x, self.bias, gain, self.clamp)
 
-
+# %% ../nbs/lib/60_stylegan.ipynb #60-14-2
 class ToPicture(nn.Module):
     "A 1x1 convolution with a style, to the picture's channels"
 
@@ -251,7 +251,7 @@ class ToPicture(nn.Module):
         )
         return activate(x, self.bias, clamp=self.clamp, linear=True)
 
-
+# %% ../nbs/lib/60_stylegan.ipynb #60-14-3
 class Block(nn.Module):
     "The layers of one size"
 
@@ -294,7 +294,7 @@ class Block(nn.Module):
             picture = part if picture is None else picture + part
         return x, picture
 
-
+# %% ../nbs/lib/60_stylegan.ipynb #60-14-4
 class Synthesis(nn.Module):
     "w to pictures"
 
@@ -328,7 +328,7 @@ class Synthesis(nn.Module):
             at += block.convolutions
         return picture
 
-
+# %% ../nbs/lib/60_stylegan.ipynb #60-14-5
 class Generator(nn.Module):
     "StyleGAN2's generator: `mapping` and `synthesis`"
 
@@ -367,7 +367,7 @@ def save_generator(
         )
     write_json(folder / "generator.json", {"config": asdict(net.config), **record})
 
-
+# %% ../nbs/lib/60_stylegan.ipynb #60-19-2
 def load_generator(folder: str | Path, device: str = "cpu") -> Generator:
     "Read what `save_generator` wrote, as float32, ready to generate; `InputError` if a file is missing, damaged, or does not fit the other"
     from safetensors import SafetensorError

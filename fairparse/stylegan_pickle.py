@@ -20,7 +20,7 @@ from .stylegan import ARCHITECTURES, Generator, GeneratorConfig, save_generator
 MAX_DEPTH = 8  # of layers within layers; a generator has 4
 MAX_SIDE = 1024  # pixels; the largest official generators
 
-
+# %% ../nbs/lib/60_stylegan_pickle.ipynb #60-05-2
 def _gather(
     file: PickleFile, root: Module
 ) -> tuple[dict, dict]:  # full name -> Module, full name -> StoredTensor
@@ -62,7 +62,7 @@ SETTINGS = {
     r".*\.skip": {"activation": "linear", "up": 2, "act_gain": 1, "conv_clamp": None},
 }
 
-
+# %% ../nbs/lib/60_stylegan_pickle.ipynb #60-07-2
 class _Network:
     "What a file says of one of its networks"
 
@@ -216,7 +216,7 @@ def _configure(net: _Network) -> GeneratorConfig:
         filter=net.filter(),
     )
 
-
+# %% ../nbs/lib/60_stylegan_pickle.ipynb #60-08-2
 def _check_room(net: _Network, config: GeneratorConfig):
     "Refuse shapes that ask for more weights than are there, before anything is made of them"
     channels, width = config.channels, config.mapping_width or config.w_dim
@@ -233,7 +233,7 @@ def _check_room(net: _Network, config: GeneratorConfig):
     if asked > (there := sum(math.prod(tensor.size) for tensor in net.tensors.values())):
         net.refuse(f"its shapes ask for at least {asked} weights, and it has {there}")
 
-
+# %% ../nbs/lib/60_stylegan_pickle.ipynb #60-08-3
 def _fill(net: _Network, generator: Generator):
     "Put a network's weights into `generator`; each name and shape must be there"
     wanted = generator.state_dict()
@@ -264,7 +264,7 @@ def _fill(net: _Network, generator: Generator):
                 f"{name} holds numbers that are not finite: the training had diverged, or the file is damaged"
             )
 
-
+# %% ../nbs/lib/60_stylegan_pickle.ipynb #60-08-4
 def generator_from_pickle(
     path: str | Path,  # by the official StyleGAN2-ADA or StyleGAN3 tools
     network: str = "G_ema",  # "G_ema": averaged weights, as for pictures; "G": those of the last step

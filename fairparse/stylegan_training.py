@@ -44,7 +44,7 @@ TABLE2 = {
     "tone_5": 449,
 }  # faces of each group in the paper's Table 2, dealt out to tones: White, Indian, Asian, Others, Black
 
-
+# %% ../nbs/lib/60_stylegan_training.ipynb #60-05-2
 def skewed_world():
     "Drawn faces with the group shares of the paper's Table 2; closed eyes and masks are frequent enough to be learnt"
     from fairparse.synthfaces import World
@@ -86,7 +86,7 @@ class Convolution(nn.Module):
             linear=self.linear,
         )
 
-
+# %% ../nbs/lib/60_stylegan_training.ipynb #60-07-2
 def batch_deviation(x: Tensor, group: int = 4) -> Tensor:  # (B, C, H, W) -> (B, C + 1, H, W)
     "Append one channel: how much the faces of each group of `group` differ"
     b, _, h, w = x.shape
@@ -98,7 +98,7 @@ def batch_deviation(x: Tensor, group: int = 4) -> Tensor:  # (B, C, H, W) -> (B,
     )
     return torch.cat([x, spread.to(x.dtype).repeat(group).view(b, 1, 1, 1).expand(b, 1, h, w)], 1)
 
-
+# %% ../nbs/lib/60_stylegan_training.ipynb #60-07-3
 class Discriminator(nn.Module):
     'Faces to one number each: above 0 is "real"'
 
@@ -134,7 +134,7 @@ def discriminator_loss(on_real: Tensor, on_fake: Tensor) -> Tensor:  # (B,)
     "Logistic loss"
     return F.softplus(-on_real).mean() + F.softplus(on_fake).mean()
 
-
+# %% ../nbs/lib/60_stylegan_training.ipynb #60-09-2
 def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:  # (B, 3, H, W)
     "Mean squared norm of the gradient at real faces"
     real = real.detach().requires_grad_(True)
@@ -174,7 +174,7 @@ class StyleGANTraining:
                 f"discriminator_channels {self.discriminator_channels} and the generator's channels name different numbers of sizes: give one for each"
             )
 
-
+# %% ../nbs/lib/60_stylegan_training.ipynb #60-12-2
 class StyleGANTrainer:
     "Both networks, their optimisers and one visible step"
 

@@ -50,7 +50,7 @@ def _identity(weights, faces, rows, seed):
     ]
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
-
+# %% ../nbs/lib/31_sweep.ipynb #31-07-2
 def open_sweep(folder: Path, identity: str):
     "Make the folder ready: settings of another parser, other faces or other code are removed"
     record, settings = folder / "sweep.json", folder / "settings"
@@ -62,7 +62,7 @@ def open_sweep(folder: Path, identity: str):
             old.unlink()
     write_json(record, {"identity": identity})
 
-
+# %% ../nbs/lib/31_sweep.ipynb #31-07-3
 @torch.no_grad()
 def score_setting(
     parser: Parser,
@@ -86,7 +86,7 @@ def score_setting(
         )
     return np.concatenate(counts)
 
-
+# %% ../nbs/lib/31_sweep.ipynb #31-07-4
 def sweep_parser(
     parser: Parser,
     weights: str | Path,  # the parser and the file of its weights

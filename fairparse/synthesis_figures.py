@@ -29,7 +29,7 @@ _GENERATED = {
     CONTROLNET: "controlnet",
 }  # generator -> name of its array in examples.npz
 
-
+# %% ../nbs/lib/89_synthesis_figures.ipynb #89-05-2
 def _pick(path, setting, faces, kinds):
     "Arrays of the first `faces` examples in one setting"
     arrays = read_arrays(path, "ids", "settings", "real", "truth", "maps", *kinds)
@@ -49,7 +49,7 @@ def _pick(path, setting, faces, kinds):
         if key != "settings"
     }
 
-
+# %% ../nbs/lib/89_synthesis_figures.ipynb #89-05-3
 def read_synthesis_examples(
     score: str | Path,  # folder with {maps}/examples.npz
     maps: list,  # objectives, in the order of columns
@@ -83,7 +83,7 @@ def read_synthesis_examples(
         "images": {name: own[_GENERATED[model]] for name, own in found.items()},
     }
 
-
+# %% ../nbs/lib/89_synthesis_figures.ipynb #89-05-4
 def synthesis_example_table(examples: dict) -> pd.DataFrame:
     "A row a face and maps: mIoU and wrong pixels of the map, mean absolute difference of the generated from the real face, all in percent (the last of the whole range)"
     rows = []
@@ -122,7 +122,7 @@ def _columns(examples, f, veil):
             f"mIoU {100 * image_score(maps[f], truth)[0]:.1f} %",
         )
 
-
+# %% ../nbs/lib/89_synthesis_figures.ipynb #89-07-2
 def _synthesis_note(examples, veil, base):
     "The small print"
     generator = {
@@ -142,7 +142,7 @@ def _synthesis_note(examples, veil, base):
         + " The first test faces, not chosen; a few faces prove nothing about the crowd."
     )
 
-
+# %% ../nbs/lib/89_synthesis_figures.ipynb #89-07-3
 def draw_synthesis(
     examples: dict,  # from `read_synthesis_examples`
     veil: float = 0.6,  # 0..1: how far wrong pixels of a map are whitened; 0: not at all
@@ -216,7 +216,7 @@ def _draw_metric(ax, table, metric, settings, parsers, styles):
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel(metric, fontsize=8)
 
-
+# %% ../nbs/lib/89_synthesis_figures.ipynb #89-11-2
 def draw_quality(
     table: pd.DataFrame,  # from `synthesis_tables.table2`, of one model
 ):

@@ -57,6 +57,8 @@ REPORTED_TABLE2 = {  # (FID, LPIPS) of each perturbation
         "darkness": (326.82, 0.430),
     },
 }
+
+# %% ../nbs/lib/82_synthesis_tables.ipynb #82-05-2
 REPORTED_TABLE4 = {  # (FID, LPIPS), by the kind of generator
     "pix2pixhd": {
         "single": (117.93, 0.4419),
@@ -89,7 +91,7 @@ METRIC_KINDS = {
     "perceptual": ("lpips", "stlpips"),
 }
 
-
+# %% ../nbs/lib/82_synthesis_tables.ipynb #82-09-2
 def _parse_metric(name):
     "Kind, place in order of preference, reference of a distance; None for any other name"
     found = re.fullmatch(
@@ -105,7 +107,7 @@ def _parse_metric(name):
         found[4],
     )
 
-
+# %% ../nbs/lib/82_synthesis_tables.ipynb #82-09-3
 def find_metric(
     names: list,  # metrics that were measured, or columns of a table
     kind: str,  # "frechet", "kernel" or "perceptual"
@@ -210,7 +212,7 @@ def _refuse_doubles(values, halves, where):
             f"{where} has means without repetitions (or the reverse) of {sorted(set(next(iter(kinds['mean'] ^ kinds['repetition']))[4:]))}: score again"
         )
 
-
+# %% ../nbs/lib/82_synthesis_tables.ipynb #82-14-2
 def _described(values, halves, maps):
     "What must be the same for all maps of a model: what -> value"
     own, parts = values[values.maps == maps], halves[(halves.maps == maps) & (halves.seed >= 0)]
@@ -229,7 +231,7 @@ def _described(values, halves, maps):
         ),
     }
 
-
+# %% ../nbs/lib/82_synthesis_tables.ipynb #82-14-3
 def check_comparable(
     values: pd.DataFrame,  # QUALITY rows of several maps
     halves: pd.DataFrame,  # REPLICATES rows of the same
@@ -298,12 +300,12 @@ def read_quality(
     check_comparable(values, halves, f"{folder}: ")
     return Measurements(values, halves)
 
-
+# %% ../nbs/lib/82_synthesis_tables.ipynb #82-15-2
 def describe_scores(folder: str | Path, maps: list) -> str:
     'What the scored faces are, for captions: "procedural faces" or the names of the folders'
     return read_json(Path(folder) / maps[0] / "run.json")["faces"]
 
-
+# %% ../nbs/lib/82_synthesis_tables.ipynb #82-15-3
 def describe_base(folder: str | Path, maps: list) -> str:  # "" if no ControlNet was scored
     "The base model of the ControlNets, for captions; `InputError` if there are several"
     found = {
@@ -356,7 +358,7 @@ def estimate(
         "p": np.nan if np.isnan(over_images) else float(np.nanmax(tests)),
     }
 
-
+# %% ../nbs/lib/82_synthesis_tables.ipynb #82-17-2
 def compare(
     measurements: Measurements,
     model: str,
@@ -388,7 +390,7 @@ def _metric_columns(measurements, model, maps, setting, metric, baseline):
         numbers[3:] = change["value"], change["low"], change["high"], change["p"]
     return {metric + end: n * (1 if end == "_p" else percent) for end, n in zip(_NUMBERS, numbers)}
 
-
+# %% ../nbs/lib/82_synthesis_tables.ipynb #82-21-2
 def _judge(table, metrics, baseline):
     "Adjust the p-values of each metric for all rows, and say what they mean; the new columns stand beside the p-values"
 
@@ -413,7 +415,7 @@ def _judge(table, metrics, baseline):
         table.insert(place + 1, f"{metric}_verdict", words)
     return table
 
-
+# %% ../nbs/lib/82_synthesis_tables.ipynb #82-21-3
 def _row(measurements, model, maps, setting, metrics, baseline):
     "One row without the reported values and without verdicts"
     lead = measurements.mean(model, maps, setting, metrics[0])
@@ -428,7 +430,7 @@ def _row(measurements, model, maps, setting, metrics, baseline):
         row |= _metric_columns(measurements, model, maps, setting, metric, baseline)
     return row
 
-
+# %% ../nbs/lib/82_synthesis_tables.ipynb #82-21-4
 def _protocol(measurements, model, maps, setting, metrics):
     "Last columns of a row: how it was measured"
     means = {
@@ -451,7 +453,7 @@ def _protocol(measurements, model, maps, setting, metrics):
         ),
     }
 
-
+# %% ../nbs/lib/82_synthesis_tables.ipynb #82-21-5
 def reported_note(frechet: str, perceptual: str) -> str:
     "Which of our metrics stands beside the paper's two, in words"
     fid = (
@@ -502,7 +504,7 @@ def table2(
             )
     return _judge(pd.DataFrame(rows), metrics, baseline)
 
-
+# %% ../nbs/lib/82_synthesis_tables.ipynb #82-23-2
 def layout_table2(
     table: pd.DataFrame,  # from `table2`, of one model
     reported: bool = False,  # the paper's numbers in place of ours
@@ -573,7 +575,7 @@ def _reported4(model, maps):
     "FID and LPIPS that Table IV has for maps through this generator"
     return REPORTED_TABLE4.get(model.split("_")[0], {}).get(maps, (np.nan, np.nan))
 
-
+# %% ../nbs/lib/82_synthesis_tables.ipynb #82-30-2
 def table4(
     measurements: Measurements,  # from `read_quality`
     data: str,  # what the faces are, for the reader

@@ -46,6 +46,8 @@ PROBABILITIES = {
     "Eyes_Closed": 0.06,
     "Face_Mask": 0.03,
 }
+
+# %% ../nbs/lib/12_synthfaces.ipynb #12-05-2
 EMOTIONS = {
     "angry": 0.06,
     "disgust": 0.06,
@@ -56,7 +58,7 @@ EMOTIONS = {
     "neutral": 0.34,
 }
 
-
+# %% ../nbs/lib/12_synthfaces.ipynb #12-05-3
 def _check_values(what, given, known):
     "Refuse names outside `known` and values outside 0..1"
     unknown = sorted(set(given) - set(known))
@@ -66,7 +68,7 @@ def _check_values(what, given, known):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
             raise InputError(f"{what} {name!r} is {value!r}: give a number from 0 to 1")
 
-
+# %% ../nbs/lib/12_synthfaces.ipynb #12-05-4
 @dataclass(frozen=True)
 class World:
     "How often things occur, and for whom pictures are worse; `InputError` for unknown names and impossible numbers"
@@ -110,7 +112,7 @@ def _pick(shares, names, position):
     ends = np.cumsum([shares.get(name, 0) for name in names])
     return names[int(np.searchsorted(ends, position * ends[-1], side="right"))]
 
-
+# %% ../nbs/lib/12_synthfaces.ipynb #12-08-2
 def sample_parameters(
     seed: int,  # 0 or more
     index: int,  # position in the endless row of faces of this seed, 0 or more
@@ -138,7 +140,7 @@ def sample_parameters(
         appearance=numbers(Appearance, APPEARANCE, "appearance"),
     )
 
-
+# %% ../nbs/lib/12_synthfaces.ipynb #12-08-3
 def attribute_row(face: Face) -> dict:  # column -> 1 or 0
     "What is known of a face, as the columns of an index: also under a mask or behind sunglasses"
     return {
@@ -155,7 +157,7 @@ def _render(index, size, seed, world):
     face = sample_parameters(seed, index, world)
     return *render_face(face, size), attribute_row(face)
 
-
+# %% ../nbs/lib/12_synthfaces.ipynb #12-13-2
 def render_faces(
     count: int,  # number of faces
     size: int,  # side in pixels, 32 or more

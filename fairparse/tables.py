@@ -27,6 +27,8 @@ REPORTED_TABLE1 = {
     "piecewise": (73.80, 94.47),
     "linear_alt": (73.81, 94.49),
 }  # mIoU, Dice
+
+# %% ../nbs/lib/80_tables.ipynb #80-04-2
 REPORTED_TABLE3 = {
     "single": (
         73.87,
@@ -82,7 +84,7 @@ def read_counts(
     table = read_table(Path(folder) / "counts.parquet", COUNTS)
     return counts_array(table[table.perturbation == "none"])
 
-
+# %% ../nbs/lib/80_tables.ipynb #80-06-2
 def stack_repetitions(
     parts: list,  # (ids, counts) of each seed
     where: str = "",
@@ -101,7 +103,7 @@ def stack_repetitions(
         )
     return np.array(names, object), np.stack([np.stack([r[n] for n in names]) for r in repetitions])
 
-
+# %% ../nbs/lib/80_tables.ipynb #80-06-3
 def gather_with_ids(
     parsers: str | Path,  # folder with {objective}/seed{seed}/counts.parquet, or of a sweep
     objectives: list,
@@ -126,7 +128,7 @@ def gather_with_ids(
         gathered[name], faces = counts, ids
     return faces, gathered
 
-
+# %% ../nbs/lib/80_tables.ipynb #80-06-4
 def gather(parsers: str | Path, objectives: list, seeds: list, setting: str | None = None) -> dict:
     "Counts of all objectives without the ids, see `gather_with_ids`"
     return gather_with_ids(parsers, objectives, seeds, setting)[1]
@@ -153,7 +155,7 @@ def verdict(difference: float, p_adjusted: float, level: float = 0.05) -> str:
         "no difference shown" if not p_adjusted < level else "better" if difference > 0 else "worse"
     )
 
-
+# %% ../nbs/lib/80_tables.ipynb #80-09-2
 def table1(
     counts: dict,  # from `gather`
     data: str,  # what the faces are, for the reader

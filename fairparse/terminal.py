@@ -25,7 +25,7 @@ def _place(error):
     ] or frames
     return f"{Path(own[-1].filename).name}, line {own[-1].lineno}" if own else "an unknown place"
 
-
+# %% ../nbs/lib/94_terminal.ipynb #94-04-2
 def _is_out_of_memory(error):
     "The machine's memory, or a GPU's as PyTorch tells it (without loading PyTorch)"
     return (
@@ -34,7 +34,7 @@ def _is_out_of_memory(error):
         or getattr(error, "errno", None) == errno.ENOMEM
     )
 
-
+# %% ../nbs/lib/94_terminal.ipynb #94-04-3
 def describe_error(error: BaseException) -> tuple:  # (text, exit code)
     "What to tell the user about an error"
     again, first = (
@@ -108,7 +108,7 @@ def _known_values():
         "notebook": sorted(path.stem for path in (find_root() / "nbs" / "paper").glob("*.ipynb")),
     }
 
-
+# %% ../nbs/lib/94_terminal.ipynb #94-10-2
 def completion_script(
     parser: argparse.ArgumentParser,  # with subcommands; its arguments are given names to offer
     shell: str,  # "bash", "zsh", "tcsh", "fish" or "powershell"

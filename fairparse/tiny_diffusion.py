@@ -39,7 +39,7 @@ NOISE = {
     "skip_prk_steps": True,
 }
 
-
+# %% ../nbs/lib/56_tiny_diffusion.ipynb #56-04-2
 def build_tokenizer():
     "CLIP's tokenizer with a vocabulary of its own: each word of `prompts.prompt_words` is one token, other words are spelt"
     from tokenizers import models, pre_tokenizers, trainers
@@ -74,7 +74,7 @@ def build_tokenizer():
         model_max_length=TOKENS,
     )
 
-
+# %% ../nbs/lib/56_tiny_diffusion.ipynb #56-04-3
 def build_tiny(seed: int = SEED) -> dict:  # tokenizer, text_encoder, vae, unet
     "The parts with random weights"
     from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -209,7 +209,7 @@ def run_steps(
 def _to_units(images):
     return images.float() / 127.5 - 1
 
-
+# %% ../nbs/lib/56_tiny_diffusion.ipynb #56-12-2
 def fit_autoencoder(
     vae,
     images: Tensor,
@@ -251,7 +251,7 @@ def fit_autoencoder(
         )
     vae.register_to_config(scaling_factor=1 / latents.std().item())
 
-
+# %% ../nbs/lib/56_tiny_diffusion.ipynb #56-12-3
 @torch.no_grad()
 def reconstruction(vae, images: Tensor) -> float:  # (N, 3, H, W) uint8; dB
     "Peak signal-to-noise ratio of pictures that went through the autoencoder"
@@ -323,7 +323,7 @@ def encode_faces(
         [vae.encode(_to_units(batch)).latent_dist.parameters for batch in images.split(64)]
     )
 
-
+# %% ../nbs/lib/56_tiny_diffusion.ipynb #56-16-2
 def fit_denoiser(
     parts: dict,
     images: Tensor,

@@ -163,7 +163,7 @@ def make_optimizer(parser: Parser, config: TrainConfig, updates: int) -> tuple:
         )
     return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
-
+# %% ../nbs/lib/23_train.ipynb #23-10-2
 def class_weights(
     masks: np.ndarray,  # (N, H, W) uint8
     num_classes: int,
@@ -175,7 +175,7 @@ def class_weights(
     weights = np.clip((share.clip(1e-9) / share[1].clip(1e-9)) ** -exponent, *cap)
     return (weights / (weights * share).sum()).tolist()
 
-
+# %% ../nbs/lib/23_train.ipynb #23-10-3
 @torch.no_grad()
 def undo_class_weights(
     parser: Parser,
@@ -193,7 +193,7 @@ def room_for(faces: FaceSet, device: torch.device) -> bool:
         and faces.images.nbytes + faces.masks.nbytes < torch.cuda.mem_get_info(device)[0] / 2
     )
 
-
+# %% ../nbs/lib/23_train.ipynb #23-12-2
 def hold_faces(
     faces: FaceSet, device: torch.device
 ) -> tuple:  # images (N, H, W, 3), masks (N, H, W) uint8 on the device
@@ -208,7 +208,7 @@ def hold_faces(
             tensor[start : start + step] = torch.from_numpy(np.array(array[start : start + step]))
     return held
 
-
+# %% ../nbs/lib/23_train.ipynb #23-12-3
 def take_faces(
     source: tuple,  # images, masks: of `hold_faces`, or the memory maps
     rows: np.ndarray,  # (B,) positions
@@ -429,7 +429,7 @@ def train_epoch(trainer: Trainer, bar) -> dict:  # a row of the history
         "seconds": time.time() - start,
     }
 
-
+# %% ../nbs/lib/23_train.ipynb #23-18-2
 @torch.no_grad()
 def validate(trainer: Trainer) -> float:
     "Dataset-level mIoU on the validation faces, NaN if there are none; FloatingPointError if the logits are not finite"
@@ -465,7 +465,7 @@ def training_identity(trainer: Trainer) -> str:
         digest.update(tensor.cpu().contiguous().numpy())
     return digest.hexdigest()
 
-
+# %% ../nbs/lib/23_train.ipynb #23-20-2
 def finished_parser(trainer: Trainer) -> Parser:
     "The network as users get it: with the share `prior_correction` of the class weights undone"
     if not trainer.config.prior_correction:
@@ -474,7 +474,7 @@ def finished_parser(trainer: Trainer) -> Parser:
     undo_class_weights(parser, trainer.loss.class_weights, trainer.config.prior_correction)
     return parser
 
-
+# %% ../nbs/lib/23_train.ipynb #23-20-3
 def save_checkpoint(trainer: Trainer, improved: bool):
     "Write the checkpoint, and the best weights if they improved"
     t = trainer
@@ -501,7 +501,7 @@ def save_checkpoint(trainer: Trainer, improved: bool):
     }
     write_checkpoint(t.folder / "checkpoint" / "state.pt", state)
 
-
+# %% ../nbs/lib/23_train.ipynb #23-20-4
 def load_checkpoint(trainer: Trainer):
     "Go on from the checkpoint in the trainer's folder, if it is of the same training; `InputError` if it is damaged"
     t, path = trainer, trainer.folder / "checkpoint" / "state.pt"

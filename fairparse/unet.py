@@ -44,7 +44,7 @@ class ParserSpec:
     def as_dict(self) -> dict:
         return asdict(self)
 
-
+# %% ../nbs/lib/20_unet.ipynb #20-05-2
 def add_coordinates(features: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C + 2, H, W)
     "Append each position's y and x, from -1 to 1 (CoordConv, Liu et al. 2018)"
     b, _, h, w = features.shape
@@ -53,7 +53,7 @@ def add_coordinates(features: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C + 2, H
         [features, y.view(1, 1, h, 1).expand(b, 1, h, w), x.view(1, 1, 1, w).expand(b, 1, h, w)], 1
     )
 
-
+# %% ../nbs/lib/20_unet.ipynb #20-05-3
 def _decoder_with_coordinates(channels, spec):
     "smp's U-Net decoder for features that carry two more channels"
     decoder = UnetDecoder(
@@ -65,7 +65,7 @@ def _decoder_with_coordinates(channels, spec):
     initialize_decoder(decoder)
     return decoder
 
-
+# %% ../nbs/lib/20_unet.ipynb #20-05-4
 class Parser(nn.Module):
     "A U-Net that takes uint8 images and normalises them itself, so that no caller can forget to"
 
@@ -109,7 +109,7 @@ def _encoder_module(parser: Parser) -> nn.Module:
     "The encoder as torchvision or timm would name its parts"
     return getattr(parser.net.encoder, "model", parser.net.encoder)
 
-
+# %% ../nbs/lib/20_unet.ipynb #20-08-2
 def read_weights(path: Path) -> dict:
     "A state dict from a safetensors or torch file, of which no code is executed; `InputError` if it cannot be read"
     if not path.is_file():
@@ -127,7 +127,7 @@ def read_weights(path: Path) -> dict:
             f"weights {path} cannot be read ({str(error).partition(chr(10))[0] or type(error).__name__}): download or write them again"
         ) from error
 
-
+# %% ../nbs/lib/20_unet.ipynb #20-08-3
 def _load_encoder(parser: Parser, state: dict, source: str):
     "Copy `state` into the encoder, by name; every tensor of the encoder must be in it with its shape"
     encoder = _encoder_module(parser)
@@ -153,7 +153,7 @@ def _load_encoder(parser: Parser, state: dict, source: str):
         )
     encoder.load_state_dict({k: state[k] for k in own if k in state}, strict=False)
 
-
+# %% ../nbs/lib/20_unet.ipynb #20-08-4
 def offline_weights() -> dict:
     "The ImageNet weights of EfficientNet-Lite0 from the `offline` extra, renamed to timm's names (same order, other names)"
     try:
@@ -188,7 +188,7 @@ def input_statistics(
         return (tuple(cfg.mean), tuple(cfg.std)) if cfg else (IMAGENET_MEAN, IMAGENET_STD)
     return IMAGENET_MEAN, IMAGENET_STD
 
-
+# %% ../nbs/lib/20_unet.ipynb #20-09-2
 def build_parser(
     encoder: str = "resnet34",
     encoder_weights: str = "imagenet",
@@ -264,7 +264,7 @@ def save_parser(parser: Parser, folder: str | Path, which: str = "model"):
         tmp.write_bytes(packed)
     write_json(folder / "model.json", parser.spec.as_dict())
 
-
+# %% ../nbs/lib/20_unet.ipynb #20-12-2
 def load_parser(
     folder: str | Path,
     which: str = "model",  # "model" (last epoch) or "best" (best by validation)
