@@ -144,7 +144,7 @@ for name, parameters in {
 TOY_MODULES = {
     "toy_files": "import json\nfrom pathlib import Path\ndef write(path, text):\n    Path(path).parent.mkdir(parents=True, exist_ok=True)\n    Path(path).write_text(text)\n",
     "toy_faces": "from .toy_files import write, json\ndef make(out, record): write(f'{out}/run.json', json.dumps(record))\n",
-    "toy_train": "from .runs import InputError\nfrom .toy_files import write, json\ndef make(out, record):\n"
+    "toy_train": "from .core.runs import InputError\nfrom .toy_files import write, json\ndef make(out, record):\n"
     "    for name in ('counts.parquet', 'history.parquet', 'run.json'): write(f'{out}/{name}', json.dumps(record))\n",
     "toy_tables": "from .toy_files import write\n",
     "costs": "import subprocess\ndef dry_run(command, record, name, out, cores=None): return subprocess.run(command).returncode\n",
@@ -170,20 +170,12 @@ def toy_root(tmp_path):
     (root / "nbs" / "workflow" / "profiles" / "real.yaml").write_text(
         TOY_PROFILE + "data: required\nbeside: [more]\n"
     )
-    (root / "fairparse").mkdir()
-    for name in (
-        "__init__",
-        "runs",
-        "notebooks",
-        "engine",
-        "commands",
-        "profiles",
-        "parser_commands",
-        "terminal",
-        "clusters",
-        "cli",
-    ):
-        shutil.copy(ROOT / "fairparse" / f"{name}.py", root / "fairparse")
+    copied = ("core/runs", "workflow/notebooks", "workflow/profiles", "workflow/engine")
+    copied += ("workflow/terminal", "workflow/parser_commands", "cli")
+    for name in (*copied, "__init__", "core/__init__", "workflow/__init__"):
+        target = root / "fairparse" / f"{name}.py"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "fairparse" / f"{name}.py", target)
     for name, code in TOY_MODULES.items():
         (root / "fairparse" / f"{name}.py").write_text(code)
     for name, cells in TOY_NOTEBOOKS.items():

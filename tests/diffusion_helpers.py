@@ -12,11 +12,11 @@ import torch
 from helpers import make_faces
 from safetensors.torch import save_file
 
-from fairparse.controlnet import Base, Purpose, load_controlnet, pick_palette
-from fairparse.controlnet_training import Pairs
-from fairparse.labels import CLASSES
-from fairparse.latent_cache import cache_latents, cache_prompts
-from fairparse.tiny_diffusion import NOISE, build_tokenizer
+from fairparse.data.labels import CLASSES
+from fairparse.diffusion.cache import cache_latents, cache_prompts
+from fairparse.diffusion.controlnet import Base, Purpose, load_controlnet, pick_palette
+from fairparse.diffusion.tiny import NOISE, build_tokenizer
+from fairparse.diffusion.train import Pairs
 
 # ---- Stable Diffusion 1.5: the published configurations, with smaller numbers
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from fairparse.labels import CLASSES, NUM_CLASSES, PALETTE
-from fairparse.records import write_face_set
-from fairparse.unet import build_parser
+from fairparse.core.records import write_face_set
+from fairparse.data.labels import CLASSES, NUM_CLASSES, PALETTE
+from fairparse.parsing.unet import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
@@ -92,7 +92,7 @@ _killed = """
 import os, signal, sys
 from pathlib import Path
 import pytest
-from fairparse.records import open_face_set
+from fairparse.core.records import open_face_set
 from {module} import make_trainer, stop_at
 faces = open_face_set(sys.argv[1])
 stop_at(pytest.MonkeyPatch(), epoch=1, step=2, how=lambda: os.kill(os.getpid(), signal.SIGKILL))

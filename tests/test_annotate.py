@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from sklearn.metrics import cohen_kappa_score
 
-from fairparse.annotate import (
+from fairparse.balancing.annotate import (
     ANNOTATIONS,
     LABELS,
     MEASURES,
@@ -26,7 +26,7 @@ from fairparse.annotate import (
     read_annotations,
     replay,
 )
-from fairparse.runs import InputError
+from fairparse.core.runs import InputError
 
 CLASSES = ["calm", "happy", "sad"]
 
@@ -296,7 +296,7 @@ def test_a_lost_line_before_an_undo_is_noticed(tmp_path):
 
 
 def test_two_programs_cannot_write_to_one_journal(tmp_path):
-    script = "import sys; from fairparse.annotate import Journal; j = Journal(sys.argv[1], 'ann'); print('open', flush=True); sys.stdin.read()"
+    script = "import sys; from fairparse.balancing.annotate import Journal; j = Journal(sys.argv[1], 'ann'); print('open', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)],
         cwd=ROOT,
@@ -349,7 +349,7 @@ def test_kill_while_writing(tmp_path):
 def test_a_full_disk_changes_nothing(tmp_path):
     "In a process that may only write so much, the entry that does not fit is refused and leaves no half line"
     script = (
-        "import resource, signal, sys\nfrom fairparse.annotate import Journal\nfrom fairparse.runs import InputError\n"
+        "import resource, signal, sys\nfrom fairparse.balancing.annotate import Journal\nfrom fairparse.core.runs import InputError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\njournal = Journal(sys.argv[1], 'ann')\nfor k in range(3): journal.record('skip', 'emotion', f'f{k}')\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (journal.path.stat().st_size + 40, -1))\n"
         "try: journal.record('skip', 'emotion', 'f3')\nexcept (InputError, OSError) as error: print(len(journal.entries), type(error).__name__)\n"
@@ -576,7 +576,7 @@ def test_merging_refuses_strangers_and_doubles():
 
 
 def test_the_module_needs_neither_torch_nor_a_browser():
-    code = "import sys, fairparse.annotate, fairparse.label_studio\nprint({'torch', 'anywidget', 'ipywidgets', 'sklearn', 'matplotlib'} & set(sys.modules))"
+    code = "import sys, fairparse.balancing.annotate, fairparse.balancing.label_studio\nprint({'torch', 'anywidget', 'ipywidgets', 'sklearn', 'matplotlib'} & set(sys.modules))"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

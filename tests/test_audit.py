@@ -17,23 +17,28 @@ from helpers import make_faces, make_index, make_parser
 from PIL import Image
 
 from fairparse import cli
-from fairparse.audit import audit, count_map, match_faces, named_folders, named_label_maps
-from fairparse.damaged_images import write_perturbed
-from fairparse.facefiles import label_table
-from fairparse.fairness import comparison_table, gap_table
-from fairparse.group_tables import disparity_blocks
-from fairparse.groups import attribute_groups
-from fairparse.labels import CLASSES, NUM_CLASSES, PALETTE
-from fairparse.mapfiles import face_attributes, find_settings, list_maps, open_truth, read_map
-from fairparse.metrics import count_pixels
-from fairparse.predict import predict_masks
-from fairparse.records import COUNTS, read_table
-from fairparse.robustness import corruption_errors, gather_sweep, severity_table
-from fairparse.runs import InputError, read_json
-from fairparse.sweep import sweep_parser
-from fairparse.synthfaces import build_synthetic_set
-from fairparse.tables import gather, gather_with_ids
-from fairparse.unet import save_parser
+from fairparse.core.records import COUNTS, read_table
+from fairparse.core.runs import InputError, read_json
+from fairparse.data.groups import attribute_groups
+from fairparse.data.labels import CLASSES, NUM_CLASSES, PALETTE
+from fairparse.data.map_folders import (
+    face_attributes,
+    find_settings,
+    list_maps,
+    open_truth,
+    read_map,
+)
+from fairparse.data.pixels import label_table
+from fairparse.data.worlds import build_synthetic_set
+from fairparse.measure.counts import count_pixels, gather, gather_with_ids
+from fairparse.measure.fairness import comparison_table, gap_table
+from fairparse.parsing.predict import predict_masks
+from fairparse.parsing.unet import save_parser
+from fairparse.results.audit import audit, count_map, match_faces, named_folders, named_label_maps
+from fairparse.results.groups import disparity_blocks
+from fairparse.robustness.damaged_images import write_perturbed
+from fairparse.robustness.severity import corruption_errors, gather_sweep, severity_table
+from fairparse.robustness.sweep import sweep_parser
 
 N, SIDE, QUICK = 24, 16, dict(resamples=40, min_size=4, progress=False)
 
@@ -662,7 +667,7 @@ def test_face_sets_of_several_folders_match_by_the_last_part(tmp_path):
 
 
 def test_no_torch_is_needed():
-    code = "import sys, fairparse.audit, fairparse.damaged_images, fairparse.group_figures, fairparse.damage_figures; print('torch' in sys.modules)"
+    code = "import sys, fairparse.results.audit, fairparse.robustness.damaged_images, fairparse.results.groups, fairparse.results.damage; print('torch' in sys.modules)"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -717,7 +722,7 @@ def test_perturb_writes_each_setting_and_goes_on(tmp_path):
 
 def test_perturb_reads_what_a_face_set_reads(tmp_path):
     "An image that is resized from its file equals the one in a face set of that size, damage included"
-    from fairparse.faces import build_face_set
+    from fairparse.data.faceset import build_face_set
 
     celeba(tmp_path / "data", 4)
     build_face_set(tmp_path / "set", tmp_path / "data", size=24, progress=False)

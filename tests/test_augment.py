@@ -4,9 +4,9 @@ import pytest
 import torch
 from helpers import PALETTE
 
-from fairparse.augment import AugmentConfig, augment, mirror, move, relight
-from fairparse.labels import CLASSES, flip_order
-from fairparse.runs import InputError
+from fairparse.core.runs import InputError
+from fairparse.data.augment import AugmentConfig, augment, mirror, move, relight
+from fairparse.data.labels import CLASSES, flip_order
 
 ORDER = torch.as_tensor(flip_order(CLASSES))
 COLOURS = torch.from_numpy(PALETTE).float()

@@ -10,19 +10,8 @@ import pytest
 from latent_helpers import Bands, Colours
 from matplotlib.colors import to_rgb
 
-from fairparse.balance_figures import (
-    COLOURS,
-    LINES,
-    draw_guided,
-    draw_unguided,
-    draw_yields,
-    frame_faces,
-    group_colours,
-)
-from fairparse.balance_tables import REPORTED, SAME_SHARE, reported_group, table1, table2, table3
-from fairparse.calibration import wilson
-from fairparse.latents import random_latents, sample_latents
-from fairparse.records import (
+from fairparse.balancing.latents import random_latents, sample_latents
+from fairparse.core.records import (
     CLASSIFIER_SCORES,
     YIELDS,
     write_arrays,
@@ -30,7 +19,23 @@ from fairparse.records import (
     write_json,
     write_table,
 )
-from fairparse.runs import InputError
+from fairparse.core.runs import InputError
+from fairparse.measure.statistics import wilson
+from fairparse.results.balance import (
+    COLOURS,
+    LINES,
+    REPORTED,
+    SAME_SHARE,
+    draw_guided,
+    draw_unguided,
+    draw_yields,
+    frame_faces,
+    group_colours,
+    reported_group,
+    table1,
+    table2,
+    table3,
+)
 
 PAPER = ["Asian", "Black", "Indian", "White", "Others"]
 TONES = [f"tone_{i}" for i in range(1, 6)]
@@ -55,7 +60,7 @@ def test_reported_values_as_printed():
         "table1"
     ]["test"] == (80.12, 0.5753)
     assert sorted(SAME_SHARE.values()) == sorted(PAPER)
-    from fairparse.stylegan_training import TABLE2
+    from fairparse.balancing.stylegan_train import TABLE2
 
     assert {
         tone: REPORTED["table2"][reported_group(tone)] for tone in TONES

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fairparse.annotate import LABELS, merge_labels, model_labels
-from fairparse.balanced_set import (
+from fairparse.balancing.annotate import LABELS, merge_labels, model_labels
+from fairparse.balancing.balanced_set import (
     BALANCED,
     face_ids,
     wide_labels,
@@ -19,8 +19,8 @@ from fairparse.balanced_set import (
     write_datasheet,
     write_images,
 )
-from fairparse.records import read_table
-from fairparse.runs import InputError, hash_file
+from fairparse.core.records import read_table
+from fairparse.core.runs import InputError, hash_file
 
 RNG = np.random.default_rng(0)
 FACTS = {

@@ -7,8 +7,9 @@ import time
 import pandas as pd
 import pytest
 
-from fairparse import bench as module
-from fairparse.bench import (
+from fairparse.bench import timing as module
+from fairparse.bench.figures import draw_ratios, draw_stages, run_findings
+from fairparse.bench.timing import (
     Bench,
     Case,
     Goal,
@@ -20,9 +21,8 @@ from fairparse.bench import (
     tell_time,
     time_shares,
 )
-from fairparse.bench_figures import draw_ratios, draw_stages, run_findings
-from fairparse.reader_tables import bench_for_readers
-from fairparse.runs import InputError
+from fairparse.core.runs import InputError
+from fairparse.results.readers import bench_for_readers
 
 
 @pytest.fixture
@@ -245,8 +245,9 @@ def test_a_busy_machine_is_named(tmp_path, capsys):
 
 def test_own_work_is_not_that_of_others(monkeypatch, clock):
     "Two cores of ours; in ten seconds we took 3, a child that ended 4, one that lives 5, somebody 2, and a neighbour of the machine 1"
-    import psutil
     from types import SimpleNamespace as Times
+
+    import psutil
 
     done = False
 
@@ -440,7 +441,7 @@ def finished(folder, source, **changes):
 
 
 def test_published_with_its_code_and_without_paths(tiny, site):
-    from fairparse.report import publish, stale_published
+    from fairparse.workflow.publish import publish, stale_published
 
     out = finished(site / "out", tiny)
     written = publish(out, site / "published", site / "README.md")
@@ -467,7 +468,7 @@ def test_published_with_its_code_and_without_paths(tiny, site):
     ],
 )
 def test_old_or_partial_benchmark_is_not_published(tiny, site, changes, message):
-    from fairparse.report import publish
+    from fairparse.workflow.publish import publish
 
     with pytest.raises(InputError, match=message):
         publish(finished(site / "out", tiny, **changes), site / "published", site / "README.md")
@@ -478,7 +479,7 @@ def test_old_or_partial_benchmark_is_not_published(tiny, site, changes, message)
 
 
 def test_a_gpus_benchmark_lies_apart(tiny, site):
-    from fairparse.report import publish
+    from fairparse.workflow.publish import publish
 
     written = publish(
         finished(site / "out", tiny, parameters={"device": "cuda"}),
@@ -491,7 +492,7 @@ def test_a_gpus_benchmark_lies_apart(tiny, site):
 
 
 def test_tests_sizes_are_not_published(tiny, site):
-    from fairparse.report import publish
+    from fairparse.workflow.publish import publish
 
     with pytest.raises(InputError, match="tests' sizes"):
         publish(tiny, site / "published", site / "README.md")
@@ -499,7 +500,7 @@ def test_tests_sizes_are_not_published(tiny, site):
 
 def test_demo_and_benchmark_are_published_apart(site):
     "Publishing one forgets nothing of the other"
-    from fairparse.provenance import write_made_by
+    from fairparse.workflow.provenance import write_made_by
 
     path = site / "published" / "made_by.json"
     write_made_by(

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairparse import bench_faces
-from fairparse.bench import measure
-from fairparse.bench_faces import (
+from fairparse.bench import faces as bench_faces
+from fairparse.bench.faces import (
     PictureFiles,
     batch_cases,
     batch_order,
@@ -18,10 +17,12 @@ from fairparse.bench_faces import (
     pure_decoding,
     raw_cases,
 )
-from fairparse.facefiles import merge_parts, scan_source
-from fairparse.labels import CLASSES
-from fairparse.records import open_face_set
-from fairparse.runs import InputError
+from fairparse.bench.timing import measure
+from fairparse.core.records import open_face_set
+from fairparse.core.runs import InputError
+from fairparse.data.face_folders import scan_source
+from fairparse.data.labels import CLASSES
+from fairparse.data.pixels import merge_parts
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,14 @@
 import os
 import subprocess
 import sys
-import time
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 
-from fairparse import bench_growth as bench
-from fairparse.bench_growth import (
+from fairparse.bench import growth as bench
+from fairparse.bench.growth import (
     KINDS,
     anonymous_megabytes,
     draw_growth,
@@ -19,7 +18,7 @@ from fairparse.bench_growth import (
     measure_growth,
     watch_work,
 )
-from fairparse.runs import InputError
+from fairparse.core.runs import InputError
 
 matplotlib.use("agg")
 MB = 1_000_000
@@ -95,8 +94,8 @@ class Telling(list):
 def test_draws_tell_at_parts(tmp_path, monkeypatch):
     from latent_helpers import Above, Colours
 
-    monkeypatch.setattr("fairparse.generators.open_generator", lambda *_: Colours())
-    monkeypatch.setattr("fairparse.classify.load_classifier", lambda *_: Above(0.0))
+    monkeypatch.setattr("fairparse.balancing.generators.open_generator", lambda *_: Colours())
+    monkeypatch.setattr("fairparse.balancing.classifier.load_classifier", lambda *_: Above(0.0))
     for amount, expected in (
         (9500, [0, 2000, 3000, 5000, 10_000]),
         (16_000, [0, 2000, 4000, 8000, 16_000]),
@@ -109,7 +108,7 @@ def test_draws_tell_at_parts(tmp_path, monkeypatch):
 
 def test_sees_a_peak_and_a_time(monkeypatch, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(f"""
-import fairparse.bench_growth as bench, time
+import fairparse.bench.growth as bench, time
 def _fake(tell, folder, amount, after):
     held = bytearray(b'x') * {150 * MB} # preparation does not count
     del held

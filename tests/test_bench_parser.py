@@ -9,10 +9,8 @@ import pytest
 import torch
 from helpers import make_faces
 
-from fairparse import bench_parser
-from fairparse.augment import AugmentConfig
-from fairparse.bench import measure
-from fairparse.bench_parser import (
+from fairparse.bench import parser as bench_parser
+from fairparse.bench.parser import (
     AS_WRITTEN,
     TERMS,
     count_operations,
@@ -34,13 +32,15 @@ from fairparse.bench_parser import (
     unet_cases,
     unet_findings,
 )
-from fairparse.labels import CLASSES
-from fairparse.metrics import count_pixels, iou
-from fairparse.operations import GFLOP
-from fairparse.predict import predict_masks, predict_probabilities
-from fairparse.runs import InputError
-from fairparse.train import hold_faces
-from fairparse.unet import build_parser, load_parser
+from fairparse.bench.timing import measure
+from fairparse.core.runs import InputError
+from fairparse.data.augment import AugmentConfig
+from fairparse.data.labels import CLASSES
+from fairparse.measure.counts import count_pixels, iou
+from fairparse.parsing.predict import predict_masks, predict_probabilities
+from fairparse.parsing.train import hold_faces
+from fairparse.parsing.unet import build_parser, load_parser
+from fairparse.workflow.operations import GFLOP
 
 ENCODER = "tu-mobilenetv3_small_050"
 SMALL = dict(size=32, batch=4, encoder=ENCODER)

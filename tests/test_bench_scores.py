@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairparse import bench_scores as module
-from fairparse.bench import finding, measure
-from fairparse.bench_scores import (
+from fairparse.bench import scores as module
+from fairparse.bench.scores import (
     CORRUPTIONS,
     bootstrap_cases,
     count_cases,
@@ -20,11 +19,12 @@ from fairparse.bench_scores import (
     perturb_cases,
     plain_bootstrap,
 )
-from fairparse.fairness import bootstrap_groups, group_scores
-from fairparse.groups import Groups
-from fairparse.metrics import resample_weights
-from fairparse.perturb import PERTURBATIONS
-from fairparse.runs import InputError
+from fairparse.bench.timing import finding, measure
+from fairparse.core.runs import InputError
+from fairparse.data.damage import PERTURBATIONS
+from fairparse.data.groups import Groups
+from fairparse.measure.counts import resample_weights
+from fairparse.measure.fairness import bootstrap_groups, group_scores
 
 
 def needs(package):

@@ -10,9 +10,17 @@ import pytest
 import torch
 from latent_helpers import Above, Colours
 
-from fairparse import bench_synthesis as bench
-from fairparse.bench import measure
-from fairparse.bench_synthesis import (
+from fairparse.balancing.directions import Direction, write_directions
+from fairparse.balancing.guidance import Rule
+from fairparse.balancing.latents import sample_latents
+from fairparse.balancing.stylegan import (
+    Generator,
+    GeneratorConfig,
+    modulated_convolution,
+    resample_kernel,
+)
+from fairparse.bench import synthesis as bench
+from fairparse.bench.synthesis import (
     FaceFiles,
     build_sd15,
     controlnet_cases,
@@ -30,15 +38,12 @@ from fairparse.bench_synthesis import (
     stylegan_cases,
     use_convolution,
 )
-from fairparse.calibration import wilson
-from fairparse.controlnet_training import controlnet_step
-from fairparse.directions import Direction, write_directions
-from fairparse.gan_training import gan_epoch
-from fairparse.guidance import Rule
-from fairparse.latents import sample_latents
-from fairparse.records import YIELDS, write_table
-from fairparse.runs import InputError, hash_file, write_json
-from fairparse.stylegan import Generator, GeneratorConfig, modulated_convolution, resample_kernel
+from fairparse.bench.timing import measure
+from fairparse.core.records import YIELDS, write_table
+from fairparse.core.runs import InputError, hash_file, write_json
+from fairparse.diffusion.train import controlnet_step
+from fairparse.gan.train import gan_epoch
+from fairparse.measure.statistics import wilson
 
 
 @pytest.fixture(autouse=True)

@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-
 from test_synthesis_tables import save
 
-from fairparse.claims import (
+from fairparse.core.records import COUNTS, write_table
+from fairparse.core.runs import write_json
+from fairparse.measure.counts import counts_table
+from fairparse.results.claims import (
     ALL,
     KINDS,
     MULTI,
@@ -21,7 +23,7 @@ from fairparse.claims import (
     tell_claims,
     weigh,
 )
-from fairparse.evidence import (
+from fairparse.results.evidence import (
     Change,
     Evidence,
     NotTestable,
@@ -31,9 +33,6 @@ from fairparse.evidence import (
     is_stand_in,
     share_change,
 )
-from fairparse.metrics import counts_table
-from fairparse.records import COUNTS, write_table
-from fairparse.runs import write_json
 
 CLAIMS = [*PAPER1, *PAPER2]
 

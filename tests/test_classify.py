@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from scipy.special import softmax
 from scipy.stats import binomtest
 
-from fairparse import backbones, classify
-from fairparse.backbones import VGGFACE_MEAN, build_network
-from fairparse.calibration import (
+from fairparse.balancing import classifier as backbones
+from fairparse.balancing import classifier_train as classify
+from fairparse.balancing.calibration import (
     adapt_prior,
     calibration_error,
     confusion_matrix,
@@ -25,23 +25,28 @@ from fairparse.calibration import (
     group_accuracy,
     reliability_table,
     score_table,
-    wilson,
 )
-from fairparse.classify import (
-    CLASSIFIER_HISTORY,
+from fairparse.balancing.classifier import (
+    VGGFACE_MEAN,
     Classifier,
     ClassifierConfig,
-    ClassifierTrainer,
+    build_network,
     class_weights,
-    evaluate_classifier,
     load_classifier,
     save_classifier,
+)
+from fairparse.balancing.classifier_train import (
+    CLASSIFIER_HISTORY,
+    ClassifierTrainer,
+    evaluate_classifier,
     train_classifier,
     vary,
 )
-from fairparse.labelled_faces import LabelledFaces, deal_splits, open_labelled
-from fairparse.records import read_table
-from fairparse.runs import InputError
+from fairparse.core.records import read_table
+from fairparse.core.runs import InputError
+from fairparse.data.labelled import LabelledFaces, deal_splits
+from fairparse.data.labelled_sources import open_labelled
+from fairparse.measure.statistics import wilson
 
 DATA = os.environ.get("FAIRPARSE_DATA")
 FAST = {"size": 16, "epochs": 4, "batch_size": 16, "lr": 3e-3, "precision": "no"}
@@ -389,8 +394,9 @@ def test_predictions_take_any_size_and_do_not_depend_on_the_batch(trained):
 
 
 def test_large_pictures_are_resized_as_the_training_pictures_were(trained):
-    from fairparse.labelled_faces import read_square
     from PIL import Image
+
+    from fairparse.data.labelled import read_square
 
     large = np.random.default_rng(0).integers(0, 256, (1, 50, 61, 3), dtype=np.uint8)
     ours = next(trained[0]._batches(large, 1))[0].permute(1, 2, 0).numpy()
@@ -875,7 +881,7 @@ def test_impossible_counts(counts, confusion, match):
 
 
 def test_procedural_masks_are_told_apart(tmp_path):
-    from fairparse.synthfaces import World
+    from fairparse.data.worlds import World
 
     faces = open_labelled(
         "procedural", "mask", 32, count=100, world=World(attributes={"Face_Mask": 0.5})

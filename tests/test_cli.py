@@ -12,8 +12,10 @@ import psutil
 import pytest
 from conftest import ROOT, fairparse, write_notebook
 
-from fairparse import cli, commands, notebooks, profiles
-from fairparse.runs import InputError
+from fairparse import cli
+from fairparse.core.runs import InputError
+from fairparse.workflow import notebooks, profiles
+from fairparse.workflow import terminal as commands
 
 PARAMETERS = 'out = "" # where to\nepochs = 2 # passes\nlr = 0.1 # step\ntitle = "a" # text\nseeds = [0] # list\nflip = True # switch\nlimit = None # anything\nwidths = {"a": 1} # map'
 
@@ -109,7 +111,7 @@ def test_yaml_reads_scientific_notation_as_a_number(tmp_path):
 
 
 def test_help_is_fast_and_loads_nothing_heavy():
-    heavy = "import sys, fairparse; from fairparse import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'pandas', 'papermill', 'snakemake', 'matplotlib') if m in sys.modules])"
+    heavy = "import sys, fairparse; from fairparse. import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'pandas', 'papermill', 'snakemake', 'matplotlib') if m in sys.modules])"
     cpu_seconds = lambda: sum(
         resource.getrusage(resource.RUSAGE_CHILDREN)[:2]
     )  # the clock on the wall depends on what else runs
@@ -180,7 +182,7 @@ def test_run_from_a_parameter_file_and_bad_calls(tmp_path, notebook):
     "cell, message",
     [
         (
-            "from fairparse.runs import InputError\nraise InputError('faces/3.png is truncated: copy it again')",
+            "from fairparse.core.runs import InputError\nraise InputError('faces/3.png is truncated: copy it again')",
             "error: faces/3.png is truncated: copy it again",
         ),
         ("1 / 0", "error: ZeroDivisionError: division by zero"),

@@ -10,11 +10,17 @@ import time
 import pytest
 
 from fairparse import cli
-from fairparse.commands import COMMANDS, arg, command, make_parser
-from fairparse.notebooks import NotebookError
-from fairparse.profiles import workflow_stages
-from fairparse.runs import InputError, find_root
-from fairparse.terminal import completion_script, describe_error, guarded
+from fairparse.core.runs import InputError, find_root
+from fairparse.workflow.notebooks import NotebookError
+from fairparse.workflow.profiles import workflow_stages
+from fairparse.workflow.terminal import (
+    COMMANDS,
+    command,
+    completion_script,
+    describe_error,
+    guarded,
+    make_parser,
+)
 
 HEAVY = (
     "torch",
@@ -63,7 +69,7 @@ def test_help_answers_at_once(name):
 
 def test_help_loads_nothing_heavy():
     script = f"""import sys
-from fairparse.commands import COMMANDS
+from fairparse.workflow.terminal import COMMANDS
 from fairparse.cli import main
 for name in ("", *COMMANDS):
     try: main([*filter(None, [name]), "--help"])
@@ -265,7 +271,7 @@ def test_debug_lets_the_error_through(error, failing):
 
 
 def test_a_bug_is_placed_and_reportable(capsys):
-    from fairparse.notebooks import nearest
+    from fairparse.core.runs import nearest
 
     assert guarded(lambda: nearest("a", None)) == 70
     said = capsys.readouterr().err
@@ -291,8 +297,8 @@ def test_what_is_told_names_the_way_to_the_traceback():
 @pytest.mark.parametrize(
     "script",
     [
-        "import sys\nfrom fairparse.terminal import guarded\ndef talk():\n    for k in range(100_000): print('line', k)\nsys.exit(guarded(talk))",
-        "import sys\nfrom fairparse.terminal import guarded\nsys.exit(guarded(lambda: print('short')))",
+        "import sys\nfrom fairparse.workflow.terminal import guarded\ndef talk():\n    for k in range(100_000): print('line', k)\nsys.exit(guarded(talk))",
+        "import sys\nfrom fairparse.workflow.terminal import guarded\nsys.exit(guarded(lambda: print('short')))",
     ],
     ids=["long", "short"],
 )

@@ -12,8 +12,8 @@ from helpers import ROOT
 from PIL import Image
 from safetensors.numpy import save_file
 
-from fairparse.compare import compare, compare_arrays, compare_folders, describe_comparison
-from fairparse.runs import InputError
+from fairparse.core.runs import InputError
+from fairparse.workflow.compare import compare, compare_arrays, compare_folders, describe_comparison
 
 
 def make_run(folder, seconds=1.0, miou=0.7, commit="a"):
@@ -371,7 +371,7 @@ def test_arrays(a, b, differ):
 
 
 def test_large_arrays_are_compared_in_pieces(monkeypatch):
-    from fairparse import compare as module
+    from fairparse.workflow import compare as module
 
     a = np.random.default_rng(0).normal(size=(50, 7))
     b = a.copy()
@@ -432,7 +432,11 @@ def test_bad_input(runs, tmp_path):
 
 def test_comparing_needs_no_torch():
     done = subprocess.run(
-        [sys.executable, "-c", "import fairparse.compare, sys; sys.exit('torch' in sys.modules)"],
+        [
+            sys.executable,
+            "-c",
+            "import fairparse.workflow.compare, sys; sys.exit('torch' in sys.modules)",
+        ],
         cwd=ROOT,
     )
     assert done.returncode == 0

@@ -7,7 +7,9 @@ import pytest
 from helpers import random_counts
 from scipy import stats
 
-from fairparse.comparisons import (
+from fairparse.core.runs import InputError
+from fairparse.measure.counts import bootstrap_scores, interval, iou
+from fairparse.measure.statistics import (
     adjust,
     class_iou,
     combined_p_value,
@@ -16,8 +18,6 @@ from fairparse.comparisons import (
     paired_test,
     seed_p_value,
 )
-from fairparse.metrics import bootstrap_scores, interval, iou
-from fairparse.runs import InputError
 
 
 def made_up(rng, skill, images=60, seeds=1, spread=0.05):

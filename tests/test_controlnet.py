@@ -26,7 +26,10 @@ from diffusion_helpers import (
 )
 from safetensors.torch import load_file, save_file
 
-from fairparse.controlnet import (
+from fairparse.core.runs import InputError
+from fairparse.data.labels import CLASSES, NUM_CLASSES
+from fairparse.diffusion.cache import cache_latents, cache_prompts
+from fairparse.diffusion.controlnet import (
     PALETTES,
     check_fits,
     colour_condition,
@@ -38,12 +41,7 @@ from fairparse.controlnet import (
     read_purpose,
     save_controlnet,
 )
-from fairparse.controlnet_sampling import SamplingConfig
-from fairparse.controlnet_training import ControlNetConfig, ControlNetTrainer, Pairs
-from fairparse.labels import CLASSES, NUM_CLASSES
-from fairparse.latent_cache import cache_latents, cache_prompts
-from fairparse.painters import controlnet_painter, paint_faces
-from fairparse.prompts import (
+from fairparse.diffusion.prompts import (
     AFTER,
     BEFORE,
     FIXED,
@@ -52,7 +50,9 @@ from fairparse.prompts import (
     face_prompts,
     prompt_words,
 )
-from fairparse.runs import InputError
+from fairparse.diffusion.sample import SamplingConfig
+from fairparse.diffusion.train import ControlNetConfig, ControlNetTrainer, Pairs
+from fairparse.quality.painters import controlnet_painter, paint_faces
 
 PARTS = ("vae", "unet", "text_encoder")
 

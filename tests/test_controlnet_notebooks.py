@@ -10,15 +10,21 @@ import torch
 from helpers import ROOT, make_faces, make_parser
 from PIL import Image
 
-from fairparse.controlnet import load_base, read_purpose
-from fairparse.notebooks import execute_notebook, job_environment
-from fairparse.painters import controlnet_painter, paint_faces
-from fairparse.pix2pixhd import Generator, GeneratorSpec, save_generator
-from fairparse.records import DIFFUSION_HISTORY, QUALITY, open_face_set, read_arrays, read_table
-from fairparse.runs import InputError, read_json, write_json
-from fairparse.sweep import make_maps
-from fairparse.tiny_diffusion import reconstruction
-from fairparse.unet import load_parser, save_parser
+from fairparse.core.records import (
+    DIFFUSION_HISTORY,
+    QUALITY,
+    open_face_set,
+    read_arrays,
+    read_table,
+)
+from fairparse.core.runs import InputError, read_json, write_json
+from fairparse.diffusion.controlnet import load_base, read_purpose
+from fairparse.diffusion.tiny import reconstruction
+from fairparse.gan.pix2pixhd import Generator, GeneratorSpec, save_generator
+from fairparse.parsing.unet import load_parser, save_parser
+from fairparse.quality.painters import controlnet_painter, paint_faces
+from fairparse.robustness.sweep import make_maps
+from fairparse.workflow.notebooks import execute_notebook, job_environment
 
 FEW = {
     "epochs": 1,
@@ -146,7 +152,7 @@ def test_a_finished_training_is_not_repeated_and_one_with_more_steps_starts_agai
     ],
 )
 def test_wrong_parameters_are_named(tree, tmp_path, values, message):
-    from fairparse.notebooks import NotebookError
+    from fairparse.workflow.notebooks import NotebookError
 
     run = lambda: train(
         tree, "linear", out=str(tmp_path / "a" / "b"), cache=str(tmp_path / "cache"), **values
@@ -161,7 +167,7 @@ def test_wrong_parameters_are_named(tree, tmp_path, values, message):
 
 
 def test_own_colours_pass_the_strict_command():
-    from fairparse.notebooks import check_parameters
+    from fairparse.workflow.notebooks import check_parameters
 
     colours = [[i, 2 * i, 255 - i] for i in range(19)]
     path = ROOT / "nbs" / "paper" / "50_train_controlnet.ipynb"
@@ -223,7 +229,7 @@ def test_the_controlnet_is_scored_beside_the_gans_on_clean_maps(scored):
 
 @needs_perceptual
 def test_the_examples_are_what_the_saved_controlnet_paints(scored):
-    from fairparse.controlnet_sampling import SamplingConfig
+    from fairparse.diffusion.sample import SamplingConfig
 
     arrays, faces = (
         read_arrays(scored / "score" / "linear" / "examples.npz", "maps", "controlnet"),
@@ -297,14 +303,14 @@ def test_the_shipped_models_are_small_and_say_how_they_were_made():
         record = read_json(assets / name / "record.json")
         assert (
             record["licence"] == "Apache-2.0"
-            and "fairparse.tiny_diffusion" in record["regenerate"]
+            and "fairparse.diffusion.tiny" in record["regenerate"]
             and record["training"]["faces"] > 1000
         )
 
 
 def test_the_shipped_autoencoder_is_as_good_as_its_record_says():
-    from fairparse.standin import draw_training_faces
-    from fairparse.tiny_diffusion import SEED
+    from fairparse.diffusion.tiny import SEED
+    from fairparse.measure.standin import draw_training_faces
 
     record = read_json(ROOT / "fairparse" / "assets" / "tiny_diffusion" / "record.json")
     images = draw_training_faces(64, record["training"]["faces"], SEED)[0]  # held-out ones

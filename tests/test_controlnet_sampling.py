@@ -16,8 +16,11 @@ from diffusion_helpers import (
 from PIL import Image
 from torch.nn import functional as F
 
-from fairparse.controlnet import encode_prompts, load_base, pick_palette, save_controlnet
-from fairparse.controlnet_sampling import (
+from fairparse.core.runs import InputError
+from fairparse.data.labels import CLASSES, colour_labels
+from fairparse.diffusion.cache import resize_images
+from fairparse.diffusion.controlnet import encode_prompts, load_base, pick_palette, save_controlnet
+from fairparse.diffusion.sample import (
     SAMPLERS,
     ControlNetPainter,
     SamplingConfig,
@@ -26,10 +29,9 @@ from fairparse.controlnet_sampling import (
     load_painter,
     noise_seed,
 )
-from fairparse.gan_training import paint
-from fairparse.labels import CLASSES, colour_labels
-from fairparse.latent_cache import resize_images
-from fairparse.painters import (
+from fairparse.gan.pix2pixhd import Generator, GeneratorSpec, load_generator, save_generator
+from fairparse.gan.train import paint
+from fairparse.quality.painters import (
     CONTROLNET_FILES,
     GENERATOR_FILES,
     Painter,
@@ -37,8 +39,6 @@ from fairparse.painters import (
     gan_painter,
     paint_faces,
 )
-from fairparse.pix2pixhd import Generator, GeneratorSpec, load_generator, save_generator
-from fairparse.runs import InputError
 
 FEW = {"steps": 3}
 MAPS, INDEX = random_maps(5), index_of(5, Male=pd.array([1, 0, 1, pd.NA, 0], "Int8"))

@@ -21,10 +21,14 @@ from diffusion_helpers import (
 )
 from helpers import run_python, train_until_killed
 
-from fairparse import controlnet_training
-from fairparse.controlnet import pick_palette
-from fairparse.controlnet_sampling import ControlNetPainter, SamplingConfig, draw_sheet
-from fairparse.controlnet_training import (
+from fairparse.core.records import DIFFUSION_HISTORY, read_table
+from fairparse.core.runs import InputError
+from fairparse.core.training import derive_seed, epoch_order
+from fairparse.data.labels import CLASSES, PALETTE, flip_labels
+from fairparse.diffusion import train as controlnet_training
+from fairparse.diffusion.controlnet import pick_palette
+from fairparse.diffusion.sample import ControlNetPainter, SamplingConfig, draw_sheet
+from fairparse.diffusion.train import (
     ControlNetConfig,
     ControlNetTrainer,
     Pairs,
@@ -34,10 +38,6 @@ from fairparse.controlnet_training import (
     learning_rate,
     load_training,
 )
-from fairparse.labels import CLASSES, PALETTE, flip_labels
-from fairparse.records import DIFFUSION_HISTORY, read_table
-from fairparse.runs import InputError
-from fairparse.sampling import derive_seed, epoch_order
 
 FAST = {
     "epochs": 2,
@@ -74,7 +74,7 @@ def faces(tmp_path_factory):
 
 @functools.cache
 def _pairs(folder, prediction):
-    from fairparse.records import open_face_set
+    from fairparse.core.records import open_face_set
 
     faces = open_face_set(folder)
     return micro_pairs(
@@ -854,7 +854,7 @@ def test_wrong_settings_are_refused_at_once(config, said):
 PARALLEL = """
 import json, sys
 from pathlib import Path
-from fairparse.records import open_face_set
+from fairparse.core.records import open_face_set
 from test_controlnet_training import make_trainer
 faces, out, config = open_face_set(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 trainer = make_trainer(faces, out, **config)

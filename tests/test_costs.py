@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from fairparse import costs
-from fairparse.costs import (
+from fairparse.core.runs import InputError
+from fairparse.workflow import costs
+from fairparse.workflow.costs import (
     Job,
     bound_time,
     count_faces,
@@ -26,7 +27,7 @@ from fairparse.costs import (
     read_plan,
     stage_work,
 )
-from fairparse.operations import (
+from fairparse.workflow.operations import (
     CARDS,
     GFLOP,
     find_card,
@@ -36,8 +37,7 @@ from fairparse.operations import (
     list_gpus,
     stage_operations,
 )
-from fairparse.profiles import load_profile, workflow_stages
-from fairparse.runs import InputError
+from fairparse.workflow.profiles import load_profile, workflow_stages
 
 SNAKEFILE = """
 rule all:
@@ -271,7 +271,7 @@ def test_every_stage_of_every_profile_has_a_cost(name):
 
 
 def test_published_costs_are_what_was_measured(run, tmp_path, monkeypatch):
-    from fairparse.records import write_csv
+    from fairparse.core.records import write_csv
 
     write_csv(measured_costs(run), tmp_path / "outputs" / "published" / "costs.csv")
     monkeypatch.setattr(costs, "find_root", lambda: tmp_path)
@@ -330,7 +330,7 @@ def counted(call, backward=False):
 
 def test_operations_of_pix2pixhd_are_those_that_pytorch_counts():
     torch = pytest.importorskip("torch")
-    from fairparse.pix2pixhd import GlobalGenerator, MultiScaleDiscriminator
+    from fairparse.gan.pix2pixhd import GlobalGenerator, MultiScaleDiscriminator
 
     with torch.device("meta"):
         net, judges, planes, image = (
@@ -351,7 +351,7 @@ def test_operations_of_pix2pixhd_are_those_that_pytorch_counts():
 
 def test_operations_of_stable_diffusion_are_those_that_pytorch_counts():
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
-    from fairparse.diffusion_memory import build_meta
+    from fairparse.diffusion.memory import build_meta
 
     unet, control = build_meta()
     with torch.device("meta"):
@@ -393,7 +393,7 @@ def test_operations_of_stable_diffusion_are_those_that_pytorch_counts():
 
 def test_operations_of_the_other_networks_are_those_that_pytorch_counts():
     torch, models = pytest.importorskip("torch"), pytest.importorskip("torchvision").models
-    from fairparse.stylegan import Generator, GeneratorConfig
+    from fairparse.balancing.stylegan import Generator, GeneratorConfig
 
     with torch.device("meta"):
         inception, face = (
@@ -523,10 +523,12 @@ def test_a_card_is_known_by_its_whole_name(name, card):
 
 
 def test_jobs_are_as_many_as_snakemake_counts(tmp_path):
-    from fairparse.engine import workflow_command
-    from fairparse.profiles import computing_stages, plan_run
     from collections import Counter
+
     import yaml
+
+    from fairparse.workflow.engine import workflow_command
+    from fairparse.workflow.profiles import computing_stages, plan_run
 
     record, _ = plan_run("ci")
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(record))

@@ -8,15 +8,15 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, fairparse, write_notebook
+from conftest import ROOT, write_notebook
 from helpers import make_faces
 
-from fairparse import engine
-from fairparse.engine import claim_device, list_devices, own_device
-from fairparse.records import HISTORY, read_table
-from fairparse.runs import InputError
+from fairparse.core.records import HISTORY, read_table
+from fairparse.core.runs import InputError
+from fairparse.workflow import engine
+from fairparse.workflow.engine import claim_device, list_devices, own_device
 
-CLAIM = "import sys, time\nfrom fairparse.engine import claim_device\ndevice, slot = claim_device(sys.argv[2:], sys.argv[1])\nprint(device, flush=True)\ntime.sleep(100)"
+CLAIM = "import sys, time\nfrom fairparse.workflow.engine import claim_device\ndevice, slot = claim_device(sys.argv[2:], sys.argv[1])\nprint(device, flush=True)\ntime.sleep(100)"
 
 
 def claim(folder, *devices):
@@ -150,10 +150,12 @@ def test_two_notebooks_side_by_side_see_different_devices(tmp_path):
 
 
 def test_the_script_on_the_page_trains_over_two_processes(tmp_path):
-    "What 97_clusters tells a user to write, with small values, on CPUs"
+    "What workflow.engine tells a user to write, with small values, on CPUs"
     page = "\n".join(
         "".join(cell["source"])
-        for cell in json.loads((ROOT / "nbs" / "lib" / "97_clusters.ipynb").read_text())["cells"]
+        for cell in json.loads(
+            (ROOT / "nbs" / "lib" / "90_workflow" / "03_engine.ipynb").read_text()
+        )["cells"]
     )
     script = re.search(r"```python\n(# script.py\n.*?)```", page, re.DOTALL)[1]
     faces = make_faces(tmp_path / "faces", 18, train=12)

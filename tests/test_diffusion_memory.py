@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from fairparse.diffusion_memory import (
+from fairparse.core.runs import InputError
+from fairparse.diffusion.memory import (
     CARDS,
     IDLE,
     build_meta,
@@ -11,7 +12,6 @@ from fairparse.diffusion_memory import (
     saved_bytes,
     training_memory,
 )
-from fairparse.runs import InputError
 
 UNET = {
     "sample_size": 8,

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from fairparse.directions import (
+from fairparse.balancing.directions import (
     Direction,
     auc_interval,
     conditional,
@@ -13,7 +13,7 @@ from fairparse.directions import (
     read_directions,
     write_directions,
 )
-from fairparse.runs import InputError
+from fairparse.core.runs import InputError
 
 
 def world(n=3000, dim=6, seed=0):

@@ -6,23 +6,26 @@ from types import SimpleNamespace
 
 import pytest
 
-from fairparse import doctor as module
-from fairparse.doctor import (
-    FACTS,
-    Item,
+from fairparse.core.runs import InputError
+from fairparse.workflow import needs as module
+from fairparse.workflow.doctor import (
     doctor,
     environment_items,
     examine,
-    find_in_hub,
-    find_in_torch,
     lock_differences,
     machine_items,
+)
+from fairparse.workflow.needs import (
+    FACTS,
+    Item,
+    find_in_hub,
+    find_in_torch,
     memory_limit,
     needing_parsers,
     weight_items,
 )
-from fairparse.notebooks import find_notebook
-from fairparse.profiles import (
+from fairparse.workflow.notebooks import find_notebook
+from fairparse.workflow.profiles import (
     ON_REQUEST,
     absent_faces,
     check_data,
@@ -30,7 +33,6 @@ from fairparse.profiles import (
     load_profile,
     workflow_stages,
 )
-from fairparse.runs import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -339,7 +341,7 @@ def test_files_that_torch_hub_names_are_those_of_torchvision():
 
 
 def test_inception_is_the_one_that_is_downloaded():
-    from fairparse.features import INCEPTION_URL
+    from fairparse.measure.features import INCEPTION_URL
 
     assert FACTS["inception"].get == INCEPTION_URL
 

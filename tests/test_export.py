@@ -8,12 +8,12 @@ import pytest
 import torch
 from helpers import make_parser
 
-import fairparse.export as export
-from fairparse.export import WholeParser, compare_with_onnx, export_onnx, resize_matrix
-from fairparse.labels import CLASSES
-from fairparse.predict import predict_probabilities
-from fairparse.runs import InputError, hash_file, write_json
-from fairparse.unet import save_parser
+import fairparse.parsing.export as export
+from fairparse.core.runs import InputError, hash_file, write_json
+from fairparse.data.labels import CLASSES
+from fairparse.parsing.export import WholeParser, compare_with_onnx, export_onnx, resize_matrix
+from fairparse.parsing.predict import predict_probabilities
+from fairparse.parsing.unet import save_parser
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
 pytest.importorskip("onnxscript", reason="needs the extra `onnx`")

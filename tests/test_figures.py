@@ -11,7 +11,22 @@ from conftest import ROOT
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from fairparse.damage_figures import (
+from fairparse.core.records import (
+    COUNTS,
+    INDEX,
+    setting_name,
+    write_arrays,
+    write_json,
+    write_table,
+)
+from fairparse.core.runs import InputError
+from fairparse.data.groups import Groups
+from fairparse.data.labels import CLASSES
+from fairparse.data.show import STYLES, tile_faces
+from fairparse.measure.counts import counts_table
+from fairparse.measure.fairness import intersection_table
+from fairparse.parsing.homotopy import OBJECTIVES
+from fairparse.results.damage import (
     draw_examples,
     draw_severities,
     example_scores,
@@ -21,26 +36,21 @@ from fairparse.damage_figures import (
     spread_apart,
     veil_errors,
 )
-from fairparse.fairness import intersection_table
-from fairparse.figures import MARKERS, OTHER_STYLES, parser_styles
-from fairparse.group_figures import draw_groups, draw_intersections, intersection_grid, loss_panels
-from fairparse.group_tables import (
+from fairparse.results.groups import (
     EVERYONE,
     attributes_of,
     demographic_groups,
     disparity_blocks,
+    draw_groups,
+    draw_intersections,
+    intersection_grid,
+    loss_panels,
     order_groups,
     parsers_group_table,
     with_interval,
 )
-from fairparse.groups import Groups
-from fairparse.homotopy import OBJECTIVES, parser_title
-from fairparse.labels import CLASSES
-from fairparse.metrics import counts_table
-from fairparse.notebooks import read_cells
-from fairparse.pictures import STYLES, tile_faces
-from fairparse.records import COUNTS, INDEX, setting_name, write_arrays, write_json, write_table
-from fairparse.runs import InputError
+from fairparse.results.style import MARKERS, OTHER_STYLES, parser_styles, parser_title
+from fairparse.workflow.notebooks import read_cells
 
 NAMES, SHARES = ["Male", "Young", "Smiling", "Bald", "Tone_1"], (0.45, 0.7, 0.4, 0.05, 0.3)
 FACES, SEEDS, OBJECTIVE_NAMES = 60, (0, 1), ["single", "linear", "linear_alt"]

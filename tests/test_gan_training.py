@@ -12,8 +12,19 @@ import torch
 from helpers import make_faces, run_python, train_until_killed
 from PIL import Image
 
-from fairparse import gan_training
-from fairparse.gan_training import (
+from fairparse.core.records import GAN_HISTORY, read_table
+from fairparse.core.runs import InputError
+from fairparse.data.labels import colour_labels, flip_labels
+from fairparse.gan import train as gan_training
+from fairparse.gan.pix2pixhd import (
+    Generator,
+    GeneratorSpec,
+    feature_loss,
+    load_generator,
+    one_hot,
+    to_bytes,
+)
+from fairparse.gan.train import (
     GanConfig,
     GanTrainer,
     explain_memory,
@@ -21,12 +32,7 @@ from fairparse.gan_training import (
     learning_rate,
     load_gan,
     paint,
-    to_bytes,
 )
-from fairparse.labels import colour_labels, flip_labels
-from fairparse.pix2pixhd import Generator, GeneratorSpec, feature_loss, load_generator, one_hot
-from fairparse.records import GAN_HISTORY, read_table
-from fairparse.runs import InputError
 
 FAST = {
     "epochs": 3,
@@ -690,7 +696,7 @@ def test_wrong_settings_are_refused_at_once(config):
 PARALLEL = """
 import json, sys
 from pathlib import Path
-from fairparse.records import open_face_set
+from fairparse.core.records import open_face_set
 from test_gan_training import make_trainer
 faces, out, config = open_face_set(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 trainer = make_trainer(faces, out, **config)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-import fairparse.generators as generators
-from fairparse.generators import DCGAN, FaceGenerator, open_generator
-from fairparse.runs import InputError, hash_file
-from fairparse.stylegan import Generator, GeneratorConfig, save_generator
+import fairparse.balancing.generators as generators
+from fairparse.balancing.generators import DCGAN, FaceGenerator, open_generator
+from fairparse.balancing.stylegan import Generator, GeneratorConfig, save_generator
+from fairparse.core.runs import InputError, hash_file
 
 Z = np.random.default_rng(0).standard_normal((7, 6))
 needs_dcgan = pytest.mark.skipif(

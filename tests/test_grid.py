@@ -14,8 +14,8 @@ import pytest
 from conftest import ROOT, fairparse, write_notebook
 from test_cli import wait_until
 
-from fairparse import cli, grid
-from fairparse.runs import InputError
+from fairparse.core.runs import InputError
+from fairparse.workflow import grid
 
 PARAMETERS = 'out = ""\nseed = 0\nlr = 0.1\nobjective = "single"\nfaces = "f"\nflip = True\nschedule = None\nend_weights = []\naugment = {}'
 
@@ -335,13 +335,15 @@ def root(tmp_path):
     "A repository with the real command line and sweep.smk, and notebooks that finish at once"
     folder = tmp_path / "repo"
     (folder / "nbs" / "workflow").mkdir(parents=True)
-    (folder / "fairparse").mkdir()
     shutil.copy(ROOT / "settings.ini", folder)
     shutil.copy(ROOT / "nbs" / "workflow" / "sweep.smk", folder / "nbs" / "workflow")
-    for source in (ROOT / "fairparse").glob("*.py"):
-        shutil.copy(source, folder / "fairparse")
+    shutil.copytree(
+        ROOT / "fairparse",
+        folder / "fairparse",
+        ignore=shutil.ignore_patterns("assets", "__pycache__"),
+    )
     (folder / "fairparse" / "toy.py").write_text(
-        "from .runs import InputError\ndef score(seed): return seed / 3\n"
+        "from .core.runs import InputError\ndef score(seed): return seed / 3\n"
     )
     for name, cells in NOTEBOOKS.items():
         write_notebook(folder / "nbs" / "paper" / f"{name}.ipynb", *cells)
@@ -404,7 +406,7 @@ def test_only_new_points_run_and_the_table_follows_the_grid(root):
     )
     # other code under the notebook; a dry run lists the points that are asked for
     (root / "fairparse" / "toy.py").write_text(
-        "from .runs import InputError\ndef score(seed): return seed / 4\n"
+        "from .core.runs import InputError\ndef score(seed): return seed / 4\n"
     )
     done = sweep(root, *plan, "--dry-run")
     assert (

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairparse.groups import (
+from fairparse.core.records import write_face_set
+from fairparse.core.runs import InputError
+from fairparse.data.groups import (
     DEMOGRAPHIC,
     HIGH_DISPARITY,
     Groups,
@@ -14,8 +16,6 @@ from fairparse.groups import (
     intersect_groups,
     join_groups,
 )
-from fairparse.records import write_face_set
-from fairparse.runs import InputError
 
 CELEBA = """5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair Blurry Brown_Hair
 Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male Mouth_Slightly_Open Mustache Narrow_Eyes

@@ -4,22 +4,25 @@ import numpy as np
 import pandas as pd
 import pytest
 from latent_helpers import Above, Bands, Colours
-from scipy.stats import norm
 from scipy.special import softmax
+from scipy.stats import norm
 from sklearn.neural_network import MLPRegressor
 
-from fairparse.balancing import (
+from fairparse.balancing.choose_rule import (
     Grid,
     LatentFacts,
     calibrate,
     candidate_rules,
     choose_rule,
+    diversity,
     labeller_says,
+    leakage,
     prove,
+    share_difference,
+    spread,
 )
-from fairparse.calibration import wilson
-from fairparse.directions import Direction, conditional, fit_directions
-from fairparse.guidance import (
+from fairparse.balancing.directions import Direction, fit_directions
+from fairparse.balancing.guidance import (
     RULES,
     LatentModel,
     Rule,
@@ -28,11 +31,11 @@ from fairparse.guidance import (
     fit_latent_model,
     try_rule,
 )
-from fairparse.latents import random_latents
-from fairparse.quality import kernel_distance
-from fairparse.records import YIELDS
-from fairparse.runs import InputError
-from fairparse.side_effects import diversity, leakage, share_difference, spread
+from fairparse.balancing.latents import random_latents
+from fairparse.core.records import YIELDS
+from fairparse.core.runs import InputError
+from fairparse.measure.distances import kernel_distance
+from fairparse.measure.statistics import wilson
 
 Z = random_latents(7, 0, 20_000, 5)
 WAY = Direction("yes", np.array([3.0, 0, 4.0, 0, 0]), 0.2)
@@ -531,7 +534,7 @@ def test_same_faces_are_called_other_ones_about_as_seldom_as_intervals_say(
     assert quick_distance(one, other, 30) == pytest.approx(
         kernel_distance(one, other, 30), abs=1e-9
     )
-    monkeypatch.setattr("fairparse.side_effects.kernel_distance", quick_distance)
+    monkeypatch.setattr("fairparse.balancing.choose_rule.kernel_distance", quick_distance)
     for trial in range(trials):
         found = diversity(
             rng.standard_normal((guided, 6)), rng.standard_normal((unguided, 6)), seed=trial
@@ -772,7 +775,7 @@ def test_too_few_accepted_faces_say_nothing_of_diversity():
         (Rule("unguided", "high"), False),
         (Rule("screen", "high", 1e9, generator=facts.generator, model=facts.model), False),
     ]
-    import fairparse.balancing as balancing
+    import fairparse.balancing.choose_rule as balancing
 
     real = balancing.try_rule
     balancing.try_rule = lambda *a, **k: real(*a, most=1000, **k)  # the second rule never paints

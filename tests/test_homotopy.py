@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairparse.homotopy import (
+from fairparse.core.runs import InputError
+from fairparse.parsing.homotopy import (
     END,
     OBJECTIVES,
     SCHEDULES,
@@ -14,7 +15,6 @@ from fairparse.homotopy import (
     find_objective,
     mean_weights,
 )
-from fairparse.runs import InputError
 
 unit = st.floats(0, 1)
 simplex = (

@@ -10,9 +10,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fairparse.annotate import agreement, labels_of, merge_labels, model_labels
-from fairparse.label_studio import export_studio, import_studio, picture_address, studio_config
-from fairparse.runs import InputError, write_json
+from fairparse.balancing.annotate import agreement, labels_of, merge_labels, model_labels
+from fairparse.balancing.label_studio import (
+    export_studio,
+    import_studio,
+    picture_address,
+    studio_config,
+)
+from fairparse.core.runs import InputError, write_json
 
 TASKS = {"smile": ["none", "smile"], "eyes": ["open", "closed"]}
 

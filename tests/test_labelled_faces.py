@@ -11,19 +11,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fairparse.labelled_faces import (
+from fairparse.core.runs import InputError
+from fairparse.data.labelled import (
     EMOTIONS,
     RACES,
     TO_FIVE,
     LabelledFaces,
     age_band,
     deal_splits,
-    find_layout,
     hash_order,
-    open_labelled,
     read_square,
 )
-from fairparse.runs import InputError
+from fairparse.data.labelled_sources import find_layout, open_labelled
 
 DATA = os.environ.get("FAIRPARSE_DATA")
 

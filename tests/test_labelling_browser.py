@@ -8,7 +8,7 @@ import pytest
 from browser_helpers import CHROMIUM, CHROMIUM_OPTIONS, PATIENCE, TOKEN, Notebook, serve_lab
 from PIL import Image
 
-from fairparse.annotate import agreement, labels_of, read_annotations
+from fairparse.balancing.annotate import agreement, labels_of, read_annotations
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="Playwright for Python is not installed"
@@ -18,8 +18,8 @@ NOTEBOOK = (
 from pathlib import Path
 import numpy as np
 from IPython.display import display
-from fairparse.annotate import model_labels, queue
-from fairparse.labelling_widget import LabellingSession, LabellingWidget
+from fairparse.balancing.annotate import model_labels, queue
+from fairparse.balancing.widget import LabellingSession, LabellingWidget
 ids, choices = sorted(p.stem for p in Path("faces").glob("*.png")), ["none", "smile", "laugh"]
 doubt = np.linspace(0.55, 0.95, len(ids))
 labels = model_labels(ids, "smile", choices, np.stack([doubt, 0.9 * (1 - doubt), 0.1 * (1 - doubt)], 1))

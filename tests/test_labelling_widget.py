@@ -12,15 +12,15 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from fairparse.annotate import Journal, labels_of, model_labels, queue, read_annotations
-from fairparse.labelling_widget import (
+from fairparse.balancing.annotate import Journal, labels_of, model_labels, queue, read_annotations
+from fairparse.balancing.widget import (
     LabellingSession,
     LabellingWidget,
     answer,
     picture_uri,
     view_session,
 )
-from fairparse.runs import InputError
+from fairparse.core.runs import InputError
 
 CHOICES = ["none", "smile", "laugh"]
 

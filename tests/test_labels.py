@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fairparse.labels import (
+from fairparse.data.labels import (
     CLASSES,
     FLIP_PAIRS,
     MERGE_ORDER,

@@ -10,9 +10,9 @@ import pytest
 import torch
 from diffusion_helpers import micro_base, small_faces
 
-from fairparse import latent_cache
-from fairparse.controlnet import encode_prompts
-from fairparse.latent_cache import (
+from fairparse.core.runs import InputError
+from fairparse.diffusion import cache as latent_cache
+from fairparse.diffusion.cache import (
     cache_latents,
     cache_prompts,
     cached,
@@ -20,7 +20,7 @@ from fairparse.latent_cache import (
     encode_images,
     resize_images,
 )
-from fairparse.runs import InputError
+from fairparse.diffusion.controlnet import encode_prompts
 
 SENTENCES = ["a photo of a man", "a photo of a face", "a photo of a man", "", "a photo of a face"]
 

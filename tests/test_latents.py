@@ -8,9 +8,15 @@ import pandas as pd
 import pytest
 from latent_helpers import Above, Bands, Colours
 
-from fairparse.latents import BLOCK, open_latents, random_latents, sample_latents, unguided
-from fairparse.records import LATENTS, read_table
-from fairparse.runs import InputError
+from fairparse.balancing.latents import (
+    BLOCK,
+    open_latents,
+    random_latents,
+    sample_latents,
+    unguided,
+)
+from fairparse.core.records import LATENTS, read_table
+from fairparse.core.runs import InputError
 
 
 def sample(out, draws=2000, per_group=10_000, generator=None, judge=None, **options):
@@ -183,7 +189,7 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("after", ["_latents.npy", "_images.npy", ".parquet"])
 def test_killed_between_the_files_of_a_shard(tmp_path, monkeypatch, after):
-    import fairparse.latents as latents
+    import fairparse.balancing.latents as latents
 
     real_write, real_atomic = latents.write_table, latents.atomic_write
 

@@ -5,9 +5,11 @@ import torch
 from helpers import run_python
 from torch.nn.functional import one_hot
 
-from fairparse.bench import measure
-from fairparse.bench_parser import step_cases
-from fairparse.losses import (
+from fairparse.bench.parser import step_cases
+from fairparse.bench.timing import measure
+from fairparse.core.runs import InputError
+from fairparse.measure.counts import count_pixels, dice, iou
+from fairparse.parsing.losses import (
     FAIRNESS,
     GroupHistory,
     GroupScores,
@@ -23,8 +25,6 @@ from fairparse.losses import (
     soft_iou,
     soft_miou,
 )
-from fairparse.metrics import count_pixels, dice, iou
-from fairparse.runs import InputError
 
 ALL = (0.4, 0.3, 0.3)
 
@@ -391,7 +391,7 @@ from pathlib import Path
 import torch, torch.distributed as dist, torch.multiprocessing as mp
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from fairparse.losses import LossConfig, MultiObjectiveLoss
+from fairparse.parsing.losses import LossConfig, MultiObjectiveLoss
 
 CASES = {"dice": ((1, 0, 0), {}), "robustness": ((0, 1, 0), {}), "variance": ((0, 0, 1), {}), "shortfall": ((0, 0, 1), {"fairness": "shortfall"}),
          "equal": ((0, 0, 1), {"weighting": "equal", "group_classes": "present"}), "entropy": ((1, 0, 0), {"cross_entropy": 1.0, "class_weights": [1.0, 2.0, 3.0, 0.5]}),

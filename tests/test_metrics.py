@@ -12,7 +12,9 @@ from helpers import random_counts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fairparse.metrics import (
+from fairparse.core.records import COUNTS
+from fairparse.core.runs import InputError
+from fairparse.measure.counts import (
     bootstrap_scores,
     confusion,
     count_pixels,
@@ -24,8 +26,6 @@ from fairparse.metrics import (
     mean_present,
     resample_weights,
 )
-from fairparse.records import COUNTS
-from fairparse.runs import InputError
 
 
 def masks(case, classes=7, shape=(5, 16, 16)):

@@ -8,10 +8,12 @@ import yaml
 from helpers import make_faces, make_index, make_parser
 
 from fairparse import cli
-from fairparse.fairness import disparity_table, group_table
-from fairparse.groups import attribute_groups
-from fairparse.metrics import bootstrap_scores, counts_table, dice, interval, iou
-from fairparse.model_card import (
+from fairparse.core.records import COUNTS, open_face_set, write_table
+from fairparse.core.runs import InputError, hash_file, read_json, write_json
+from fairparse.data.groups import attribute_groups
+from fairparse.measure.counts import bootstrap_scores, counts_table, dice, interval, iou
+from fairparse.measure.fairness import disparity_table, group_table
+from fairparse.parsing.card import (
     count_weights,
     data_licence,
     encoder_source,
@@ -23,10 +25,8 @@ from fairparse.model_card import (
     push_parser,
     write_card,
 )
-from fairparse.predict import score_faces
-from fairparse.records import COUNTS, open_face_set, write_table
-from fairparse.runs import InputError, hash_file, read_json, write_json
-from fairparse.unet import save_parser
+from fairparse.parsing.predict import score_faces
+from fairparse.parsing.unet import save_parser
 
 ATTRIBUTES = ("Male", "Young", "Bald", "Wearing_Hat")
 

@@ -9,29 +9,26 @@ import torch.nn.functional as F
 from helpers import make_faces, make_parser
 from PIL import Image
 
-import fairparse.parse as parse
-from fairparse.facefiles import label_table, read_image, read_label_map
-from fairparse.labels import CLASSES, NUM_CLASSES, PALETTE
-from fairparse.parse import (
+import fairparse.parsing.photographs as parse
+from fairparse.core.records import HISTORY, write_table
+from fairparse.core.runs import InputError, hash_file, read_json, write_json
+from fairparse.data.labels import CLASSES, NUM_CLASSES, PALETTE
+from fairparse.data.pixels import label_table, read_image, read_label_map
+from fairparse.parsing.photographs import (
     assign_boxes,
     class_areas,
     enlarge_labels,
-    find_parser,
     lay_over,
     list_pictures,
     parse_images,
-    parse_photos,
     place,
     read_box,
-    read_origin,
     read_photo,
     tell_aside,
     to_square,
 )
-from fairparse.predict import predict_masks
-from fairparse.records import HISTORY, write_table
-from fairparse.runs import InputError, hash_file, read_json, write_json
-from fairparse.unet import save_parser
+from fairparse.parsing.predict import find_parser, predict_masks, read_origin
+from fairparse.parsing.unet import save_parser
 
 
 @pytest.fixture(scope="module")

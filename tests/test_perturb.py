@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from fairparse import perturb as module
-from fairparse.bench_scores import CORRUPTIONS, load_imagecorruptions
-from fairparse.perturb import (
+from fairparse.bench.scores import CORRUPTIONS, load_imagecorruptions
+from fairparse.core.runs import InputError
+from fairparse.data import damage as module
+from fairparse.data.damage import (
     LEVELS,
     PAPER,
     PERTURBATIONS,
@@ -18,8 +19,7 @@ from fairparse.perturb import (
     perturb,
     perturbation,
 )
-from fairparse.runs import InputError
-from fairparse.synthfaces import render_faces
+from fairparse.data.worlds import render_faces
 
 NAMES = list(PERTURBATIONS)
 RANDOM = {"gaussian_noise", "salt_and_pepper", "occlusion", "motion_blur"}

@@ -10,7 +10,8 @@ import torchvision
 from torch import nn
 from torchvision.models.vgg import make_layers
 
-from fairparse.pix2pixhd import (
+from fairparse.core.runs import InputError
+from fairparse.gan.pix2pixhd import (
     Generator,
     GeneratorSpec,
     GlobalGenerator,
@@ -28,7 +29,6 @@ from fairparse.pix2pixhd import (
     save_generator,
     start_coarse,
 )
-from fairparse.runs import InputError
 
 TINY = {"channels": 4, "downsamplings": 2, "blocks": 1, "size": 16}
 

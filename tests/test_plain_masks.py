@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fairparse import facefiles, plain_masks
-from fairparse.facefiles import merge_parts, read_part
-from fairparse.plain_masks import nearest_positions, read_plain_mask
-from fairparse.runs import InputError
+from fairparse.core.runs import InputError
+from fairparse.data import face_folders as facefiles
+from fairparse.data import pixels as plain_masks
+from fairparse.data.pixels import merge_parts, nearest_positions, read_part, read_plain_mask
 
 
 def chunk(kind, content):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from helpers import make_faces, make_parser
 
-from fairparse.labels import flip_labels, flip_order
-from fairparse.metrics import iou
-from fairparse.predict import predict_masks, predict_probabilities, score_faces
-from fairparse.runs import InputError
+from fairparse.core.runs import InputError
+from fairparse.data.labels import flip_labels, flip_order
+from fairparse.measure.counts import iou
+from fairparse.parsing.predict import predict_masks, predict_probabilities, score_faces
 
 
 @pytest.fixture(scope="module")

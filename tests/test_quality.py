@@ -6,8 +6,10 @@ import torch
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from fairparse.metrics import iou
-from fairparse.quality import (
+from fairparse.core.records import QUALITY, REPLICATES, read_table, write_table
+from fairparse.core.runs import InputError
+from fairparse.measure.counts import iou
+from fairparse.measure.distances import (
     Measurement,
     distances,
     feature_statistics,
@@ -19,11 +21,9 @@ from fairparse.quality import (
     mean_of_faces,
     metric_note,
     miou_of_counts,
-    summarise,
     share_followed,
+    summarise,
 )
-from fairparse.records import QUALITY, REPLICATES, read_table, write_table
-from fairparse.runs import InputError
 
 PICTURE = {"model": "pix2pixhd_own", "maps": "single", "perturbation": "none", "severity": 0.0}
 

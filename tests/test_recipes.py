@@ -10,12 +10,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fairparse.cli import main
-from fairparse.model_card import make_card
-from fairparse.recipes import RECIPES, find_recipe, score_folder, train_on_folders
-from fairparse.runs import InputError, hash_file, read_json
-from fairparse.synthfaces import render_faces
-from fairparse.train import TrainConfig, undo_class_weights
-from fairparse.unet import build_parser, load_parser
+from fairparse.core.runs import InputError, hash_file, read_json
+from fairparse.data.worlds import render_faces
+from fairparse.parsing.card import make_card
+from fairparse.parsing.recipes import RECIPES, find_recipe, score_folder, train_on_folders
+from fairparse.parsing.train import TrainConfig, undo_class_weights
+from fairparse.parsing.unet import build_parser, load_parser
 
 TINY = {
     "encoder": "tu-mobilenetv3_small_050",

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from helpers import CLASSES, make_faces, make_index
 
-from fairparse.records import (
+from fairparse.core.records import (
     COUNTS,
     HISTORY,
     INDEX,
@@ -19,7 +19,7 @@ from fairparse.records import (
     write_face_set,
     write_table,
 )
-from fairparse.runs import InputError
+from fairparse.core.runs import InputError
 
 TOY = Schema("toy", {"id": "str", "n": "int8", "x": "float64", "maybe": "Int8"})
 

@@ -8,14 +8,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fairparse import report
-from fairparse.notebooks import code_fingerprint, find_notebook, read_yaml
-from fairparse.profiles import load_profile
-from fairparse.provenance import codes_behind, made_files, run_minutes
-from fairparse.report import fill_block, markdown_table, publish, stale_published
-from fairparse.tables import table1
-from fairparse.runs import InputError, write_json
-
+from fairparse.core.runs import InputError, write_json
+from fairparse.results.objectives import table1
+from fairparse.workflow import publish as report
+from fairparse.workflow.notebooks import code_fingerprint, find_notebook, read_yaml
+from fairparse.workflow.profiles import load_profile
+from fairparse.workflow.provenance import codes_behind, made_files, run_minutes
+from fairparse.workflow.publish import fill_block, markdown_table, publish, stale_published
 
 real_profile = load_profile
 
@@ -290,7 +289,7 @@ def test_changed_parameters_make_results_old(tmp_path, change, stale):
     out, readme = make_recorded(tmp_path)
     publish(out, tmp_path / "published", readme)
     (out / "profile.yaml").write_text(
-        f"objectives: [single, linear]\n"
+        "objectives: [single, linear]\n"
         + ("" if "seeds" in change else "seeds: [0, 1]\n")
         + change
         + "\n"

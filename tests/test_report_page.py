@@ -14,14 +14,19 @@ from browser_helpers import CHROMIUM, CHROMIUM_OPTIONS
 from conftest import ROOT
 from PIL import Image
 
-from fairparse.claims import claim_tables
-from fairparse.evidence import Evidence
-from fairparse.notebooks import code_fingerprint, find_notebook
-from fairparse.reader_tables import around, merge_intervals, number, p_value, split_constant
-from fairparse.provenance import codes_behind, made_files, note_code
-from fairparse.report import check_published, claims_for_readme, new_costs, stale_published
-from fairparse.report_page import embed, finish_run, stand_ins, write_report
-from fairparse.runs import InputError, hash_file, write_json
+from fairparse.core.runs import InputError, hash_file, write_json
+from fairparse.results.claims import claim_tables
+from fairparse.results.evidence import Evidence
+from fairparse.results.readers import around, merge_intervals, number, p_value, split_constant
+from fairparse.workflow.notebooks import code_fingerprint, find_notebook
+from fairparse.workflow.provenance import codes_behind, made_files, note_code
+from fairparse.workflow.publish import (
+    check_published,
+    claims_for_readme,
+    new_costs,
+    stale_published,
+)
+from fairparse.workflow.report import embed, finish_run, stand_ins, write_report
 
 ROW = {
     "title": "Linear",

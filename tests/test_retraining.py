@@ -10,22 +10,12 @@ import torch
 from helpers import DECODER, ENCODER, ROOT, make_parser
 from PIL import Image
 
-from fairparse import retraining
-from fairparse.annotate import model_labels
-from fairparse.balanced_set import face_ids, write_balanced_set, write_images
-from fairparse.latents import open_latents, sample_latents
-from fairparse.loop_tables import (
-    audit_table,
-    change_table,
-    compared_arms,
-    group_values,
-    level_table,
-    loop_table,
-    tell_change,
-)
-from fairparse.metrics import counts_array, iou
-from fairparse.records import open_face_set
-from fairparse.retraining import (
+from fairparse.balancing import retrain as retraining
+from fairparse.balancing.annotate import model_labels
+from fairparse.balancing.arms import compared_arms, group_values
+from fairparse.balancing.balanced_set import face_ids, write_balanced_set, write_images
+from fairparse.balancing.latents import open_latents, sample_latents
+from fairparse.balancing.retrain import (
     agreement_records,
     audit_parsers,
     draw_faces,
@@ -40,10 +30,12 @@ from fairparse.retraining import (
     retrain,
     write_parts,
 )
-from fairparse.runs import InputError
-from fairparse.stylegan_training import skewed_world
-from fairparse.tables import gather_with_ids
-from fairparse.unet import load_parser
+from fairparse.balancing.stylegan_train import skewed_world
+from fairparse.core.records import open_face_set
+from fairparse.core.runs import InputError
+from fairparse.measure.counts import counts_array, gather_with_ids, iou
+from fairparse.parsing.unet import load_parser
+from fairparse.results.loop import audit_table, change_table, level_table, loop_table, tell_change
 
 WORLD = skewed_world()
 TONES = list(WORLD.tones)
@@ -339,7 +331,7 @@ def test_counts_of_the_arms_fit_the_tables(trained):
 def test_finished_trainings_are_not_made_again(trained, data, monkeypatch):
     folder, table, test = trained
     monkeypatch.setattr(
-        "fairparse.train.train_epoch",
+        "fairparse.parsing.train.train_epoch",
         lambda *args: pytest.fail("a finished training was made again"),
     )
     again = retrain(folder, *data, test, [0, 1], NETWORK, SETTINGS, say=quiet)
@@ -347,7 +339,7 @@ def test_finished_trainings_are_not_made_again(trained, data, monkeypatch):
 
 
 def test_an_interrupted_run_goes_on_to_the_same_result(trained, data, monkeypatch, tmp_path):
-    from fairparse import train
+    from fairparse.parsing import train
 
     made, real = [], train.train_epoch
 
@@ -708,5 +700,5 @@ def test_tables_of_groups_that_cannot_be_compared():
 
 
 def test_tables_do_not_need_torch():
-    code = "import sys\nimport fairparse.loop_tables\nassert 'torch' not in sys.modules"
+    code = "import sys\nimport fairparse.results.loop\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from helpers import random_counts
 
-from fairparse.metrics import bootstrap_scores, counts_table, interval, iou
-from fairparse.records import COUNTS, setting_name, write_table
-from fairparse.robustness import corruption_errors, gather_sweep, severity_table
-from fairparse.runs import InputError
+from fairparse.core.records import COUNTS, setting_name, write_table
+from fairparse.core.runs import InputError
+from fairparse.measure.counts import bootstrap_scores, counts_table, interval, iou
+from fairparse.robustness.severity import corruption_errors, gather_sweep, severity_table
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 SETTINGS = [

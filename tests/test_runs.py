@@ -10,8 +10,8 @@ import pytest
 import torch
 from helpers import run_python
 
-from fairparse import runs
-from fairparse.runs import (
+from fairparse.core import runs
+from fairparse.core.runs import (
     InputError,
     Run,
     atomic_write,
@@ -176,7 +176,7 @@ def test_the_record_appears_last_and_goes_first(tmp_path):
 
 def test_a_killed_job_leaves_no_lock(tmp_path):
     (tmp_path / "work.py").write_text(
-        f"import os, signal\nfrom fairparse.runs import Run\nrun = Run({str(tmp_path / 'job')!r}, {{}})\nos.kill(os.getpid(), signal.SIGKILL)\n"
+        f"import os, signal\nfrom fairparse.core.runs import Run\nrun = Run({str(tmp_path / 'job')!r}, {{}})\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert run_python(tmp_path / "work.py", check=False).returncode == -9
     Run(tmp_path / "job", {}).finish()
@@ -195,7 +195,7 @@ def test_runs_is_light():
         "False"
         in run_python(
             "-c",
-            "import sys, fairparse.runs, fairparse.records, fairparse.tables; print('torch' in sys.modules)",
+            "import sys, fairparse.core.runs, fairparse.core.records, fairparse.results.objectives; print('torch' in sys.modules)",
         ).stdout
     )
 
@@ -243,7 +243,7 @@ def test_code_version_sees_every_module(tmp_path, monkeypatch):
     (package / "data" / "__pycache__").mkdir(parents=True)
     for name in ("__init__.py", "data/__init__.py", "data/labels.py"):
         (package / name).write_text("")
-    monkeypatch.setattr("fairparse.runs.package_folder", lambda: package)
+    monkeypatch.setattr("fairparse.core.runs.package_folder", lambda: package)
     empty = code_version()["sources_sha256"]
     (package / "data" / "labels.py").write_text("CLASSES = 19")
     changed = code_version()["sources_sha256"]

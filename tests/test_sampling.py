@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fairparse.sampling import classes_present, derive_seed, epoch_order, repeat_factors
+from fairparse.core.training import classes_present, derive_seed, epoch_order, repeat_factors
 
 
 @pytest.mark.parametrize(

@@ -8,23 +8,29 @@ import torch
 from helpers import ROOT, make_faces, make_parser
 from torch import nn
 
-from fairparse.features import (
+from fairparse.core.records import QUALITY, REPLICATES, read_arrays, read_table, write_face_set
+from fairparse.core.runs import InputError, read_json
+from fairparse.gan.pix2pixhd import (
+    Generator,
+    GeneratorSpec,
+    load_generator,
+    save_generator,
+    to_bytes,
+)
+from fairparse.gan.train import paint
+from fairparse.measure.counts import count_pixels, iou
+from fairparse.measure.distances import half_samples
+from fairparse.measure.features import (
     Perceptual,
     extract_features,
     load_extractor,
     load_perceptual,
     perceptual_distance,
 )
-from fairparse.gan_training import paint, to_bytes
-from fairparse.metrics import count_pixels, iou
-from fairparse.notebooks import execute_notebook, job_environment
-from fairparse.painters import Painter
-from fairparse.pix2pixhd import Generator, GeneratorSpec, load_generator, save_generator
-from fairparse.predict import predict_masks
-from fairparse.quality import half_samples
-from fairparse.records import QUALITY, REPLICATES, read_arrays, read_table, write_face_set
-from fairparse.runs import InputError, read_json
-from fairparse.scoring import (
+from fairparse.parsing.predict import predict_masks
+from fairparse.parsing.unet import load_parser, save_parser
+from fairparse.quality.painters import Painter
+from fairparse.quality.scoring import (
     PER_FACE,
     Measures,
     join_seeds,
@@ -33,9 +39,9 @@ from fairparse.scoring import (
     scored_set,
     scoring_key,
 )
-from fairparse.sweep import make_maps
-from fairparse.synthesis_tables import read_quality
-from fairparse.unet import load_parser, save_parser
+from fairparse.results.painting_records import read_quality
+from fairparse.robustness.sweep import make_maps
+from fairparse.workflow.notebooks import execute_notebook, job_environment
 
 with_shift_tolerant = pytest.mark.skipif(
     any(importlib.util.find_spec(p) is None for p in ("stlpips_pytorch", "torchsummary")),
@@ -419,7 +425,7 @@ def test_the_notebook_writes_what_the_tables_read(tree):
 
 @with_shift_tolerant
 def test_the_numbers_of_the_notebook_are_those_of_its_networks(tree):
-    from fairparse.records import open_face_set
+    from fairparse.core.records import open_face_set
 
     face_set = open_face_set(tree / "faces")
     rows, quality = (

@@ -7,14 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fairparse.runs import InputError
-from fairparse.stylegan import (
+from fairparse.balancing.stylegan import (
     ARCHITECTURES,
     Generator,
     GeneratorConfig,
     load_generator,
     save_generator,
 )
+from fairparse.core.runs import InputError
 
 SMALL = {"z_dim": 6, "w_dim": 10, "channels": [8, 12, 6], "mapping_layers": 3}
 # each differs from SMALL in what a loader or a layer could get wrong

@@ -20,10 +20,16 @@ import torch
 from test_stylegan import VARIANTS, draw, make, reference
 from torch import nn
 
-from fairparse.runs import InputError
-from fairparse.safe_pickle import MAX_STEPS, Array, read_pickle
-from fairparse.stylegan import Dense, GeneratorConfig, StyledConvolution, ToPicture, load_generator
-from fairparse.stylegan_pickle import generator_from_pickle, import_stylegan
+from fairparse.balancing.safe_pickle import MAX_STEPS, Array, read_pickle
+from fairparse.balancing.stylegan import (
+    Dense,
+    GeneratorConfig,
+    StyledConvolution,
+    ToPicture,
+    load_generator,
+)
+from fairparse.balancing.stylegan_pickle import generator_from_pickle, import_stylegan
+from fairparse.core.runs import InputError
 
 FIXTURES = Path(
     os.environ.get("FAIRPARSE_FIXTURES")
@@ -970,8 +976,8 @@ SAYS = {
 SCRIPT = """
 import resource, sys, time
 from pathlib import Path
-from fairparse.runs import InputError
-from fairparse.stylegan_pickle import import_stylegan
+from fairparse.core.runs import InputError
+from fairparse.balancing.stylegan_pickle import import_stylegan
 folder, met = Path(sys.argv[1]), []
 import_stylegan(folder / "good.pkl", folder / "good") # what is loaded late is loaded now
 in_use = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024

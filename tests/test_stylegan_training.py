@@ -8,10 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import fairparse.stylegan_training as training
-from fairparse.generators import open_generator
-from fairparse.runs import InputError
-from fairparse.stylegan_training import (
+import fairparse.balancing.stylegan_train as training
+from fairparse.balancing.generators import open_generator
+from fairparse.balancing.stylegan_train import (
     TABLE2,
     Convolution,
     Discriminator,
@@ -24,6 +23,7 @@ from fairparse.stylegan_training import (
     skewed_world,
     train_tiny_stylegan,
 )
+from fairparse.core.runs import InputError
 
 torch.set_num_threads(1)
 SMALL = {

@@ -8,10 +8,7 @@ import pytest
 import torch
 from helpers import make_faces, make_parser, run_python
 
-from fairparse import sweep as sweep_module
-from fairparse.metrics import counts_array
-from fairparse.predict import score_faces
-from fairparse.records import (
+from fairparse.core.records import (
     COUNTS,
     parse_setting,
     read_arrays,
@@ -19,9 +16,13 @@ from fairparse.records import (
     setting_name,
     write_face_set,
 )
-from fairparse.runs import InputError
-from fairparse.sweep import perturb_uint8, save_examples, score_setting, sweep_parser
-from fairparse.unet import save_parser
+from fairparse.core.runs import InputError
+from fairparse.data.damage import perturb_uint8
+from fairparse.measure.counts import counts_array
+from fairparse.parsing.predict import score_faces
+from fairparse.parsing.unet import save_parser
+from fairparse.robustness import sweep as sweep_module
+from fairparse.robustness.sweep import save_examples, score_setting, sweep_parser
 
 SETTINGS = [("none", 0.0), ("blur", 0.3), ("gaussian_noise", 0.1), ("occlusion", 0.5)]
 
@@ -107,8 +108,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from fairparse import sweep
-from fairparse.records import open_face_set
-from fairparse.unet import load_parser
+from fairparse.core.records import open_face_set
+from fairparse.parsing.unet import load_parser
 real, done = sweep.score_setting, []
 def score(*arguments):
     if len(done) == 2: os.kill(os.getpid(), signal.SIGKILL)

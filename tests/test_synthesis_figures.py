@@ -4,21 +4,22 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from test_synthesis_tables import FID, LPIPS, NAMES, gathered, measure, save
 
-from conftest import ROOT
-from fairparse.damage_figures import veil_errors
-from fairparse.labels import NUM_CLASSES, colour_labels
-from fairparse.notebooks import read_cells
-from fairparse.records import write_arrays, write_figure
-from fairparse.runs import InputError
-from fairparse.synthesis_figures import (
+from fairparse.core.records import write_arrays, write_figure
+from fairparse.core.runs import InputError
+from fairparse.data.labels import NUM_CLASSES, colour_labels
+from fairparse.results.damage import veil_errors
+from fairparse.results.painting_figures import (
     draw_quality,
     draw_synthesis,
     read_synthesis_examples,
     synthesis_example_table,
 )
-from fairparse.synthesis_tables import CONTROLNET, OWN, SHARED, table2
+from fairparse.results.painting_records import CONTROLNET, OWN, SHARED
+from fairparse.results.painting_tables import table2
+from fairparse.workflow.notebooks import read_cells
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402

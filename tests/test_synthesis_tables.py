@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fairparse.records import QUALITY, REPLICATES, write_arrays, write_json, write_table
-from fairparse.runs import InputError
-from fairparse.synthesis_tables import (
+from fairparse.core.records import QUALITY, REPLICATES, write_arrays, write_json, write_table
+from fairparse.core.runs import InputError
+from fairparse.results.painting_records import (
     METRIC_KINDS,
     OWN,
     REPORTED_TABLE2,
@@ -18,15 +18,17 @@ from fairparse.synthesis_tables import (
     SHARED,
     TABLE2_PERTURBATIONS,
     Measurements,
-    compare,
     describe_base,
     describe_scores,
-    estimate,
     find_metric,
-    follow_share,
-    layout_table2,
     maps_title,
     read_quality,
+)
+from fairparse.results.painting_tables import (
+    compare,
+    estimate,
+    follow_share,
+    layout_table2,
     real_references,
     reported_note,
     seed_spread,
@@ -544,7 +546,7 @@ def test_without_the_baseline_nothing_is_compared():
 
 def test_questions_are_counted():
     "p-values are adjusted within a metric, over all parsers and settings"
-    from fairparse.comparisons import adjust
+    from fairparse.measure.statistics import adjust
 
     table = table2(gathered(*(measure(n, models=(OWN,)) for n in NAMES)), NAMES, 0.3, "")
     assert table[f"{KID}_p"].notna().sum() == 20 and np.array_equal(
@@ -732,7 +734,7 @@ def test_every_kind_has_a_column(five):
 
 
 def test_no_torch_is_needed():
-    code = "import sys, fairparse.synthesis_tables, fairparse.synthesis_figures; print('torch' in sys.modules)"
+    code = "import sys, fairparse.results.painting_records, fairparse.results.painting_figures; print('torch' in sys.modules)"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True

@@ -6,19 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fairparse.drawing import Layer, band, colour, ellipse, paint_layer, smooth_noise
-from fairparse.labels import CLASSES, NUM_CLASSES
-from fairparse.portraits import (
-    ATTRIBUTES,
-    EXPRESSIONS,
-    TONES,
-    mouth_gap,
-    render_face,
-    wears_sunglasses,
-)
-from fairparse.records import open_face_set
-from fairparse.runs import InputError
-from fairparse.synthfaces import (
+from fairparse.core.records import open_face_set
+from fairparse.core.runs import InputError
+from fairparse.data.drawing import Layer, band, colour, ellipse, paint_layer, smooth_noise
+from fairparse.data.labels import CLASSES, NUM_CLASSES
+from fairparse.data.portrait_parameters import ATTRIBUTES, EXPRESSIONS, TONES, mouth_gap
+from fairparse.data.portraits import render_face, wears_sunglasses
+from fairparse.data.worlds import (
     EMOTIONS,
     PROBABILITIES,
     World,
@@ -413,7 +407,7 @@ def test_face_set_without_folds(tmp_path):
 
 def test_spread_moves_tones_away_from_the_middle_one():
     "At 0 all tones are one; the middle one never moves; at 1 faces are as they always were"
-    from fairparse.portraits import LUMINANCE, Canvas
+    from fairparse.data.portrait_parameters import LUMINANCE, Canvas
 
     face = sample_parameters(3, 5)
     assert face.spread == World().spread == 1.0 and sample_parameters(

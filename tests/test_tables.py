@@ -6,20 +6,16 @@ import pandas as pd
 import pytest
 from helpers import random_counts
 
-from fairparse.homotopy import find_objective
-from fairparse.metrics import counts_table
-from fairparse.records import COUNTS, HISTORY, write_table
-from fairparse.runs import InputError, write_json
-from fairparse.tables import (
-    REPORTED_TABLE1,
-    REPORTED_TABLE3,
+from fairparse.core.records import COUNTS, HISTORY, write_table
+from fairparse.core.runs import InputError, write_json
+from fairparse.measure.counts import (
+    counts_table,
     describe_data,
     gather,
     read_counts,
-    stack_repetitions,
-    table1,
-    table3,
 )
+from fairparse.parsing.homotopy import find_objective
+from fairparse.results.objectives import REPORTED_TABLE1, REPORTED_TABLE3, table1, table3
 
 matplotlib.use("Agg")
 
@@ -188,8 +184,8 @@ def test_table3_by_hand():
 
 
 def test_recorded_weights_meet_the_schedule(tmp_path):
-    from fairparse.figures import draw_schedules, recorded_weights, schedule_table
-    from fairparse.pictures import draw_predictions, line_style
+    from fairparse.data.show import draw_predictions, line_style
+    from fairparse.results.objectives import draw_schedules, recorded_weights, schedule_table
 
     names = ["linear", "piecewise"]
     for name in names:

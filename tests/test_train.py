@@ -12,13 +12,14 @@ import pytest
 import torch
 from helpers import make_faces, make_index, make_parser, run_python, train_until_killed
 
-from fairparse import train
-from fairparse.homotopy import OBJECTIVES
-from fairparse.losses import LossConfig
-from fairparse.records import GRADIENTS, HISTORY, read_table
-from fairparse.runs import InputError
-from fairparse.train import TrainConfig, Trainer, class_weights, load_checkpoint, pick_precision
-from fairparse.unet import load_parser
+from fairparse.core.records import GRADIENTS, HISTORY, read_table
+from fairparse.core.runs import InputError
+from fairparse.core.training import pick_precision
+from fairparse.parsing import train
+from fairparse.parsing.homotopy import OBJECTIVES
+from fairparse.parsing.losses import LossConfig
+from fairparse.parsing.train import TrainConfig, Trainer, class_weights, load_checkpoint
+from fairparse.parsing.unet import load_parser
 
 FAST = {"epochs": 3, "batch_size": 4, "lr": 3e-3}
 EVERYTHING = {
@@ -552,7 +553,7 @@ def test_class_weights_favour_small_classes():
 PARALLEL = """
 import json, sys
 from pathlib import Path
-from fairparse.records import open_face_set
+from fairparse.core.records import open_face_set
 from test_train import make_trainer
 faces, out, config = open_face_set(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 trainer = make_trainer(faces, out, **config)

@@ -9,7 +9,8 @@ import torchvision
 from helpers import DECODER, ENCODER, make_parser
 from safetensors.torch import save_file
 
-from fairparse.unet import (
+from fairparse.core.runs import InputError, read_json, write_json
+from fairparse.parsing.unet import (
     IMAGENET_MEAN,
     Parser,
     ParserSpec,
@@ -18,7 +19,6 @@ from fairparse.unet import (
     load_parser,
     save_parser,
 )
-from fairparse.runs import InputError, read_json, write_json
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ import psutil
 from conftest import ROOT, fairparse, write_notebook
 from test_cli import celeba, wait_until
 
-from fairparse.notebooks import code_fingerprint, notebook_sources
-
+from fairparse.workflow.notebooks import code_fingerprint, notebook_sources
 
 BASE = ("prepare", "train", "table1", "table3", "figure2")  # the toy has content for these
 
@@ -200,7 +199,9 @@ def test_relative_imports_of_every_level_are_followed(tmp_path):
         path = package / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code)
-    notebook = write_notebook(tmp_path / "20_toy.ipynb", "x = 1", "from fairparse.train import f")
+    notebook = write_notebook(
+        tmp_path / "20_toy.ipynb", "x = 1", "from fairparse.parsing.train import f"
+    )
     found = [str(p.relative_to(package)) for p in notebook_sources(notebook, package)]
     assert found == [
         "core/__init__.py",
@@ -364,7 +365,7 @@ def test_what_the_workflow_sets_itself_is_refused_in_a_profile(toy_root):
 
 
 def test_profiles_of_the_repository_fit_its_notebooks():
-    from fairparse import profiles
+    from fairparse.workflow import profiles
 
     names = sorted(p.stem for p in (ROOT / "nbs" / "workflow" / "profiles").glob("*.yaml"))
     assert names == ["ci", "demo", "paper", "sample", "study", "study_even", "study_plenty"]

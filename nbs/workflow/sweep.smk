@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(workflow.basedir).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from fairparse.notebooks import code_fingerprint
+from fairparse.workflow.notebooks import code_fingerprint
 
 HERE = Path.cwd().resolve()
 OUT = shlex.quote(str(HERE.relative_to(ROOT) if HERE.is_relative_to(ROOT) else HERE))
