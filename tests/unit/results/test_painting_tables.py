@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 
 from fairparse.core.records import QUALITY, REPLICATES, write_arrays, write_json, write_table
 from fairparse.core.runs import InputError
@@ -36,7 +37,6 @@ from fairparse.results.painting_tables import (
     table4,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
 FID, KID, LPIPS = "fid2048_inception_test", "kid2048_inception_test", "lpips_alex"
 DISTANCES = (FID, "fid2048_inception_train", KID, "kid2048_inception_train", LPIPS)
 SETTINGS = (("none", 0.0), *((name, 0.3) for name in TABLE2_PERTURBATIONS))

@@ -481,7 +481,7 @@ def test_every_notebook_and_module_has_a_page(site):
 
 
 def test_reference_carries_the_comments(site):
-    text = (site / "api" / "records.html").read_text()
+    text = (site / "api" / "core.records.html").read_text()
     assert (
         "missing, unexpected or uncastable" in text
         and "../lib/00_core/02_records.html#tables-with-a-schema" in text
@@ -567,7 +567,7 @@ PAGES = [
     "lib/20_parsing/02_losses.html",
     "lib/80_results/04_damage.html",
     "paper/86_does_it_work.html",
-    "api/records.html",
+    "api/core.records.html",
 ]
 
 
