@@ -88,6 +88,31 @@ def test_notebooks_modules_and_rooms_have_the_same_names():
         assert numbers == list(range(1, len(numbers) + 1)) or numbers == [99], room
 
 
+def test_nothing_is_over_a_limit():
+    "Modules, functions and lines: tests/house.py --long names the same"
+    assert house.too_long() == []
+
+
+def test_exported_code_reads_easily():
+    found = house.measure()
+    assert found["lines a cell, median"] <= house.CELL
+    assert found["characters a cell, median"] <= house.CELL_CHARACTERS
+    assert found["syntax nodes a line, median over functions"] <= house.NODES
+
+
+def test_the_tour_names_rooms_and_modules_that_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    tour = re.findall(r"^\| [a-z].+ \| `(\w+)` \| (`.+`) \|$", text, re.MULTILINE)
+    assert len(tour) >= 10
+    for room, modules in tour:
+        for module in re.findall(r"`(\w+)`", modules):
+            assert f"{room}.{module}" in house.module_sizes(), f"{room}.{module}"
+    named = re.findall(
+        r"`(\w+)`", text.partition("| room | what is in it |")[2].partition("\n\n")[0]
+    )
+    assert sorted(named) == sorted(house.rooms())
+
+
 def test_arrows_between_rooms_run_one_way():
     "A room imports only from rooms before it, and no module imports itself through others"
     graph = house.imports()
