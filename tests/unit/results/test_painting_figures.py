@@ -1,11 +1,13 @@
-"Figure 6 and Table II at a glance: what is read, what is drawn; the notebooks of both tables and the figure from records to files"
+"""Figure 6 and Table II at a glance: what is read, what is drawn
+
+And the notebooks of both tables and the figure, from records to files."""
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from test_synthesis_tables import FID, LPIPS, NAMES, gathered, measure, save
+from test_painting_tables import FID, LPIPS, NAMES, gathered, measure, save
 
 from fairparse.core.records import write_arrays, write_figure
 from fairparse.core.runs import InputError

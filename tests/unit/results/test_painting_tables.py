@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -57,8 +56,10 @@ def measure(
     seed=0,
     note="",
 ):
-    """QUALITY and REPLICATES of one parser. The whole crowd's luck (sd 5) is the same for all maps, as in reality;
-    `images` and `seeds` are the sd of a parser's own luck; `effects`: metric -> added"""
+    """QUALITY and REPLICATES of one parser; `effects`: metric -> added
+
+    The whole crowd's luck (sd 5) is the same for all maps, as in reality; `images` and `seeds` are
+    the sd of a parser's own luck."""
     shared = np.random.default_rng(99).normal(0, 5, halves)
     rng, rows, parts = np.random.default_rng([seed, sum(map(ord, maps))]), [], []
     for model, (perturbation, severity), metric in (
@@ -123,7 +124,10 @@ def gathered(*parts):
 
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory):
-    "Five parsers and the truth; the linear one's faces are closer by 3 of each distance, the sigmoid one's further in LPIPS alone"
+    """Five parsers and the truth
+
+    The linear one's faces are closer by 3 of each distance, the sigmoid one's further in LPIPS
+    alone."""
     folder = tmp_path_factory.mktemp("score")
     planted = {"linear": dict.fromkeys(DISTANCES, -3.0), "sigmoid": {LPIPS: 3.0}}
     for name in ("single", "linear", "linear_alt", "sigmoid", "piecewise"):
@@ -734,7 +738,9 @@ def test_every_kind_has_a_column(five):
 
 
 def test_no_torch_is_needed():
-    code = "import sys, fairparse.results.painting_records, fairparse.results.painting_figures; print('torch' in sys.modules)"
+    modules = ("painting_records", "painting_tables", "painting_figures")
+    names = ", ".join(f"fairparse.results.{module}" for module in modules)
+    code = f"import sys, {names}; print('torch' in sys.modules)"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
