@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from test_painting_tables import FID, LPIPS, NAMES, gathered, measure, save
+from painting_helpers import FID, LPIPS, measure, save
 
 from fairparse.core.records import write_arrays, write_figure
 from fairparse.core.runs import InputError
@@ -19,12 +19,19 @@ from fairparse.results.painting_figures import (
     read_synthesis_examples,
     synthesis_example_table,
 )
-from fairparse.results.painting_records import CONTROLNET, OWN, SHARED
+from fairparse.results.painting_records import CONTROLNET, OWN, SHARED, Measurements
 from fairparse.results.painting_tables import table2
 from fairparse.workflow.notebooks import read_cells
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+
+NAMES = ["single", "linear", "linear_alt", "sigmoid", "piecewise"]
+
+
+def gathered(*parts):
+    "Measurements of several maps, from (values, halves) of each"
+    return Measurements(*(pd.concat(tables, ignore_index=True) for tables in zip(*parts)))
 
 
 @pytest.fixture(autouse=True)
