@@ -137,7 +137,7 @@ def find_metric(
     return min(fitting, key=lambda name: parsed[name].order)
 
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-15
-_PICTURES = ["model", "maps", "setting", "metric"]
+_PLACE = ["model", "maps", "setting", "metric"]
 
 
 def _with_setting(table):
@@ -156,15 +156,15 @@ class Measurements:
         self.values, self.halves = _with_setting(self.values), _with_setting(self.halves)
         ordered = self.values.sort_values("seed", kind="stable")
         means = ordered[ordered.seed == -1].to_dict("records")
-        self._means = {tuple(row[c] for c in _PICTURES): row for row in means}
-        single = ordered[ordered.seed >= 0].groupby(_PICTURES, sort=False)
+        self._means = {tuple(row[c] for c in _PLACE): row for row in means}
+        single = ordered[ordered.seed >= 0].groupby(_PLACE, sort=False)
         self._single = {key: own.value.to_numpy() for key, own in single}
 
         halves = self.halves[self.halves.seed >= 0]
-        wide = halves.pivot(index=[*_PICTURES, "seed"], columns="replicate", values="value")
+        wide = halves.pivot(index=[*_PLACE, "seed"], columns="replicate", values="value")
         self._parts = {  # slow metrics may have fewer halves
             key: own.dropna(axis=1, how="all").to_numpy()
-            for key, own in wide.groupby(level=_PICTURES, sort=False)
+            for key, own in wide.groupby(level=_PLACE, sort=False)
         }
 
     @property
@@ -175,16 +175,16 @@ class Measurements:
     def maps(self) -> list:
         return list(self.values.maps.unique())
 
-    def has(self, *pictures) -> bool:  # model, maps, setting, metric
+    def has(self, *place) -> bool:  # model, maps, setting, metric
         "Was this measured?"
-        return pictures in self._means
+        return place in self._means
 
-    def mean(self, *pictures) -> dict:  # model, maps, setting, metric
+    def mean(self, *place) -> dict:  # model, maps, setting, metric
         "Value, low, high, n, … of the mean over repetitions; `InputError` if it was not measured"
-        if pictures in self._means:
-            return self._means[pictures]
+        if place in self._means:
+            return self._means[place]
         for depth in range(4):  # the first word that leads nowhere
-            before, word = pictures[:depth], pictures[depth]
+            before, word = place[:depth], place[depth]
             there = {key[depth] for key in self._means if key[:depth] == before}
             if word not in there:
                 known = f" of {', '.join(before)}" if depth else ""
@@ -193,13 +193,13 @@ class Measurements:
                     "score it too, or ask for one of these"
                 )
 
-    def repetitions(self, *pictures) -> tuple:  # model, maps, setting, metric
+    def repetitions(self, *place) -> tuple:  # model, maps, setting, metric
         """Values (S,) of the repetitions, and (S, R) on R halves of the faces (R=0 without halves)
 
         `InputError` if it was not measured."""
-        self.mean(*pictures)
-        values = self._single[pictures]
-        return values, self._parts.get(pictures, np.empty((len(values), 0)))
+        self.mean(*place)
+        values = self._single[place]
+        return values, self._parts.get(place, np.empty((len(values), 0)))
 
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-17
 def _refuse_doubles(values, halves, where):

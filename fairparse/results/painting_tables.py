@@ -95,13 +95,13 @@ _NUMBERS = ("", "_low", "_high", "_difference", "_difference_low", "_difference_
 
 def _metric_columns(measurements, model, maps, setting, metric, baseline):
     "Value and difference of one measurement; all NaN for an mIoU that was not measured"
-    pictures, percent = (model, maps, setting, metric), metric.startswith("miou")
-    if percent and not measurements.has(*pictures):
+    place, percent = (model, maps, setting, metric), metric.startswith("miou")
+    if percent and not measurements.has(*place):
         return {metric + end: np.nan for end in _NUMBERS}
-    mean = measurements.mean(*pictures)
+    mean = measurements.mean(*place)
     numbers = [mean["value"], mean["low"], mean["high"], *[np.nan] * 4]
     if maps != baseline and measurements.has(model, baseline, setting, metric):
-        change = compare(measurements, *pictures, baseline)
+        change = compare(measurements, *place, baseline)
         numbers[3:] = change["value"], change["low"], change["high"], change["p"]
     if percent:
         numbers[:-1] = [100 * n for n in numbers[:-1]]
