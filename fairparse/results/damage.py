@@ -194,7 +194,7 @@ PERTURBATION_COLOURS = [
 
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-15
 def severity_lines(
-    table: pd.DataFrame,  # from `robustness.severity_table`
+    table: pd.DataFrame,  # from `severity.severity_table`
     perturbation: str,
 ) -> pd.DataFrame:  # the clean setting (severity 0) first if the table has it
     "Rows of one perturbation in order of severity"
@@ -314,7 +314,7 @@ def _shown_perturbations(table, wanted):
 
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-20
 def draw_severities(
-    table: pd.DataFrame,  # from `robustness.severity_table`, over two or more settings
+    table: pd.DataFrame,  # from `severity.severity_table`, over two or more settings
     # None: the table's first parser; the differences in the table are from it
     baseline: str | None = None,
     perturbations: list | None = None,  # None: all of the table
