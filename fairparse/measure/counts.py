@@ -19,6 +19,14 @@ from ..core.records import COUNTS, read_table
 from ..core.runs import InputError, read_json
 
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-04
+def _check_classes(name, mask, num_classes):
+    if not mask.numel():
+        return
+    low, high = int(mask.min()), int(mask.max())
+    if low < 0 or high >= num_classes:
+        raise InputError(f"{name} masks hold labels {low}..{high}: expected 0..{num_classes - 1}")
+
+# %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-04b
 def confusion(
     pred,  # (B, H, W) tensor of any integer type, predicted class of each pixel
     true,  # (B, H, W), true class
@@ -31,26 +39,20 @@ def confusion(
         raise InputError(
             f"predicted and true masks differ in shape: {tuple(pred.shape)} and {tuple(true.shape)}"
         )
-    for name, mask in (("predicted", pred), ("true", true)):
-        if mask.numel() and not 0 <= int(mask.min()) <= int(mask.max()) < num_classes:
-            raise InputError(
-                f"{name} masks hold labels {int(mask.min())}..{int(mask.max())}: expected 0..{num_classes - 1}"
-            )
+    _check_classes("predicted", pred, num_classes)
+    _check_classes("true", true, num_classes)
+
     image = torch.arange(len(true), dtype=torch.int32, device=true.device) * num_classes**2
-    code = (
-        true.flatten(1)
-        .to(torch.int32, copy=True)
-        .mul_(num_classes)
-        .add_(pred.flatten(1).to(torch.int32))
-        .add_(image[:, None])
-    )
-    return torch.bincount(code.flatten(), minlength=len(true) * num_classes**2).view(
-        -1, num_classes, num_classes
-    )
+    row = true.flatten(1).to(torch.int32, copy=True).mul_(num_classes)
+    column = pred.flatten(1).to(torch.int32)
+    code = row.add_(column).add_(image[:, None])
+
+    pixels = torch.bincount(code.flatten(), minlength=len(true) * num_classes**2)
+    return pixels.view(-1, num_classes, num_classes)
 
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-05
 def count_pixels(pred, true, num_classes: int) -> np.ndarray:  # (B, C, 3) int64: tp, fp, fn
-    "True positives, false positives and false negatives of each class in each image; see `confusion`"
+    "True and false positives and false negatives of each class in each image; see `confusion`"
     matrix = confusion(pred, true, num_classes).cpu().numpy()
     tp = matrix.diagonal(axis1=1, axis2=2)
     return np.stack([tp, matrix.sum(1) - tp, matrix.sum(2) - tp], -1)
@@ -61,12 +63,8 @@ REDUCTIONS = ("class", "image", "micro", "none")
 
 def _ratio(top, bottom):
     "`top / bottom`, NaN where `bottom` is zero"
-    return np.divide(
-        top,
-        bottom,
-        out=np.full(np.broadcast_shapes(np.shape(top), np.shape(bottom)), np.nan),
-        where=np.asarray(bottom) > 0,
-    )
+    missing = np.full(np.broadcast_shapes(np.shape(top), np.shape(bottom)), np.nan)
+    return np.divide(top, bottom, out=missing, where=np.asarray(bottom) > 0)
 
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-09
 def mean_present(values, axis=-1):
@@ -76,17 +74,20 @@ def mean_present(values, axis=-1):
 
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-10
 def _score(counts, reduction, weight):
+    "`weight * tp / (weight * tp + fp + fn)`: IoU for weight 1, Dice for 2"
     if reduction not in REDUCTIONS:
         raise InputError(f"reduction {reduction!r} is none of {REDUCTIONS}")
     counts = np.asarray(counts, float)
     if counts.ndim < 3 or counts.shape[-1] != 3:
         raise InputError(f"counts must be (..., images, classes, 3), not {counts.shape}")
+
     if reduction != "image":
         counts = counts.sum(-3)
     if reduction == "micro":
         counts = counts.sum(-2)
     hit, miss = weight * counts[..., 0], counts[..., 1] + counts[..., 2]
     scores = _ratio(hit, hit + miss)
+
     if reduction == "class":
         return mean_present(scores)
     if reduction == "image":
@@ -132,6 +133,14 @@ def counts_table(
     )
 
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-15
+def _one_row_each(table, num_classes):
+    "Whether sorted rows hold every class of every image once"
+    if len(table) % num_classes or table.id.nunique() * num_classes != len(table):
+        return False
+    labels = table.class_id.to_numpy().reshape(-1, num_classes)
+    return bool((labels == np.arange(num_classes)).all())
+
+# %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-15b
 def counts_array(
     table: pd.DataFrame,  # rows of one parser, seed, perturbation and severity
 ) -> tuple:  # ids (N,), counts (N, C, 3) int64
@@ -142,24 +151,21 @@ def counts_array(
         )
     c = int(table.class_id.max()) + 1
     table = table.sort_values(["id", "class_id"], kind="stable")
-    if (
-        len(table) % c
-        or (table.class_id.to_numpy().reshape(-1, c) != np.arange(c)).any()
-        or table.id.nunique() * c != len(table)
-    ):
+    if not _one_row_each(table, c):
         raise InputError(
-            "counts must have one row for each image and class: select one parser, seed, perturbation and severity first"
+            "counts must have one row for each image and class: "
+            "select one parser, seed, perturbation and severity first"
         )
     return table.id.to_numpy()[::c], table[["tp", "fp", "fn"]].to_numpy(np.int64).reshape(-1, c, 3)
 
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-18
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=4)  # every table asks for the same ones
 def resample_weights(
     n: int,  # images
     resamples: int = 1000,
     seed: int = 0,
 ) -> np.ndarray:  # (R, n), read-only: how often each image was drawn
-    "Multiplicities of `n` images in bootstrap resamples; the last few are remembered, since every table asks for the same ones"
+    "Multiplicities of `n` images in bootstrap resamples; the last few are remembered"
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
     weights.flags.writeable = False
     return weights
@@ -172,19 +178,20 @@ def bootstrap_scores(
     resamples: int = 1000,
     seed: int = 0,
 ) -> np.ndarray:  # (R,), or (R, C) for reduction "none"; mean over seeds in each resample
-    "Score of each resample over images and seeds; with the same `seed`, resamples of different parsers are paired"
+    "Score of each resample over images and seeds; the same `seed` pairs resamples of parsers"
     if reduction == "image":
         raise InputError(
             'resampling works on dataset-level sums: use reduction "class", "micro" or "none"'
         )
     s, n, c, _ = counts.shape
     weights = resample_weights(n, resamples, seed).astype(float)
-    sums = np.stack([weights @ one.reshape(n, -1) for one in counts.astype(float)], 1).reshape(
-        resamples, s, 1, c, 3
-    )
-    scores = score(sums, reduction)
+    sums = np.stack([weights @ one.reshape(n, -1) for one in counts.astype(float)], 1)
+    scores = score(sums.reshape(resamples, s, 1, c, 3), reduction)
+    if s == 1:
+        return mean_present(scores, 1)
+
     drawn = resample_weights(s, resamples, seed + 1) / s
-    return mean_present(scores, 1) if s == 1 else np.einsum("rs,rs...->r...", drawn, scores)
+    return np.einsum("rs,rs...->r...", drawn, scores)
 
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-20
 def interval(samples: np.ndarray, level: float = 0.95) -> tuple:  # low, high
@@ -196,7 +203,8 @@ def interval(samples: np.ndarray, level: float = 0.95) -> tuple:  # low, high
 
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-24
 def read_counts(
-    folder: str | Path, setting: str | None = None
+    folder: str | Path,
+    setting: str | None = None,  # of a sweep, for instance "blur_0.3"; None: clean faces
 ) -> tuple:  # ids (N,), counts (N, C, 3)
     "Counts of one parser on its clean test faces, or on those of a sweep's setting"
     if setting:
@@ -209,17 +217,20 @@ def stack_repetitions(
     parts: list,  # (ids, counts) of each seed
     where: str = "",
 ) -> tuple:  # ids (N,), counts (S, N, C, 3): S repetitions over the same N faces
-    "Join seeds with disjoint faces into repetitions; `InputError` if the repetitions cover different faces"
+    "Join seeds with disjoint faces into repetitions; `InputError` if these cover different faces"
     repetitions = []
     for ids, counts in parts:
         home = next((r for r in repetitions if not r.keys() & set(ids)), None)
         if home is None:
-            repetitions.append(home := {})
+            home = {}
+            repetitions.append(home)
         home.update(zip(ids, counts))
+
     names = sorted(repetitions[0])
     if any(sorted(r) != names for r in repetitions):
         raise InputError(
-            f"{where}: seeds were tested on faces that partly overlap; use the same faces for all seeds, or as many seeds as folds (or a multiple)"
+            f"{where}: seeds were tested on faces that partly overlap; "
+            "use the same faces for all seeds, or as many seeds as folds (or a multiple)"
         )
     return np.array(names, object), np.stack([np.stack([r[n] for n in names]) for r in repetitions])
 
@@ -233,17 +244,16 @@ def gather_with_ids(
     "Counts of all objectives; `InputError` if they were not tested on the same faces"
     parsers, gathered, faces = Path(parsers), {}, None
     for name in objectives:
-        if not (parsers / name).is_dir():
-            raise InputError(
-                f"{parsers} has no parser {name!r}: it has {sorted(p.name for p in parsers.glob('*') if p.is_dir())}"
-            )
-        ids, counts = stack_repetitions(
-            [read_counts(parsers / name / f"seed{seed}", setting) for seed in seeds],
-            str(parsers / name),
-        )
+        folder = parsers / name
+        if not folder.is_dir():
+            there = sorted(p.name for p in parsers.glob("*") if p.is_dir())
+            raise InputError(f"{parsers} has no parser {name!r}: it has {there}")
+        parts = [read_counts(folder / f"seed{seed}", setting) for seed in seeds]
+        ids, counts = stack_repetitions(parts, str(folder))
         if faces is not None and not np.array_equal(ids, faces):
             raise InputError(
-                f"{parsers / name} was tested on other faces than {parsers / objectives[0]}: train both on the same face set"
+                f"{folder} was tested on other faces than {parsers / objectives[0]}: "
+                "train both on the same face set"
             )
         gathered[name], faces = counts, ids
     return faces, gathered

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from ..core.records import QUALITY, REPLICATES
 from ..core.runs import InputError
@@ -36,25 +37,25 @@ def feature_statistics(
 
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-06
 def _into_basis(reference, basis):
-    "Statistics of `reference` along the columns of `basis`, and its squared mean and variance in all other directions"
+    "Statistics along the columns of `basis`; squared mean and variance in all other directions"
     if isinstance(reference, dict):
         inside = {"mu": reference["mu"] @ basis, "sigma": basis.T @ reference["sigma"] @ basis}
+        mu, variance = reference["mu"], np.trace(reference["sigma"])
     else:
         inside = feature_statistics(reference @ basis)
-    mu, variance = (
-        (reference["mu"], np.trace(reference["sigma"]))
-        if isinstance(reference, dict)
-        else (reference.mean(0), reference.var(0, ddof=1).sum())
-    )
-    return inside, mu @ mu - inside["mu"] @ inside["mu"] + variance - np.trace(inside["sigma"])
+        mu, variance = reference.mean(0), reference.var(0, ddof=1).sum()
+    outside = mu @ mu - inside["mu"] @ inside["mu"] + variance - np.trace(inside["sigma"])
+    return inside, outside
 
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-07
 def frechet_distance(
     features: np.ndarray,  # (N, D)
-    reference: np.ndarray
-    | dict,  # (M, D), or their `feature_statistics` (worth it if M is larger than D and they are used again)
+    # (M, D), or their `feature_statistics`: worth it if M is above D and they are used again
+    reference: np.ndarray | dict,
 ) -> float:
-    "Fréchet distance between two sets of features, by torch-fidelity (Heusel et al. 2017); `InputError` for fewer than two pictures, or numbers that are not finite"
+    """Fréchet distance between two sets of features, by torch-fidelity (Heusel et al. 2017)
+
+    `InputError` for fewer than two pictures, numbers that are not finite, or other features."""
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
     features = _check_features(features, "features")
@@ -65,13 +66,13 @@ def frechet_distance(
     width = len(reference["mu"]) if isinstance(reference, dict) else reference.shape[1]
     if width != features.shape[1]:
         raise InputError(
-            f"features of {features.shape[1]} and {width} numbers cannot be compared: use one extractor for both"
+            f"features of {features.shape[1]} and {width} numbers cannot be compared: "
+            "use one extractor for both"
         )
     basis = np.linalg.qr(features.T)[0] if len(features) < width else np.eye(width)
     inside, outside = _into_basis(reference, basis)
-    return fid_statistics_to_metric(feature_statistics(features @ basis), inside, False)[
-        KEY_METRIC_FID
-    ] + float(outside)
+    own = feature_statistics(features @ basis)
+    return fid_statistics_to_metric(own, inside, False)[KEY_METRIC_FID] + float(outside)
 
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-11
 def kid_subset_size(n: int) -> int:
@@ -82,70 +83,62 @@ def kid_subset_size(n: int) -> int:
 def _blocks(features, subset):
     "Evenly spaced blocks of `subset` rows that cover all rows"
     features = _check_features(features, "features")
-    return [
-        features[s : s + subset]
-        for s in np.linspace(0, len(features) - subset, -(-len(features) // subset))
-        .round()
-        .astype(int)
-    ]
+    count = -(-len(features) // subset)
+    starts = np.linspace(0, len(features) - subset, count).round().astype(int)
+    return [features[start : start + subset] for start in starts]
 
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-12
 def _block_distance(first, second, paired):
     "Squared kernel distance of two equally large blocks, by torch-fidelity"
     import torch
-    from torch_fidelity.metric_kid import (
-        KEY_METRIC_KID_MEAN,
-        kernel_poly,
-        kid_features_to_metric,
-        mmd2,
-    )
+    from torch_fidelity import metric_kid
 
     if paired:
-        return mmd2(
-            kernel_poly(first, first),
-            kernel_poly(first, second),
-            kernel_poly(second, second),
-            mmd_est="u-statistic",
-        )
-    return kid_features_to_metric(
+        kernel = metric_kid.kernel_poly
+        within, across, other = kernel(first, first), kernel(first, second), kernel(second, second)
+        return metric_kid.mmd2(within, across, other, mmd_est="u-statistic")
+    found = metric_kid.kid_features_to_metric(
         torch.from_numpy(first),
         torch.from_numpy(second),
         kid_subsets=1,
         kid_subset_size=len(first),
         verbose=False,
-    )[KEY_METRIC_KID_MEAN]
+    )
+    return found[metric_kid.KEY_METRIC_KID_MEAN]
 
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-13
 def kernel_distance(
-    first: np.ndarray,
-    second: np.ndarray,  # (N, D), (M, D), in random order
+    first: np.ndarray,  # (N, D), in random order
+    second: np.ndarray,  # (M, D), in random order
     subset: int,  # pictures in a block, at most N and M
     paired: bool = False,  # row i of both belongs to the same face: leave out these pairs (N = M)
 ) -> float:
-    "Unbiased squared kernel distance (Bińkowski et al. 2018), the mean over blocks; `InputError` if there are too few pictures"
+    """Unbiased squared kernel distance (Bińkowski et al. 2018), the mean over blocks
+
+    `InputError` if there are too few pictures, or if the features do not fit."""
     if not 2 <= subset <= min(len(first), len(second)):
         raise InputError(
-            f"KID subsets of {subset} cannot be drawn from {len(first)} and {len(second)} pictures: use 2 or more, and not more than there are"
+            f"KID subsets of {subset} cannot be drawn from {len(first)} and {len(second)} "
+            "pictures: use 2 or more, and not more than there are"
         )
     if first.shape[1] != second.shape[1] or paired and len(first) != len(second):
         raise InputError(f"features {first.shape} and {second.shape} do not fit each other")
     ours, theirs = _blocks(first, subset), _blocks(second, subset)
-    return float(
-        np.mean(
-            [
-                _block_distance(ours[i % len(ours)], theirs[i % len(theirs)], paired)
-                for i in range(max(len(ours), len(theirs)))
-            ]
-        )
-    )
+    each = [
+        _block_distance(ours[i % len(ours)], theirs[i % len(theirs)], paired)
+        for i in range(max(len(ours), len(theirs)))
+    ]
+    return float(np.mean(each))
 
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-18
 def half_samples(
-    ids,
-    count: int = 100,
-    seed: int = 0,  # ids: (n,) texts, all different
-) -> np.ndarray:  # (count, n // 2) positions in `ids`, in random order
-    "Random halves that depend on the set of ids alone; `InputError` for fewer than 4 ids, or ids that appear twice"
+    ids,  # (n,) texts, all different
+    count: int = 100,  # R
+    seed: int = 0,
+) -> np.ndarray:  # (R, n // 2) positions in `ids`, in random order
+    """Random halves that depend on the set of ids alone
+
+    `InputError` for fewer than 4 ids, or ids that appear twice."""
     ids = np.asarray(ids).astype(str)
     if len(ids) < 4 or len(set(ids)) < len(ids):
         raise InputError(
@@ -171,11 +164,32 @@ class Measurement:
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-22
 def kernel_label(label: str) -> str:
     '"kid2048_inception" for "fid2048_inception", "kd128_classifier" for "fd128_classifier"'
-    if not label.startswith(("fid", "fd")):
-        raise InputError(f'label {label!r} starts neither with "fid" nor with "fd"')
-    return (
-        label.replace("fid", "kid", 1) if label.startswith("fid") else label.replace("fd", "kd", 1)
-    )
+    if label.startswith("fid"):
+        return label.replace("fid", "kid", 1)
+    if label.startswith("fd"):
+        return label.replace("fd", "kd", 1)
+    raise InputError(f'label {label!r} starts neither with "fid" nor with "fd"')
+
+# %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-22c
+def _distances_to(reference, generated, real, halves, label):
+    "Fréchet and kernel distance to one reference; that of the test faces is halved too"
+    n, paired = len(generated), reference == "test"
+    whole = real if paired or len(real) <= real.shape[1] else feature_statistics(real)
+    subset = min(kid_subset_size(n), len(real))
+    shuffled = real[np.random.default_rng(0).permutation(len(real))]  # its blocks are then random
+
+    frechet, kernel = [], []
+    for half in halves:
+        own = generated[half]
+        frechet.append(frechet_distance(own, real[half] if paired else whole))
+        kernel.append(kernel_distance(own, real[half] if paired else shuffled, subset, paired))
+
+    value, frechet, kernel = frechet_distance(generated, whole), np.array(frechet), np.array(kernel)
+    kid = f"{kernel_label(label)}_{reference}"
+    return [
+        Measurement(f"{label}_{reference}", value, frechet, n, reference),
+        Measurement(kid, float(np.mean(kernel)), kernel, n, reference, subset),
+    ]
 
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-23
 def distances(
@@ -185,72 +199,44 @@ def distances(
     halves: np.ndarray,  # (R, N // 2), see `half_samples`
     label: str,  # of the extractor, e.g. "fid2048_inception"
 ) -> list[Measurement]:
-    "Fréchet and kernel distance to both references; `InputError` if the sets do not fit each other"
-    n, width = generated.shape
-    if real_test.shape != generated.shape or halves.shape[1] != n // 2:
+    "Fréchet and kernel distance to both references; `InputError` if the sets do not fit"
+    if real_test.shape != generated.shape or halves.shape[1] != len(generated) // 2:
         raise InputError(
-            f"generated and real features must be of the same faces, and the halves of those: {generated.shape}, {real_test.shape}, halves of {halves.shape[1]}"
+            "generated and real features must be of the same faces, and the halves of those: "
+            f"{generated.shape}, {real_test.shape}, halves of {halves.shape[1]}"
         )
-    subset, found = kid_subset_size(n), []
-    for reference, real in (("test", real_test), ("train", real_train)):
-        if real is None:
-            continue
-        paired = reference == "test"
-        whole = real if paired or len(real) <= width else feature_statistics(real)
-        size = subset if paired else min(subset, len(real))
-        shuffled = real[
-            np.random.default_rng(0).permutation(len(real))
-        ]  # blocks of it are then random
-        frechet = [
-            frechet_distance(generated[half], real[half] if paired else whole) for half in halves
-        ]
-        kernel = [
-            kernel_distance(generated[half], real[half] if paired else shuffled, size, paired)
-            for half in halves
-        ]
-        found += [
-            Measurement(
-                f"{label}_{reference}",
-                frechet_distance(generated, whole),
-                np.array(frechet),
-                n,
-                reference,
-            ),
-            Measurement(
-                f"{kernel_label(label)}_{reference}",
-                float(np.mean(kernel)),
-                np.array(kernel),
-                n,
-                reference,
-                size,
-            ),
-        ]
+    found = _distances_to("test", generated, real_test, halves, label)
+    if real_train is not None:
+        found += _distances_to("train", generated, real_train, halves, label)
     return found
 
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-24
 def mean_of_faces(
-    metric: str, values: np.ndarray, halves: np.ndarray
-) -> Measurement:  # values: (N,) one number a face
+    metric: str,
+    values: np.ndarray,  # (N,) one number a face
+    halves: np.ndarray,  # (R, N // 2)
+) -> Measurement:
     "The mean over faces, against the real face of the same id"
     values = np.asarray(values, np.float64)
     return Measurement(metric, float(values.mean()), values[halves].mean(1), len(values), "paired")
 
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-25
 def miou_of_counts(
-    metric: str, counts: np.ndarray, halves: np.ndarray
-) -> Measurement:  # counts: (N, C, 3): tp, fp, fn
-    'Dataset-level mIoU (reduction "class" of `metrics.iou`)'
-    return Measurement(
-        metric,
-        float(iou(counts)),
-        np.array([float(iou(counts[half])) for half in halves]),
-        len(counts),
-        "paired",
-    )
+    metric: str,
+    counts: np.ndarray,  # (N, C, 3): tp, fp, fn
+    halves: np.ndarray,  # (R, N // 2)
+) -> Measurement:
+    'Dataset-level mIoU (reduction "class" of `counts.iou`)'
+    replicates = np.array([float(iou(counts[half])) for half in halves])
+    return Measurement(metric, float(iou(counts)), replicates, len(counts), "paired")
 
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-28
-def share_followed(followed, floor, ceiling) -> np.ndarray:
-    "The way from floor to ceiling, 0 to 1; NaN where the ceiling is not above the floor"
+def share_followed(
+    followed,  # mIoU, a number or an array
+    floor,
+    ceiling,
+) -> np.ndarray:  # NaN where the ceiling is not above the floor
+    "The way from floor to ceiling, 0 to 1"
     followed, floor, ceiling = map(np.asarray, (followed, floor, ceiling))
     return np.divide(
         followed - floor,
@@ -274,30 +260,42 @@ def metric_note(metric: str, n: int) -> str:
     return "; ".join(notes)
 
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-32
-def _mean_row(repetitions):
-    "Value, half width of the interval and replicates of the mean over repetitions (Satterthwaite 1946)"
-    from scipy.stats import t
-
-    values, replicates = (
-        np.array([m.value for m in repetitions]),
-        np.mean([m.replicates for m in repetitions], 0),
-    )
+def _mean_and_reach(values, replicates, n):
+    "Mean over repetitions and half width of its interval (Satterthwaite 1946)"
     faces, s = replicates.var(ddof=1), len(values)
     if s == 1:
-        return values[0], 1.96 * faces**0.5, replicates
+        return values[0], 1.96 * faces**0.5
     between = values.var(ddof=1) / s
-    spread = faces**2 / (min(len(replicates), repetitions[0].n) - 1) + between**2 / (s - 1)
+    spread = faces**2 / (min(len(replicates), n) - 1) + between**2 / (s - 1)
     freedom = (faces + between) ** 2 / spread if spread > 0 else np.inf
-    return values.mean(), t.ppf(0.975, freedom) * (faces + between) ** 0.5, replicates
+    return values.mean(), stats.t.ppf(0.975, freedom) * (faces + between) ** 0.5
+
+# %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-32b
+def _summary_rows(picture, seed, m, value, reach, replicates, note=""):
+    "A row of `QUALITY` and the rows of `REPLICATES` of one measurement"
+    key = {**picture, "seed": seed, "metric": m.metric}
+    row = {
+        **key,
+        "value": value,
+        "low": value - reach,
+        "high": value + reach,
+        "n": m.n,
+        "subset": m.subset,
+        "reference": m.reference,
+        "note": "; ".join(filter(None, (metric_note(m.metric, m.n), note))),
+    }
+    parts = {**key, "replicate": np.arange(len(replicates)), "value": replicates}
+    return row, pd.DataFrame(parts)
 
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-33
 def summarise(
     picture: dict,  # model, maps, perturbation, severity
-    repetitions: list[
-        list[Measurement]
-    ],  # for each repetition 0, 1, … the same metrics on the same halves
+    # for each repetition 0, 1, … the same metrics on the same halves
+    repetitions: list[list[Measurement]],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # schemas `records.QUALITY` and `records.REPLICATES`
-    "Rows of each repetition and of their mean (seed -1); `InputError` if repetitions measured different things"
+    """Rows of each repetition and of their mean (seed -1)
+
+    `InputError` if repetitions measured different things."""
     kinds = [
         [(m.metric, m.n, m.reference, m.subset, len(m.replicates)) for m in one]
         for one in repetitions
@@ -306,33 +304,15 @@ def summarise(
         raise InputError(
             f"repetitions must measure the same metrics on the same faces, not {kinds}"
         )
-    rows, halves = [], []
-
-    def add(seed, m, value, reach, replicates, note=""):
-        key = {**picture, "seed": seed, "metric": m.metric}
-        rows.append(
-            {
-                **key,
-                "value": value,
-                "low": value - reach,
-                "high": value + reach,
-                "n": m.n,
-                "subset": m.subset,
-                "reference": m.reference,
-                "note": "; ".join(filter(None, (metric_note(m.metric, m.n), note))),
-            }
-        )
-        halves.append(
-            pd.DataFrame({**key, "replicate": np.arange(len(replicates)), "value": replicates})
-        )
-
+    found = []
     for same in zip(*repetitions):
         for seed, m in enumerate(same):
-            add(seed, m, m.value, 1.96 * m.replicates.std(ddof=1), m.replicates)
-        add(
-            -1,
-            same[0],
-            *_mean_row(same),
-            note="one repetition: the interval covers the faces only" if len(same) == 1 else "",
-        )
-    return QUALITY.check(pd.DataFrame(rows)), REPLICATES.check(pd.concat(halves))
+            reach = 1.96 * m.replicates.std(ddof=1)
+            found.append(_summary_rows(picture, seed, m, m.value, reach, m.replicates))
+        replicates = np.mean([m.replicates for m in same], 0)
+        values = np.array([m.value for m in same])
+        value, reach = _mean_and_reach(values, replicates, same[0].n)
+        note = "one repetition: the interval covers the faces only" if len(same) == 1 else ""
+        found.append(_summary_rows(picture, -1, same[0], value, reach, replicates, note))
+    rows, halves = zip(*found)
+    return QUALITY.check(pd.DataFrame(list(rows))), REPLICATES.check(pd.concat(halves))

@@ -29,9 +29,8 @@ CONTROLNET_FILES = ("diffusion_pytorch_model.safetensors", "config.json", "contr
 class Painter:
     "Label maps to faces"
 
-    paint: (
-        Callable  # (maps (B, H, W) int64 on the device, B rows of an index) -> (B, 3, H, W) uint8
-    )
+    # (maps (B, H, W) int64 on the device, B rows of an index) -> (B, 3, H, W) uint8
+    paint: Callable
     classes: list
     device: str
 
@@ -41,9 +40,11 @@ def gan_painter(folder: str | Path, device: str = "cpu") -> Painter:
     generator = load_generator(Path(folder), device)
     return Painter(lambda maps, index: to_bytes(generator(maps)), generator.spec.classes, device)
 
-
+# %% ../../nbs/lib/70_quality/01_painters.ipynb #painters-06b
 def controlnet_painter(
-    folder: str | Path, device: str = "cpu", sampling: SamplingConfig = SamplingConfig()
+    folder: str | Path,
+    device: str = "cpu",
+    sampling: SamplingConfig = SamplingConfig(),
 ) -> Painter:
     "A ControlNet with its base (`diffusion.controlnet`)"
     return Painter(load_diffusion(folder, sampling, device), read_purpose(folder).classes, device)
@@ -60,11 +61,9 @@ def paint_faces(
     if len(maps) != len(index):
         raise InputError(f"{len(maps)} label maps for {len(index)} faces: give one map for each")
     check_labels(maps, len(painter.classes), list(index["id"]))
-    painted = [
-        painter.paint(
-            torch.from_numpy(np.array(maps[start : start + batch_size])).long().to(painter.device),
-            index.iloc[start : start + batch_size],
-        )
-        for start in range(0, len(maps), batch_size)
-    ]
+    painted = []
+    for start in range(0, len(maps), batch_size):
+        batch = slice(start, start + batch_size)
+        labels = torch.from_numpy(np.array(maps[batch])).long().to(painter.device)
+        painted.append(painter.paint(labels, index.iloc[batch]))
     return torch.cat(painted).cpu().permute(0, 2, 3, 1).numpy()

@@ -22,53 +22,60 @@ from ..measure.statistics import wilson
 
 # %% ../../nbs/lib/80_results/08_balance.ipynb #balance-04
 REPORTED = {
-    "table1": {
+    "table1": {  # accuracy in percent, loss
         "train": (79.93, 0.5545),
         "valid": (80.86, 0.5466),
         "test": (80.12, 0.5753),
-    },  # accuracy in percent, loss
-    "table2": {
+    },
+    "table2": {  # of 10,000, it says
         "Asian": 882,
         "Black": 449,
         "Indian": 975,
         "White": 6837,
         "Others": 867,
-    },  # of 10,000, it says
-    "table3": {"Asian": 42.3, "Black": 63.3, "Indian": 25.9},
-}  # percent of 1,000 each
+    },
+    "table3": {"Asian": 42.3, "Black": 63.3, "Indian": 25.9},  # percent of 1,000 each
+}
 
 # %% ../../nbs/lib/80_results/08_balance.ipynb #balance-05
-SAME_SHARE = {
+SAME_SHARE = {  # the stand-in's tones have these groups' shares, and nothing else of them
     "tone_1": "White",
     "tone_2": "Indian",
     "tone_3": "Asian",
     "tone_4": "Others",
     "tone_5": "Black",
-}  # the stand-in's tones have these groups' shares, and nothing else of them
+}
 
 
-def reported_group(group: str) -> str:
-    "The group of the paper that a group is laid beside: of the same name, or for a tone the one whose share it was given; empty if there is none"
+def reported_group(group: str) -> str:  # "" if there is none
+    "The paper's group of the same name, or for a tone the one whose share it was given"
     return group if group in REPORTED["table2"] else SAME_SHARE.get(group, "")
 
 # %% ../../nbs/lib/80_results/08_balance.ipynb #balance-07
+_SHARES = ["accuracy", "low", "high"]
+_SHARES += ["balanced_accuracy", "calibration_error", "uncalibrated_error"]
+_LEADING = ["classifier", "task", "classes", "data", "split", "n"]
+_LEADING += ["accuracy", "accuracy_low", "accuracy_high", "reported_accuracy"]
+_LEADING += ["loss", "reported_loss"]
+
+
+def _reported1(name, data, split):
+    "Accuracy and loss that the paper's Table 1 has for this row; it has our classifier of groups"
+    if name != "group" or data != "own":
+        return np.nan, np.nan
+    return REPORTED["table1"].get(split, (np.nan, np.nan))
+
+# %% ../../nbs/lib/80_results/08_balance.ipynb #balance-07b
 def table1(
-    classifiers: str | Path,
-    names: list,  # folder with {name}/scores.parquet and run.json
+    classifiers: str | Path,  # folder with {name}/scores.parquet and run.json
+    names: list,
 ) -> pd.DataFrame:  # a row a classifier, data set and split
-    "Accuracy with its interval, balanced accuracy, loss and calibration error, in percent where it is a share"
+    "Accuracy with its interval, balanced accuracy, loss and calibration error; shares in percent"
     parts = []
     for name in names:
-        scores, facts = (
-            read_table(Path(classifiers) / name / "scores.parquet", CLASSIFIER_SCORES),
-            read_json(Path(classifiers) / name / "run.json"),
-        )
-        said = [
-            REPORTED["table1"].get(split, (np.nan, np.nan))
-            if name == "group" and data == "own"
-            else (np.nan, np.nan)
-            for data, split in zip(scores.data, scores.split)
-        ]
+        scores = read_table(Path(classifiers) / name / "scores.parquet", CLASSIFIER_SCORES)
+        facts = read_json(Path(classifiers) / name / "run.json")
+        reported = [_reported1(name, *row) for row in zip(scores.data, scores.split)]
         parts.append(
             scores.assign(
                 classifier=name,
@@ -77,141 +84,111 @@ def table1(
                 backbone=facts["parameters"]["config.backbone"],
                 weights=Path(facts["weights_source"]).name,
                 classes=len(facts["classes"]),
-                reported_accuracy=[a for a, _ in said],
-                reported_loss=[b for _, b in said],
+                reported_accuracy=[accuracy for accuracy, _ in reported],
+                reported_loss=[loss for _, loss in reported],
             )
         )
     table = pd.concat(parts, ignore_index=True)
-    for column in (
-        "accuracy",
-        "low",
-        "high",
-        "balanced_accuracy",
-        "calibration_error",
-        "uncalibrated_error",
-    ):
+    for column in _SHARES:
         table[column] *= 100
     table = table.rename(columns={"low": "accuracy_low", "high": "accuracy_high"})
     table["data"] = [data if data == "own" else Path(data).name for data in table.data]
-    first = [
-        "classifier",
-        "task",
-        "classes",
-        "data",
-        "split",
-        "n",
-        "accuracy",
-        "accuracy_low",
-        "accuracy_high",
-        "reported_accuracy",
-        "loss",
-        "reported_loss",
-    ]
-    return table[[*first, *(c for c in table if c not in first)]]
+    return table[[*_LEADING, *(c for c in table if c not in _LEADING)]]
 
 # %% ../../nbs/lib/80_results/08_balance.ipynb #balance-09
+_TABLE2 = ["group", "count", "share", "share_low", "share_high"]
+_TABLE2 += ["corrected", "corrected_low", "corrected_high"]
+_TABLE2 += ["reported_group", "reported_count", "reported_share", "faces", "generator", "psi"]
+
+# %% ../../nbs/lib/80_results/08_balance.ipynb #balance-09b
 def table2(
     store: LatentStore,
     classifier: str | Path,  # the classifier's folder, with confusion.npz
     first: int = 10_000,
     resamples: int = 1000,
 ) -> pd.DataFrame:  # a row a group
-    "Counts and shares (percent) of labels among the first draws, raw and corrected, beside the paper's; `InputError` if the classifier is of other groups"
-    counts, errors = (
-        store.counts(first),
-        read_arrays(Path(classifier) / "confusion.npz", "matrix", "classes"),
-    )
+    """Counts and shares (percent) of labels among the first draws, beside the paper's
+
+    Raw and corrected; `InputError` if the classifier is of other groups."""
+    counts = store.counts(first)
+    errors = read_arrays(Path(classifier) / "confusion.npz", "matrix", "classes")
     if list(errors["classes"]) != store.classes:
         raise InputError(
-            f"{classifier} knows {list(errors['classes'])}, the draws were labelled as {store.classes}: name the classifier that labelled them"
+            f"{classifier} knows {list(errors['classes'])}, the draws were labelled as "
+            f"{store.classes}: name the classifier that labelled them"
         )
-    table = corrected_shares(counts.to_numpy(), errors["matrix"], store.classes, resamples).rename(
+    table = corrected_shares(counts.to_numpy(), errors["matrix"], store.classes, resamples)
+    table = table.rename(
         columns={"class": "group", "low": "corrected_low", "high": "corrected_high"}
     )
     table["share_low"], table["share_high"] = wilson(table["count"], table["count"].sum())
     for column in [c for c in table if c not in ("group", "count")]:
         table[column] *= 100
-    said = table.group.map(lambda group: REPORTED["table2"].get(reported_group(group), np.nan))
-    return table.assign(
+
+    groups = table.group.map(reported_group)
+    reported = groups.map(lambda group: REPORTED["table2"].get(group, np.nan))
+    table = table.assign(
         faces=int(counts.sum()),
         generator=store.meta["generator"],
         psi=store.meta["psi"],
-        reported_group=table.group.map(reported_group),
-        reported_count=said,
-        reported_share=said / 100,
-    )[
-        [
-            "group",
-            "count",
-            "share",
-            "share_low",
-            "share_high",
-            "corrected",
-            "corrected_low",
-            "corrected_high",
-            "reported_group",
-            "reported_count",
-            "reported_share",
-            "faces",
-            "generator",
-            "psi",
-        ]
-    ]
+        reported_group=groups,
+        reported_count=reported,
+        reported_share=reported / 100,
+    )
+    return table[_TABLE2]
 
 # %% ../../nbs/lib/80_results/08_balance.ipynb #balance-11
+def _with_directions(table, guided):
+    "How the direction of each group was found, and how much alike the faces are that it gives"
+    directions = pd.read_csv(guided / "directions.csv")
+    found = ["group", "space", "n", "positives", "C", "fitted_intercept", "norm", "auc"]
+    directions = directions[found].rename(columns={"group": "target"})
+    alike = pd.read_csv(guided / "diversity.csv")
+    alike = alike[["target", "rule", "space", "reached", "within", "kid", "spread"]]
+    alike = alike.assign(purpose="fresh")
+    table = table.merge(directions, on=["target", "space"], how="left")
+    return table.merge(alike, on=["target", "rule", "space", "purpose"], how="left")
+
+# %% ../../nbs/lib/80_results/08_balance.ipynb #balance-11b
+def _judge_collected(table, judged):
+    """Fill in what is known of the collected faces, in place; `judged`: collected.csv by target
+
+    Of the collected only the kept faces were shown to the second classifier."""
+    last = table.purpose == "collected"
+    targets = table.target[last]
+    table["accepted_confirmed"] = 100 * table.both / table.accepted.where(table.accepted > 0)
+    confirmed = 100 * judged.kept_confirmed / judged.kept
+    table.loc[last, "accepted_confirmed"] = confirmed.reindex(targets).to_numpy()
+    for column in [c for c in ("kid", "spread", "within") if c in judged]:
+        table.loc[last, column] = judged[column].reindex(targets).to_numpy()
+    for column in [c for c in table if c.startswith("confirmed_share")]:
+        table.loc[last, column] = np.nan
+
+# %% ../../nbs/lib/80_results/08_balance.ipynb #balance-11c
+def _reported3(group, rule):
+    return REPORTED["table3"].get(reported_group(group), np.nan) if rule == "raw" else np.nan
+
+
 def table3(
+    # folder with yields.parquet, directions.csv, diversity.csv, collected.csv, run.json
     guided: str | Path,
-) -> pd.DataFrame:  # folder with yields.parquet, directions.csv, diversity.csv, collected.csv, run.json; a row a group and rule
+) -> pd.DataFrame:  # a row a group and rule
     "Yields in percent on fresh draws, and of the collection, beside the paper's"
     guided = Path(guided)
-    yields, facts = (
-        add_shares(read_table(guided / "yields.parquet", YIELDS)),
-        read_json(guided / "run.json"),
-    )
-    directions, alike = (
-        pd.read_csv(guided / "directions.csv"),
-        pd.read_csv(guided / "diversity.csv"),
-    )
-    table = yields[yields.purpose != "calibration"].merge(
-        directions[
-            ["group", "space", "n", "positives", "C", "fitted_intercept", "norm", "auc"]
-        ].rename(columns={"group": "target"}),
-        on=["target", "space"],
-        how="left",
-    )
-    table = table.merge(
-        alike[["target", "rule", "space", "reached", "within", "kid", "spread"]].assign(
-            purpose="fresh"
-        ),
-        on=["target", "rule", "space", "purpose"],
-        how="left",
-    )
+    facts = read_json(guided / "run.json")
+    yields = add_shares(read_table(guided / "yields.parquet", YIELDS))
+    table = _with_directions(yields[yields.purpose != "calibration"], guided)
     for column in [c for c in table if c.startswith(("yield", "confirmed_share"))]:
         table[column] *= 100
-    judged, last = (
-        pd.read_csv(guided / "collected.csv").set_index("target"),
-        table.purpose == "collected",
-    )
-    table["accepted_confirmed"] = 100 * table.both / table.accepted.where(table.accepted > 0)
-    table.loc[last, "accepted_confirmed"] = (
-        (100 * judged.kept_confirmed / judged.kept).reindex(table.target[last]).to_numpy()
-    )
-    for column in [c for c in ("kid", "spread", "within") if c in judged]:
-        table.loc[last, column] = judged[column].reindex(table.target[last]).to_numpy()
-    for column in [c for c in table if c.startswith("confirmed_share")]:
-        table.loc[table.purpose == "collected", column] = (
-            np.nan
-        )  # of the collected only the kept faces were shown to the second classifier
+    _judge_collected(table, pd.read_csv(guided / "collected.csv").set_index("target"))
     table["painted_per_accepted"] = table.painted / table.accepted.where(table.accepted > 0)
-    table["reported_yield"] = [
-        REPORTED["table3"].get(reported_group(group), np.nan) if rule == "raw" else np.nan
-        for group, rule in zip(table.target, table.rule)
-    ]
-    return table.assign(
+    table["reported_yield"] = [_reported3(*row) for row in zip(table.target, table.rule)]
+    table = table.assign(
         reported_group=table.target.map(reported_group),
         goal=100 * facts["parameters"]["goal"],
         generator=facts["generator"],
-    ).rename(columns={"target": "group"})
+    )
+    return table.rename(columns={"target": "group"})
 
 # %% ../../nbs/lib/80_results/08_balance.ipynb #balance-16
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000"]
@@ -232,10 +209,9 @@ def frame_faces(
     from matplotlib.colors import to_rgb
 
     big = images.repeat(enlarge, 1).repeat(enlarge, 2)
+    frames = (255 * np.array([to_rgb(c) for c in colours])).round().astype(np.uint8)
     framed = np.empty((len(big), big.shape[1] + 2 * width, big.shape[2] + 2 * width, 3), np.uint8)
-    framed[:] = (
-        (255 * np.array([to_rgb(c) for c in colours])).round().astype(np.uint8)[:, None, None]
-    )
+    framed[:] = frames[:, None, None]
     framed[:, width:-width, width:-width] = big
     return framed
 
@@ -244,37 +220,20 @@ def _show(ax, picture):
     ax.imshow(picture, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
+    ax.spines[:].set_visible(False)
 
-# %% ../../nbs/lib/80_results/08_balance.ipynb #balance-19
-def draw_unguided(
-    images: np.ndarray,  # (N, H, W, 3) uint8, in the order of draws
-    labels: list,  # (N,)
-    table: pd.DataFrame,  # from `balance_tables.table2`
-    columns: int = 8,
-):
-    "Framed faces beside bars of the shares; returns the matplotlib figure"
-    import matplotlib.pyplot as plt
-
-    from fairparse.data.show import tile_faces
-
-    use_style()
-    colours, groups = group_colours(list(table.group)), list(table.group)
-    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 4), width_ratios=(1.35, 1))
-    _show(
-        left, tile_faces(frame_faces(images, [colours[label] for label in labels]), columns, gap=4)
-    )
-    left.set_title(f"{len(images)} faces as they come", fontsize=9)
-    at = np.arange(len(groups))
-    right.barh(at - 0.2, table.share, 0.38, color=[colours[g] for g in groups], label="counted")
-    right.errorbar(
+# %% ../../nbs/lib/80_results/08_balance.ipynb #balance-18b
+def _draw_shares(ax, table):
+    "Bars of the counted shares, the corrected ones with intervals, the paper's where it has any"
+    groups, at = list(table.group), np.arange(len(table))
+    colours = group_colours(groups)
+    bars = [colours[group] for group in groups]
+    ax.barh(at - 0.2, table.share, 0.38, color=bars, label="counted")
+    low, high = table.corrected - table.corrected_low, table.corrected_high - table.corrected
+    ax.errorbar(
         table.corrected,
         at + 0.2,
-        xerr=[
-            (table.corrected - table.corrected_low).clip(0),
-            (table.corrected_high - table.corrected).clip(0),
-        ],
+        xerr=[low.clip(0), high.clip(0)],
         fmt="D",
         color="black",
         markersize=4,
@@ -282,31 +241,41 @@ def draw_unguided(
         label="corrected as if painted faces\nwere confused like test faces, 95 %",
     )
     if table.reported_share.notna().any():
-        right.plot(
-            table.reported_share,
-            at - 0.2,
-            "|",
-            color="black",
-            markersize=12,
-            label="reported (StyleGAN)",
-        )
-    right.set(
-        yticks=at,
-        yticklabels=groups,
-        xlabel=f"percent of {int(table.faces.iloc[0]):,} faces",
-        ylim=(len(groups) - 0.4, -0.6),
-    )
-    right.legend(loc="lower right", fontsize=7)
+        style = {"color": "black", "markersize": 12, "label": "reported (StyleGAN)"}
+        ax.plot(table.reported_share, at - 0.2, "|", **style)
+    xlabel = f"percent of {int(table.faces.iloc[0]):,} faces"
+    ax.set(yticks=at, yticklabels=groups, xlabel=xlabel, ylim=(len(groups) - 0.4, -0.6))
+    ax.legend(loc="lower right", fontsize=7)
+
+# %% ../../nbs/lib/80_results/08_balance.ipynb #balance-19
+def draw_unguided(
+    images: np.ndarray,  # (N, H, W, 3) uint8, in the order of draws
+    labels: list,  # (N,)
+    table: pd.DataFrame,  # from `table2`
+    columns: int = 8,
+):
+    "Figure 5 of paper 2: framed faces beside bars of the shares; returns the matplotlib figure"
+    import matplotlib.pyplot as plt
+
+    from fairparse.data.show import tile_faces
+
+    use_style()
+    colours = group_colours(list(table.group))
+    framed = frame_faces(images, [colours[label] for label in labels])
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 4), width_ratios=(1.35, 1))
+    _show(left, tile_faces(framed, columns, gap=4))
+    left.set_title(f"{len(images)} faces as they come", fontsize=9)
+    _draw_shares(right, table)
     fig.tight_layout()
     return fig
 
 # %% ../../nbs/lib/80_results/08_balance.ipynb #balance-22
 def draw_guided(
     images: dict,  # group -> (n, H, W, 3) uint8 accepted faces
-    table: pd.DataFrame,  # rows of `balance_tables.table3` that were collected, one a group
+    table: pd.DataFrame,  # rows of `table3` that were collected, one a group
     columns: int = 12,
 ):
-    "A row of faces for each group; returns the matplotlib figure"
+    "Figure 6 of paper 2: a row of faces for each group; returns the matplotlib figure"
     import matplotlib.pyplot as plt
 
     from fairparse.data.show import tile_faces
@@ -314,33 +283,49 @@ def draw_guided(
     use_style()
     colours, facts = group_colours(list(images)), table.set_index("group")
     fig, axes = plt.subplots(len(images), 1, figsize=(8.5, 0.95 * len(images)), squeeze=False)
+    beside = {"rotation": 0, "ha": "right", "va": "center", "fontsize": 8}
     for ax, (group, faces) in zip(axes[:, 0], images.items()):
+        shown = faces[:columns]
+        framed = frame_faces(shown, [colours[group]] * len(shown))
+        _show(ax, tile_faces(framed, columns, gap=4))
         row = facts.loc[group]
-        _show(
-            ax,
-            tile_faces(
-                frame_faces(faces[:columns], [colours[group]] * len(faces[:columns])),
-                columns,
-                gap=4,
-            ),
-        )
-        ax.set_ylabel(
-            f"{group}\n{row['rule']}\n{row['yield']:.0f} %",
-            rotation=0,
-            ha="right",
-            va="center",
-            fontsize=8,
-        )
+        ax.set_ylabel(f"{group}\n{row['rule']}\n{row['yield']:.0f} %", **beside)
     fig.tight_layout(pad=0.3)
     return fig
 
 # %% ../../nbs/lib/80_results/08_balance.ipynb #balance-25
-LINES = {
+LINES = {  # rule -> colour and style
     "shift": ("#0072B2", "-"),
     "fix": ("#E69F00", "--"),
     "conditional": ("#CC79A7", "-."),
     "screen": ("#009E73", ":"),
 }
+
+# %% ../../nbs/lib/80_results/08_balance.ipynb #balance-25b
+def _draw_rule(ax, rule, space, part):
+    "The line of one rule, or the point of the paper's rule and of no guidance; others are left out"
+    part = part.sort_values("distance")
+    reached = 100 * part["yield"]
+    if rule == "raw":
+        ax.plot(part.distance, reached, "x", color="black", label="raw (paper)")
+    if rule == "unguided":
+        ax.plot(0, reached.iloc[0], "s", color="black", markersize=4, label="unguided")
+    if rule not in LINES:
+        return
+
+    colour, style = LINES[rule]
+    alpha, label = (1, rule) if space == "z" else (0.45, f"{rule}, in w")
+    ax.plot(part.distance, reached, style, color=colour, alpha=alpha, label=label)
+    low, high = 100 * part.yield_low, 100 * part.yield_high
+    ax.fill_between(part.distance, low, high, color=colour, alpha=0.12, linewidth=0)
+    confirmed = 100 * part.confirmed_share
+    ax.plot(part.distance, confirmed, ".", color=colour, markersize=3, alpha=alpha)
+
+# %% ../../nbs/lib/80_results/08_balance.ipynb #balance-25c
+def _legend_of(axes):
+    "Label -> handle over all axes: the last of the same label, where the first one stands"
+    found = [ax.get_legend_handles_labels() for ax in axes]
+    return {label: handle for pair in found for handle, label in zip(*pair)}
 
 # %% ../../nbs/lib/80_results/08_balance.ipynb #balance-26
 def draw_yields(
@@ -353,69 +338,18 @@ def draw_yields(
     use_style()
     table = add_shares(yields[(yields.purpose == "calibration") & yields.distance.notna()])
     groups = list(dict.fromkeys(table.target))
-    fig, axes = plt.subplots(
-        1, len(groups), figsize=(2.3 * len(groups) + 0.6, 2.9), sharey=True, squeeze=False
-    )
+    size = (2.3 * len(groups) + 0.6, 2.9)
+    fig, axes = plt.subplots(1, len(groups), figsize=size, sharey=True, squeeze=False)
     for ax, group in zip(axes[0], groups):
-        mine = table[table.target == group]
-        for (rule, space), part in mine.groupby(["rule", "space"]):
-            part = part.sort_values("distance")
-            if rule in LINES:
-                colour, style = LINES[rule]
-                ax.plot(
-                    part.distance,
-                    100 * part["yield"],
-                    style,
-                    color=colour,
-                    alpha=1 if space == "z" else 0.45,
-                    label=f"{rule}" if space == "z" else f"{rule}, in w",
-                )
-                ax.fill_between(
-                    part.distance,
-                    100 * part.yield_low,
-                    100 * part.yield_high,
-                    color=colour,
-                    alpha=0.12,
-                    linewidth=0,
-                )
-                ax.plot(
-                    part.distance,
-                    100 * part.confirmed_share,
-                    ".",
-                    color=colour,
-                    markersize=3,
-                    alpha=1 if space == "z" else 0.45,
-                )
-            elif rule == "raw":
-                ax.plot(part.distance, 100 * part["yield"], "x", color="black", label="raw (paper)")
-            elif rule == "unguided":
-                ax.plot(
-                    0,
-                    100 * part["yield"].iloc[0],
-                    "s",
-                    color="black",
-                    markersize=4,
-                    label="unguided",
-                )
+        own = table[table.target == group]
+        for (rule, space), part in own.groupby(["rule", "space"]):
+            _draw_rule(ax, rule, space, part)
         if goal:
             ax.axhline(100 * goal, color="#999999", linewidth=0.8)
-        ax.set(
-            title=group,
-            xlabel="nats from the prior",
-            ylim=(-3, 103),
-            xlim=(-0.3, min(12, 1.05 * mine.distance.max())),
-        )
+        right = min(12, 1.05 * own.distance.max())
+        ax.set(title=group, xlabel="nats from the prior", ylim=(-3, 103), xlim=(-0.3, right))
     axes[0, 0].set_ylabel("yield, percent")
-    handles = dict(
-        zip(
-            *reversed(
-                [
-                    sum(parts, [])
-                    for parts in zip(*(ax.get_legend_handles_labels() for ax in axes[0]))
-                ]
-            )
-        )
-    )
+    handles = _legend_of(axes[0])
     fig.legend(handles.values(), handles.keys(), loc="lower center", ncols=8, fontsize=7)
     fig.tight_layout(rect=(0, 0.09, 1, 1))
     return fig

@@ -20,46 +20,52 @@ from .groups import PAGE_WIDTH, add_foot, drawn_from
 from .style import parser_styles, parser_title
 
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-05
+def _read_example_rows(path, settings, faces_shown):
+    "Arrays of one training for the `settings` asked for, and its first faces"
+    arrays = read_arrays(path, "images", "maps", "truth", "settings", "ids")
+    there = list(arrays["settings"])
+    missing = [name for name in settings if name not in arrays["settings"]]
+    if missing:
+        raise InputError(
+            f"{path} has no examples of {missing}: it has {list(map(str, there))}; "
+            "name them in `examples` of the sweep"
+        )
+    if not 1 <= faces_shown <= len(arrays["ids"]):
+        raise InputError(
+            f"{path} has {len(arrays['ids'])} faces: faces_shown={faces_shown} cannot be shown"
+        )
+    rows = [there.index(name) for name in settings]
+    return {
+        "images": arrays["images"][rows, :faces_shown],
+        "truth": arrays["truth"][:faces_shown],
+        "ids": arrays["ids"][:faces_shown],
+        "maps": arrays["maps"][rows, :faces_shown],
+    }
+
+# %% ../../nbs/lib/80_results/04_damage.ipynb #damage-05b
 def read_examples(
     sweep: str | Path,  # folder with {parser}/seed{seed}/examples.npz
     parsers: list,
     seed: int,
     settings: list,  # (perturbation, severity) pairs in the order of rows
     faces_shown: int = 1,
-) -> dict:  # settings (K,) names; images (K, F, H, W, 3); truth (F, H, W); ids (F,); maps: parser -> (K, F, H, W)
-    "The first faces of the examples; `InputError` if a setting or face is missing or the parsers saw different pictures"
-    wanted, found, first = (
-        [setting_name(name, float(severity)) for name, severity in settings],
-        {},
-        None,
-    )
+) -> dict:  # settings (K,) names; images (K, F, H, W, 3); truth (F, H, W); ids (F,); maps
+    """The first faces of the examples; `maps`: parser -> (K, F, H, W)
+
+    `InputError` if a setting or face is missing, or the parsers saw different pictures."""
+    names = [setting_name(name, float(severity)) for name, severity in settings]
+    maps, first = {}, None
     for parser in parsers:
         path = Path(sweep) / parser / f"seed{seed}" / "examples.npz"
-        arrays = read_arrays(path, "images", "maps", "truth", "settings", "ids")
-        missing = [name for name in wanted if name not in arrays["settings"]]
-        if missing:
+        own = _read_example_rows(path, names, faces_shown)
+        first = first or own
+        if not all(np.array_equal(own[key], first[key]) for key in ("ids", "images", "truth")):
             raise InputError(
-                f"{path} has no examples of {missing}: it has {list(map(str, arrays['settings']))}; name them in `examples` of the sweep"
+                f"{path} shows other pictures than those of {parsers[0]}: "
+                "sweep both on the same face set with the same noise_seed"
             )
-        if not 1 <= faces_shown <= len(arrays["ids"]):
-            raise InputError(
-                f"{path} has {len(arrays['ids'])} faces: faces_shown={faces_shown} cannot be shown"
-            )
-        rows = [list(arrays["settings"]).index(name) for name in wanted]
-        own = {
-            "settings": wanted,
-            "images": arrays["images"][rows, :faces_shown],
-            "truth": arrays["truth"][:faces_shown],
-            "ids": arrays["ids"][:faces_shown],
-        }
-        if first and not all(
-            np.array_equal(own[key], first[key]) for key in ("ids", "images", "truth")
-        ):
-            raise InputError(
-                f"{path} shows other pictures than those of {parsers[0]}: sweep both on the same face set with the same noise_seed"
-            )
-        first, found[parser] = first or own, arrays["maps"][rows, :faces_shown]
-    return {**first, "maps": found}
+        maps[parser] = own["maps"]
+    return {"settings": names, **first, "maps": maps}
 
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-07
 def image_score(
@@ -67,34 +73,32 @@ def image_score(
     truth: np.ndarray,  # (H, W)
 ) -> tuple:  # mIoU, share of wrong pixels
     "Scores of one map"
-    classes = np.union1d(predicted, truth)
-    ious = [
-        ((predicted == c) & (truth == c)).sum() / ((predicted == c) | (truth == c)).sum()
-        for c in classes
-    ]
+    ious = []
+    for c in np.union1d(predicted, truth):
+        ours, theirs = predicted == c, truth == c
+        ious.append((ours & theirs).sum() / (ours | theirs).sum())
     return float(np.mean(ious)), float((predicted != truth).mean())
 
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-08
-def example_scores(examples: dict) -> pd.DataFrame:
-    "A row a setting, face and parser of `read_examples`: mIoU of the picture and wrong pixels, in percent"
-    rows = [
-        (
-            setting,
-            str(face),
-            parser,
-            *(100 * score for score in image_score(maps[k, f], examples["truth"][f])),
-        )
-        for parser, maps in examples["maps"].items()
-        for k, setting in enumerate(examples["settings"])
-        for f, face in enumerate(examples["ids"])
-    ]
+def example_scores(
+    examples: dict,  # from `read_examples`
+) -> pd.DataFrame:  # setting, id, parser; miou of the picture and wrong pixels, in percent
+    "A row a setting, face and parser"
+    rows = []
+    for parser, maps in examples["maps"].items():
+        for k, setting in enumerate(examples["settings"]):
+            for f, face in enumerate(examples["ids"]):
+                miou, wrong = image_score(maps[k, f], examples["truth"][f])
+                rows.append((setting, str(face), parser, 100 * miou, 100 * wrong))
     return pd.DataFrame(rows, columns=["setting", "id", "parser", "miou", "wrong"])
 
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-09
 def veil_errors(
-    predicted: np.ndarray, truth: np.ndarray, strength: float = 0.6
+    predicted: np.ndarray,  # (H, W) labels
+    truth: np.ndarray,  # (H, W)
+    strength: float = 0.6,  # 0..1
 ) -> np.ndarray:  # (H, W, 3) uint8
-    "The coloured map, with wrong pixels blended with white by `strength` (0..1)"
+    "The coloured map, with wrong pixels blended with white by `strength`"
     picture, wrong = colour_labels(predicted).astype(float), predicted != truth
     picture[wrong] += strength * (255 - picture[wrong])
     return picture.round().astype(np.uint8)
@@ -110,57 +114,55 @@ def _class_handles(examples, classes):
     "A legend entry for each class that a map has"
     from matplotlib.patches import Patch
 
-    present = np.unique(
-        np.concatenate([examples["truth"].ravel(), *(m.ravel() for m in examples["maps"].values())])
-    )
+    maps = [examples["truth"], *examples["maps"].values()]
+    present = np.unique(np.concatenate([m.ravel() for m in maps]))
+    style = {"ec": "#777777", "lw": 0.4}
     return [
-        Patch(
-            fc=colour_labels(np.array(c)) / 255, ec="#777777", lw=0.4, label=class_title(classes[c])
-        )
+        Patch(fc=colour_labels(np.array(c)) / 255, label=class_title(classes[c]), **style)
         for c in present
     ]
+
+# %% ../../nbs/lib/80_results/04_damage.ipynb #damage-10b
+def _draw_example(axes, picture, maps, truth, veil):
+    "One row: input, the map of each parser with its scores, truth"
+    pictures = [picture, *(veil_errors(m, truth, veil) for m in maps), colour_labels(truth)]
+    for ax, shown in zip(axes, pictures):
+        ax.imshow(shown, interpolation="nearest")
+        ax.set(xticks=[], yticks=[])
+
+    scores = [image_score(m, truth) for m in maps]
+    best = max(round(100 * miou, 1) for miou, _ in scores)
+    for ax, (miou, wrong) in zip(axes[1:], scores):
+        leads = len(maps) > 1 and round(100 * miou, 1) == best
+        ax.set_xlabel(
+            f"mIoU {100 * miou:.1f} %, {100 * wrong:.1f} % wrong",
+            fontsize=7.5,
+            fontweight="bold" if leads else "normal",
+            labelpad=2,
+        )
 
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-11
 def draw_examples(
     examples: dict,  # from `read_examples`
     classes: list | None = None,  # class names for a legend of colours; None: no legend
-    veil: float = 0.6,
-):  # 0..1: how far wrong pixels are whitened; 0: not at all
-    "Figure 3 of paper 1: input, map of each parser, truth, a row a setting and face; returns the matplotlib figure"
+    veil: float = 0.6,  # 0..1: how far wrong pixels are whitened; 0: not at all
+):
+    """Figure 3 of paper 1: input, map of each parser, truth, a row a setting and face
+
+    Returns the matplotlib figure."""
     import matplotlib.pyplot as plt
 
     use_style()
     parsers, (settings, faces) = list(examples["maps"]), examples["images"].shape[:2]
     columns, rows = len(parsers) + 2, settings * faces
     side = (PAGE_WIDTH - 0.25) / max(columns, 4) - 0.06  # inches of a picture
-    fig, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=((side + 0.06) * columns + 0.25, rows * (side + 0.23) + 0.22),
-        squeeze=False,
-        layout="constrained",
-    )
+    size = ((side + 0.06) * columns + 0.25, rows * (side + 0.23) + 0.22)
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     fig.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.0)
+
     for row, (k, f) in enumerate(np.ndindex(settings, faces)):
-        truth, own = examples["truth"][f], {p: examples["maps"][p][k, f] for p in parsers}
-        pictures = [
-            examples["images"][k, f],
-            *(veil_errors(m, truth, veil) for m in own.values()),
-            colour_labels(truth),
-        ]
-        for ax, picture in zip(axes[row], pictures):
-            ax.imshow(picture, interpolation="nearest")
-            ax.set(xticks=[], yticks=[])
-        scores = {p: image_score(m, truth) for p, m in own.items()}
-        best = max(round(100 * miou, 1) for miou, _ in scores.values())
-        for ax, (miou, wrong) in zip(axes[row, 1:], scores.values()):
-            leads = len(parsers) > 1 and round(100 * miou, 1) == best
-            ax.set_xlabel(
-                f"mIoU {100 * miou:.1f} %, {100 * wrong:.1f} % wrong",
-                fontsize=7.5,
-                fontweight="bold" if leads else "normal",
-                labelpad=2,
-            )
+        maps = [own[k, f] for own in examples["maps"].values()]
+        _draw_example(axes[row], examples["images"][k, f], maps, examples["truth"][f], veil)
         if f == 0:
             axes[row, 0].set_ylabel(setting_title(examples["settings"][k]))
     for ax, title in zip(axes[0], ["input", *map(parser_title, parsers), "truth"]):
@@ -168,17 +170,12 @@ def draw_examples(
     for ax in axes.flat:
         ax.grid(False)
         ax.spines[:].set_visible(False)
-    note = "mIoU: of this picture, over the classes in it. Bold: the higher mIoU of the row." + (
-        " Pale: pixels of another class than in the truth." if veil else ""
-    )
-    add_foot(
-        fig,
-        _class_handles(examples, classes) if classes else [],
-        note,
-        ncols=8,
-        fontsize=7,
-        handlelength=1.2,
-    )
+
+    note = "mIoU: of this picture, over the classes in it. Bold: the higher mIoU of the row."
+    if veil:
+        note += " Pale: pixels of another class than in the truth."
+    handles = _class_handles(examples, classes) if classes else []
+    add_foot(fig, handles, note, ncols=8, fontsize=7, handlelength=1.2)
     return fig
 
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-14
@@ -197,27 +194,30 @@ PERTURBATION_COLOURS = [
 
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-15
 def severity_lines(
-    table: pd.DataFrame,  # from `robustness.severity_table`
+    table: pd.DataFrame,  # from `severity.severity_table`
     perturbation: str,
-) -> pd.DataFrame:
-    "Rows of one perturbation in order of severity, the clean setting (severity 0) first if the table has it"
-    return table[table.perturbation.isin(["none", perturbation])].sort_values(
-        "severity", kind="stable"
-    )
+) -> pd.DataFrame:  # the clean setting (severity 0) first if the table has it
+    "Rows of one perturbation in order of severity"
+    own = table[table.perturbation.isin(["none", perturbation])]
+    return own.sort_values("severity", kind="stable")
 
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-16
+def _push_up(positions, gap):
+    "In place: each position at least `gap` above the one before"
+    for k in range(1, len(positions)):
+        positions[k] = max(positions[k], positions[k - 1] + gap)
+
+
 def spread_apart(
     positions: np.ndarray,  # (K,)
-    gap: float,
-) -> np.ndarray:
-    "Positions moved as little as a pass upwards needs until each is `gap` above the one below; centred as before"
+    gap: float,  # between neighbours, at least
+) -> np.ndarray:  # (K,) in the same order, centred as before
+    "Positions moved as little as a pass upwards needs until they stand apart"
     order = np.argsort(positions, kind="stable")
     moved = np.array(positions, float)[order]
-    for k in range(1, len(moved)):
-        moved[k] = max(moved[k], moved[k - 1] + gap)
+    _push_up(moved, gap)
     moved += np.mean(positions) - moved.mean()
-    for k in range(1, len(moved)):
-        moved[k] = max(moved[k], moved[k - 1] + gap)
+    _push_up(moved, gap)
     out = np.empty_like(moved)
     out[order] = moved
     return out
@@ -225,37 +225,18 @@ def spread_apart(
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-17
 def recoloured(style: dict, colour: str) -> dict:
     "A parser's plot options in another colour; hollow markers stay hollow"
-    return {
-        **style,
-        "color": colour,
-        "markerfacecolor": "white" if style["markerfacecolor"] == "white" else colour,
-    }
+    hollow = style["markerfacecolor"] == "white"
+    return {**style, "color": colour, "markerfacecolor": "white" if hollow else colour}
 
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-18
-def _draw_scores(ax, table, perturbations, parsers, styles, colours):
-    "The upper panel: all lines, the baseline's interval as a band, names at the right end"
-    ends = []
-    for name in perturbations:
-        for parser in parsers[::-1]:  # the baseline on top
-            own = severity_lines(table[table.parser == parser], name)
-            ax.plot(
-                own.severity,
-                own.miou,
-                ms=4,
-                lw=1.2,
-                label=f"{name}, {parser}",
-                **recoloured(styles[parser], colours[name]),
-            )
-            if parser == parsers[0]:
-                ax.fill_between(
-                    own.severity, own.miou_low, own.miou_high, color=colours[name], alpha=0.13, lw=0
-                )
-                ends.append((own.severity.iloc[-1], own.miou.iloc[-1]))
+def _name_lines(ax, ends, colours):
+    "Names at the right end of the lines, pushed apart; `ends`: perturbation -> (x, y)"
     low, high = ax.get_ylim()
-    ends = np.array(ends)
-    heights = spread_apart(np.nan_to_num(ends[:, 1], nan=low), 0.055 * (high - low))
-    right = ends[:, 0].max()
-    for name, (x, y), height in zip(perturbations, ends, heights):
+    points = np.array(list(ends.values()))
+    heights = spread_apart(np.nan_to_num(points[:, 1], nan=low), 0.055 * (high - low))
+    right = points[:, 0].max()
+    for name, (x, y), height in zip(ends, points, heights):
+        arrow = {"arrowstyle": "-", "lw": 0.6, "shrinkA": 0, "shrinkB": 3}
         ax.annotate(
             name.replace("_", " "),
             (x, y),
@@ -264,16 +245,23 @@ def _draw_scores(ax, table, perturbations, parsers, styles, colours):
             va="center",
             fontsize=8.5,
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colours[name],
-                "lw": 0.6,
-                "shrinkA": 0,
-                "shrinkB": 3,
-            }
-            if np.isfinite(y)
-            else None,
+            arrowprops={**arrow, "color": colours[name]} if np.isfinite(y) else None,
         )
+
+# %% ../../nbs/lib/80_results/04_damage.ipynb #damage-18b
+def _draw_scores(ax, table, parsers, styles, colours):
+    "The upper panel: all lines, the baseline's interval as a band, names at the right end"
+    ends = {}
+    for name, colour in colours.items():
+        for parser in parsers[::-1]:  # the baseline on top
+            own = severity_lines(table[table.parser == parser], name)
+            style = recoloured(styles[parser], colour)
+            ax.plot(own.severity, own.miou, ms=4, lw=1.2, label=f"{name}, {parser}", **style)
+            if parser == parsers[0]:
+                band = {"color": colour, "alpha": 0.13, "lw": 0}
+                ax.fill_between(own.severity, own.miou_low, own.miou_high, **band)
+                ends[name] = own.severity.iloc[-1], own.miou.iloc[-1]
+    _name_lines(ax, ends, colours)
     ax.set(xlabel="severity (0: clean)", ylabel="mIoU (%)", xticks=sorted(table.severity.unique()))
 
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-19
@@ -283,76 +271,82 @@ def _draw_differences(ax, table, name, parsers, styles, colour, step):
     for k, parser in enumerate(parsers):
         own = severity_lines(table[table.parser == parser], name)
         x = own.severity + (k - (len(parsers) - 1) / 2) * step
+        style = recoloured(styles[parser], colour)
         ax.vlines(x, own.difference_low, own.difference_high, color=colour, lw=0.9)
-        ax.plot(
-            x,
-            own.difference,
-            ms=3,
-            mew=0.8,
-            lw=0.7,
-            label=parser,
-            **recoloured(styles[parser], colour),
-        )
+        ax.plot(x, own.difference, ms=3, mew=0.8, lw=0.7, label=parser, **style)
     ax.set_title(name.replace("_", " "), fontsize=8.5, color=colour)
     ax.set_xticks(sorted(table.severity.unique()))
     ax.tick_params(labelsize=7)
 
+# %% ../../nbs/lib/80_results/04_damage.ipynb #damage-19b
+def _draw_panels(fig, grid, table, parsers, styles, colours):
+    "The lower panels: the first row of `grid` is taken, each perturbation gets a cell below"
+    columns, count = grid.ncols, len(colours)
+    levels = np.sort(table.severity.unique())
+    step = 0.7 * (np.diff(levels).min() if len(levels) > 1 else 0.1) / max(len(parsers), 2)
+    ax = None
+    for k, (name, colour) in enumerate(colours.items()):
+        row, column = divmod(k, columns)
+        ax = fig.add_subplot(grid[1 + row, column], sharex=ax, sharey=ax)
+        _draw_differences(ax, table, name, parsers, styles, colour, step)
+        ax.tick_params(labelleft=column == 0)
+        if k + columns >= count:  # nothing below
+            ax.set_xlabel("severity", fontsize=8)
+        if column == 0:
+            ax.set_ylabel("difference (points)", fontsize=8)
+
+# %% ../../nbs/lib/80_results/04_damage.ipynb #damage-19c
+def _shown_perturbations(table, wanted):
+    "The perturbations of a figure; `InputError` for unknown ones and for too many"
+    names = list(wanted or [p for p in table.perturbation.unique() if p != "none"])
+    unknown = [p for p in names if p not in set(table.perturbation)]
+    if unknown or not names:
+        raise InputError(
+            f"the table has no perturbations {unknown or ''}: "
+            f"it has {list(table.perturbation.unique())}"
+        )
+    if len(names) > len(PERTURBATION_COLOURS):
+        raise InputError(
+            f"{len(names)} perturbations in one figure cannot be told apart: "
+            f"choose at most {len(PERTURBATION_COLOURS)}"
+        )
+    return names
+
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-20
 def draw_severities(
-    table: pd.DataFrame,  # from `robustness.severity_table`, over two or more settings
-    baseline: str
-    | None = None,  # None: the table's first parser; the differences in the table are from it
-    perturbations: list | None = None,
-):  # None: all of the table
-    "Figure 5 of paper 1: mIoU against severity above, paired differences from the baseline below; returns the matplotlib figure"
+    table: pd.DataFrame,  # from `severity.severity_table`, over two or more settings
+    # None: the table's first parser; the differences in the table are from it
+    baseline: str | None = None,
+    perturbations: list | None = None,  # None: all of the table
+):
+    """Figure 5 of paper 1: mIoU against severity above, paired differences from the baseline below
+
+    Returns the matplotlib figure."""
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
 
     use_style()
-    perturbations = list(perturbations or [p for p in table.perturbation.unique() if p != "none"])
-    unknown = [p for p in perturbations if p not in set(table.perturbation)]
-    if unknown or not perturbations:
-        raise InputError(
-            f"the table has no perturbations {unknown or ''}: it has {list(table.perturbation.unique())}"
-        )
-    if len(perturbations) > len(PERTURBATION_COLOURS):
-        raise InputError(
-            f"{len(perturbations)} perturbations in one figure cannot be told apart: choose at most {len(PERTURBATION_COLOURS)}"
-        )
+    perturbations = _shown_perturbations(table, perturbations)
     table = table[table.perturbation.isin(["none", *perturbations])]
-    parsers = sorted(
-        table.parser.unique(), key=lambda p: (p != baseline, list(table.parser.unique()).index(p))
-    )
-    styles, colours, others = (
-        parser_styles(parsers),
-        dict(zip(perturbations, PERTURBATION_COLOURS)),
-        parsers[1:],
-    )
+    parsers = sorted(table.parser.unique(), key=lambda p: p != baseline)  # the baseline first
+    styles, colours = parser_styles(parsers), dict(zip(perturbations, PERTURBATION_COLOURS))
+    first, others = parser_title(parsers[0]), parsers[1:]
+
     columns = min(len(perturbations), 4)
     rows = -(-len(perturbations) // columns) if others else 0
     fig = plt.figure(figsize=(PAGE_WIDTH, 3.3 + 1.75 * rows), layout="constrained")
     grid = fig.add_gridspec(1 + rows, columns, height_ratios=[1.75, *[1] * rows])
-    _draw_scores(fig.add_subplot(grid[0, :]), table, perturbations, parsers, styles, colours)
-    levels, below, left = np.sort(table.severity.unique()), None, None
-    step = 0.7 * (np.diff(levels).min() if len(levels) > 1 else 0.1) / max(len(others), 2)
-    for k, name in enumerate(perturbations if others else []):
-        below = fig.add_subplot(grid[1 + k // columns, k % columns], sharex=below, sharey=below)
-        _draw_differences(below, table, name, others, styles, colours[name], step)
-        below.tick_params(labelleft=k % columns == 0)
-        if k // columns == (len(perturbations) - 1) // columns or k + columns >= len(perturbations):
-            below.set_xlabel("severity", fontsize=8)
-        if k % columns == 0:
-            below.set_ylabel("difference (points)", fontsize=8)
-    handles = [
-        Line2D([], [], label=parser_title(p), ms=4, lw=1.2, **recoloured(styles[p], "#222222"))
-        for p in parsers
-    ]
-    notes = [
-        f"Above: mIoU of each parser; shaded, the 95 % interval of {parser_title(parsers[0])}."
-    ]
+    _draw_scores(fig.add_subplot(grid[0, :]), table, parsers, styles, colours)
     if others:
-        notes.append(
-            f"Below: difference from {parser_title(parsers[0])} on the same damaged pictures, in points of mIoU, with 95 % intervals over {drawn_from(table)}."
+        _draw_panels(fig, grid, table, others, styles, colours)
+
+    grey = {p: recoloured(styles[p], "#222222") for p in parsers}
+    handles = [Line2D([], [], label=parser_title(p), ms=4, lw=1.2, **grey[p]) for p in parsers]
+    note = f"Above: mIoU of each parser; shaded, the 95 % interval of {first}."
+    if others:
+        note += (
+            f" Below: difference from {first} on the same damaged pictures, "
+            f"in points of mIoU, with 95 % intervals over {drawn_from(table)}."
         )
-    add_foot(fig, handles, " ".join(notes), handlelength=3.4)
+    add_foot(fig, handles, note, handlelength=3.4)
     return fig

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['REPORTED_TABLE2', 'REPORTED_TABLE4', 'TABLE2_PERTURBATIONS', 'OWN', 'SHARED', 'CONTROLNET', 'MODEL_TITLES',
-           'METRIC_KINDS', 'maps_title', 'find_metric', 'Measurements', 'check_comparable', 'read_quality',
-           'describe_scores', 'describe_base']
+           'METRIC_KINDS', 'maps_title', 'damage_title', 'ParsedMetric', 'parse_metric', 'find_metric', 'Measurements',
+           'check_comparable', 'read_quality', 'describe_scores', 'describe_base']
 
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-02
 import re
@@ -79,6 +79,11 @@ def maps_title(name: str) -> str:
     "Whose label maps, as a reader wants to see it"
     return "Ground truth" if name == "truth" else parser_title(name)
 
+
+def damage_title(perturbation: str, severity: float) -> str:
+    '"clean", or "gaussian noise 0.3"'
+    return "clean" if perturbation == "none" else f"{perturbation.replace('_', ' ')} {severity:g}"
+
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-10
 METRIC_KINDS = {
     "frechet": ("fid", "fd"),
@@ -87,43 +92,59 @@ METRIC_KINDS = {
 }
 
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-11
-def _parse_metric(name):
-    "Kind, place in order of preference, reference of a distance; None for any other name"
-    found = re.fullmatch(
-        r"(fid|fd|kid|kd)(\d+)_([a-z0-9]+)_(test|train)|(lpips|stlpips)_([a-z0-9]+)", name
-    )
-    if not found:
+@dataclass
+class ParsedMetric:
+    "What the name of a distance says"
+
+    kind: str  # one of `METRIC_KINDS`
+    order: tuple  # place in the order of preference
+    reference: str | None  # "test" or "train"; None for a perceptual distance
+
+# %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-11b
+def parse_metric(name: str) -> ParsedMetric | None:  # None for any other name
+    "A distance by its name"
+    crowd = re.fullmatch(r"(fid|fd|kid|kd)(\d+)_([a-z0-9]+)_(test|train)", name)
+    pair = re.fullmatch(r"(lpips|stlpips)_([a-z0-9]+)", name)
+    if not crowd and not pair:
         return None
-    prefix = found[1] or found[5]
+    prefix, size, reference = (crowd[1], int(crowd[2]), crowd[4]) if crowd else (pair[1], 0, None)
     kind = next(kind for kind, prefixes in METRIC_KINDS.items() if prefix in prefixes)
-    return (
-        kind,
-        (METRIC_KINDS[kind].index(prefix), -int(found[2] or 0), found[6] != "alex", name),
-        found[4],
-    )
+    trunk = pair[2] if pair else None
+    order = (METRIC_KINDS[kind].index(prefix), -size, trunk != "alex", name)
+    return ParsedMetric(kind, order, reference)
 
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-12
 def find_metric(
     names: list,  # metrics that were measured, or columns of a table
     kind: str,  # "frechet", "kernel" or "perceptual"
-    reference: str = "test",  # real images that a crowd is compared with: "test" or "train"; means nothing for "perceptual"
+    # real images that a crowd is compared with: "test" or "train"; nothing to "perceptual"
+    reference: str = "test",
 ) -> str:
     "The metric of this kind among `names`; `InputError` if there is none"
-    parsed = {name: p for name in names if (p := _parse_metric(name))}
+    parsed = {name: metric for name in names if (metric := parse_metric(name))}
     wanted = None if kind == "perceptual" else reference
-    fitting = sorted(
-        (order, name) for name, (k, order, ref) in parsed.items() if k == kind and ref == wanted
-    )
+    fitting = [
+        name
+        for name, metric in parsed.items()
+        if metric.kind == kind and metric.reference == wanted
+    ]
     if not fitting:
+        against = f" against the {reference} faces" if wanted else ""
         raise InputError(
-            f"no {kind} metric{f' against the {reference} faces' if wanted else ''} was measured: there are {sorted(parsed) or 'no distances'}; score the images again"
+            f"no {kind} metric{against} was measured: "
+            f"there are {sorted(parsed) or 'no distances'}; score the images again"
         )
-    return fitting[0][1]
+    return min(fitting, key=lambda name: parsed[name].order)
 
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-15
-_PICTURES = ["model", "maps", "setting", "metric"]
+_PLACE = ["model", "maps", "setting", "metric"]
 
 
+def _with_setting(table):
+    names = [setting_name(*row) for row in zip(table.perturbation, table.severity)]
+    return table.assign(setting=names)
+
+# %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-15b
 @dataclass
 class Measurements:
     "Measured quality of several maps; `values` and `halves` fit `records.QUALITY` and `REPLICATES`"
@@ -132,31 +153,19 @@ class Measurements:
     halves: pd.DataFrame
 
     def __post_init__(self):
-        for name in ("values", "halves"):
-            table = getattr(self, name)
-            setattr(
-                self,
-                name,
-                table.assign(
-                    setting=[setting_name(*row) for row in zip(table.perturbation, table.severity)]
-                ),
-            )
+        self.values, self.halves = _with_setting(self.values), _with_setting(self.halves)
         ordered = self.values.sort_values("seed", kind="stable")
-        self._means = {
-            tuple(row[c] for c in _PICTURES): row
-            for row in ordered[ordered.seed == -1].to_dict("records")
+        means = ordered[ordered.seed == -1].to_dict("records")
+        self._means = {tuple(row[c] for c in _PLACE): row for row in means}
+        single = ordered[ordered.seed >= 0].groupby(_PLACE, sort=False)
+        self._single = {key: own.value.to_numpy() for key, own in single}
+
+        halves = self.halves[self.halves.seed >= 0]
+        wide = halves.pivot(index=[*_PLACE, "seed"], columns="replicate", values="value")
+        self._parts = {  # slow metrics may have fewer halves
+            key: own.dropna(axis=1, how="all").to_numpy()
+            for key, own in wide.groupby(level=_PLACE, sort=False)
         }
-        self._single = {
-            key: (tuple(g.seed), g.value.to_numpy())
-            for key, g in ordered[ordered.seed >= 0].groupby(_PICTURES, sort=False)
-        }
-        wide = self.halves[self.halves.seed >= 0].pivot(
-            index=[*_PICTURES, "seed"], columns="replicate", values="value"
-        )
-        self._parts = {
-            key: g.dropna(axis=1, how="all").to_numpy()
-            for key, g in wide.groupby(level=_PICTURES, sort=False)
-        }  # slow metrics may have fewer halves
 
     @property
     def metrics(self) -> list:
@@ -166,65 +175,69 @@ class Measurements:
     def maps(self) -> list:
         return list(self.values.maps.unique())
 
-    def has(self, *pictures) -> bool:  # model, maps, setting, metric
+    def has(self, *place) -> bool:  # model, maps, setting, metric
         "Was this measured?"
-        return pictures in self._means
+        return place in self._means
 
-    def mean(self, *pictures) -> dict:  # model, maps, setting, metric
-        "The row of the mean over repetitions: value, low, high, n, …; `InputError` if it was not measured"
-        if pictures in self._means:
-            return self._means[pictures]
+    def mean(self, *place) -> dict:  # model, maps, setting, metric
+        "Value, low, high, n, … of the mean over repetitions; `InputError` if it was not measured"
+        if place in self._means:
+            return self._means[place]
         for depth in range(4):  # the first word that leads nowhere
-            there = {key[depth] for key in self._means if key[:depth] == pictures[:depth]}
-            known = f" of {', '.join(pictures[:depth])}" if depth else ""
-            if pictures[depth] not in there:
+            before, word = place[:depth], place[depth]
+            there = {key[depth] for key in self._means if key[:depth] == before}
+            if word not in there:
+                known = f" of {', '.join(before)}" if depth else ""
                 raise InputError(
-                    f"{pictures[depth]!r}{known} was not measured: there are {sorted(there)}; score it too, or ask for one of these"
+                    f"{word!r}{known} was not measured: there are {sorted(there)}; "
+                    "score it too, or ask for one of these"
                 )
 
-    def repetitions(
-        self, *pictures
-    ) -> (
-        tuple
-    ):  # values (S,) of the repetitions; (S, R) on R halves of the faces (R=0 without halves)
-        "Each repetition of one measurement; `InputError` if it was not measured"
-        self.mean(*pictures)
-        values = self._single[pictures][1]
-        return values, self._parts.get(pictures, np.empty((len(values), 0)))
+    def repetitions(self, *place) -> tuple:  # model, maps, setting, metric
+        """Values (S,) of the repetitions, and (S, R) on R halves of the faces (R=0 without halves)
+
+        `InputError` if it was not measured."""
+        self.mean(*place)
+        values = self._single[place]
+        return values, self._parts.get(place, np.empty((len(values), 0)))
 
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-17
 def _refuse_doubles(values, halves, where):
-    for table, keys in ((values, ["seed"]), (halves, ["seed", "replicate"])):
-        if table.duplicated(["model", "maps", "perturbation", "severity", "metric", *keys]).any():
-            raise InputError(f"{where} has a measurement twice: delete the folder and score again")
     keys = ["model", "maps", "perturbation", "severity", "metric"]
-    kinds = {
-        kind: set(map(tuple, values.loc[rows, keys].to_numpy()))
-        for kind, rows in (("mean", values.seed == -1), ("repetition", values.seed >= 0))
-    }
-    if kinds["mean"] != kinds["repetition"]:
+    doubled = (
+        values.duplicated([*keys, "seed"]).any(),
+        halves.duplicated([*keys, "seed", "replicate"]).any(),
+    )
+    if any(doubled):
+        raise InputError(f"{where} has a measurement twice: delete the folder and score again")
+    means = set(map(tuple, values.loc[values.seed == -1, keys].to_numpy()))
+    repetitions = set(map(tuple, values.loc[values.seed >= 0, keys].to_numpy()))
+    if means != repetitions:
+        metrics = {key[4] for key in means ^ repetitions}
         raise InputError(
-            f"{where} has means without repetitions (or the reverse) of {sorted(set(next(iter(kinds['mean'] ^ kinds['repetition']))[4:]))}: score again"
+            f"{where} has means without repetitions (or the reverse) of {sorted(metrics)}: "
+            "score again"
         )
 
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-18
 def _described(values, halves, maps):
     "What must be the same for all maps of a model: what -> value"
     own, parts = values[values.maps == maps], halves[(halves.maps == maps) & (halves.seed >= 0)]
+    counts = parts.groupby("metric").replicate.nunique()
+    settings = own[["perturbation", "severity"]].drop_duplicates()
     return {
-        "metrics": sorted(m for m in own.metric.unique() if _parse_metric(m)),
+        "metrics": sorted(m for m in own.metric.unique() if parse_metric(m)),
         "numbers of images": sorted(own.n.unique().tolist()),
         "repetitions": sorted(own.seed.unique().tolist()),
         "repetitions of the halves": sorted(parts.seed.unique().tolist()),
-        "halves": sorted(
-            (m, int(r))
-            for m, r in parts.groupby("metric").replicate.nunique().items()
-            if _parse_metric(m)
-        ),
-        "settings": sorted(
-            map(setting_name, *zip(*own[["perturbation", "severity"]].drop_duplicates().to_numpy()))
-        ),
+        "halves": sorted((m, int(count)) for m, count in counts.items() if parse_metric(m)),
+        "settings": sorted(map(setting_name, settings.perturbation, settings.severity)),
     }
+
+# %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-18b
+def _truth_may(what, own, first):
+    "The true maps may have fewer settings than a parser's, and more repetitions"
+    return what == "settings" or what.startswith("repetitions") and own[: len(first)] == first
 
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-19
 def check_comparable(
@@ -232,63 +245,72 @@ def check_comparable(
     halves: pd.DataFrame,  # REPLICATES rows of the same
     where: str = "",
 ):
-    '`InputError` if the maps of a model were measured with other metrics, settings, repetitions or numbers of images; "truth" may have fewer settings and more repetitions'
+    """`InputError` if the maps of a model were measured in different ways
+
+    With other metrics, settings, repetitions, halves or numbers of images; "truth" may have fewer
+    settings and more repetitions."""
     for model, own in values.groupby("model", sort=False):
-        parts, names = (
-            halves[halves.model == model],
-            sorted(own.maps.unique(), key=lambda name: name == "truth"),
-        )
+        parts = halves[halves.model == model]
+        names = sorted(own.maps.unique(), key=lambda name: name == "truth")
         first = _described(own, parts, names[0])
-        if first["halves"] and first["repetitions of the halves"] != [
-            s for s in first["repetitions"] if s >= 0
-        ]:
+        trained = [seed for seed in first["repetitions"] if seed >= 0]
+        if first["halves"] and first["repetitions of the halves"] != trained:
             raise InputError(
-                f"{where}{names[0]}: {model} has halves of repetitions {first['repetitions of the halves']}, values of {first['repetitions']}: score again"
+                f"{where}{names[0]}: {model} has halves of repetitions "
+                f"{first['repetitions of the halves']}, values of {first['repetitions']}: "
+                "score again"
             )
         for name in names[1:]:
-            other = _described(own, parts, name)
-            for what in first:
-                more = (
-                    what == "settings"
-                    or what.startswith("repetitions")
-                    and other[what][: len(first[what])] == first[what]
-                )
-                if other[what] != first[what] and not (name == "truth" and more):
+            for what, value in _described(own, parts, name).items():
+                allowed = name == "truth" and _truth_may(what, value, first[what])
+                if value != first[what] and not allowed:
                     raise InputError(
-                        f"{where}{name} and {names[0]} of {model} cannot be compared: their {what} are {other[what]} and {first[what]}; score both in the same way"
+                        f"{where}{name} and {names[0]} of {model} cannot be compared: "
+                        f"their {what} are {value} and {first[what]}; "
+                        "score both in the same way"
                     )
 
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-20
+def _read_maps(folder, name):
+    "The two tables of one parser's maps"
+    if not (folder / name).is_dir():
+        there = sorted(p.name for p in folder.glob("*") if p.is_dir())
+        raise InputError(
+            f"{folder} has no scores of the maps {name!r}: it has {there}; "
+            "run the score stage for them"
+        )
+    values = read_table(folder / name / "quality.parquet", QUALITY)
+    halves = read_table(folder / name / "replicates.parquet", REPLICATES)
+    others = {*values.maps, *halves.maps} - {name}
+    if others:
+        raise InputError(
+            f"{folder / name} holds scores of the maps {sorted(others)}: "
+            f"was it moved? score {name!r} again"
+        )
+    if values.empty:
+        raise InputError(f"{folder / name / 'quality.parquet'} is empty: score {name!r} again")
+    _refuse_doubles(values, halves, folder / name)
+    return values, halves
+
+# %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-20b
 def read_quality(
-    folder: str
-    | Path,  # with {maps}/quality.parquet, replicates.parquet, examples.npz: the score stage's
+    # with {maps}/quality.parquet, replicates.parquet, examples.npz: the score stage's
+    folder: str | Path,
     maps: list,  # objectives, and "truth"
 ) -> Measurements:
-    "Measurements of all `maps`; `InputError` if some are missing, or were not measured on the same faces in the same way"
+    """Measurements of all `maps`
+
+    `InputError` if some are missing, or were not measured on the same faces in the same way."""
     folder, parts, faces = Path(folder), [], None
     for name in maps:
-        if not (folder / name).is_dir():
-            raise InputError(
-                f"{folder} has no scores of the maps {name!r}: it has {sorted(p.name for p in folder.glob('*') if p.is_dir())}; run the score stage for them"
-            )
-        tables = (
-            read_table(folder / name / "quality.parquet", QUALITY),
-            read_table(folder / name / "replicates.parquet", REPLICATES),
-        )
-        if others := {m for t in tables for m in t.maps} - {name}:
-            raise InputError(
-                f"{folder / name} holds scores of the maps {sorted(others)}: was it moved? score {name!r} again"
-            )
-        if tables[0].empty:
-            raise InputError(f"{folder / name / 'quality.parquet'} is empty: score {name!r} again")
-        _refuse_doubles(*tables, folder / name)
+        parts.append(_read_maps(folder, name))
         shown = read_arrays(folder / name / "examples.npz", "ids", "real")
-        if faces and not all(np.array_equal(shown[key], faces[key]) for key in shown):
-            raise InputError(
-                f"{folder / name} was scored on other faces than {folder / maps[0]}: score both on the same face set"
-            )
         faces = faces or shown
-        parts.append(tables)
+        if not all(np.array_equal(shown[key], faces[key]) for key in shown):
+            raise InputError(
+                f"{folder / name} was scored on other faces than {folder / maps[0]}: "
+                "score both on the same face set"
+            )
     if not parts:
         raise InputError(f"no maps to read from {folder}: name one or more")
     values, halves = (pd.concat(tables, ignore_index=True) for tables in zip(*parts))
@@ -303,18 +325,19 @@ def describe_scores(folder: str | Path, maps: list) -> str:
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-22
 def describe_base(folder: str | Path, maps: list) -> str:  # "" if no ControlNet was scored
     "The base model of the ControlNets, for captions; `InputError` if there are several"
+    records = [read_json(Path(folder) / name / "run.json") for name in maps]
     found = {
         (record["controlnet_base"], record.get("controlnet_prompt", ""))
-        for name in maps
-        if "controlnet_base" in (record := read_json(Path(folder) / name / "run.json"))
+        for record in records
+        if "controlnet_base" in record
     }
     if len(found) > 1:
         raise InputError(
-            f"{folder} has ControlNets on several bases or with several prompts, which cannot be compared: {sorted(found)}; score those of one"
+            f"{folder} has ControlNets on several bases or with several prompts, "
+            f"which cannot be compared: {sorted(found)}; score those of one"
         )
     if not found:
         return ""
     base, prompt = found.pop()
-    return ("stand-in base" if base == "standin" else base) + (
-        ", told the true attributes" if prompt.startswith("attributes") else ""
-    )
+    prompted = ", told the true attributes" if prompt.startswith("attributes") else ""
+    return ("stand-in base" if base == "standin" else base) + prompted

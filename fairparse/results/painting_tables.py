@@ -25,43 +25,53 @@ from fairparse.results.painting_records import (
     SHARED,
     TABLE2_PERTURBATIONS,
     Measurements,
-    _parse_metric,
+    damage_title,
     find_metric,
     maps_title,
+    parse_metric,
 )
 
 # %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-04
+def _normal_p_value(mean, error):
+    "p-value of a mean being 0; NaN where its standard error is missing"
+    if np.isnan(error):
+        return np.nan
+    if error > 1e-12:
+        return float(2 * stats.norm.sf(abs(mean) / error))
+    return float(abs(mean) < 1e-12)
+
+# %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-04b
+def _half_width(image_error, seed_variance, count):
+    "Of the widest interval: over images, over both, over `count` repetitions"
+    both = image_error**2 + seed_variance
+    freedom = both**2 / (seed_variance**2 / (count - 1)) if seed_variance > 1e-24 else np.inf
+    over_images = stats.norm.ppf(0.975) * image_error
+    over_both = stats.t.ppf(0.975, freedom) * np.sqrt(both)
+    over_seeds = stats.t.ppf(0.975, count - 1) * np.sqrt(seed_variance) if count > 1 else 0.0
+    return max(over_images, over_both, over_seeds)
+
+# %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-04c
 def estimate(
     values: np.ndarray,  # (S,) one value a repetition
     halves: np.ndarray,  # (S, R) the same on halves of the faces
-) -> dict:  # value, low, high (95 %), image_error, p_images, p_seeds, p (of the value being 0); NaN where the halves are missing
-    "Mean over repetitions with interval and p-values, over images and, with two or more repetitions, over these"
+) -> dict:  # value, low, high (95 %), image_error, p_images, p_seeds, p; NaN without halves
+    """Mean over repetitions with interval, and p-values of its being 0
+
+    Over images and, with two or more repetitions, over these."""
     count, mean = len(values), float(np.mean(values))
     image_error = float(halves.mean(0).std(ddof=1)) if halves.shape[1] > 1 else np.nan
     seed_variance = float(np.var(values, ddof=1)) / count if count > 1 else 0.0
-    both = image_error**2 + seed_variance
-    freedom = both**2 / (seed_variance**2 / (count - 1)) if seed_variance > 1e-24 else np.inf
-    reach = max(
-        stats.norm.ppf(0.975) * image_error,
-        stats.t.ppf(0.975, freedom) * np.sqrt(both),
-        stats.t.ppf(0.975, count - 1) * np.sqrt(seed_variance) if count > 1 else 0.0,
-    )
-    over_images = (
-        np.nan
-        if np.isnan(image_error)
-        else float(2 * stats.norm.sf(abs(mean) / image_error))
-        if image_error > 1e-12
-        else float(abs(mean) < 1e-12)
-    )
-    tests = [over_images, seed_p_value(values), combined_p_value(values, image_error)]
+    reach = _half_width(image_error, seed_variance, count)
+    over_images, over_seeds = _normal_p_value(mean, image_error), seed_p_value(values)
+    p_values = [over_images, over_seeds, combined_p_value(values, image_error)]
     return {
         "value": mean,
         "low": mean - reach,
         "high": mean + reach,
         "image_error": image_error,
         "p_images": over_images,
-        "p_seeds": tests[1],
-        "p": np.nan if np.isnan(over_images) else float(np.nanmax(tests)),
+        "p_seeds": over_seeds,
+        "p": np.nan if np.isnan(over_images) else float(np.nanmax(p_values)),
     }
 
 # %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-05
@@ -74,11 +84,10 @@ def compare(
     baseline: str = "single",  # maps that are subtracted
 ) -> dict:  # see `estimate`
     "Paired difference from the baseline's maps with the same model and setting"
-    own, base = (
-        measurements.repetitions(model, name, setting, metric) for name in (maps, baseline)
-    )
-    both = min(len(own[0]), len(base[0]))  # the true maps may have more
-    return estimate(own[0][:both] - base[0][:both], own[1][:both] - base[1][:both])
+    values, halves = measurements.repetitions(model, maps, setting, metric)
+    base_values, base_halves = measurements.repetitions(model, baseline, setting, metric)
+    both = min(len(values), len(base_values))  # the true maps may have more
+    return estimate(values[:both] - base_values[:both], halves[:both] - base_halves[:both])
 
 # %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-09
 _NUMBERS = ("", "_low", "_high", "_difference", "_difference_low", "_difference_high", "_p")
@@ -86,36 +95,38 @@ _NUMBERS = ("", "_low", "_high", "_difference", "_difference_low", "_difference_
 
 def _metric_columns(measurements, model, maps, setting, metric, baseline):
     "Value and difference of one measurement; all NaN for an mIoU that was not measured"
-    pictures, percent = (model, maps, setting, metric), 100 if metric.startswith("miou") else 1
-    if percent == 100 and not measurements.has(*pictures):
+    place, percent = (model, maps, setting, metric), metric.startswith("miou")
+    if percent and not measurements.has(*place):
         return {metric + end: np.nan for end in _NUMBERS}
-    mean = measurements.mean(*pictures)
+    mean = measurements.mean(*place)
     numbers = [mean["value"], mean["low"], mean["high"], *[np.nan] * 4]
     if maps != baseline and measurements.has(model, baseline, setting, metric):
-        change = compare(measurements, *pictures, baseline)
+        change = compare(measurements, *place, baseline)
         numbers[3:] = change["value"], change["low"], change["high"], change["p"]
-    return {metric + end: n * (1 if end == "_p" else percent) for end, n in zip(_NUMBERS, numbers)}
+    if percent:
+        numbers[:-1] = [100 * n for n in numbers[:-1]]
+    return {metric + end: n for end, n in zip(_NUMBERS, numbers)}
 
 # %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-10
+def _verdict_words(maps, change, p, one_training, baseline):
+    "What a difference says; `change` is positive for better"
+    if maps == baseline:
+        return "baseline"
+    if np.isnan(change):
+        return "not compared"
+    if np.isnan(p):
+        return "too few images for a test"
+    words = verdict(change, p)
+    return f"{words} (one training)" if one_training and words in ("better", "worse") else words
+
+# %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-10b
 def _judge(table, metrics, baseline):
-    "Adjust the p-values of each metric for all rows, and say what they mean; the new columns stand beside the p-values"
-
-    def word(maps, change, p, sign):
-        if maps == baseline:
-            return "baseline"
-        if np.isnan(change):
-            return "not compared"
-        return "too few images for a test" if np.isnan(p) else verdict(sign * change, p)
-
+    "Adjusted p-values of each metric over all rows, and verdicts, beside the p-values"
     for metric in metrics:
-        sign, adjusted = 1 if metric.startswith("miou") else -1, adjust(table[f"{metric}_p"])
-        words = [
-            word(*row, sign) for row in zip(table.maps, table[f"{metric}_difference"], adjusted)
-        ]
-        words = [
-            f"{w} (one training)" if w in ("better", "worse") and over == "images" else w
-            for w, over in zip(words, table.tested_over)
-        ]
+        sign = 1 if metric.startswith("miou") else -1
+        changes, adjusted = sign * table[f"{metric}_difference"], adjust(table[f"{metric}_p"])
+        once = table.tested_over == "images"
+        words = [_verdict_words(*row, baseline) for row in zip(table.maps, changes, adjusted, once)]
         place = table.columns.get_loc(f"{metric}_p") + 1
         table.insert(place, f"{metric}_p_adjusted", adjusted)
         table.insert(place + 1, f"{metric}_verdict", words)
@@ -137,44 +148,51 @@ def _row(measurements, model, maps, setting, metrics, baseline):
     return row
 
 # %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-12
+def _named_notes(means):
+    "Each note once, after the metrics that have it"
+    metrics = {}
+    for metric, row in means.items():
+        if row["note"]:
+            metrics.setdefault(row["note"], []).append(metric)
+    return " | ".join(f"{', '.join(names)}: {note}" for note, names in metrics.items())
+
+
 def _protocol(measurements, model, maps, setting, metrics):
     "Last columns of a row: how it was measured"
-    means = {
-        m: measurements.mean(model, maps, setting, m)
-        for m in metrics
-        if measurements.has(model, maps, setting, m)
-    }
-    notes = list(dict.fromkeys(row["note"] for row in means.values() if row["note"]))
+    there = [m for m in metrics if measurements.has(model, maps, setting, m)]
+    means = {m: measurements.mean(model, maps, setting, m) for m in there}
     repetitions = len(measurements.repetitions(model, maps, setting, metrics[0])[0])
+    subsets = [row["subset"] for m, row in means.items() if m.startswith(("kid", "kd"))]
     return {
         "repetitions": repetitions,
         "tested_over": "images" if repetitions == 1 else f"images and {repetitions} repetitions",
         "images": means[metrics[0]]["n"],
-        "kernel_subset": next(
-            (row["subset"] for m, row in means.items() if m.startswith(("kid", "kd"))), 0
-        ),
-        "note": " | ".join(
-            f"{', '.join(m for m, row in means.items() if row['note'] == note)}: {note}"
-            for note in notes
-        ),
+        "kernel_subset": subsets[0] if subsets else 0,
+        "note": _named_notes(means),
     }
 
 # %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-13
 def reported_note(frechet: str, perceptual: str) -> str:
     "Which of our metrics stands beside the paper's two, in words"
-    fid = (
-        f"reported_fid stands beside {frechet} (the paper names neither its real images nor their number)"
-        if frechet.startswith("fid")
-        else f"reported_fid stands beside nothing: {frechet} is no FID"
-    )
-    lpips = (
-        f"reported_lpips beside {perceptual} (the paper names no network)"
-        if perceptual.startswith("lpips")
-        else f"reported_lpips beside nothing: {perceptual} has another scale"
-    )
+    fid = f"reported_fid stands beside nothing: {frechet} is no FID"
+    if frechet.startswith("fid"):
+        fid = (
+            f"reported_fid stands beside {frechet} "
+            "(the paper names neither its real images nor their number)"
+        )
+    lpips = f"reported_lpips beside nothing: {perceptual} has another scale"
+    if perceptual.startswith("lpips"):
+        lpips = f"reported_lpips beside {perceptual} (the paper names no network)"
     return f"{fid}; {lpips}"
 
 # %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-15
+def _reported2(model, maps, perturbation):
+    "FID and LPIPS that Table II has for these maps; NaN for anything else"
+    if model not in (OWN, SHARED):
+        return np.nan, np.nan
+    return REPORTED_TABLE2.get(maps, {}).get(perturbation, (np.nan, np.nan))
+
+# %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-15b
 def table2(
     measurements: Measurements,  # from `read_quality`
     objectives: list,
@@ -185,65 +203,58 @@ def table2(
     baseline: str = "single",  # maps that the others are compared with
     reference: str = "test",  # real faces that crowds are compared with
 ) -> pd.DataFrame:
-    "Table II of paper 1, one row a setting and parser: Fréchet, kernel and perceptual distance, differences, the paper's values; `InputError` if something was not measured"
+    """Table II of paper 1, one row a setting and parser: distances, differences, the paper's values
+
+    Fréchet, kernel and perceptual distance; `InputError` if something was not measured."""
     metrics = [find_metric(measurements.metrics, kind, reference) for kind in METRIC_KINDS]
     damaged = TABLE2_PERTURBATIONS if perturbations is None else perturbations
-    settings, rows = ["none", *(setting_name(name, severity) for name in damaged)], []
-    for setting in settings:
+    rows = []
+    for setting in ["none", *(setting_name(name, severity) for name in damaged)]:
         for maps in objectives:
             row = _row(measurements, model, maps, setting, metrics, baseline)
-            reported = (
-                REPORTED_TABLE2.get(maps, {}).get(row["perturbation"], (np.nan, np.nan))
-                if model in (OWN, SHARED)
-                else (np.nan, np.nan)
-            )
-            rows.append(
-                {
-                    **row,
-                    "reported_fid": reported[0],
-                    "reported_lpips": reported[1],
-                    "reported_note": reported_note(metrics[0], metrics[2]),
-                    **_protocol(measurements, model, maps, setting, metrics),
-                    "reference": reference,
-                    "data": data,
-                }
-            )
+            fid, lpips = _reported2(model, maps, row["perturbation"])
+            row |= {
+                "reported_fid": fid,
+                "reported_lpips": lpips,
+                "reported_note": reported_note(metrics[0], metrics[2]),
+                **_protocol(measurements, model, maps, setting, metrics),
+            }
+            rows.append({**row, "reference": reference, "data": data})
     return _judge(pd.DataFrame(rows), metrics, baseline)
 
 # %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-16
+_MARKS = {"better": "▼", "worse": "▲"}
+
+
+def _cell(row, metrics):
+    marks = [_MARKS.get(row[f"{metric}_verdict"].split()[0], "") for metric in metrics]
+    return " / ".join(f"{row[metric]:.4g}{mark}" for metric, mark in zip(metrics, marks))
+
+
+def _reported_cell(row):
+    if np.isnan(row.reported_fid):
+        return ""
+    return f"{row.reported_fid:.2f} / {row.reported_lpips:.3f}"
+
+# %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-16b
 def layout_table2(
     table: pd.DataFrame,  # from `table2`, of one model
     reported: bool = False,  # the paper's numbers in place of ours
 ) -> pd.DataFrame:  # of str
-    "The paper's layout: a row a parser, a column a perturbation, each cell \"FID / LPIPS\"; ▼ marks a distance below the baseline's beyond chance, ▲ one above"
-    frechet, perceptual = (
-        find_metric(table.columns, "frechet", table.reference.iloc[0]),
-        find_metric(table.columns, "perceptual"),
-    )
-    marks = {"better": "▼", "worse": "▲"}
+    """The paper's layout: a row a parser, a column a perturbation, each cell "FID / LPIPS"
 
-    def cell(row):
-        if reported:
-            return (
-                ""
-                if np.isnan(row.reported_fid)
-                else f"{row.reported_fid:.2f} / {row.reported_lpips:.3f}"
-            )
-        return " / ".join(
-            f"{row[m]:.4g}" + marks.get(row[f"{m}_verdict"].split()[0], "")
-            for m in (frechet, perceptual)
-        )
-
-    columns = [
-        ("clean" if p == "none" else f"{p.replace('_', ' ')} {s:g}")
-        for p, s in zip(table.perturbation, table.severity)
+    ▼ marks a distance below the baseline's beyond chance, ▲ one above."""
+    frechet = find_metric(table.columns, "frechet", table.reference.iloc[0])
+    metrics = [frechet, find_metric(table.columns, "perceptual")]
+    cells = [
+        _reported_cell(row) if reported else _cell(row, metrics) for _, row in table.iterrows()
     ]
-    wide = table.assign(cell=table.apply(cell, axis=1), column=columns).pivot(
-        index="title", columns="column", values="cell"
-    )
-    wide = wide.loc[table.title.unique(), list(dict.fromkeys(columns))].rename_axis(
-        index=None, columns="FID / LPIPS" if reported else f"{frechet} / {perceptual}"
-    )
+    columns = [damage_title(*row) for row in zip(table.perturbation, table.severity)]
+    wide = table.assign(cell=cells, column=columns)
+    wide = wide.pivot(index="title", columns="column", values="cell")
+    wide = wide.loc[table.title.unique(), list(dict.fromkeys(columns))]
+    title = "FID / LPIPS" if reported else " / ".join(metrics)
+    wide = wide.rename_axis(index=None, columns=title)
     return wide.loc[:, (wide != "").any()]
 
 # %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-21
@@ -251,137 +262,139 @@ FOLLOWING = ["miou_maps", "miou_followed", "miou_floor", "miou_ceiling"]
 
 
 def follow_share(
-    measurements: Measurements, model: str, maps: str, setting: str = "none"
+    measurements: Measurements,
+    model: str,
+    maps: str,
+    setting: str = "none",
 ) -> dict:  # follow_share, _low, _high in percent
-    "How far the generated faces follow their maps, from floor (0) to ceiling (100); NaN if it was not measured or the ceiling is not above the floor"
+    """How far the generated faces follow their maps, from floor (0) to ceiling (100)
+
+    NaN if it was not measured, or if the ceiling is not above the floor."""
     names = [(model, maps, setting, f"miou_{which}") for which in ("followed", "floor", "ceiling")]
     columns = ("follow_share", "follow_share_low", "follow_share_high")
     if not all(measurements.has(*name) for name in names):
         return dict.fromkeys(columns, np.nan)
     values, halves = zip(*(measurements.repetitions(*name) for name in names))
     complete = len({h.shape for h in halves}) == 1
-    found = estimate(
-        share_followed(*values),
-        share_followed(*halves) if complete else np.empty((len(values[0]), 0)),
-    )
+    parts = share_followed(*halves) if complete else np.empty((len(values[0]), 0))
+    found = estimate(share_followed(*values), parts)
     return dict(zip(columns, (100 * found[key] for key in ("value", "low", "high"))))
 
 # %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-23
 def real_references(
     names: list,  # metrics that were measured, or columns of a table
 ) -> list:
-    'The real faces that crowds were compared with: "test", and "train" unless cross-validation left no face that all folds trained on'
-    return [
-        "test",
-        *["train"] * any((p := _parse_metric(name)) and p[2] == "train" for name in names),
-    ]
+    """The real faces that crowds were compared with: "test", and "train" if there are any
+
+    Cross-validation may leave no face that all folds trained on."""
+    metrics = [metric for name in names if (metric := parse_metric(name))]
+    trained = any(metric.reference == "train" for metric in metrics)
+    return ["test", "train"] if trained else ["test"]
 
 
 def _reported4(model, maps):
     "FID and LPIPS that Table IV has for maps through this generator"
     return REPORTED_TABLE4.get(model.split("_")[0], {}).get(maps, (np.nan, np.nan))
 
+# %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-23b
+def _table4_row(measurements, model, maps, distances, baseline):
+    "One row of Table IV; `distances`: the Fréchet distance first, the perceptual one last"
+    metrics = [*distances, *FOLLOWING]
+    fid, lpips = _reported4(model, maps)
+    return {
+        **_row(measurements, model, maps, "none", metrics, baseline),
+        **follow_share(measurements, model, maps),
+        "reported_fid": fid,
+        "reported_lpips": lpips,
+        "reported_note": reported_note(distances[0], distances[-1]),
+        **_protocol(measurements, model, maps, "none", metrics),
+    }
+
+# %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-23c
+def _known_first(models):
+    "Our two readings of the paper and the ControlNet first, in this order"
+    order = list(MODEL_TITLES)
+    return sorted(models, key=lambda m: order.index(m) if m in order else len(order))
+
+
+def _generator_title(model, base):
+    title = MODEL_TITLES.get(model, model)
+    return f"{title} ({base})" if base and model == CONTROLNET else title
+
 # %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-24
+_COMPARISON = ("difference", "difference_low", "difference_high", "p", "p_adjusted", "verdict")
+
+
 def table4(
     measurements: Measurements,  # from `read_quality`
     data: str,  # what the faces are, for the reader
-    models: list
-    | None = None,  # generators; None: all that were measured, our two readings of the paper first
+    # generators; None: all that were measured, our two readings of the paper first
+    models: list | None = None,
     baseline: str = "single",
     base: str = "",  # base model of the ControlNets, see `describe_base`
-) -> pd.DataFrame:
-    'Table IV of paper 1, one row a generator and maps (with "truth" last): distances, differences, how the faces follow their maps, the paper\'s values'
+) -> pd.DataFrame:  # with "truth" last
+    """Table IV of paper 1, one row a generator and maps
+
+    Distances, differences, how the faces follow their maps, the paper's values."""
     there = list(measurements.values.model.unique())
-    models = (
-        sorted(
-            there,
-            key=lambda m: list(MODEL_TITLES).index(m) if m in MODEL_TITLES else len(MODEL_TITLES),
-        )
-        if models is None
-        else models
-    )
+    models = _known_first(there) if models is None else models
     distances = [
         find_metric(measurements.metrics, kind, reference)
         for reference in real_references(measurements.metrics)
         for kind in ("frechet", "kernel")
-    ] + [find_metric(measurements.metrics, "perceptual")]
-    metrics, tables = [*distances, *FOLLOWING], []
+    ]
+    distances.append(find_metric(measurements.metrics, "perceptual"))
+
+    tables = []
     for model in models:
         if model not in there:
             raise InputError(f"generator {model!r} was not scored: there are {there}")
-        own, rows = list(measurements.values[measurements.values.model == model].maps.unique()), []
-        for maps in sorted(own, key=lambda name: name == "truth"):
-            row, reported = (
-                _row(measurements, model, maps, "none", metrics, baseline),
-                _reported4(model, maps),
-            )
-            rows.append(
-                {
-                    **row,
-                    **follow_share(measurements, model, maps),
-                    "reported_fid": reported[0],
-                    "reported_lpips": reported[1],
-                    "reported_note": reported_note(distances[0], distances[-1]),
-                    **_protocol(measurements, model, maps, "none", metrics),
-                    "data": data,
-                }
-            )
-        tables.append(_judge(pd.DataFrame(rows), metrics, baseline))
-    table = pd.concat(tables, ignore_index=True).drop(
-        columns=[
-            f"{m}_{end}"
-            for m in FOLLOWING[2:]
-            for end in (
-                "difference",
-                "difference_low",
-                "difference_high",
-                "p",
-                "p_adjusted",
-                "verdict",
-            )
-        ]
-    )
-    table.insert(
-        1,
-        "generator",
-        [
-            MODEL_TITLES.get(m, m) + (f" ({base})" if base and m == CONTROLNET else "")
-            for m in table.model
-        ],
-    )
+        own = measurements.values[measurements.values.model == model].maps.unique()
+        names = sorted(own, key=lambda name: name == "truth")
+        rows = [_table4_row(measurements, model, n, distances, baseline) for n in names]
+        own = pd.DataFrame(rows).assign(data=data)
+        tables.append(_judge(own, [*distances, *FOLLOWING], baseline))
+
+    table = pd.concat(tables, ignore_index=True)
+    bounds = [f"{m}_{end}" for m in ("miou_floor", "miou_ceiling") for end in _COMPARISON]
+    table = table.drop(columns=bounds)  # floor and ceiling are not compared
+    table.insert(1, "generator", [_generator_title(m, base) for m in table.model])
     return table
 
 # %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-27
+def _spread_row(values, halves):
+    "Mean and spread over repetitions, and the mean standard error over images of one of them"
+    return {
+        "mean": values.mean(),
+        "std": values.std(ddof=1) if len(values) > 1 else np.nan,
+        "min": values.min(),
+        "max": values.max(),
+        "image_error": halves.std(1, ddof=1).mean() if halves.shape[1] > 1 else np.nan,
+        "repetitions": len(values),
+    }
+
+# %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-27b
 def seed_spread(
     measurements: Measurements,
-    data: str,
+    data: str,  # what the faces are, for the reader
     settings: tuple = ("none",),  # see `records.setting_name`
     metrics: list | None = None,  # None: all distances
-) -> pd.DataFrame:
-    "A row a generator, maps, setting and metric: mean, standard deviation, least and greatest over repetitions, and the mean standard error over images of one of them"
-    metrics, rows = metrics or [m for m in measurements.metrics if _parse_metric(m)], []
+) -> pd.DataFrame:  # mean, std, min, max, image_error, repetitions
+    "A row a generator, maps, setting and metric; `InputError` if none of them was measured"
+    metrics = metrics or [m for m in measurements.metrics if parse_metric(m)]
+    rows = []
     for (model, maps), _ in measurements.values.groupby(["model", "maps"], sort=False):
-        for setting, metric in (
-            (s, m) for s in settings for m in metrics if measurements.has(model, maps, s, m)
-        ):
-            values, halves = measurements.repetitions(model, maps, setting, metric)
-            rows.append(
-                {
-                    "model": model,
-                    "maps": maps,
-                    "title": maps_title(maps),
-                    "setting": setting,
-                    "metric": metric,
-                    "mean": values.mean(),
-                    "std": values.std(ddof=1) if len(values) > 1 else np.nan,
-                    "min": values.min(),
-                    "max": values.max(),
-                    "image_error": halves.std(1, ddof=1).mean() if halves.shape[1] > 1 else np.nan,
-                    "repetitions": len(values),
-                }
-            )
+        for setting in settings:
+            for metric in metrics:
+                if measurements.has(model, maps, setting, metric):
+                    key = {"model": model, "maps": maps, "title": maps_title(maps)}
+                    key |= {"setting": setting, "metric": metric}
+                    own = measurements.repetitions(model, maps, setting, metric)
+                    rows.append(key | _spread_row(*own))
     if not rows:
+        there = sorted(measurements.values.setting.unique())
         raise InputError(
-            f"none of {metrics} was measured in the settings {list(settings)}: there are the settings {sorted(measurements.values.setting.unique())}"
+            f"none of {metrics} was measured in the settings {list(settings)}: "
+            f"there are the settings {there}"
         )
     return pd.DataFrame(rows).assign(data=data)

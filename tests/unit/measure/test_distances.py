@@ -1,4 +1,4 @@
-"Distances between sets of faces: golden values, halves, intervals that cover, tables with their warnings"
+"Distances of sets of faces: golden values, halves, intervals that cover, tables with warnings"
 
 import numpy as np
 import pytest
@@ -70,7 +70,9 @@ def test_the_turned_axes_change_nothing(n, m, width):
 
 
 def test_two_gaussians_give_the_closed_form():
-    "Means 0 and m, covariances of the same eigenvectors: d² = |m|² + the sum of (sqrt(a) - sqrt(b))²"
+    """Means 0 and m, covariances of the same eigenvectors
+
+    d² = |m|² + the sum of (sqrt(a) - sqrt(b))²"""
     rng, width, n = np.random.default_rng(0), 6, 100_000
     turn = np.linalg.qr(rng.normal(size=(width, width)))[0]
     a, b, mean = rng.uniform(0.5, 2, width), rng.uniform(0.5, 2, width), rng.normal(size=width)
@@ -178,7 +180,9 @@ def test_impossible_halves_are_refused(names, count):
 
 
 def test_intervals_of_a_mean_cover():
-    "LPIPS-like numbers, skewed as they are: the interval from halves holds the true mean in about 95 of 100 studies"
+    """LPIPS-like numbers, skewed as they are
+
+    The interval from halves holds the true mean in about 95 of 100 studies."""
     n, studies, rng = 100, 1500, np.random.default_rng(0)
     halves = half_samples(ids(n))
     values = rng.lognormal(-1, 0.3, (studies, n))

@@ -1,4 +1,6 @@
-"Fairness: equal to fairlearn and to plain loops; intervals that cover, p-values that keep their promise; stated results at the edges"
+"""Fairness: equal to fairlearn and to plain loops
+
+Intervals that cover, p-values that keep their promise, stated results at the edges."""
 
 import functools
 import itertools
@@ -39,12 +41,9 @@ NAMES = ["Male", "Young", "Bald"]
 
 
 def made_up(rng, skill, seeds=1, spread=0.06, classes=2):
-    "Counts whose true mIoU is exactly `skill` (N,): 200 pixels of each class, images vary in difficulty"
-    hits = rng.binomial(
-        200,
-        np.clip(skill + rng.normal(0, spread, len(skill)), 0, 1)[None, :, None],
-        (seeds, len(skill), classes),
-    )
+    "Counts of true mIoU `skill` (N,): 200 pixels of each class, images vary in difficulty"
+    each = np.clip(skill + rng.normal(0, spread, len(skill)), 0, 1)[None, :, None]
+    hits = rng.binomial(200, each, (seeds, len(skill), classes))
     return np.stack([hits, (200 - hits) // 2, (201 - hits) // 2], -1)
 
 
@@ -149,7 +148,9 @@ def test_scores_and_disparities_equal_fairlearn(seed):
 
 @pytest.fixture(scope="module")
 def case():
-    "Two seeds, 60 faces, 5 classes of which the last is only in the first ten faces, attributes partly unknown"
+    """Two seeds, 60 faces, 5 classes, attributes that are partly unknown
+
+    The last class is only in the first ten faces."""
     counts, values = random_counts(2, 60, 5, seed=1), attributes()
     counts[:, 10:, 4] = 0
     return counts, values, attribute_groups(values, NAMES, negative=True)
@@ -376,7 +377,9 @@ def test_intervals_of_a_group_cover_its_true_score():
 
 @functools.cache
 def coverage(skills, faces, sims=100, overlapping=False):
-    "Share of simulated test sets in which each kind of interval contains the truth; mean error of the variance and of the corrected one"
+    """Share of simulated test sets in which each kind of interval contains the truth
+
+    And the mean error of the variance and of the corrected one."""
     rng, truth = np.random.default_rng(len(skills)), disparities(np.array(skills), 0)
     hits, errors = {}, []
     for i in range(sims):
@@ -442,7 +445,9 @@ def test_intervals_of_disparities_between_overlapping_groups_cover():
 
 
 def test_the_usual_intervals_of_disparities_do_not_cover():
-    "The reason for ours: percentile intervals never contain a variance of 0, basic ones miss gaps of many equal groups and small variances of few"
+    """The reason for ours: percentile intervals never contain a variance of 0
+
+    Basic ones miss gaps of many equal groups and small variances of few."""
     equal, small = coverage((0.8,) * 12, 25)[0], coverage((0.794, 0.806), 40)[0]
     assert (
         equal["percentile", "variance"] == 0
@@ -779,7 +784,7 @@ def test_order_of_faces_does_not_matter(case):
 
 
 def test_intersections_that_repeat_or_contradict():
-    counts, values = random_counts(1, 60, 3), attributes(60, unknown=False)
+    values = attributes(60, unknown=False)
     values[:, 1] = values[:, 0]  # two attributes that are the same
     groups = attribute_groups(values, NAMES, negative=True)
     combined = intersect(groups, 3, 5)

@@ -1,4 +1,6 @@
-"Features and perceptual distances: one network whatever the source, fixed resizing, cached by content, errors in words"
+"""Features and perceptual distances: one network whatever the source, fixed resizing
+
+Cached by content, errors in words."""
 
 import importlib.util
 import json
@@ -197,7 +199,9 @@ def test_no_code_of_a_weights_file_runs(tmp_path):
 
 @pytest.fixture(scope="module")
 def random_inception():
-    "torch-fidelity's class with random weights: its constructor asks for weights, so it is built without memory first"
+    """torch-fidelity's class with random weights
+
+    Its constructor asks for weights, so it is built without memory first."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     with pytest.MonkeyPatch.context() as patch, torch.device("meta"):

@@ -1,4 +1,6 @@
-"Comparisons: p-values against loops and full enumeration, uniform where nothing is going on, powerful where something is"
+"""Comparisons: p-values against loops and full enumeration
+
+Uniform where nothing is going on, powerful where something is."""
 
 import itertools
 
@@ -146,19 +148,18 @@ def test_a_lucky_training_is_not_a_better_method():
 
 @pytest.mark.parametrize("seeds", [2, 5])
 def test_equal_methods_are_seldom_called_different(seeds):
-    "Chance of images and of trainings, of about the same size: images alone would be wrong far too often, all three tests are not"
+    """Chance of images and of trainings, of about the same size
+
+    Images alone would be wrong far too often, all three tests are not."""
     rng, wrong, alone = np.random.default_rng(6), [], []
     for _ in range(150):
         hard, luck = rng.normal(0.8, 0.05, 40), rng.normal(0, 0.012, (2, seeds))
-        parsers = [
-            np.concatenate(
-                [
-                    made_up(rng, np.clip(hard + rng.normal(0, 0.06, 40) + l, 0, 1)[:, None], 40)
-                    for l in one
-                ]
-            )
-            for one in luck
-        ]
+
+        def trained(lucky):
+            skill = hard + rng.normal(0, 0.06, 40) + lucky
+            return made_up(rng, np.clip(skill, 0, 1)[:, None], 40)
+
+        parsers = [np.concatenate([trained(lucky) for lucky in own]) for own in luck]
         found = paired_test(*parsers, tosses=199)
         wrong.append(found["p"] < 0.05)
         alone.append(found["p_images"] < 0.05)

@@ -1,4 +1,6 @@
-"Scoring paintings: one pass against separate steps, kept arrays, repetitions, the notebook from networks to tables"
+"""Scoring paintings: one pass against separate steps, kept arrays, repetitions
+
+And the notebook from networks to tables."""
 
 import importlib.util
 

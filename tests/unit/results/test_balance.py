@@ -1,4 +1,6 @@
-"Tables 1 to 3 and the figures of the balancing paper: what adds up, what is percent, where reported values stand, what is drawn"
+"""Tables 1 to 3 and the figures of the balancing paper
+
+What adds up, what is percent, where reported values stand, what is drawn."""
 
 import matplotlib
 
@@ -205,7 +207,9 @@ def test_table2_adds_up(tmp_path, store, first):
 
 
 def test_table2_undoes_a_known_confusion(tmp_path, store):
-    "A tenth of the middle group is called by each other name: the truth is found again, and lies in the interval"
+    """A tenth of the middle group is called by each other name
+
+    The truth is found again, and lies in the interval."""
     rates, counts = np.array([[1, 0, 0], [0.1, 0.8, 0.1], [0, 0, 1]]), store.counts().to_numpy()
     true = np.linalg.solve(rates.T, counts / counts.sum())
     table = table2(store, confusion(tmp_path, (rates * 5000).astype(int)), resamples=200)

@@ -1,11 +1,13 @@
-"Figure 6 and Table II at a glance: what is read, what is drawn; the notebooks of both tables and the figure from records to files"
+"""Figure 6 and Table II at a glance: what is read, what is drawn
+
+And the notebooks of both tables and the figure, from records to files."""
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from test_synthesis_tables import FID, LPIPS, NAMES, gathered, measure, save
+from painting_helpers import FID, LPIPS, measure, save
 
 from fairparse.core.records import write_arrays, write_figure
 from fairparse.core.runs import InputError
@@ -17,12 +19,19 @@ from fairparse.results.painting_figures import (
     read_synthesis_examples,
     synthesis_example_table,
 )
-from fairparse.results.painting_records import CONTROLNET, OWN, SHARED
+from fairparse.results.painting_records import CONTROLNET, OWN, SHARED, Measurements
 from fairparse.results.painting_tables import table2
 from fairparse.workflow.notebooks import read_cells
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+
+NAMES = ["single", "linear", "linear_alt", "sigmoid", "piecewise"]
+
+
+def gathered(*parts):
+    "Measurements of several maps, from (values, halves) of each"
+    return Measurements(*(pd.concat(tables, ignore_index=True) for tables in zip(*parts)))
 
 
 @pytest.fixture(autouse=True)

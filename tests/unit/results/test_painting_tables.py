@@ -2,14 +2,14 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from painting_helpers import DISTANCES, FID, KID, LPIPS, MIOUS, SETTINGS, measure, save
 
-from fairparse.core.records import QUALITY, REPLICATES, write_arrays, write_json, write_table
+from fairparse.core.records import write_json
 from fairparse.core.runs import InputError
 from fairparse.results.painting_records import (
     METRIC_KINDS,
@@ -37,93 +37,18 @@ from fairparse.results.painting_tables import (
     table4,
 )
 
-FID, KID, LPIPS = "fid2048_inception_test", "kid2048_inception_test", "lpips_alex"
-DISTANCES = (FID, "fid2048_inception_train", KID, "kid2048_inception_train", LPIPS)
-SETTINGS = (("none", 0.0), *((name, 0.3) for name in TABLE2_PERTURBATIONS))
-MIOUS = {"miou_maps": 0.7, "miou_followed": 0.6, "miou_floor": 0.2, "miou_ceiling": 0.8}
-
-
-def measure(
-    maps,
-    effects=None,
-    models=(OWN, SHARED),
-    settings=SETTINGS,
-    metrics=(*DISTANCES, *MIOUS),
-    repetitions=2,
-    halves=30,
-    images=0.2,
-    seeds=0.2,
-    n=120,
-    seed=0,
-    note="",
-):
-    """QUALITY and REPLICATES of one parser. The whole crowd's luck (sd 5) is the same for all maps, as in reality;
-    `images` and `seeds` are the sd of a parser's own luck; `effects`: metric -> added"""
-    shared = np.random.default_rng(99).normal(0, 5, halves)
-    rng, rows, parts = np.random.default_rng([seed, sum(map(ord, maps))]), [], []
-    for model, (perturbation, severity), metric in (
-        (m, s, x) for m in models for s in settings for x in metrics
-    ):
-        scale = 0.001 if metric.startswith("miou") else 1
-        base = (
-            MIOUS.get(metric, 100)
-            + 20 * scale * severity
-            + (effects or {}).get(metric, 0)
-            + scale * rng.normal(0, images)
-        )
-        values = base + scale * rng.normal(0, seeds, repetitions)
-        own = rng.normal(0, images, halves)  # an image's luck is the same for all repetitions
-        reference = metric.rpartition("_")[2] if metric.startswith(("fid", "kid")) else "paired"
-        place = (model, maps)
-        rows += [
-            (
-                *place,
-                s,
-                perturbation,
-                severity,
-                metric,
-                v,
-                v - 10 * scale,
-                v + 10 * scale,
-                n,
-                60,
-                reference,
-                note,
-            )
-            for s, v in zip((-1, *range(repetitions)), (values.mean(), *values))
-        ]
-        parts += [
-            (*place, s, perturbation, severity, metric, r, v + scale * (shared[r] + own[r]))
-            for s, v in zip((-1, *range(repetitions)), (values.mean(), *values))
-            for r in range(halves)
-        ]
-    return pd.DataFrame(rows, columns=list(QUALITY.columns)), pd.DataFrame(
-        parts, columns=list(REPLICATES.columns)
-    )
-
-
-def save(folder, maps, face=0, change=None, **options):
-    "A folder of the score stage"
-    quality, replicates = measure(maps, **options)
-    if change:
-        quality, replicates = change(quality, replicates)
-    write_table(quality, folder / maps / "quality.parquet", QUALITY)
-    write_table(replicates, folder / maps / "replicates.parquet", REPLICATES)
-    write_arrays(
-        folder / maps / "examples.npz",
-        ids=np.array(["a", "b"]),
-        real=np.full((2, 4, 4, 3), face, np.uint8),
-    )
-    write_json(folder / maps / "run.json", {"faces": "procedural faces"})
-
 
 def gathered(*parts):
+    "Measurements of several maps, from (values, halves) of each"
     return Measurements(*(pd.concat(tables, ignore_index=True) for tables in zip(*parts)))
 
 
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory):
-    "Five parsers and the truth; the linear one's faces are closer by 3 of each distance, the sigmoid one's further in LPIPS alone"
+    """Five parsers and the truth
+
+    The linear one's faces are closer by 3 of each distance, the sigmoid one's further in LPIPS
+    alone."""
     folder = tmp_path_factory.mktemp("score")
     planted = {"linear": dict.fromkeys(DISTANCES, -3.0), "sigmoid": {LPIPS: 3.0}}
     for name in ("single", "linear", "linear_alt", "sigmoid", "piecewise"):
@@ -734,7 +659,9 @@ def test_every_kind_has_a_column(five):
 
 
 def test_no_torch_is_needed():
-    code = "import sys, fairparse.results.painting_records, fairparse.results.painting_figures; print('torch' in sys.modules)"
+    modules = ("painting_records", "painting_tables", "painting_figures")
+    names = ", ".join(f"fairparse.results.{module}" for module in modules)
+    code = f"import sys, {names}; print('torch' in sys.modules)"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
