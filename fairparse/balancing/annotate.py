@@ -53,12 +53,14 @@ def model_labels(
     p, ids = np.asarray(probabilities, float), [str(i) for i in ids]
     if p.shape != (len(ids), len(classes)) or len(classes) < 2:
         raise InputError(
-            f"{task}: probabilities of shape {p.shape} do not fit {len(ids)} items and {len(classes)} classes (at least 2)"
+            f"{task}: probabilities of shape {p.shape} do not fit {len(ids)} items and "
+            f"{len(classes)} classes (at least 2)"
         )
     bad = ~(np.isfinite(p).all(1) & (p >= 0).all(1) & (abs(p.sum(1) - 1) < 1e-3))
     if bad.any():
         raise InputError(
-            f"{task}: the probabilities {p[bad][0].tolist()} of item {ids[np.argmax(bad)]} are not positive numbers that add up to 1"
+            f"{task}: the probabilities {p[bad][0].tolist()} of item {ids[np.argmax(bad)]} are "
+            "not positive numbers that add up to 1"
         )
     if repeated := [i for i, n in Counter(ids).items() if n > 1]:
         raise InputError(f"{task}: items appear twice: {repeated[:5]}")
@@ -145,7 +147,8 @@ def _parse(line: bytes, where: str) -> dict:
         entry = json.loads(line)
     except ValueError as error:
         raise InputError(
-            f"{where} is damaged ({error}): bring the file back from a copy, or delete that line and label its item again"
+            f"{where} is damaged ({error}): bring the file back from a copy, "
+            "or delete that line and label its item again"
         ) from error
     sound = (
         isinstance(entry, dict)
@@ -154,7 +157,8 @@ def _parse(line: bytes, where: str) -> dict:
     )
     if not sound:
         raise InputError(
-            f"{where} is no entry of a journal: it must have {list(_fields)} and an action of {ACTIONS}"
+            f"{where} is no entry of a journal: it must have {list(_fields)} and an action "
+            f"of {ACTIONS}"
         )
     return entry
 
@@ -176,7 +180,8 @@ def replay(
             lines, end = [*lines, end] if _parse(end, "") else lines, b""
         except InputError:
             warnings.warn(
-                f"the last entry of {path} is half written and left out: its item has to be labelled again",
+                f"the last entry of {path} is half written and left out: "
+                "its item has to be labelled again",
                 stacklevel=3,
             )
     entries = []
@@ -186,7 +191,9 @@ def replay(
             entries.append(entry)
         elif (taken := _take_back(entries, entry["task"])) is None or taken["id"] != entry["id"]:
             raise InputError(
-                f"line {number} of {path} takes back {entry['id']}, but {taken['id'] if taken else 'nothing'} came before it: a line is missing; bring the file back from a copy"
+                f"line {number} of {path} takes back {entry['id']}, "
+                f"but {taken['id'] if taken else 'nothing'} came before it: a line is missing; "
+                "bring the file back from a copy"
             )
     return entries, end
 
@@ -206,7 +213,8 @@ class Journal:
     ):
         if not re.fullmatch(r"\w[\w.-]{0,63}", annotator):
             raise InputError(
-                f'annotator {annotator!r} cannot name a file: use letters, digits, "_", "-" and ".", at most 64'
+                f'annotator {annotator!r} cannot name a file: use letters, digits, "_", '
+                '"-" and ".", at most 64'
             )
         self.path, self.annotator = Path(folder).resolve() / f"{annotator}.jsonl", annotator
         if self.path in _open_journals:
@@ -219,7 +227,8 @@ class Journal:
         except BlockingIOError:
             self.close()
             raise InputError(
-                f"{self.path} is open in another program: shut that kernel down, or label under another name"
+                f"{self.path} is open in another program: shut that kernel down, "
+                "or label under another name"
             ) from None
         self._file.seek(0)
         content = self._file.read()
@@ -310,11 +319,15 @@ ANNOTATIONS = Schema(
 def read_annotations(
     folder: str | Path,  # holds one `{annotator}.jsonl` an annotator
 ) -> pd.DataFrame:  # see `ANNOTATIONS`; the last word of each annotator on each item and task
-    "The answers of all annotators, also while they work; `InputError` for a missing folder or a damaged file"
+    """The answers of all annotators, also while they work
+
+    `InputError` for a missing folder or a damaged file.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(
-            f"{folder} is missing: label something first, or name the folder that holds the annotators' .jsonl files"
+            f"{folder} is missing: label something first, or name the folder that holds the "
+            "annotators' .jsonl files"
         )
     rows = [
         {**entry, "annotator": path.stem}
@@ -341,7 +354,10 @@ def keep_annotations(
     annotations: pd.DataFrame,  # see `ANNOTATIONS`, such as `label_studio.import_studio` gives
     folder: str | Path,  # of the journals
 ) -> int:  # answers that were new
-    "Write people's answers from elsewhere into their journals; those that are there already are left alone"
+    """Write people's answers from elsewhere into their journals
+
+    Those that are there already are left alone.
+    """
     added = 0
     for annotator, rows in ANNOTATIONS.check(annotations).groupby("annotator", sort=False):
         journal = Journal(folder, annotator)
@@ -394,11 +410,15 @@ def agreement(
     first: pd.Series,  # label of each id, see `labels_of`
     second: pd.Series,
 ) -> Agreement:
-    "Cohen's kappa with its interval, the share of agreement and the confusion; `InputError` if an id appears twice"
+    """Cohen's kappa with its interval, the share of agreement and the confusion
+
+    `InputError` if an id appears twice.
+    """
     for name, labels in (("first", first), ("second", second)):
         if labels.index.has_duplicates:
             raise InputError(
-                f"the {name} annotator has two labels for {labels.index[labels.index.duplicated()][0]}"
+                f"the {name} annotator has two labels for "
+                f"{labels.index[labels.index.duplicated()][0]}"
             )
     ids = first.index.intersection(second.index, sort=False)
     classes = sorted({*first[ids], *second[ids]})
@@ -424,7 +444,10 @@ def merge_labels(
     labels: pd.DataFrame,  # see `LABELS`
     annotations: pd.DataFrame,  # see `ANNOTATIONS`
 ) -> tuple:  # labels with `by` = "model", "person:ann", "person:ann, bob" or "disputed:ann, bob"; the disputed items with everybody's label
-    "Put people's labels in the place of the model's; `InputError` for items that are not in `labels`, or twice, and for two labels from one person"
+    """Put people's labels in the place of the model's
+
+    `InputError` for items that are not in `labels`, or twice, and for two labels from one person.
+    """
     merged, given = LABELS.check(labels).set_index(["task", "id"]), ANNOTATIONS.check(annotations)
     given = given[given.label != ""]
     if merged.index.has_duplicates:
@@ -434,11 +457,13 @@ def merge_labels(
     unknown = [key for key in zip(given.task, given.id) if key not in merged.index]
     if unknown:
         raise InputError(
-            f"labels were given for items that are not in the table: {list(dict.fromkeys(unknown))[:5]} (task, id)"
+            "labels were given for items that are not in the table: "
+            f"{list(dict.fromkeys(unknown))[:5]} (task, id)"
         )
     if (twice := given.duplicated(["task", "id", "annotator"])).any():
         raise InputError(
-            f"{given.annotator[twice].iloc[0]} has two labels for {given.id[twice].iloc[0]} ({given.task[twice].iloc[0]}): keep the one that counts"
+            f"{given.annotator[twice].iloc[0]} has two labels for {given.id[twice].iloc[0]} "
+            f"({given.task[twice].iloc[0]}): keep the one that counts"
         )
     disputed = []
     for key, rows in given.groupby(["task", "id"], sort=False):

@@ -42,7 +42,8 @@ def _check_logits(logits, labels):
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
     if logits.ndim != 2 or len(logits) != len(labels) or not len(labels):
         raise InputError(
-            f"logits {logits.shape} and {len(labels)} labels: give (N, C) and N, with one face at least"
+            f"logits {logits.shape} and {len(labels)} labels: give (N, C) and N, "
+            "with one face at least"
         )
     if not np.isfinite(logits).all():
         raise InputError("logits are not finite: the training went wrong")
@@ -56,7 +57,10 @@ def fit_calibration(
     labels: np.ndarray,  # (N,)
     method: str = "bias_corrected",  # or "temperature", "none"
 ) -> Calibration:
-    "The calibration of greatest likelihood; `InputError` for logits that are not finite and unknown methods"
+    """The calibration of greatest likelihood
+
+    `InputError` for logits that are not finite and unknown methods.
+    """
     if method not in ("none", "temperature", "bias_corrected"):
         raise InputError(
             f"calibration {method!r} is none of 'none', 'temperature', 'bias_corrected'"
@@ -118,7 +122,10 @@ def draw_reliability(
     tables: dict,  # name -> from `reliability_table`
     ax=None,
 ):
-    "Accuracy against confidence; the area of a dot grows with the number of faces; returns the axes"
+    """Accuracy against confidence; the area of a dot grows with the number of faces
+
+    Returns the axes.
+    """
     import matplotlib.pyplot as plt
 
     from fairparse.data.show import use_style
@@ -151,11 +158,15 @@ def adapt_prior(
     steps: int = 1000,
     tolerance: float = 1e-8,
 ) -> tuple:  # adapted probabilities (N, C), estimated shares (C,)
-    "Probabilities and shares under a shift of the shares alone; `InputError` if a class had no share"
+    """Probabilities and shares under a shift of the shares alone
+
+    `InputError` if a class had no share.
+    """
     shares = np.asarray(shares, np.float64)
     if (shares <= 0).any():
         raise InputError(
-            f"shares {shares.tolist()}: each class needs a share above 0 where the probabilities were calibrated"
+            f"shares {shares.tolist()}: each class needs a share above 0 where the probabilities "
+            "were calibrated"
         )
     now = old = shares / shares.sum()
     for _ in range(steps):
@@ -199,7 +210,10 @@ def score_table(
 ) -> (
     pd.DataFrame
 ):  # a row a split: n, accuracy, low, high, balanced_accuracy, loss, calibration_error
-    "Accuracy with its interval, mean recall of the classes that occur, log loss and calibration error of each split that has faces"
+    """Accuracy with its interval, mean recall of the classes that occur
+
+    Log loss and calibration error of each split that has faces.
+    """
     rows, (probabilities, labels) = [], _check_logits(probabilities, labels)
     for name in (s for s in ("train", "valid", "test") if (split == s).any()):
         p, truth = probabilities[split == name], labels[split == name]
@@ -226,7 +240,10 @@ def group_accuracy(
     attributes: pd.DataFrame,  # N rows
     columns: list | None = None,  # which attributes; None: all of at most 20 values
 ) -> pd.DataFrame:  # attribute, value, n, accuracy, low, high
-    "Accuracy of every group of every attribute, with Wilson's interval; `InputError` for attributes that are not there"
+    """Accuracy of every group of every attribute, with Wilson's interval
+
+    `InputError` for attributes that are not there.
+    """
     columns = (
         [c for c in attributes if attributes[c].nunique() <= 20]
         if columns is None
@@ -269,7 +286,10 @@ def corrected_shares(
     level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:  # class, count, share, corrected, low, high
-    "True shares behind the counted ones, with an interval; `InputError` where a class has no labelled face"
+    """True shares behind the counted ones, with an interval
+
+    `InputError` where a class has no labelled face.
+    """
     counts, confusion = np.asarray(counts, np.int64), np.asarray(confusion, np.int64)
     if (
         confusion.shape != (len(counts),) * 2
@@ -278,13 +298,15 @@ def corrected_shares(
         or not counts.sum()
     ):
         raise InputError(
-            f"counts of {len(counts)} classes and a confusion matrix {confusion.shape}: give C counts, not all 0, and C x C, none below 0"
+            f"counts of {len(counts)} classes and a confusion matrix {confusion.shape}: "
+            "give C counts, not all 0, and C x C, none below 0"
         )
     classes = list(classes) if classes is not None else [str(i) for i in range(len(counts))]
     n, sizes = counts.sum(), confusion.sum(1)
     if (sizes == 0).any():
         raise InputError(
-            f"no labelled face of class {classes[int(np.argmin(sizes))]!r}: how it is confused is not known, so shares cannot be corrected"
+            f"no labelled face of class {classes[int(np.argmin(sizes))]!r}: "
+            "how it is confused is not known, so shares cannot be corrected"
         )
     rates, q, rng = confusion / sizes[:, None], counts / n, np.random.default_rng(seed)
     # half a face a cell, shared: a confusion that was not seen in 30 faces may still happen

@@ -35,11 +35,15 @@ def diversity(
     largest: int = 400,  # faces in a subset, at most
     seed: int = 0,
 ) -> dict:
-    "Kernel distance and spread of guided faces beside halves of unguided ones; `InputError` for fewer than 20 guided or 40 unguided faces"
+    """Kernel distance and spread of guided faces beside halves of unguided ones
+
+    `InputError` for fewer than 20 guided or 40 unguided faces.
+    """
     size = min(len(guided), len(unguided) // 2, largest)
     if size < 20:
         raise InputError(
-            f"{len(guided)} guided and {len(unguided)} unguided faces are too few to compare: 20 and 40 are needed"
+            f"{len(guided)} guided and {len(unguided)} unguided faces are too few to compare: "
+            "20 and 40 are needed"
         )
     rng = np.random.default_rng([seed, 620])
     kid, null_kid, spreads, null_spreads = [], [], [], []
@@ -156,7 +160,8 @@ def candidate_rules(group: str, facts: LatentFacts, grid: Grid) -> list[Rule]:
     "Every rule with every setting of the grid for one group; `InputError` without vectors in z"
     if "z" not in facts.vectors:
         raise InputError(
-            f'there are vectors of {list(facts.vectors)} only: the raw rule and regions need space "z" too'
+            f"there are vectors of {list(facts.vectors)} only: "
+            'the raw rule and regions need space "z" too'
         )
     plain = {space: facts.directions[group, space] for space in facts.vectors}
     rules = [Rule("unguided", group), Rule("raw", group, plain["z"].norm, plain["z"])]
@@ -284,7 +289,8 @@ def choose_rule(
     ]  # a common group may need no guidance
     if not len(table):
         raise InputError(
-            f"no rule painted a face of {sorted(set(fresh.target))}: draw more unguided faces, or allow larger steps"
+            f"no rule painted a face of {sorted(set(fresh.target))}: draw more unguided faces, "
+            "or allow larger steps"
         )
     good, reached = table[table.reached & table.within], table[table.reached]
     if len(good) or not len(reached):

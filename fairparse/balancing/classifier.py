@@ -36,7 +36,10 @@ VGGFACE_MEAN = (129.186279296875, 104.76238250732422, 93.59396362304688)  # red,
 
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-06
 class SmallNet(nn.Sequential):
-    "Convolutions with batch normalisation and ReLU, then the means over the quarters of the picture"
+    """Convolutions with batch normalisation and ReLU
+
+    Then the means over the quarters of the picture.
+    """
 
     def __init__(self, widths: tuple = (16, 32, 64, 128)):
         layers = [
@@ -120,7 +123,8 @@ def _named_state(backbone, name, weights):
     if weights == "offline":
         if name != "tf_efficientnet_lite0":
             raise InputError(
-                f'offline weights exist for backbone "tf_efficientnet_lite0" only, not for {name!r}: use that backbone, or a path'
+                'offline weights exist for backbone "tf_efficientnet_lite0" only, '
+                f"not for {name!r}: use that backbone, or a path"
             )
         return offline_weights()
     if weights == "imagenet":
@@ -130,13 +134,15 @@ def _named_state(backbone, name, weights):
             return timm.create_model(name, pretrained=True).state_dict()
         except Exception as error:
             raise InputError(
-                f'ImageNet weights of {name!r} could not be had ({type(error).__name__}): connect once, give the path of a local file, or ask for "offline" or "none"'
+                f"ImageNet weights of {name!r} could not be had ({type(error).__name__}): "
+                'connect once, give the path of a local file, or ask for "offline" or "none"'
             ) from error
     state = read_weights(Path(weights).expanduser())
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise InputError(
-            f"{weights} holds no state dict but a {type(state).__name__}: save `network.state_dict()`"
+            f"{weights} holds no state dict but a {type(state).__name__}: "
+            "save `network.state_dict()`"
         )
     return state
 
@@ -146,7 +152,10 @@ def load_weights(
     name: str,  # as in `build_network`
     weights: str,  # as in the table
 ) -> bool:  # whether they were trained on 0..255 minus VGG-Face's mean
-    "Copy weights into `backbone`; `InputError` if they are missing, unreadable or of another network"
+    """Copy weights into `backbone`
+
+    `InputError` if they are missing, unreadable or of another network.
+    """
     state = _named_state(backbone, name, weights)
     prefix = next(
         (p for p in ("backbone.", "module.", "model.") if any(k.startswith(p) for k in state)), ""
@@ -161,7 +170,8 @@ def load_weights(
     ]
     if wrong:
         raise InputError(
-            f"weights {weights} do not fit backbone {name!r}: {len(wrong)} of {len(own)} tensors are missing or differ in shape, first {wrong[:3]}"
+            f"weights {weights} do not fit backbone {name!r}: "
+            f"{len(wrong)} of {len(own)} tensors are missing or differ in shape, first {wrong[:3]}"
         )
     backbone.load_state_dict({k: state[k] for k in own if k in state}, strict=False)
     return vggface
@@ -206,7 +216,10 @@ def build_network(
     weights: str = "none",  # see the table
     dropout: float = 0.2,
 ) -> FaceNet:
-    "A classifier's network, with the weights of its backbone; `InputError` for unknown names and weights that do not fit"
+    """A classifier's network, with the weights of its backbone
+
+    `InputError` for unknown names and weights that do not fit.
+    """
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if backbone == "small":
         body, mean, std = SmallNet(), (128.0,) * 3, (64.0,) * 3
@@ -228,7 +241,8 @@ def build_network(
             mean, std = (tuple(255 * v for v in values) for values in (cfg.mean, cfg.std))
     if backbone == "small" and weights in ("imagenet", "offline"):
         raise InputError(
-            f'backbone "small" has no {weights} weights: use weights "none" or a path, or backbone "tf_efficientnet_lite0"'
+            f'backbone "small" has no {weights} weights: use weights "none" or a path, '
+            'or backbone "tf_efficientnet_lite0"'
         )
     if weights != "none" and load_weights(body, backbone, weights):
         mean, std = VGGFACE_MEAN, (1.0, 1.0, 1.0)
@@ -236,7 +250,8 @@ def build_network(
         return FaceNet(body, classes, size, mean, std, dropout)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"backbone {backbone!r} cannot take pictures of {size} pixels ({str(error).partition(chr(10))[0]}): use another size"
+            f"backbone {backbone!r} cannot take pictures of {size} pixels "
+            f"({str(error).partition(chr(10))[0]}): use another size"
         ) from error
 
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-18
@@ -352,7 +367,8 @@ class Classifier:
         )
         if getattr(images, "ndim", 0) != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
             raise InputError(
-                f"images must be (N, H, W, 3) of type uint8, not {getattr(images, 'shape', type(images))} of {getattr(images, 'dtype', '?')}"
+                "images must be (N, H, W, 3) of type uint8, "
+                f"not {getattr(images, 'shape', type(images))} of {getattr(images, 'dtype', '?')}"
             )
         side = min(images.shape[1:3])
         top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
@@ -429,7 +445,10 @@ def save_classifier(classifier: Classifier, folder: str | Path):
 
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-24
 def load_classifier(folder: str | Path, device: str = "cpu") -> Classifier:
-    "Read a trained classifier, ready for `predict`; `InputError` if the folder holds none, or parts of two"
+    """Read a trained classifier, ready for `predict`
+
+    `InputError` if the folder holds none, or parts of two.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -437,14 +456,16 @@ def load_classifier(folder: str | Path, device: str = "cpu") -> Classifier:
     weights, record = folder / "model.safetensors", read_json(folder / "model.json")
     if record.get("what") != "face classifier":
         raise InputError(
-            f"{folder / 'model.json'} describes no face classifier: train one with `train_classifier`"
+            f"{folder / 'model.json'} describes no face classifier: "
+            "train one with `train_classifier`"
         )
     if not weights.is_file():
         raise InputError(f"{weights} is missing: train the classifier again")
     packed = weights.read_bytes()
     if hashlib.sha256(packed).hexdigest() != record.get("sha256"):
         raise InputError(
-            f"{weights} does not match the checksum in model.json: copy the folder again, or train again"
+            f"{weights} does not match the checksum in model.json: copy the folder again, "
+            "or train again"
         )
     try:
         config, calibration = (
@@ -469,5 +490,6 @@ def load_classifier(folder: str | Path, device: str = "cpu") -> Classifier:
         )
     except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(
-            f"{folder} holds no classifier that this version can read ({str(error).partition(chr(10))[0]}): train it again"
+            f"{folder} holds no classifier that this version can read "
+            f"({str(error).partition(chr(10))[0]}): train it again"
         ) from error

@@ -71,7 +71,10 @@ def fit_directions(
     held_out: float = 0.25,  # share of the faces that the AUC is measured on; the directions are then fitted to the rest
     seed: int = 0,
 ) -> tuple:  # group -> Direction, and a table: a row a group
-    "One-vs-rest logistic regressions; `InputError` for a group with fewer than 10 faces or more than all but 10"
+    """One-vs-rest logistic regressions
+
+    `InputError` for a group with fewer than 10 faces or more than all but 10.
+    """
     from sklearn.linear_model import LogisticRegression
 
     latents, labels = np.asarray(latents, np.float64), np.asarray(labels)
@@ -87,11 +90,13 @@ def fit_directions(
         mine = labels == group
         if min(mine.sum(), (~mine).sum()) < 10:
             raise InputError(
-                f"{int(mine.sum())} of {len(labels)} faces are {group!r}: a direction needs 10 faces on each side; draw more, or leave the group out"
+                f"{int(mine.sum())} of {len(labels)} faces are {group!r}: "
+                "a direction needs 10 faces on each side; draw more, or leave the group out"
             )
         if mine[~test].all() or not mine[~test].any():
             raise InputError(
-                f"all faces that are left to fit {group!r} to are of one kind: hold out a smaller share than {held_out}, or draw more"
+                f"all faces that are left to fit {group!r} to are of one kind: "
+                f"hold out a smaller share than {held_out}, or draw more"
             )
         fitted = LogisticRegression(C=C, fit_intercept=intercept, max_iter=2000).fit(
             latents[~test], mine[~test]
@@ -126,7 +131,8 @@ def conditional(
     "The part of a direction that is perpendicular to `others`; `InputError` if nothing is left"
     if any(other.space != direction.space for other in others):
         raise InputError(
-            f"{direction.group} lies in space {direction.space!r}, the others in {sorted({o.space for o in others})}: give directions of one space"
+            f"{direction.group} lies in space {direction.space!r}, "
+            f"the others in {sorted({o.space for o in others})}: give directions of one space"
         )
     theta = direction.theta
     if others:

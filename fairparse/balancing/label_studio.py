@@ -24,10 +24,14 @@ from ..core.runs import InputError, read_json
 def studio_config(
     tasks: dict,  # task -> list of choices
 ) -> str:  # XML
-    "Label Studio's labelling interface: the picture, and one row of choices a task; `InputError` for a task named like the picture"
+    """Label Studio's labelling interface: the picture, and one row of choices a task
+
+    `InputError` for a task named like the picture.
+    """
     if "image" in tasks:
         raise InputError(
-            'a task cannot be named "image", which is the picture\'s name in Label Studio: rename it'
+            'a task cannot be named "image", which is the picture\'s name in Label Studio: '
+            "rename it"
         )
     lines = ["<View>", '  <Image name="image" value="$image"/>']
     for task, choices in tasks.items():
@@ -55,7 +59,8 @@ def picture_address(
         return f"data:{mimetypes.guess_type(path.name)[0] or 'image/png'};base64,{base64.b64encode(path.read_bytes()).decode()}"
     if not path.is_relative_to(Path(root).resolve()):
         raise InputError(
-            f"picture {path} does not lie below {root}, so Label Studio could not serve it: move it there, or use root=None"
+            f"picture {path} does not lie below {root}, so Label Studio could not serve it: "
+            "move it there, or use root=None"
         )
     return prefix + urllib.parse.quote(path.relative_to(Path(root).resolve()).as_posix())
 
@@ -96,7 +101,10 @@ def export_studio(
     | None = None,  # annotator -> the user's id (int) or email there; None: the name as it is
     **address,  # `root` and `prefix` of `picture_address`
 ) -> list:  # for `write_json`, then "Import" in Label Studio
-    "Items with the model's choices and people's, in Label Studio's JSON; `InputError` for an item without a picture"
+    """Items with the model's choices and people's, in Label Studio's JSON
+
+    `InputError` for an item without a picture.
+    """
     labels, users = LABELS.check(labels), users or {}
     given = ANNOTATIONS.check(
         pd.DataFrame(columns=list(ANNOTATIONS.columns)) if annotations is None else annotations
@@ -158,7 +166,10 @@ def import_studio(
     users: dict | None = None,  # annotator -> the user's id (int) or email there
     shown: bool = True,  # could annotators see the model's choice? (Label Studio's default)
 ) -> tuple:  # see `fairparse.balancing.annotate.ANNOTATIONS`; what was left out, a Counter
-    "People's labels from Label Studio; `InputError` for another format and for unknown items, tasks and choices"
+    """People's labels from Label Studio
+
+    `InputError` for another format and for unknown items, tasks and choices.
+    """
     items, name = (
         (source, "the export") if isinstance(source, list) else (read_json(source), str(source))
     )
@@ -169,7 +180,8 @@ def import_studio(
         for i in items
     ):
         raise InputError(
-            f'{name} is no list of items with "data" and "annotations": choose the format JSON (not JSON-MIN) in Label Studio\'s export'
+            f'{name} is no list of items with "data" and "annotations": '
+            "choose the format JSON (not JSON-MIN) in Label Studio's export"
         )
     model = {
         (row.id, row.task): {"model": row.model, "confidence": row.confidence}
@@ -181,7 +193,8 @@ def import_studio(
         id = str(item["data"].get("id"))
         if id not in ids:
             raise InputError(
-                f"{name} has the item {id!r}, which is not in the table of labels: was it exported for another set?"
+                f"{name} has the item {id!r}, which is not in the table of labels: "
+                "was it exported for another set?"
             )
         for annotation in item["annotations"]:
             result = [r for r in annotation.get("result") or [] if r.get("type") == "choices"]
@@ -200,11 +213,13 @@ def import_studio(
                 task, chosen = r.get("from_name"), (r.get("value") or {}).get("choices", [])
                 if (id, task) not in model or task not in tasks:
                     raise InputError(
-                        f"{name}: item {id} has the task {task!r}, which is none of {sorted(tasks)} or was not asked about it"
+                        f"{name}: item {id} has the task {task!r}, "
+                        f"which is none of {sorted(tasks)} or was not asked about it"
                     )
                 if len(chosen) != 1 or chosen[0] not in tasks[task]:
                     raise InputError(
-                        f"{name}: item {id} has the choices {chosen} for {task}: one of {tasks[task]} is wanted"
+                        f"{name}: item {id} has the choices {chosen} for {task}: "
+                        f"one of {tasks[task]} is wanted"
                     )
                 rows.append({**who, "task": task, "label": chosen[0], **model[id, task]})
     table = ANNOTATIONS.check(pd.DataFrame(rows, columns=list(ANNOTATIONS.columns))).sort_values(

@@ -87,11 +87,13 @@ class LatentStore:
                 array = np.load(path, mmap_mode="r")
             except (OSError, ValueError, EOFError) as error:
                 raise InputError(
-                    f"{path} is not readable ({error}): delete {_shard(self.folder, block, '.parquet')} and sample again"
+                    f"{path} is not readable ({error}): delete "
+                    f"{_shard(self.folder, block, '.parquet')} and sample again"
                 ) from error
             if part.row.max() >= len(array):
                 raise InputError(
-                    f"{path} holds {len(array)} rows, its table names row {part.row.max()}: delete {_shard(self.folder, block, '.parquet')} and sample again"
+                    f"{path} holds {len(array)} rows, its table names row {part.row.max()}: "
+                    f"delete {_shard(self.folder, block, '.parquet')} and sample again"
                 )
             if out is None:
                 out = np.empty((len(rows), *array.shape[1:]), array.dtype)
@@ -157,7 +159,8 @@ def sample_latents(
         raise InputError(f"draws {draws}, per_group {per_group}: each must be 1 or more")
     if want is not None and not (target and 0 < want <= per_group):
         raise InputError(
-            f"want {want} of target {target!r} with per_group {per_group}: name the target, and keep as many as you want"
+            f"want {want} of target {target!r} with per_group {per_group}: name the target, "
+            "and keep as many as you want"
         )
     if target and target not in classes:
         raise InputError(f"target {target!r} is none of the classifier's classes {classes}")

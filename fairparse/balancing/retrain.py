@@ -50,7 +50,8 @@ def read_balanced(
     missing = [file for file in table.file if not (folder / file).is_file()]
     if missing or not len(table):
         raise InputError(
-            f"{folder} lacks {len(missing)} of its {len(table)} pictures ({missing[:3]}): write the balanced set again"
+            f"{folder} lacks {len(missing)} of its {len(table)} pictures ({missing[:3]}): "
+            "write the balanced set again"
         )
     images = []
     for file in table.file:
@@ -58,7 +59,8 @@ def read_balanced(
             images.append(np.asarray(picture.convert("RGB")))
     if len(shapes := {image.shape for image in images}) > 1:
         raise InputError(
-            f"{folder} holds pictures of different sizes {sorted(shapes)}: write the balanced set again"
+            f"{folder} holds pictures of different sizes {sorted(shapes)}: "
+            "write the balanced set again"
         )
     return np.stack(images), table
 
@@ -67,15 +69,20 @@ def pick_balanced(
     table: pd.DataFrame,  # has a column `group`
     count: int,  # faces altogether
 ) -> np.ndarray:  # positions, `count / groups` of each group, the first of each
-    "Equally many faces of each group; `InputError` if a group has too few or `count` cannot be dealt out"
+    """Equally many faces of each group
+
+    `InputError` if a group has too few or `count` cannot be dealt out.
+    """
     sizes = table.group.value_counts(sort=False)
     if count < 1 or count % len(sizes):
         raise InputError(
-            f"{count} faces cannot be dealt out to {len(sizes)} groups equally: ask for a multiple of {len(sizes)}"
+            f"{count} faces cannot be dealt out to {len(sizes)} groups equally: "
+            f"ask for a multiple of {len(sizes)}"
         )
     if (sizes < count // len(sizes)).any():
         raise InputError(
-            f"the balanced set has {sizes.to_dict()} faces, fewer than the {count // len(sizes)} of each group that are asked for: add fewer faces, or collect more"
+            f"the balanced set has {sizes.to_dict()} faces, fewer than the {count // len(sizes)} "
+            "of each group that are asked for: add fewer faces, or collect more"
         )
     return np.sort(
         np.concatenate(
@@ -85,15 +92,20 @@ def pick_balanced(
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-07
 def pick_unguided(store: LatentStore, count: int) -> pd.DataFrame:  # rows of `store.table`
-    "The first `count` faces as the generator painted them; `InputError` if there are fewer, or if some were not kept"
+    """The first `count` faces as the generator painted them
+
+    `InputError` if there are fewer, or if some were not kept.
+    """
     rows = store.table.head(count)
     if len(rows) < count:
         raise InputError(
-            f"{store.folder} holds {len(rows)} faces, fewer than the {count} that are asked for: draw more, or add fewer"
+            f"{store.folder} holds {len(rows)} faces, fewer than the {count} that are asked for: "
+            "draw more, or add fewer"
         )
     if (rows.row < 0).any():
         raise InputError(
-            f"{store.folder} has not kept all of its first {count} faces, so that their shares are not the generator's: sample with a larger per_group"
+            f"{store.folder} has not kept all of its first {count} faces, "
+            "so that their shares are not the generator's: sample with a larger per_group"
         )
     return rows
 
@@ -172,7 +184,10 @@ def audit_parsers(
     settings: list,  # (perturbation, severity) pairs
     seed: int = 0,
 ) -> pd.DataFrame:  # see `loop_tables.AGREEMENT`
-    "Each parser's maps of damaged faces against its clean ones, and each pair of parsers on clean faces; `InputError` if sizes or classes differ"
+    """Each parser's maps of damaged faces against its clean ones
+
+    And each pair of parsers on clean faces; `InputError` if sizes or classes differ.
+    """
     if not parsers or not len(images):
         raise InputError("an audit needs one parser and one face at least")
     if (
@@ -236,7 +251,8 @@ def draw_faces(
     tones, faces = list(world.tones), []
     if count < 1 or balanced and count % len(tones):
         raise InputError(
-            f"{count} drawn faces cannot be dealt out to {len(tones)} tones equally: ask for a multiple of {len(tones)}"
+            f"{count} drawn faces cannot be dealt out to {len(tones)} tones equally: "
+            f"ask for a multiple of {len(tones)}"
         )
     for i in range(count):
         own = replace(world, tones={tones[i % len(tones)]: 1.0}) if balanced else world
@@ -296,7 +312,10 @@ def face_set_part(
 def write_parts(
     folder: str | Path, parts: list, split: str = "train", classes: list | None = None
 ) -> FaceSet:  # classes: None: ours
-    "Parts as one face set, its attributes the groups; `InputError` if sizes differ or label maps are missing"
+    """Parts as one face set, its attributes the groups
+
+    `InputError` if sizes differ or label maps are missing.
+    """
     if unlabelled := [part.source for part in parts if part.masks is None]:
         raise InputError(f"{unlabelled} have no label maps: let a parser label them first")
     if (
@@ -399,18 +418,24 @@ def retrain(
     device: str = "cpu",
     say=print,
 ) -> pd.DataFrame:  # a row a training
-    "Train every arm from every seed with equal budgets and score it on the same test faces; resumable; `InputError` if arms differ in size"
+    """Train every arm from every seed with equal budgets and score it on the same test faces
+
+    Resumable; `InputError` if arms differ in size.
+    """
     out, arms = Path(out), ["base", *added]
     compared_arms(arms)
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds {seeds}: name one or more, each once")
     if len(sizes := {len(part) for part in added.values()}) > 1:
         raise InputError(
-            f"arms add different numbers of faces, { {arm: len(part) for arm, part in added.items()} }: an arm and its control must add equally many"
+            "arms add different numbers of faces, "
+            f"{ {arm: len(part) for arm, part in added.items()} }: "
+            "an arm and its control must add equally many"
         )
     if test.size != base.images.shape[1]:
         raise InputError(
-            f"test faces have {test.size} pixels, training faces {base.images.shape[1]}: use one size"
+            f"test faces have {test.size} pixels, training faces {base.images.shape[1]}: "
+            "use one size"
         )
     length, rows, done = len(base) + sum(sizes), test.rows("test"), []
     for seed in seeds:
@@ -459,6 +484,7 @@ def retrain(
                 }
             )
             say(
-                f"{arm}, seed {seed}: {len(faces)} faces, mIoU {done[-1]['test_miou']:.1f} % in {done[-1]['seconds']:.0f} s"
+                f"{arm}, seed {seed}: {len(faces)} faces, mIoU {done[-1]['test_miou']:.1f} % in "
+                f"{done[-1]['seconds']:.0f} s"
             )
     return pd.DataFrame(done)

@@ -57,7 +57,8 @@ class PickleFile:
     def refuse(
         self,
         what: str,
-        remedy: str = "get the file again from its publisher, or check that it is an official StyleGAN2 pickle",
+        remedy: str = "get the file again from its publisher, or check that it is an official "
+        "StyleGAN2 pickle",
     ):
         raise InputError(f"{self.path}: {what}. Nothing in it was run; {remedy}")
 
@@ -65,7 +66,8 @@ class PickleFile:
         self.steps -= steps
         if self.steps < 0:
             self.refuse(
-                f"it takes more than {MAX_STEPS} instructions, about 20 times as many as the largest official pickles"
+                f"it takes more than {MAX_STEPS} instructions, about 20 times as many as the "
+                "largest official pickles"
             )
 
 # %% ../../nbs/lib/60_balancing/02_safe_pickle.ipynb #safe-pickle-12
@@ -94,7 +96,8 @@ class _Reader:
 
     def refuse(self, what: str, *remedy):
         self.file.refuse(
-            f"{what} (at byte {self.start}{' of a storage' if self.persistent else ''}, {self.here})",
+            f"{what} (at byte {self.start}{' of a storage' if self.persistent else ''}, "
+            f"{self.here})",
             *remedy,
         )
 
@@ -113,7 +116,8 @@ class _Reader:
     def take(self, size: int) -> memoryview:
         if size > len(self.data) - self.at:
             self.refuse(
-                f"it ends after {len(self.data)} bytes, where {size} more were to come at byte {self.at}: it is truncated or damaged"
+                f"it ends after {len(self.data)} bytes, where {size} more were to come at byte "
+                f"{self.at}: it is truncated or damaged"
             )
         self.at += size
         return self.data[self.at - size : self.at]
@@ -144,7 +148,8 @@ class _Reader:
         for key in keys:
             if type(key) is not str and not (type(key) is int and abs(key) < 2**31):
                 self.refuse(
-                    f"{shown(key)} is a key or member of a {kind.__name__}, which only text and small integers may be here"
+                    f"{shown(key)} is a key or member of a {kind.__name__}, "
+                    "which only text and small integers may be here"
                 )
         target.update(zip(keys, items[1::2], strict=True) if kind is dict else keys)
 
@@ -180,7 +185,8 @@ class _Reader:
         state = self.pop()
         if not isinstance(self.stack[-1], (DType, Array)):
             self.refuse(
-                f"it sets the state of {shown(self.stack[-1])}, which only numpy's arrays and their types have here"
+                f"it sets the state of {shown(self.stack[-1])}, which only numpy's arrays and "
+                "their types have here"
             )
         self.stack[-1].set_state(self, state)
 
@@ -353,7 +359,8 @@ def _tensor(
     last = offset + sum((length - 1) * step for length, step in zip(size, stride))
     if 0 not in size and last >= storage.count:
         reader.refuse(
-            f"a tensor of shape {size} and strides {stride} reaches to number {last} of a storage that holds {storage.count}"
+            f"a tensor of shape {size} and strides {stride} reaches to number {last} of a storage "
+            f"that holds {storage.count}"
         )
     return StoredTensor(storage, offset, size, stride)
 
@@ -540,7 +547,10 @@ CONSTRUCTORS = {
 def read_pickle(
     path: str | Path,  # of a file by the official tools
 ):  # dicts, lists, tuples, numbers, text, `Module`, `StoredTensor`, `Array`
-    "The value of a network pickle, with none of its code run; `InputError` for anything that official pickles do not have"
+    """The value of a network pickle, with none of its code run
+
+    `InputError` for anything that official pickles do not have.
+    """
     file = PickleFile(Path(path))
     if not file.path.is_file():
         raise InputError(f"{path} is missing: give a network pickle (.pkl)")

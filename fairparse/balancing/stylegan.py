@@ -31,7 +31,10 @@ ARCHITECTURES = ("skip", "resnet", "orig")
 
 @dataclass
 class GeneratorConfig:
-    "All that determines the shapes of a generator; defaults are those of the official StyleGAN2-ADA for 256 px"
+    """All that determines the shapes of a generator
+
+    Defaults are those of the official StyleGAN2-ADA for 256 px.
+    """
 
     z_dim: int = 512
     w_dim: int = 512
@@ -141,7 +144,8 @@ class Mapping(nn.Module):
         if self.config.c_dim:
             if c is None or c.shape != (len(z), self.config.c_dim):
                 raise InputError(
-                    f"this generator is class-conditional: give c of shape ({len(z)}, {self.config.c_dim}), one-hot"
+                    f"this generator is class-conditional: give c of shape ({len(z)}, "
+                    f"{self.config.c_dim}), one-hot"
                 )
             x = torch.cat([x, normalise(self.embed(c.float()))], 1)
         for i in range(self.config.mapping_layers):
@@ -369,7 +373,10 @@ def save_generator(
 
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-28
 def load_generator(folder: str | Path, device: str = "cpu") -> Generator:
-    "Read what `save_generator` wrote, as float32, ready to generate; `InputError` if a file is missing, damaged, or does not fit the other"
+    """Read what `save_generator` wrote, as float32, ready to generate
+
+    `InputError` if a file is missing, damaged, or does not fit the other.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -50,7 +50,8 @@ def _gather(
                     continue
                 if type(value) is not wanted or type(name) is not str or len(name) > MAX_NAME:
                     file.refuse(
-                        f"{shown(name)} in layer {shown(path)} is {shown(value)}, not a {wanted.__name__}"
+                        f"{shown(name)} in layer {shown(path)} is {shown(value)}, "
+                        f"not a {wanted.__name__}"
                     )
                 full = f"{path}.{name}" if path else name
                 if wanted is Module:
@@ -134,7 +135,8 @@ class _Network:
                 or not math.isclose(gain, rate / math.sqrt(math.prod(shape[1:]) or 1), rel_tol=1e-5)
             ):
                 self.refuse(
-                    f"{path} has weight_gain {shown(gain)}, which does not go with its shape {shape}"
+                    f"{path} has weight_gain {shown(gain)}, which does not go with its "
+                    f"shape {shape}"
                 )
 
     def filter(self) -> list:
@@ -178,13 +180,15 @@ def _configure(net: _Network) -> GeneratorConfig:
         )
     if not net.find("mapping") or not net.find("synthesis"):
         net.refuse(
-            f"it is of class {shown(net.modules[''].kind)}, which has no mapping and synthesis network",
+            f"it is of class {shown(net.modules[''].kind)}, "
+            "which has no mapping and synthesis network",
             "name a generator, such as G_ema",
         )
     sizes = sorted(int(path[11:]) for path in net.find(r"synthesis\.b\d{1,5}"))
     if sizes != [4 * 2**i for i in range(len(sizes))] or not sizes or sizes[-1] > MAX_SIDE:
         net.refuse(
-            f"it has blocks of {sizes} pixels, and should have 4, 8, 16 and so on up to at most {MAX_SIDE}"
+            f"it has blocks of {sizes} pixels, and should have 4, 8, "
+            f"16 and so on up to at most {MAX_SIDE}"
         )
     net.check_settings()
     layers = len(net.find(r"mapping\.fc\d+"))
@@ -202,7 +206,8 @@ def _configure(net: _Network) -> GeneratorConfig:
     )
     if architecture not in ARCHITECTURES:
         net.refuse(
-            f"its architecture is {shown(architecture)}, which is none of {', '.join(ARCHITECTURES)}"
+            f"its architecture is {shown(architecture)}, "
+            f"which is none of {', '.join(ARCHITECTURES)}"
         )
     if clamp is not None and (type(clamp) not in (int, float) or not 0 < clamp < math.inf):
         net.refuse(f"its conv_clamp is {shown(clamp)}, which is no positive number")
@@ -268,7 +273,8 @@ def _fill(net: _Network, generator: Generator):
         value.copy_(tensor.read())
         if not value.isfinite().all():
             net.refuse(
-                f"{name} holds numbers that are not finite: the training had diverged, or the file is damaged"
+                f"{name} holds numbers that are not finite: the training had diverged, "
+                "or the file is damaged"
             )
 
 # %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-13
@@ -276,7 +282,10 @@ def generator_from_pickle(
     path: str | Path,  # by the official StyleGAN2-ADA or StyleGAN3 tools
     network: str = "G_ema",  # "G_ema": averaged weights, as for pictures; "G": those of the last step
 ) -> tuple[Generator, dict]:  # ready to generate; file's name and hash, network, class, size
-    "Read a generator from an official pickle, with none of its code run; `InputError` if the file is hostile, damaged or holds something else"
+    """Read a generator from an official pickle, with none of its code run
+
+    `InputError` if the file is hostile, damaged or holds something else.
+    """
     file, content = PickleFile(Path(path)), read_pickle(path)
     networks = (
         {name: value for name, value in content.items() if type(value) is Module}
@@ -315,7 +324,10 @@ def import_stylegan(
     network: str = "G_ema",  # which of its networks
     force: bool = False,  # overwrite another generator
 ) -> dict:  # what `generator.json` says of the origin
-    "Turn an official pickle into files that `load_generator` reads; `InputError`, and nothing written, if it is refused or `out` holds another generator"
+    """Turn an official pickle into files that `load_generator` reads
+
+    `InputError`, and nothing written, if it is refused or `out` holds another generator.
+    """
     generator, record = generator_from_pickle(source, network)
     described = Path(out) / "generator.json"
     if described.is_file() and not force:
@@ -325,7 +337,8 @@ def import_stylegan(
         )
         if not same:
             raise InputError(
-                f"{out} holds another generator: choose another folder, or overwrite it with --force"
+                f"{out} holds another generator: choose another folder, "
+                "or overwrite it with --force"
             )
     with explain_write_errors(described):
         described.unlink(

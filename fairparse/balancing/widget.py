@@ -37,7 +37,8 @@ def picture_uri(
         or picture.shape[2:] not in ((), (3,))
     ):
         raise InputError(
-            f"a picture must be (H, W, 3) or (H, W) of uint8, not {picture.shape} of {picture.dtype}"
+            "a picture must be (H, W, 3) or (H, W) of uint8, "
+            f"not {picture.shape} of {picture.dtype}"
         )
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
@@ -48,7 +49,10 @@ def check_queue(
     items: pd.DataFrame,  # see `fairparse.balancing.annotate.LABELS`
     choices: list,
 ) -> tuple:  # id -> row, in order; task, empty for an empty queue
-    "Refuse a queue with which a session would make no sense: `InputError` for several tasks, repeated items, unfit choices"
+    """Refuse a queue with which a session would make no sense
+
+    `InputError` for several tasks, repeated items, unfit choices.
+    """
     items, tasks, odd = (
         LABELS.check(items),
         set(items.task),
@@ -225,7 +229,10 @@ def label_set(
     size: int = 320,
     smooth: bool = False,
 ) -> LabellingWidget:  # size, smooth: as for the window
-    "A window on the least certain labels of a balanced set; `InputError` if the folder holds none, or knows no such question"
+    """A window on the least certain labels of a balanced set
+
+    `InputError` if the folder holds none, or knows no such question.
+    """
     folder = resolve(folder)
     labels, choices = (
         read_table(folder / "long_labels.parquet", LABELS),

@@ -1,4 +1,8 @@
-"Directions: scikit-learn's own fit, DeLong's intervals against simulation, conditional directions, faults, files"
+"""Directions
+
+Scikit-learn's own fit, DeLong's intervals against simulation, conditional directions, faults,
+files.
+"""
 
 import numpy as np
 import pytest

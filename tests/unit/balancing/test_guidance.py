@@ -1,4 +1,7 @@
-"Rules, latent models, yields and their counts; the choice of steps; side effects; balancing from end to end on toys"
+"""Rules, latent models, yields and their counts; the choice of steps; side effects
+
+Balancing from end to end on toys.
+"""
 
 import numpy as np
 import pandas as pd
@@ -192,7 +195,11 @@ def test_distances_are_divergences():
 
 
 def test_distance_of_a_shift_in_w_is_that_of_gaussians_with_its_covariance():
-    "KL(N(m + a n, S) || N(m, S)) = a^2 n' S^-1 n / 2; along S theta, which raises the regression's score most for each nat, alpha standard deviations of it cost least"
+    """KL(N(m + a n, S) || N(m, S)) = a^2 n' S^-1 n / 2
+
+    Along S theta, which raises the regression's score most for each nat, alpha standard deviations
+    of it cost least.
+    """
     facts = make_facts()
     rule = next(
         r
@@ -690,7 +697,10 @@ def test_candidates_are_the_whole_grid():
 
 
 def test_calibrate_and_prove_on_a_world_that_is_understood():
-    "The middle band cannot be reached by a straight step, but by screening; high can; the second judge sees things a little otherwise"
+    """The middle band cannot be reached by a straight step, but by screening; high can
+
+    The second judge sees things a little otherwise.
+    """
     facts, first, second = make_facts(), Bands(), Bands((-0.9, 1.1))
     generator = facts.generator
     painted = generator.paint(facts.vectors["z"])

@@ -92,7 +92,10 @@ def test_export_has_the_documented_form(world, tmp_path):
 
 
 def test_names_fit_the_interface(world):
-    "from_name, to_name and the picture's field are those of the XML, or Label Studio refuses the file"
+    """from_name, to_name and the picture's field are those of the XML
+
+    Or Label Studio refuses the file.
+    """
     labels, pictures, annotations = world
     config = ElementTree.fromstring(studio_config(TASKS))
     image, controls = config.find("Image"), {c.get("name"): c for c in config.iter("Choices")}
@@ -257,7 +260,10 @@ def test_users_that_nobody_named_keep_what_label_studio_calls_them(world):
 
 
 def changed(**change):
-    "The export with one thing in its first annotation's first result, or in its first item, changed"
+    """The export with one thing in its first annotation's first result, or in its first item
+
+    Changed.
+    """
     export = studio_export()
     result = export[0]["annotations"][0]["result"][0]
     if "choices" in change:

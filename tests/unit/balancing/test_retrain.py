@@ -1,4 +1,7 @@
-"The loop of both papers: audit of parsers on balanced faces, retraining with and without balance, tables"
+"""The loop of both papers
+
+Audit of parsers on balanced faces, retraining with and without balance, tables.
+"""
 
 import subprocess
 import sys
@@ -650,7 +653,10 @@ def test_a_group_that_resamples_miss_proves_nothing():
 
 
 def test_equal_arms_are_rarely_called_different():
-    "Twenty pairs of equal arms with luck of seeds: at most two show a difference in the shortfall before adjustment"
+    """Twenty pairs of equal arms with luck of seeds
+
+    At most two show a difference in the shortfall before adjustment.
+    """
     p = [
         change_table(
             {

@@ -45,7 +45,10 @@ VARIANTS = {
 
 
 def make(seed=0, **options):
-    "A generator with every weight at random: biases, noise and the average too, which start at 0 or 1"
+    """A generator with every weight at random
+
+    Biases, noise and the average too, which start at 0 or 1.
+    """
     generator = torch.Generator().manual_seed(seed)
     net = Generator(GeneratorConfig(**{**SMALL, **options}))
     for name, value in net.state_dict().items():

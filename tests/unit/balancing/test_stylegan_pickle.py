@@ -1,4 +1,7 @@
-"Official StyleGAN pickles: what must be read, what must be refused, and that nothing in a file is ever run"
+"""Official StyleGAN pickles
+
+What must be read, what must be refused, and that nothing in a file is ever run.
+"""
 
 import collections
 import io
@@ -111,7 +114,10 @@ KINDS = {Dense: "FullyConnectedLayer", StyledConvolution: "SynthesisLayer", ToPi
 
 
 def official(layer, config, kind=None, parameter=nn.Parameter, filter_dtype=torch.float32):
-    "A layer of this project as an official persistent object, with all that a torch module carries along"
+    """A layer of this project as an official persistent object
+
+    With all that a torch module carries along.
+    """
     kernel, name = (
         getattr(layer, "kernel", None),
         kind or KINDS.get(type(layer), type(layer).__name__),
@@ -226,7 +232,10 @@ def test_every_protocol_is_read(tmp_path, protocol):
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 def test_every_architecture_gives_the_official_pictures(tmp_path, options):
-    "From the configuration that was read to pixels, against the formula written out in test_stylegan"
+    """From the configuration that was read to pixels
+
+    Against the formula written out in test_stylegan.
+    """
     net = make(**options)
     again, _ = generator_from_pickle(write(tmp_path / "a.pkl", net))
     z, c = draw(net, 2)
@@ -412,7 +421,8 @@ def whole(body):
 def legacy_zip(command):
     "A storage whose inner pickle calls the command, as `torch.save` would write it"
     return (
-        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}X\x0d\x00\x00\x00little_endian\x88s."
+        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 "
+        b"j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}X\x0d\x00\x00\x00little_endian\x88s."
         + b"\x80\x02cos\nsystem\n"
         + text(command)
         + b"\x85R."
@@ -1001,7 +1011,10 @@ assert met # the audit is awake
 
 
 def test_costly_and_hostile_files_are_refused_in_little_memory_and_nothing_is_run(tmp_path):
-    "In a process that may take 500 MB more than it has, under Python's own audit: no import, no code compiled or executed, no command"
+    """In a process that may take 500 MB more than it has, under Python's own audit
+
+    No import, no code compiled or executed, no command.
+    """
     for name, content in COSTLY.items():
         (tmp_path / f"{name}.pkl").write_bytes(content)
     for name, (content, _) in ATTACKS.items():
@@ -1028,7 +1041,10 @@ def test_costly_and_hostile_files_are_refused_in_little_memory_and_nothing_is_ru
 
 
 def outcome(path):
-    "The generator's names and shapes, or None if the file is refused; any other exception goes through"
+    """The generator's names and shapes, or None if the file is refused
+
+    Any other exception goes through.
+    """
     try:
         net, _ = generator_from_pickle(path)
     except InputError as error:
