@@ -20,7 +20,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from test_stylegan import VARIANTS, draw, make, reference
+from stylegan_helpers import VARIANTS, draw, make, reference
 from torch import nn
 
 from fairparse.balancing.safe_pickle import MAX_STEPS, Array, read_pickle
