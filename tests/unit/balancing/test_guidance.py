@@ -18,11 +18,10 @@ from fairparse.balancing.choose_rule import (
     candidate_rules,
     choose_rule,
     diversity,
-    labeller_says,
     leakage,
-    prove,
     share_difference,
     spread,
+    try_on_fresh_draws,
 )
 from fairparse.balancing.directions import Direction, fit_directions
 from fairparse.balancing.guidance import (
@@ -32,6 +31,7 @@ from fairparse.balancing.guidance import (
     add_shares,
     choose_alpha,
     fit_latent_model,
+    predict_labels,
     try_rule,
 )
 from fairparse.balancing.latents import random_latents
@@ -633,14 +633,14 @@ def make_facts(others=True, spaces=("z", "w")):
     generator = Colours()
     z = Z[:3000]
     vectors = {space: z if space == "z" else generator.map(z) for space in spaces}
-    labels = labeller_says(Bands(), generator.paint(z))
+    labels = predict_labels(Bands(), generator.paint(z))
     directions = {
         (group, space): d
         for space, x in vectors.items()
         for group, d in fit_directions(x, labels, space=space)[0].items()
     }
     along = (
-        [fit_directions(z, labeller_says(Above(0.0, 1), generator.paint(z)), ["yes"])[0]["yes"]]
+        [fit_directions(z, predict_labels(Above(0.0, 1), generator.paint(z)), ["yes"])[0]["yes"]]
         if others
         else []
     )
@@ -729,7 +729,7 @@ def test_calibrate_and_prove_on_a_world_that_is_understood():
     def features(images):
         return images[:, 0, 0, :1].astype(float) / 32
 
-    fresh, alike, moved = prove(
+    fresh, alike, moved = try_on_fresh_draws(
         chosen,
         generator,
         first,
@@ -760,7 +760,7 @@ def test_calibrate_and_prove_on_a_world_that_is_understood():
 
 def test_a_direction_and_a_screen_on_a_group_between_others():
     facts, judge = make_facts(), Bands((-0.3, 0.3))
-    facts.labels = labeller_says(judge, facts.generator.paint(facts.vectors["z"]))
+    facts.labels = predict_labels(judge, facts.generator.paint(facts.vectors["z"]))
     facts.model = fit_latent_model(
         facts.vectors["w"],
         judge.predict(facts.generator.paint(facts.vectors["z"])),
@@ -790,7 +790,7 @@ def test_too_few_accepted_faces_say_nothing_of_diversity():
     real = balancing.try_rule
     balancing.try_rule = lambda *a, **k: real(*a, most=1000, **k)  # the second rule never paints
     try:
-        fresh, alike, moved = prove(
+        fresh, alike, moved = try_on_fresh_draws(
             chosen,
             facts.generator,
             Bands(),
