@@ -65,21 +65,19 @@ def model_labels(
     if repeated := [i for i, n in Counter(ids).items() if n > 1]:
         raise InputError(f"{task}: items appear twice: {repeated[:5]}")
     ordered, best = np.sort(p, 1), [classes[c] for c in p.argmax(1)]
-    entropy = -(p * np.log(np.where(p > 0, p, 1))).sum(1)
-    return LABELS.check(
-        pd.DataFrame(
-            {
-                "id": ids,
-                "task": task,
-                "label": best,
-                "by": "model",
-                "model": best,
-                "confidence": ordered[:, -1],
-                "margin": ordered[:, -1] - ordered[:, -2],
-                "entropy": entropy,
-            }
-        )
+    table = pd.DataFrame(
+        {
+            "id": ids,
+            "task": task,
+            "label": best,
+            "by": "model",
+            "model": best,
+            "confidence": ordered[:, -1],
+            "margin": ordered[:, -1] - ordered[:, -2],
+            "entropy": -(p * np.log(np.where(p > 0, p, 1))).sum(1),
+        }
     )
+    return LABELS.check(table)
 
 # %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-09
 MEASURES = ("confidence", "margin", "entropy", "random")
@@ -141,6 +139,13 @@ def append_line(
         raise
 
 # %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-14
+def _is_entry(value) -> bool:
+    if not isinstance(value, dict):
+        return False
+    fits = all(isinstance(value.get(name), kind) for name, kind in _fields.items())
+    return fits and value["action"] in ACTIONS
+
+
 def _parse(line: bytes, where: str) -> dict:
     "One line of a journal; `InputError` naming `where` if it is none"
     try:
@@ -150,12 +155,7 @@ def _parse(line: bytes, where: str) -> dict:
             f"{where} is damaged ({error}): bring the file back from a copy, "
             "or delete that line and label its item again"
         ) from error
-    sound = (
-        isinstance(entry, dict)
-        and all(isinstance(entry.get(name), kind) for name, kind in _fields.items())
-        and entry["action"] in ACTIONS
-    )
-    if not sound:
+    if not _is_entry(entry):
         raise InputError(
             f"{where} is no entry of a journal: it must have {list(_fields)} and an action "
             f"of {ACTIONS}"
@@ -189,7 +189,9 @@ def replay(
         entry = _parse(line, f"line {number} of {path}")
         if entry["action"] != "undo":
             entries.append(entry)
-        elif (taken := _take_back(entries, entry["task"])) is None or taken["id"] != entry["id"]:
+            continue
+        taken = _take_back(entries, entry["task"])
+        if taken is None or taken["id"] != entry["id"]:
             raise InputError(
                 f"line {number} of {path} takes back {entry['id']}, "
                 f"but {taken['id'] if taken else 'nothing'} came before it: a line is missing; "
@@ -198,9 +200,8 @@ def replay(
     return entries, end
 
 # %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-19
-_open_journals = (
-    weakref.WeakValueDictionary()
-)  # path -> the journal of this process that writes to it
+# path -> the journal of this process that writes to it
+_open_journals = weakref.WeakValueDictionary()
 
 # %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-20
 class Journal:
@@ -219,6 +220,22 @@ class Journal:
         self.path, self.annotator = Path(folder).resolve() / f"{annotator}.jsonl", annotator
         if self.path in _open_journals:
             _open_journals[self.path].close()
+        self._open()
+        try:
+            content = self._file.read()
+            self.entries, torn = replay(content, self.path)
+        except InputError:
+            self.close()
+            raise
+        self.torn = torn.decode(errors="replace")  # what a power cut left of the last line
+        if torn:
+            self._file.truncate(len(content) - len(torn))
+        elif content and not content.endswith(b"\n"):
+            self._file.write(b"\n")
+        _open_journals[self.path] = self
+
+    def _open(self):
+        "Open the file and lock it against other programs"
         with explain_write_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "a+b", buffering=0)
@@ -231,18 +248,6 @@ class Journal:
                 "or label under another name"
             ) from None
         self._file.seek(0)
-        content = self._file.read()
-        try:
-            self.entries, torn = replay(content, self.path)
-        except InputError:
-            self.close()
-            raise
-        self.torn = torn.decode(errors="replace")  # what a power cut left of the last line
-        if torn:
-            self._file.truncate(len(content) - len(torn))
-        elif content and not content.endswith(b"\n"):
-            self._file.write(b"\n")
-        _open_journals[self.path] = self
 
     def close(self):
         "Release the file"
@@ -254,10 +259,9 @@ class Journal:
             raise InputError(
                 f"{self.path} was opened again by a later cell: go on there, or run this cell again"
             )
+        line = json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
         with explain_write_errors(self.path):
-            append_line(
-                self._file, (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n").encode()
-            )
+            append_line(self._file, line.encode())
 
     def record(
         self,
@@ -287,7 +291,8 @@ class Journal:
         self.entries.append(entry)
 
     def undo(
-        self, task: str
+        self,
+        task: str,
     ) -> str | None:  # id of the item, None if there was nothing to take back
         "Take back the last answer of `task`, with a line of its own"
         last = next((e for e in reversed(self.entries) if e["task"] == task), None)
@@ -339,15 +344,13 @@ def read_annotations(
 
 # %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-25
 def labels_of(
-    annotations: pd.DataFrame, task: str, annotator: str
+    annotations: pd.DataFrame,  # see `ANNOTATIONS`
+    task: str,
+    annotator: str,
 ) -> pd.Series:  # label of each id, without skips
-    "What one annotator said about one task"
-    rows = annotations[
-        (annotations.task == task)
-        & (annotations.annotator == annotator)
-        & (annotations.label != "")
-    ]
-    return rows.set_index("id").label
+    "What one annotator answered to one task"
+    rows = annotations[(annotations.task == task) & (annotations.annotator == annotator)]
+    return rows[rows.label != ""].set_index("id").label
 
 # %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-26
 def keep_annotations(
@@ -400,9 +403,8 @@ def kappa_interval(
     share, chance = np.trace(counts) / n, (counts.sum(0) @ counts.sum(1)) / n**2
     if chance == 1:
         return share, math.nan, math.nan, math.nan
-    kappa, low, high = (
-        (s - chance) / (1 - chance) for s in (share, *map(float, wilson(share * n, n)))
-    )
+    shares = (share, *map(float, wilson(share * n, n)))
+    kappa, low, high = ((s - chance) / (1 - chance) for s in shares)
     return share, kappa, max(low, -1.0), high
 
 # %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-30
@@ -416,10 +418,8 @@ def agreement(
     """
     for name, labels in (("first", first), ("second", second)):
         if labels.index.has_duplicates:
-            raise InputError(
-                f"the {name} annotator has two labels for "
-                f"{labels.index[labels.index.duplicated()][0]}"
-            )
+            repeated = labels.index[labels.index.duplicated()][0]
+            raise InputError(f"the {name} annotator has two labels for {repeated}")
     ids = first.index.intersection(second.index, sort=False)
     classes = sorted({*first[ids], *second[ids]})
     confusion = pd.crosstab(
@@ -429,27 +429,19 @@ def agreement(
         colnames=["second"],
         dropna=False,
     )
-    n, nan = len(ids), math.nan
+    n, nan, note = len(ids), math.nan, ""
     if n == 0:
         return Agreement(0, nan, nan, nan, nan, confusion, "no item was labelled by both")
-    note = (
-        f"both said {classes[0]!r} to everything: chance would agree as well, so kappa is undefined"
-        if len(classes) == 1
-        else ""
-    )
+    if len(classes) == 1:
+        note = (
+            f"both said {classes[0]!r} to everything: chance would agree as well, "
+            "so kappa is undefined"
+        )
     return Agreement(n, *map(float, kappa_interval(confusion.to_numpy())), confusion, note)
 
-# %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-34
-def merge_labels(
-    labels: pd.DataFrame,  # see `LABELS`
-    annotations: pd.DataFrame,  # see `ANNOTATIONS`
-) -> tuple:  # labels with `by` = "model", "person:ann", "person:ann, bob" or "disputed:ann, bob"; the disputed items with everybody's label
-    """Put people's labels in the place of the model's
-
-    `InputError` for items that are not in `labels`, or twice, and for two labels from one person.
-    """
-    merged, given = LABELS.check(labels).set_index(["task", "id"]), ANNOTATIONS.check(annotations)
-    given = given[given.label != ""]
+# %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-38
+def _check_merge(merged, given):
+    "Refuse items that are unknown or stand there twice, and two labels from one person"
     if merged.index.has_duplicates:
         raise InputError(
             f"{merged.index[merged.index.duplicated()][0]} (task, id) stands in the table twice"
@@ -465,27 +457,30 @@ def merge_labels(
             f"{given.annotator[twice].iloc[0]} has two labels for {given.id[twice].iloc[0]} "
             f"({given.task[twice].iloc[0]}): keep the one that counts"
         )
+
+# %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-34
+def merge_labels(
+    labels: pd.DataFrame,  # see `LABELS`
+    annotations: pd.DataFrame,  # see `ANNOTATIONS`
+) -> tuple:  # labels, see below; the disputed items with everybody's label
+    """Put people's labels in the place of the model's
+
+    `by` is then "model", "person:ann", "person:ann, bob" or "disputed:ann, bob".
+    `InputError` for items that are not in `labels`, or twice, and for two labels from one person.
+    """
+    merged, given = LABELS.check(labels).set_index(["task", "id"]), ANNOTATIONS.check(annotations)
+    given = given[given.label != ""]
+    _check_merge(merged, given)
     disputed = []
-    for key, rows in given.groupby(["task", "id"], sort=False):
-        label, votes = Counter(rows.label).most_common(1)[0]
+    for (task, id), rows in given.groupby(["task", "id"], sort=False):
+        key, (label, votes) = (task, id), Counter(rows.label).most_common(1)[0]
         if 2 * votes > len(rows):
-            merged.loc[key, ["label", "by"]] = (
-                label,
-                "person:" + ", ".join(sorted(rows.annotator[rows.label == label])),
-            )
-        else:
-            merged.loc[key, ["label", "by"]] = (
-                merged.loc[key, "model"],
-                "disputed:" + ", ".join(sorted(rows.annotator)),
-            )
-            disputed.append(
-                {
-                    "id": key[1],
-                    "task": key[0],
-                    "model": merged.loc[key, "model"],
-                    **dict(zip(rows.annotator, rows.label)),
-                }
-            )
-    return LABELS.check(merged.reset_index()), pd.DataFrame(
-        disputed, columns=None if disputed else ["id", "task", "model"]
-    )
+            people = ", ".join(sorted(rows.annotator[rows.label == label]))
+            merged.loc[key, ["label", "by"]] = (label, f"person:{people}")
+            continue
+        people, model = ", ".join(sorted(rows.annotator)), merged.loc[key, "model"]
+        merged.loc[key, ["label", "by"]] = (model, f"disputed:{people}")
+        answers = dict(zip(rows.annotator, rows.label))
+        disputed.append({"id": id, "task": task, "model": model, **answers})
+    columns = None if disputed else ["id", "task", "model"]
+    return LABELS.check(merged.reset_index()), pd.DataFrame(disputed, columns=columns)

@@ -187,6 +187,23 @@ def _check_counts(classes, draws, per_group, target, want):
     if target and target not in classes:
         raise InputError(f"target {target!r} is none of the classifier's classes {classes}")
 
+# %% ../../nbs/lib/60_balancing/09_latents.ipynb #latents-20
+def _block_table(meta, numbers, labels, rows, probabilities) -> pd.DataFrame:
+    "A row a painted face: which draw it was, what it was called, where it is kept"
+    table = pd.DataFrame(
+        {
+            "seed": meta["seed"],
+            "draw": numbers,
+            "rule": meta["rule"],
+            "target": meta["target"],
+            "alpha": float(meta["alpha"]),
+            "label": labels,
+            "row": rows,
+        }
+    )
+    columns = zip(meta["classes"], probabilities.astype(np.float64).T)
+    return table.assign(**{f"p_{label}": column for label, column in columns})
+
 # %% ../../nbs/lib/60_balancing/09_latents.ipynb #latents-13
 def sample_latents(
     out: str | Path,  # the store's folder; one that was interrupted goes on
@@ -239,19 +256,7 @@ def sample_latents(
             probabilities = classifier.predict(images)
         labels = np.array(classes, object)[probabilities.argmax(1)]
         rows, kept = _keep_rows(labels, left)
-        table = pd.DataFrame(
-            {
-                "seed": seed,
-                "draw": numbers,
-                "rule": name,
-                "target": target,
-                "alpha": float(alpha),
-                "label": labels,
-                "row": rows,
-            }
-        )
-        columns = zip(classes, probabilities.astype(np.float64).T)
-        table = table.assign(**{f"p_{label}": column for label, column in columns})
+        table = _block_table(meta, numbers, labels, rows, probabilities)
         _write_shard(out, block, latents[kept], images[kept], table)
         if (block + 1) % 20 == 0 or block + 1 == total:
             say(f"{(block + 1) * BLOCK} of {total * BLOCK} draws")
