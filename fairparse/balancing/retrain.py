@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['read_balanced', 'pick_balanced', 'pick_unguided', 'resize_faces', 'parse_faces', 'agreement_records', 'audit_parsers',
-           'Part', 'draw_faces', 'generated_part', 'face_set_part', 'write_parts', 'pseudo_label', 'repeat_rows',
-           'train_arm', 'retrain']
+           'Part', 'draw_faces', 'generated_part', 'face_set_part', 'write_parts', 'comparable_groups', 'pseudo_label',
+           'repeat_rows', 'train_arm', 'retrain']
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-02
 from dataclasses import dataclass, replace
@@ -327,6 +327,20 @@ def write_parts(
         list(classes or CLASSES),
         [part.source for part in parts],
     )
+
+# %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-40
+def comparable_groups(
+    counts: pd.Series,  # test faces of each group
+    min_size: int,  # faces that a group needs; never fewer than 2
+) -> tuple:  # groups, group -> faces of those that are left out
+    "Groups with enough test faces; `InputError` if fewer than two are left"
+    fewest, counts = max(min_size, 2), {group: int(n) for group, n in counts.items()}
+    groups = [group for group, n in counts.items() if n >= fewest]
+    if len(groups) < 2:
+        raise InputError(
+            f"only {groups} have {fewest} test faces or more: bring more faces, or lower min_size"
+        )
+    return groups, {group: n for group, n in counts.items() if group not in groups}
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-25
 @torch.no_grad()
