@@ -164,7 +164,8 @@ def test_export_refuses_what_it_cannot_show(world, tmp_path):
         export_studio(labels, pictures, root=tmp_path / "elsewhere")
 
 
-# an export as Label Studio writes it: ids, users as objects or numbers, drafts, a cancelled annotation
+# an export as Label Studio writes it: ids, users as objects or numbers, drafts, a cancelled
+# annotation
 
 
 def studio_export():

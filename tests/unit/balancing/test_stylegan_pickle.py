@@ -41,7 +41,8 @@ FIXTURES = Path(
 TINY = {"z_dim": 2, "w_dim": 3, "channels": [3, 2], "mapping_layers": 2}
 
 
-# ---- files as the official tools write them: by Python's own pickler, through stand-ins for the official modules
+# ---- files as the official tools write them: by Python's own pickler, through stand-ins for the
+# official modules
 
 
 class EasyDict(dict):
@@ -845,7 +846,8 @@ def layer_with(children):
     )
 
 
-def self_containing():  # the dict of children is in the memo before the layer exists: the layer is put into it afterwards
+def self_containing():
+    "The dict of children is in the memo before the layer exists, which is put into it afterwards"
     return whole(
         b"}" + text("G_ema") + layer_with(b"") + b"\x94s" + b"h\x00" + text("again") + b"h\x01s0"
     )
@@ -990,12 +992,16 @@ from fairparse.core.runs import InputError
 from fairparse.balancing.stylegan_pickle import import_stylegan
 folder, met = Path(sys.argv[1]), []
 import_stylegan(folder / "good.pkl", folder / "good") # what is loaded late is loaded now
-in_use = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+status = open("/proc/self/status")
+in_use = int(next(line for line in status if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (in_use + 500 * 2**20, -1))
 try: bytearray(600 * 2**20)
 except MemoryError: pass
 else: raise AssertionError("memory is not limited")
-watched = ("import", "compile", "exec", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pickle.find_class", "socket.connect")
+watched = (
+    "import", "compile", "exec", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen",
+    "pickle.find_class", "socket.connect",
+)
 sys.addaudithook(lambda event, _: met.append(event) if event in watched else None)
 for path in sorted(folder.glob("*.pkl")):
     started = time.process_time()
