@@ -53,31 +53,31 @@ def model_labels(
     p, ids = np.asarray(probabilities, float), [str(i) for i in ids]
     if p.shape != (len(ids), len(classes)) or len(classes) < 2:
         raise InputError(
-            f"{task}: probabilities of shape {p.shape} do not fit {len(ids)} items and {len(classes)} classes (at least 2)"
+            f"{task}: probabilities of shape {p.shape} do not fit {len(ids)} items and "
+            f"{len(classes)} classes (at least 2)"
         )
     bad = ~(np.isfinite(p).all(1) & (p >= 0).all(1) & (abs(p.sum(1) - 1) < 1e-3))
     if bad.any():
         raise InputError(
-            f"{task}: the probabilities {p[bad][0].tolist()} of item {ids[np.argmax(bad)]} are not positive numbers that add up to 1"
+            f"{task}: the probabilities {p[bad][0].tolist()} of item {ids[np.argmax(bad)]} are "
+            "not positive numbers that add up to 1"
         )
     if repeated := [i for i, n in Counter(ids).items() if n > 1]:
         raise InputError(f"{task}: items appear twice: {repeated[:5]}")
     ordered, best = np.sort(p, 1), [classes[c] for c in p.argmax(1)]
-    entropy = -(p * np.log(np.where(p > 0, p, 1))).sum(1)
-    return LABELS.check(
-        pd.DataFrame(
-            {
-                "id": ids,
-                "task": task,
-                "label": best,
-                "by": "model",
-                "model": best,
-                "confidence": ordered[:, -1],
-                "margin": ordered[:, -1] - ordered[:, -2],
-                "entropy": entropy,
-            }
-        )
+    table = pd.DataFrame(
+        {
+            "id": ids,
+            "task": task,
+            "label": best,
+            "by": "model",
+            "model": best,
+            "confidence": ordered[:, -1],
+            "margin": ordered[:, -1] - ordered[:, -2],
+            "entropy": -(p * np.log(np.where(p > 0, p, 1))).sum(1),
+        }
     )
+    return LABELS.check(table)
 
 # %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-09
 MEASURES = ("confidence", "margin", "entropy", "random")
@@ -139,22 +139,26 @@ def append_line(
         raise
 
 # %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-14
+def _is_entry(value) -> bool:
+    if not isinstance(value, dict):
+        return False
+    fits = all(isinstance(value.get(name), kind) for name, kind in _fields.items())
+    return fits and value["action"] in ACTIONS
+
+
 def _parse(line: bytes, where: str) -> dict:
     "One line of a journal; `InputError` naming `where` if it is none"
     try:
         entry = json.loads(line)
     except ValueError as error:
         raise InputError(
-            f"{where} is damaged ({error}): bring the file back from a copy, or delete that line and label its item again"
+            f"{where} is damaged ({error}): bring the file back from a copy, "
+            "or delete that line and label its item again"
         ) from error
-    sound = (
-        isinstance(entry, dict)
-        and all(isinstance(entry.get(name), kind) for name, kind in _fields.items())
-        and entry["action"] in ACTIONS
-    )
-    if not sound:
+    if not _is_entry(entry):
         raise InputError(
-            f"{where} is no entry of a journal: it must have {list(_fields)} and an action of {ACTIONS}"
+            f"{where} is no entry of a journal: it must have {list(_fields)} and an action "
+            f"of {ACTIONS}"
         )
     return entry
 
@@ -176,7 +180,8 @@ def replay(
             lines, end = [*lines, end] if _parse(end, "") else lines, b""
         except InputError:
             warnings.warn(
-                f"the last entry of {path} is half written and left out: its item has to be labelled again",
+                f"the last entry of {path} is half written and left out: "
+                "its item has to be labelled again",
                 stacklevel=3,
             )
     entries = []
@@ -184,16 +189,19 @@ def replay(
         entry = _parse(line, f"line {number} of {path}")
         if entry["action"] != "undo":
             entries.append(entry)
-        elif (taken := _take_back(entries, entry["task"])) is None or taken["id"] != entry["id"]:
+            continue
+        taken = _take_back(entries, entry["task"])
+        if taken is None or taken["id"] != entry["id"]:
             raise InputError(
-                f"line {number} of {path} takes back {entry['id']}, but {taken['id'] if taken else 'nothing'} came before it: a line is missing; bring the file back from a copy"
+                f"line {number} of {path} takes back {entry['id']}, "
+                f"but {taken['id'] if taken else 'nothing'} came before it: a line is missing; "
+                "bring the file back from a copy"
             )
     return entries, end
 
 # %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-19
-_open_journals = (
-    weakref.WeakValueDictionary()
-)  # path -> the journal of this process that writes to it
+# path -> the journal of this process that writes to it
+_open_journals = weakref.WeakValueDictionary()
 
 # %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-20
 class Journal:
@@ -206,24 +214,15 @@ class Journal:
     ):
         if not re.fullmatch(r"\w[\w.-]{0,63}", annotator):
             raise InputError(
-                f'annotator {annotator!r} cannot name a file: use letters, digits, "_", "-" and ".", at most 64'
+                f'annotator {annotator!r} cannot name a file: use letters, digits, "_", '
+                '"-" and ".", at most 64'
             )
         self.path, self.annotator = Path(folder).resolve() / f"{annotator}.jsonl", annotator
         if self.path in _open_journals:
             _open_journals[self.path].close()
-        with explain_write_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "a+b", buffering=0)
+        self._open()
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise InputError(
-                f"{self.path} is open in another program: shut that kernel down, or label under another name"
-            ) from None
-        self._file.seek(0)
-        content = self._file.read()
-        try:
+            content = self._file.read()
             self.entries, torn = replay(content, self.path)
         except InputError:
             self.close()
@@ -235,6 +234,21 @@ class Journal:
             self._file.write(b"\n")
         _open_journals[self.path] = self
 
+    def _open(self):
+        "Open the file and lock it against other programs"
+        with explain_write_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "a+b", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise InputError(
+                f"{self.path} is open in another program: shut that kernel down, "
+                "or label under another name"
+            ) from None
+        self._file.seek(0)
+
     def close(self):
         "Release the file"
         self._file.close()
@@ -245,10 +259,9 @@ class Journal:
             raise InputError(
                 f"{self.path} was opened again by a later cell: go on there, or run this cell again"
             )
+        line = json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
         with explain_write_errors(self.path):
-            append_line(
-                self._file, (json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n").encode()
-            )
+            append_line(self._file, line.encode())
 
     def record(
         self,
@@ -278,7 +291,8 @@ class Journal:
         self.entries.append(entry)
 
     def undo(
-        self, task: str
+        self,
+        task: str,
     ) -> str | None:  # id of the item, None if there was nothing to take back
         "Take back the last answer of `task`, with a line of its own"
         last = next((e for e in reversed(self.entries) if e["task"] == task), None)
@@ -310,11 +324,15 @@ ANNOTATIONS = Schema(
 def read_annotations(
     folder: str | Path,  # holds one `{annotator}.jsonl` an annotator
 ) -> pd.DataFrame:  # see `ANNOTATIONS`; the last word of each annotator on each item and task
-    "The answers of all annotators, also while they work; `InputError` for a missing folder or a damaged file"
+    """The answers of all annotators, also while they work
+
+    `InputError` for a missing folder or a damaged file.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(
-            f"{folder} is missing: label something first, or name the folder that holds the annotators' .jsonl files"
+            f"{folder} is missing: label something first, or name the folder that holds the "
+            "annotators' .jsonl files"
         )
     rows = [
         {**entry, "annotator": path.stem}
@@ -326,22 +344,23 @@ def read_annotations(
 
 # %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-25
 def labels_of(
-    annotations: pd.DataFrame, task: str, annotator: str
+    annotations: pd.DataFrame,  # see `ANNOTATIONS`
+    task: str,
+    annotator: str,
 ) -> pd.Series:  # label of each id, without skips
-    "What one annotator said about one task"
-    rows = annotations[
-        (annotations.task == task)
-        & (annotations.annotator == annotator)
-        & (annotations.label != "")
-    ]
-    return rows.set_index("id").label
+    "What one annotator answered to one task"
+    rows = annotations[(annotations.task == task) & (annotations.annotator == annotator)]
+    return rows[rows.label != ""].set_index("id").label
 
 # %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-26
 def keep_annotations(
     annotations: pd.DataFrame,  # see `ANNOTATIONS`, such as `label_studio.import_studio` gives
     folder: str | Path,  # of the journals
 ) -> int:  # answers that were new
-    "Write people's answers from elsewhere into their journals; those that are there already are left alone"
+    """Write people's answers from elsewhere into their journals
+
+    Those that are there already are left alone.
+    """
     added = 0
     for annotator, rows in ANNOTATIONS.check(annotations).groupby("annotator", sort=False):
         journal = Journal(folder, annotator)
@@ -384,9 +403,8 @@ def kappa_interval(
     share, chance = np.trace(counts) / n, (counts.sum(0) @ counts.sum(1)) / n**2
     if chance == 1:
         return share, math.nan, math.nan, math.nan
-    kappa, low, high = (
-        (s - chance) / (1 - chance) for s in (share, *map(float, wilson(share * n, n)))
-    )
+    shares = (share, *map(float, wilson(share * n, n)))
+    kappa, low, high = ((s - chance) / (1 - chance) for s in shares)
     return share, kappa, max(low, -1.0), high
 
 # %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-30
@@ -394,12 +412,14 @@ def agreement(
     first: pd.Series,  # label of each id, see `labels_of`
     second: pd.Series,
 ) -> Agreement:
-    "Cohen's kappa with its interval, the share of agreement and the confusion; `InputError` if an id appears twice"
+    """Cohen's kappa with its interval, the share of agreement and the confusion
+
+    `InputError` if an id appears twice.
+    """
     for name, labels in (("first", first), ("second", second)):
         if labels.index.has_duplicates:
-            raise InputError(
-                f"the {name} annotator has two labels for {labels.index[labels.index.duplicated()][0]}"
-            )
+            repeated = labels.index[labels.index.duplicated()][0]
+            raise InputError(f"the {name} annotator has two labels for {repeated}")
     ids = first.index.intersection(second.index, sort=False)
     classes = sorted({*first[ids], *second[ids]})
     confusion = pd.crosstab(
@@ -409,24 +429,19 @@ def agreement(
         colnames=["second"],
         dropna=False,
     )
-    n, nan = len(ids), math.nan
+    n, nan, note = len(ids), math.nan, ""
     if n == 0:
         return Agreement(0, nan, nan, nan, nan, confusion, "no item was labelled by both")
-    note = (
-        f"both said {classes[0]!r} to everything: chance would agree as well, so kappa is undefined"
-        if len(classes) == 1
-        else ""
-    )
+    if len(classes) == 1:
+        note = (
+            f"both said {classes[0]!r} to everything: chance would agree as well, "
+            "so kappa is undefined"
+        )
     return Agreement(n, *map(float, kappa_interval(confusion.to_numpy())), confusion, note)
 
-# %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-34
-def merge_labels(
-    labels: pd.DataFrame,  # see `LABELS`
-    annotations: pd.DataFrame,  # see `ANNOTATIONS`
-) -> tuple:  # labels with `by` = "model", "person:ann", "person:ann, bob" or "disputed:ann, bob"; the disputed items with everybody's label
-    "Put people's labels in the place of the model's; `InputError` for items that are not in `labels`, or twice, and for two labels from one person"
-    merged, given = LABELS.check(labels).set_index(["task", "id"]), ANNOTATIONS.check(annotations)
-    given = given[given.label != ""]
+# %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-38
+def _check_merge(merged, given):
+    "Refuse items that are unknown or stand there twice, and two labels from one person"
     if merged.index.has_duplicates:
         raise InputError(
             f"{merged.index[merged.index.duplicated()][0]} (task, id) stands in the table twice"
@@ -434,33 +449,38 @@ def merge_labels(
     unknown = [key for key in zip(given.task, given.id) if key not in merged.index]
     if unknown:
         raise InputError(
-            f"labels were given for items that are not in the table: {list(dict.fromkeys(unknown))[:5]} (task, id)"
+            "labels were given for items that are not in the table: "
+            f"{list(dict.fromkeys(unknown))[:5]} (task, id)"
         )
     if (twice := given.duplicated(["task", "id", "annotator"])).any():
         raise InputError(
-            f"{given.annotator[twice].iloc[0]} has two labels for {given.id[twice].iloc[0]} ({given.task[twice].iloc[0]}): keep the one that counts"
+            f"{given.annotator[twice].iloc[0]} has two labels for {given.id[twice].iloc[0]} "
+            f"({given.task[twice].iloc[0]}): keep the one that counts"
         )
+
+# %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-34
+def merge_labels(
+    labels: pd.DataFrame,  # see `LABELS`
+    annotations: pd.DataFrame,  # see `ANNOTATIONS`
+) -> tuple:  # labels, see below; the disputed items with everybody's label
+    """Put people's labels in the place of the model's
+
+    `by` is then "model", "person:ann", "person:ann, bob" or "disputed:ann, bob".
+    `InputError` for items that are not in `labels`, or twice, and for two labels from one person.
+    """
+    merged, given = LABELS.check(labels).set_index(["task", "id"]), ANNOTATIONS.check(annotations)
+    given = given[given.label != ""]
+    _check_merge(merged, given)
     disputed = []
-    for key, rows in given.groupby(["task", "id"], sort=False):
-        label, votes = Counter(rows.label).most_common(1)[0]
+    for (task, id), rows in given.groupby(["task", "id"], sort=False):
+        key, (label, votes) = (task, id), Counter(rows.label).most_common(1)[0]
         if 2 * votes > len(rows):
-            merged.loc[key, ["label", "by"]] = (
-                label,
-                "person:" + ", ".join(sorted(rows.annotator[rows.label == label])),
-            )
-        else:
-            merged.loc[key, ["label", "by"]] = (
-                merged.loc[key, "model"],
-                "disputed:" + ", ".join(sorted(rows.annotator)),
-            )
-            disputed.append(
-                {
-                    "id": key[1],
-                    "task": key[0],
-                    "model": merged.loc[key, "model"],
-                    **dict(zip(rows.annotator, rows.label)),
-                }
-            )
-    return LABELS.check(merged.reset_index()), pd.DataFrame(
-        disputed, columns=None if disputed else ["id", "task", "model"]
-    )
+            people = ", ".join(sorted(rows.annotator[rows.label == label]))
+            merged.loc[key, ["label", "by"]] = (label, f"person:{people}")
+            continue
+        people, model = ", ".join(sorted(rows.annotator)), merged.loc[key, "model"]
+        merged.loc[key, ["label", "by"]] = (model, f"disputed:{people}")
+        answers = dict(zip(rows.annotator, rows.label))
+        disputed.append({"id": id, "task": task, "model": model, **answers})
+    columns = None if disputed else ["id", "task", "model"]
+    return LABELS.check(merged.reset_index()), pd.DataFrame(disputed, columns=columns)

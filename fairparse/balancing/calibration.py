@@ -28,11 +28,9 @@ class Calibration:
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:  # (N, C) -> (N, C) float32
         "Calibrated probabilities"
-        return softmax(
-            self.scale * np.asarray(logits, np.float64)
-            + (np.array(self.bias) if len(self.bias) else 0.0),
-            axis=1,
-        ).astype(np.float32)
+        bias = np.array(self.bias) if len(self.bias) else 0.0
+        scores = self.scale * np.asarray(logits, np.float64) + bias
+        return softmax(scores, axis=1).astype(np.float32)
 
     def as_dict(self) -> dict:
         return {**asdict(self), "bias": list(self.bias)}
@@ -42,7 +40,8 @@ def _check_logits(logits, labels):
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
     if logits.ndim != 2 or len(logits) != len(labels) or not len(labels):
         raise InputError(
-            f"logits {logits.shape} and {len(labels)} labels: give (N, C) and N, with one face at least"
+            f"logits {logits.shape} and {len(labels)} labels: give (N, C) and N, "
+            "with one face at least"
         )
     if not np.isfinite(logits).all():
         raise InputError("logits are not finite: the training went wrong")
@@ -56,7 +55,10 @@ def fit_calibration(
     labels: np.ndarray,  # (N,)
     method: str = "bias_corrected",  # or "temperature", "none"
 ) -> Calibration:
-    "The calibration of greatest likelihood; `InputError` for logits that are not finite and unknown methods"
+    """The calibration of greatest likelihood
+
+    `InputError` for logits that are not finite and unknown methods.
+    """
     if method not in ("none", "temperature", "bias_corrected"):
         raise InputError(
             f"calibration {method!r} is none of 'none', 'temperature', 'bias_corrected'"
@@ -69,24 +71,19 @@ def fit_calibration(
     target = np.repeat(away[:, None] / max(classes - 1, 1), classes, 1)
     target[np.arange(n), labels] = 1 - away
 
-    def loss(x):
+    def loss(x):  # x: the scale, then the bias of each class; with its gradient
         z = x[0] * logits + x[1:]
         error = (softmax(z, axis=1) - target) / n
-        return -(target * log_softmax(z, axis=1)).sum() / n, np.concatenate(
-            [[(error * logits).sum()], error.sum(0)]
-        )
+        gradient = np.concatenate([[(error * logits).sum()], error.sum(0)])
+        return -(target * log_softmax(z, axis=1)).sum() / n, gradient
 
-    free = classes if method == "bias_corrected" else 0
-    bounds = [(1e-3, 1e3)] + [(-20, 20) if free else (0, 0)] * classes
-    x = minimize(
-        loss,
-        np.concatenate([[1.0], np.zeros(classes)]),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options={"maxiter": 1000},
-    ).x
-    return Calibration(float(x[0]), tuple((x[1:] - x[1:].mean()).tolist()) if free else (), method)
+    start = np.concatenate([[1.0], np.zeros(classes)])
+    has_bias = method == "bias_corrected"
+    bounds = [(1e-3, 1e3)] + [(-20, 20) if has_bias else (0, 0)] * classes
+    options = {"maxiter": 1000}
+    x = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    bias = tuple((x[1:] - x[1:].mean()).tolist()) if has_bias else ()
+    return Calibration(float(x[0]), bias, method)
 
 # %% ../../nbs/lib/60_balancing/08_calibration.ipynb #calibration-08
 def reliability_table(
@@ -107,7 +104,9 @@ def reliability_table(
 
 # %% ../../nbs/lib/60_balancing/08_calibration.ipynb #calibration-09
 def calibration_error(
-    probabilities: np.ndarray, labels: np.ndarray, bins: int = 15
+    probabilities: np.ndarray,  # (N, C)
+    labels: np.ndarray,  # (N,)
+    bins: int = 15,
 ) -> float:  # 0..1
     "Expected calibration error"
     table = reliability_table(probabilities, labels, bins)
@@ -118,7 +117,10 @@ def draw_reliability(
     tables: dict,  # name -> from `reliability_table`
     ax=None,
 ):
-    "Accuracy against confidence; the area of a dot grows with the number of faces; returns the axes"
+    """Accuracy against confidence; the area of a dot grows with the number of faces
+
+    Returns the axes.
+    """
     import matplotlib.pyplot as plt
 
     from fairparse.data.show import use_style
@@ -126,20 +128,13 @@ def draw_reliability(
     use_style()
     ax = ax or plt.subplots(figsize=(3, 3))[1]
     ax.plot([0, 1], [0, 1], color="#999999", linewidth=1)
-    for (name, table), colour, marker in zip(
-        tables.items(), ("#D55E00", "#0072B2", "#009E73", "#CC79A7"), "osD^"
-    ):
+    colours = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")
+    for (name, table), colour, marker in zip(tables.items(), colours, "osD^"):
         there = table[table.n > 0]
+        area = 4 + 160 * there.n / there.n.sum()
+        look = dict(color=colour, marker=marker, label=name, alpha=0.8)
         ax.plot(there.confidence, there.accuracy, color=colour, linewidth=1)
-        ax.scatter(
-            there.confidence,
-            there.accuracy,
-            4 + 160 * there.n / there.n.sum(),
-            color=colour,
-            marker=marker,
-            label=name,
-            alpha=0.8,
-        )
+        ax.scatter(there.confidence, there.accuracy, area, **look)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", aspect="equal")
     ax.legend(loc="upper left")
     return ax
@@ -151,11 +146,15 @@ def adapt_prior(
     steps: int = 1000,
     tolerance: float = 1e-8,
 ) -> tuple:  # adapted probabilities (N, C), estimated shares (C,)
-    "Probabilities and shares under a shift of the shares alone; `InputError` if a class had no share"
+    """Probabilities and shares under a shift of the shares alone
+
+    `InputError` if a class had no share.
+    """
     shares = np.asarray(shares, np.float64)
     if (shares <= 0).any():
         raise InputError(
-            f"shares {shares.tolist()}: each class needs a share above 0 where the probabilities were calibrated"
+            f"shares {shares.tolist()}: each class needs a share above 0 where the probabilities "
+            "were calibrated"
         )
     now = old = shares / shares.sum()
     for _ in range(steps):
@@ -168,16 +167,18 @@ def adapt_prior(
 
 # %% ../../nbs/lib/60_balancing/08_calibration.ipynb #calibration-17
 def confusion_matrix(
-    labels: np.ndarray, predicted: np.ndarray, classes: int
+    labels: np.ndarray,  # (N,)
+    predicted: np.ndarray,  # (N,)
+    classes: int,
 ) -> np.ndarray:  # (C, C) int64: row true, column predicted
     "Counts of true and predicted class"
-    return np.bincount(
-        np.asarray(labels) * classes + np.asarray(predicted), minlength=classes * classes
-    ).reshape(classes, classes)
+    pairs = np.asarray(labels) * classes + np.asarray(predicted)
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 # %% ../../nbs/lib/60_balancing/08_calibration.ipynb #calibration-18
 def confusion_table(
-    matrix: np.ndarray, classes: list
+    matrix: np.ndarray,  # (C, C), see `confusion_matrix`
+    classes: list,
 ) -> pd.DataFrame:  # a row a true class: true, n, a column a predicted class, recall, low, high
     "Confusion matrix with each class's recall and its interval"
     n, right = matrix.sum(1), matrix.diagonal()
@@ -195,12 +196,17 @@ def confusion_table(
 
 # %% ../../nbs/lib/60_balancing/08_calibration.ipynb #calibration-19
 def score_table(
-    probabilities: np.ndarray, labels: np.ndarray, split: np.ndarray
-) -> (
-    pd.DataFrame
-):  # a row a split: n, accuracy, low, high, balanced_accuracy, loss, calibration_error
-    "Accuracy with its interval, mean recall of the classes that occur, log loss and calibration error of each split that has faces"
-    rows, (probabilities, labels) = [], _check_logits(probabilities, labels)
+    probabilities: np.ndarray,  # (N, C)
+    labels: np.ndarray,  # (N,)
+    split: np.ndarray,  # (N,) "train", "valid" or "test"
+) -> pd.DataFrame:  # a row a split
+    """Scores of each split that has faces
+
+    Accuracy with its interval, mean recall of the classes that occur, log loss and calibration
+    error.
+    """
+    probabilities, labels = _check_logits(probabilities, labels)
+    rows = []
     for name in (s for s in ("train", "valid", "test") if (split == s).any()):
         p, truth = probabilities[split == name], labels[split == name]
         matrix = confusion_matrix(truth, p.argmax(1), p.shape[1])
@@ -226,35 +232,37 @@ def group_accuracy(
     attributes: pd.DataFrame,  # N rows
     columns: list | None = None,  # which attributes; None: all of at most 20 values
 ) -> pd.DataFrame:  # attribute, value, n, accuracy, low, high
-    "Accuracy of every group of every attribute, with Wilson's interval; `InputError` for attributes that are not there"
-    columns = (
-        [c for c in attributes if attributes[c].nunique() <= 20]
-        if columns is None
-        else list(columns)
-    )
+    """Accuracy of every group of every attribute, with Wilson's interval
+
+    `InputError` for attributes that are not there.
+    """
+    if columns is None:
+        columns = [c for c in attributes if attributes[c].nunique() <= 20]
+    columns = list(columns)
     missing = [c for c in columns if c not in attributes]
     if missing:
         raise InputError(f"there are no attributes {missing}: there are {list(attributes)}")
-    rows = [
-        {
-            "attribute": c,
-            "value": str(v),
-            "n": len(i),
-            "accuracy": right[i].mean(),
-            "right": right[i].sum(),
-        }
-        for c in columns
-        for v, i in sorted(
-            attributes.reset_index(drop=True).groupby(c).indices.items(),
-            key=lambda item: str(item[0]),
-        )
-    ]
+    rows, attributes = [], attributes.reset_index(drop=True)
+    for column in columns:
+        faces = attributes.groupby(column).indices
+        for value in sorted(faces, key=str):
+            mine = right[faces[value]]
+            rows.append(
+                {
+                    "attribute": column,
+                    "value": str(value),
+                    "n": len(mine),
+                    "accuracy": mine.mean(),
+                    "right": mine.sum(),
+                }
+            )
     table = pd.DataFrame(rows, columns=["attribute", "value", "n", "accuracy", "right"])
     table["low"], table["high"] = wilson(table.right, table.n)
     return table.drop(columns="right")
 
 # %% ../../nbs/lib/60_balancing/08_calibration.ipynb #calibration-23
-def _solve_shares(rates, q, n):  # rates (C, C): rows add up to 1; q (C,) reported shares of n faces
+def _solve_shares(rates, q, n):
+    # rates (C, C): rows add up to 1; q (C,): reported shares of n faces
     weight = 1 / np.sqrt(np.maximum(q, 1 / n))
     rows = np.concatenate([rates.T * weight[:, None], np.full((1, len(q)), 1e4)])
     p, _ = nnls(rows, np.concatenate([q * weight, [1e4]]))
@@ -269,34 +277,31 @@ def corrected_shares(
     level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:  # class, count, share, corrected, low, high
-    "True shares behind the counted ones, with an interval; `InputError` where a class has no labelled face"
+    """True shares behind the counted ones, with an interval
+
+    `InputError` where a class has no labelled face.
+    """
     counts, confusion = np.asarray(counts, np.int64), np.asarray(confusion, np.int64)
-    if (
-        confusion.shape != (len(counts),) * 2
-        or (counts < 0).any()
-        or (confusion < 0).any()
-        or not counts.sum()
-    ):
+    fits = confusion.shape == (len(counts),) * 2 and counts.sum()
+    if not fits or (counts < 0).any() or (confusion < 0).any():
         raise InputError(
-            f"counts of {len(counts)} classes and a confusion matrix {confusion.shape}: give C counts, not all 0, and C x C, none below 0"
+            f"counts of {len(counts)} classes and a confusion matrix {confusion.shape}: "
+            "give C counts, not all 0, and C x C, none below 0"
         )
     classes = list(classes) if classes is not None else [str(i) for i in range(len(counts))]
     n, sizes = counts.sum(), confusion.sum(1)
     if (sizes == 0).any():
         raise InputError(
-            f"no labelled face of class {classes[int(np.argmin(sizes))]!r}: how it is confused is not known, so shares cannot be corrected"
+            f"no labelled face of class {classes[int(np.argmin(sizes))]!r}: "
+            "how it is confused is not known, so shares cannot be corrected"
         )
-    rates, q, rng = confusion / sizes[:, None], counts / n, np.random.default_rng(seed)
+    rates, q = confusion / sizes[:, None], counts / n
     # half a face a cell, shared: a confusion that was not seen in 30 faces may still happen
     smooth = (confusion + 0.5 / len(counts)) / (sizes + 0.5)[:, None]
-    samples = [
-        _solve_shares(
-            np.stack([rng.multinomial(s, r) for s, r in zip(sizes, smooth)]) / sizes[:, None],
-            rng.multinomial(n, q) / n,
-            n,
-        )
-        for _ in range(resamples)
-    ]
+    rng, samples = np.random.default_rng(seed), []
+    for _ in range(resamples):
+        drawn = np.stack([rng.multinomial(size, row) for size, row in zip(sizes, smooth)])
+        samples.append(_solve_shares(drawn / sizes[:, None], rng.multinomial(n, q) / n, n))
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return pd.DataFrame(
         {

@@ -16,42 +16,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairparse.balancing.calibration import (
-    Calibration,
-)
-from fairparse.core.runs import (
-    InputError,
-    atomic_write,
-    check_types,
-    read_json,
-    write_json,
-)
+from .calibration import Calibration
+from ..core.runs import InputError, atomic_write, check_types, read_json, write_json
 
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-05
-IMAGENET_MEAN, IMAGENET_STD = (
-    (123.675, 116.28, 103.53),
-    (58.395, 57.12, 57.375),
-)  # of channels 0..255
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of channels 0..255
+IMAGENET_STD = (58.395, 57.12, 57.375)
 VGGFACE_MEAN = (129.186279296875, 104.76238250732422, 93.59396362304688)  # red, green, blue
 
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-06
 class SmallNet(nn.Sequential):
-    "Convolutions with batch normalisation and ReLU, then the means over the quarters of the picture"
+    "Convolutions, batch normalisation, ReLU; then the means over the quarters of the picture"
 
     def __init__(self, widths: tuple = (16, 32, 64, 128)):
-        layers = [
-            layer
-            for i, (c, width) in enumerate(zip((3, *widths), widths))
-            for layer in (
-                nn.Conv2d(c, width, 3, stride=2 if i else 1, padding=1, bias=False),
+        layers = []
+        for i, (channels, width) in enumerate(zip((3, *widths), widths)):
+            stride = 2 if i else 1
+            layers += [
+                nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False),
                 nn.BatchNorm2d(width),
                 nn.ReLU(),
-            )
-        ]
+            ]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
 
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-08
-_vgg_blocks, _fc_width = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), 4096
+_vgg_blocks = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width, convolutions
+_fc_width = 4096
 
 
 class Vgg16(nn.Module):
@@ -59,19 +49,19 @@ class Vgg16(nn.Module):
 
     def __init__(self, size: int, dropout: float = 0.5):
         super().__init__()
-        channels, self.keep_fc, self.dropout = 3, size == 224, nn.Dropout(dropout)
+        self.keep_fc, self.dropout = size == 224, nn.Dropout(dropout)
+        channels = 3
         for block, (width, depth) in enumerate(_vgg_blocks, 1):
             for layer in range(1, depth + 1):
                 setattr(self, f"conv{block}_{layer}", nn.Conv2d(channels, width, 3, padding=1))
                 channels = width
         if self.keep_fc:
-            self.fc6, self.fc7 = (
-                nn.Linear(channels * 7 * 7, _fc_width),
-                nn.Linear(_fc_width, _fc_width),
-            )
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):
-                nn.init.kaiming_normal_(m.weight, nonlinearity="relu"), nn.init.zeros_(m.bias)
+            self.fc6 = nn.Linear(channels * 7 * 7, _fc_width)
+            self.fc7 = nn.Linear(_fc_width, _fc_width)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, 4096) or (B, 512)
         for block, (_, depth) in enumerate(_vgg_blocks, 1):
@@ -84,11 +74,10 @@ class Vgg16(nn.Module):
         return self.dropout(self.fc7(x).relu())
 
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-09
-def _vgg_names(state):  # torchvision's or timm's names -> VGG-Face's
-    "A VGG-16 state dict under the names of VGG-Face"
-    numbers = sorted(
-        {int(k.split(".")[1]) for k in state if k.startswith("features.") and k.endswith(".weight")}
-    )
+def _vgg_names(state: dict) -> dict:
+    "A VGG-16 state dict under the names of VGG-Face; torchvision's and timm's are known"
+    weights = [k for k in state if k.startswith("features.") and k.endswith(".weight")]
+    numbers = sorted({int(k.split(".")[1]) for k in weights})
     if not numbers:
         return state
     convs = [
@@ -96,21 +85,16 @@ def _vgg_names(state):  # torchvision's or timm's names -> VGG-Face's
         for block, (_, depth) in enumerate(_vgg_blocks, 1)
         for layer in range(1, depth + 1)
     ]
-    names = {
-        **{f"features.{n}": conv for n, conv in zip(numbers, convs)},
-        "classifier.0": "fc6",
-        "classifier.3": "fc7",
-        "pre_logits.fc1": "fc6",
-        "pre_logits.fc2": "fc7",
-    }
-    renamed = {
-        f"{names[layer]}.{part}": v
-        for layer, part, v in ((*k.rpartition(".")[::2], v) for k, v in state.items())
-        if layer in names
-    }
-    return {
-        k: v.flatten(1) if k.startswith("fc") and v.dim() == 4 else v for k, v in renamed.items()
-    }
+    names = {f"features.{n}": conv for n, conv in zip(numbers, convs)}
+    names |= {"classifier.0": "fc6", "classifier.3": "fc7"}
+    names |= {"pre_logits.fc1": "fc6", "pre_logits.fc2": "fc7"}
+    renamed = {}
+    for key, value in state.items():
+        layer, _, part = key.rpartition(".")
+        if layer in names:
+            flat = names[layer].startswith("fc") and value.dim() == 4  # timm's are convolutions
+            renamed[f"{names[layer]}.{part}"] = value.flatten(1) if flat else value
+    return renamed
 
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-11
 def _named_state(backbone, name, weights):
@@ -120,7 +104,8 @@ def _named_state(backbone, name, weights):
     if weights == "offline":
         if name != "tf_efficientnet_lite0":
             raise InputError(
-                f'offline weights exist for backbone "tf_efficientnet_lite0" only, not for {name!r}: use that backbone, or a path'
+                'offline weights exist for backbone "tf_efficientnet_lite0" only, '
+                f"not for {name!r}: use that backbone, or a path"
             )
         return offline_weights()
     if weights == "imagenet":
@@ -130,13 +115,15 @@ def _named_state(backbone, name, weights):
             return timm.create_model(name, pretrained=True).state_dict()
         except Exception as error:
             raise InputError(
-                f'ImageNet weights of {name!r} could not be had ({type(error).__name__}): connect once, give the path of a local file, or ask for "offline" or "none"'
+                f"ImageNet weights of {name!r} could not be had ({type(error).__name__}): "
+                'connect once, give the path of a local file, or ask for "offline" or "none"'
             ) from error
     state = read_weights(Path(weights).expanduser())
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     if not isinstance(state, dict):
         raise InputError(
-            f"{weights} holds no state dict but a {type(state).__name__}: save `network.state_dict()`"
+            f"{weights} holds no state dict but a {type(state).__name__}: "
+            "save `network.state_dict()`"
         )
     return state
 
@@ -146,22 +133,24 @@ def load_weights(
     name: str,  # as in `build_network`
     weights: str,  # as in the table
 ) -> bool:  # whether they were trained on 0..255 minus VGG-Face's mean
-    "Copy weights into `backbone`; `InputError` if they are missing, unreadable or of another network"
+    """Copy weights into `backbone`
+
+    `InputError` if they are missing, unreadable or of another network.
+    """
     state = _named_state(backbone, name, weights)
-    prefix = next(
-        (p for p in ("backbone.", "module.", "model.") if any(k.startswith(p) for k in state)), ""
-    )
+    prefixes = ("backbone.", "module.", "model.")
+    prefix = next((p for p in prefixes if any(k.startswith(p) for k in state)), "")
     state = {k.removeprefix(prefix): v for k, v in state.items()}
-    vggface, state = "conv1_1.weight" in state, _vgg_names(state) if name == "vgg16" else state
+    vggface = "conv1_1.weight" in state
+    if name == "vgg16":
+        state = _vgg_names(state)
     own = backbone.state_dict()
-    wrong = [
-        k
-        for k, v in own.items()
-        if not k.endswith("num_batches_tracked") and (k not in state or state[k].shape != v.shape)
-    ]
+    needed = [k for k in own if not k.endswith("num_batches_tracked")]
+    wrong = [k for k in needed if k not in state or state[k].shape != own[k].shape]
     if wrong:
         raise InputError(
-            f"weights {weights} do not fit backbone {name!r}: {len(wrong)} of {len(own)} tensors are missing or differ in shape, first {wrong[:3]}"
+            f"weights {weights} do not fit backbone {name!r}: "
+            f"{len(wrong)} of {len(own)} tensors are missing or differ in shape, first {wrong[:3]}"
         )
     backbone.load_state_dict({k: state[k] for k in own if k in state}, strict=False)
     return vggface
@@ -171,15 +160,22 @@ class FaceNet(nn.Module):
     "Backbone and head; uint8 pictures in, logits out"
 
     def __init__(
-        self, backbone: nn.Module, classes: int, size: int, mean, std, dropout: float = 0.2
-    ):  # mean, std: of channels 0..255
+        self,
+        backbone: nn.Module,
+        classes: int,
+        size: int,  # side of its pictures
+        mean: tuple,  # of channels 0..255
+        std: tuple,
+        dropout: float = 0.2,
+    ):
         super().__init__()
         self.backbone, self.dropout = backbone, nn.Dropout(dropout)
         with torch.no_grad():
             self.width = backbone.eval()(torch.zeros(1, 3, size, size)).shape[-1]
         backbone.train()
         self.head = nn.Linear(self.width, classes)
-        nn.init.normal_(self.head.weight, std=0.01), nn.init.zeros_(self.head.bias)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
 
@@ -198,6 +194,29 @@ class FaceNet(nn.Module):
         "Whether it has depthwise convolutions, which are slow in bfloat16 on CPUs"
         return any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in self.modules())
 
+# %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-29
+def _untrained_backbone(name, size) -> tuple:  # network, mean and std that it wants
+    "A backbone by name; `InputError` for unknown names"
+    if name == "small":
+        return SmallNet(), (128.0,) * 3, (64.0,) * 3
+    if name == "vgg16":
+        if size < 32:
+            raise InputError(f"backbone vgg16 needs pictures of 32 pixels or more, not {size}")
+        return Vgg16(size), IMAGENET_MEAN, IMAGENET_STD
+    import timm
+
+    try:
+        network = timm.create_model(name, num_classes=0)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(
+            f'backbone {name!r} is not "small", "vgg16" or a name that timm knows: {error}'
+        ) from error
+    wanted = timm.get_pretrained_cfg(name)
+    if not wanted:
+        return network, IMAGENET_MEAN, IMAGENET_STD
+    mean, std = (tuple(255 * v for v in values) for values in (wanted.mean, wanted.std))
+    return network, mean, std
+
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-15
 def build_network(
     backbone: str = "small",  # "small", "vgg16", or any name of timm
@@ -206,29 +225,15 @@ def build_network(
     weights: str = "none",  # see the table
     dropout: float = 0.2,
 ) -> FaceNet:
-    "A classifier's network, with the weights of its backbone; `InputError` for unknown names and weights that do not fit"
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
-    if backbone == "small":
-        body, mean, std = SmallNet(), (128.0,) * 3, (64.0,) * 3
-    elif backbone == "vgg16":
-        if size < 32:
-            raise InputError(f"backbone vgg16 needs pictures of 32 pixels or more, not {size}")
-        body = Vgg16(size)
-    else:
-        import timm
+    """A classifier's network, with the weights of its backbone
 
-        try:
-            body = timm.create_model(backbone, num_classes=0)
-        except (RuntimeError, ValueError) as error:
-            raise InputError(
-                f'backbone {backbone!r} is not "small", "vgg16" or a name that timm knows: {error}'
-            ) from error
-        cfg = timm.get_pretrained_cfg(backbone)
-        if cfg:
-            mean, std = (tuple(255 * v for v in values) for values in (cfg.mean, cfg.std))
+    `InputError` for unknown names and weights that do not fit.
+    """
+    body, mean, std = _untrained_backbone(backbone, size)
     if backbone == "small" and weights in ("imagenet", "offline"):
         raise InputError(
-            f'backbone "small" has no {weights} weights: use weights "none" or a path, or backbone "tf_efficientnet_lite0"'
+            f'backbone "small" has no {weights} weights: use weights "none" or a path, '
+            'or backbone "tf_efficientnet_lite0"'
         )
     if weights != "none" and load_weights(body, backbone, weights):
         mean, std = VGGFACE_MEAN, (1.0, 1.0, 1.0)
@@ -236,13 +241,23 @@ def build_network(
         return FaceNet(body, classes, size, mean, std, dropout)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"backbone {backbone!r} cannot take pictures of {size} pixels ({str(error).partition(chr(10))[0]}): use another size"
+            f"backbone {backbone!r} cannot take pictures of {size} pixels "
+            f"({str(error).partition(chr(10))[0]}): use another size"
         ) from error
 
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-18
 COLOUR_IS_LABEL = ("group", "race", "race5")  # tasks whose pictures keep their colours
+_choices = {
+    "balance": ("none", "loss", "effective", "sampling"),
+    "lr_schedule": ("constant", "cosine"),
+    "precision": ("no", "bf16", "auto"),
+    "calibration": ("none", "temperature", "bias_corrected"),
+}
+_positive = ("size", "epochs", "patience", "batch_size", "lr")
+_not_negative = ("seed", "backbone_lr", "frozen_epochs", "weight_decay", "shift", "turn", "zoom")
+_shares = ("dropout", "label_smoothing", "flip", "zoom", "shift")
 
-
+# %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-31
 @dataclass
 class ClassifierConfig:
     "All that decides a training, beside the data"
@@ -267,9 +282,8 @@ class ClassifierConfig:
     shift: float = 0.06  # of the side, each way, rounded to whole pixels
     turn: float | None = None  # degrees, each way; None: 8, or 0 below 48 pixels
     zoom: float | None = None  # each way; None: 0.08, or 0 below 48 pixels
-    colour: float | None = (
-        None  # brightness and contrast, each way; None: 0, or 0.2 where colour is not the label
-    )
+    # brightness and contrast, each way; None: 0, or 0.2 where colour is not the label
+    colour: float | None = None
     flip_average: bool = False  # predictions are averaged with those of the mirrored face
     precision: str = "auto"  # "no", "bf16" or "auto": bf16 where it is faster
 
@@ -278,29 +292,19 @@ class ClassifierConfig:
         for name, usual in (("turn", 8.0), ("zoom", 0.08)):
             if getattr(self, name) is None:
                 setattr(self, name, usual if self.size >= 48 else 0.0)
-        for name, allowed in (
-            ("balance", ("none", "loss", "effective", "sampling")),
-            ("lr_schedule", ("constant", "cosine")),
-            ("precision", ("no", "bf16", "auto")),
-            ("calibration", ("none", "temperature", "bias_corrected")),
-        ):
+        self._check()
+
+    def _check(self):
+        for name, allowed in _choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} must be one of {allowed}, not {getattr(self, name)!r}")
-        for name in ("size", "epochs", "patience", "batch_size", "lr"):
+        for name in _positive:
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, not {getattr(self, name)}")
-        for name in (
-            "seed",
-            "backbone_lr",
-            "frozen_epochs",
-            "weight_decay",
-            "shift",
-            "turn",
-            "zoom",
-        ):
+        for name in _not_negative:
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
-        for name in ("dropout", "label_smoothing", "flip", "zoom", "shift"):
+        for name in _shares:
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} must lie in 0..1, not {getattr(self, name)}")
         if self.colour is not None and not 0 <= self.colour <= 1:
@@ -314,8 +318,11 @@ def class_weights(
     "Weights of the classes in the loss"
     if balance in ("none", "sampling"):
         return np.ones(len(counts))
-    beta = 1 - 1 / counts.sum() if balance == "loss" else 0.999
-    weights = 1 / counts if balance == "loss" else (1 - beta) / (1 - beta**counts)
+    if balance == "loss":
+        weights = 1 / counts
+    else:
+        beta = 0.999
+        weights = (1 - beta) / (1 - beta**counts)
     return weights * counts.sum() / (weights * counts).sum()
 
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-21
@@ -331,14 +338,9 @@ class Classifier:
         calibration: Calibration = Calibration(),
         facts: dict | None = None,
     ):
-        self.network, self.task, self.classes, self.config, self.calibration, self.facts = (
-            network,
-            task,
-            list(classes),
-            config,
-            calibration,
-            facts or {},
-        )
+        self.network, self.config, self.calibration = network, config, calibration
+        self.task, self.classes = task, list(classes)
+        self.facts = facts or {}
 
     @property
     def device(self):
@@ -346,36 +348,25 @@ class Classifier:
 
     def _batches(self, images, batch_size):
         "Batches (B, 3, S, S) on the device, cropped to the centred square, resized"
-        images, size = (
-            np.asarray(images) if isinstance(images, (list, tuple)) else images,
-            self.config.size,
-        )
+        if isinstance(images, (list, tuple)):
+            images = np.asarray(images)
         if getattr(images, "ndim", 0) != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
             raise InputError(
-                f"images must be (N, H, W, 3) of type uint8, not {getattr(images, 'shape', type(images))} of {getattr(images, 'dtype', '?')}"
+                "images must be (N, H, W, 3) of type uint8, "
+                f"not {getattr(images, 'shape', type(images))} of {getattr(images, 'dtype', '?')}"
             )
-        side = min(images.shape[1:3])
+        side, size = min(images.shape[1:3]), self.config.size
         top, left = (images.shape[1] - side) // 2, (images.shape[2] - side) // 2
+        square = (slice(top, top + side), slice(left, left + side))
         for start in range(0, len(images), batch_size):
-            batch = (
-                torch.from_numpy(
-                    np.array(
-                        images[start : start + batch_size, top : top + side, left : left + side]
-                    )
-                )
-                .permute(0, 3, 1, 2)
-                .to(self.device)
-                .float()
-            )
-            yield (
-                batch
-                if side == size
-                else F.interpolate(
+            pictures = torch.from_numpy(np.array(images[start : start + batch_size, *square]))
+            batch = pictures.permute(0, 3, 1, 2).to(self.device).float()
+            if side != size:
+                batch = F.interpolate(
                     batch, (size, size), mode="bilinear", antialias=True, align_corners=False
                 )
-                .round()
-                .clamp(0, 255)
-            )
+                batch = batch.round().clamp(0, 255)
+            yield batch
 
     @torch.inference_mode()
     def logits(
@@ -406,12 +397,8 @@ def save_classifier(classifier: Classifier, folder: str | Path):
     "Write `model.safetensors` and `model.json`, atomically"
     from safetensors.torch import save
 
-    packed, folder = (
-        save(
-            {k: v.detach().cpu().contiguous() for k, v in classifier.network.state_dict().items()}
-        ),
-        Path(folder),
-    )
+    folder, state = Path(folder), classifier.network.state_dict()
+    packed = save({name: value.detach().cpu().contiguous() for name, value in state.items()})
     with atomic_write(folder / "model.safetensors") as tmp:
         tmp.write_bytes(packed)
     write_json(
@@ -427,9 +414,30 @@ def save_classifier(classifier: Classifier, folder: str | Path):
         },
     )
 
+# %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-34
+def _rebuild(record: dict, state: dict, device: str) -> Classifier:
+    "The classifier that `model.json` describes, with its weights"
+    config, known = ClassifierConfig(**record["config"]), record["calibration"]
+    calibration = Calibration(known["scale"], tuple(known["bias"]), known["method"])
+    count = len(record["classes"])
+    network = build_network(config.backbone, count, config.size, "none", config.dropout)
+    network.load_state_dict(state)
+    network = network.requires_grad_(False).eval()
+    return Classifier(
+        network.to(device, memory_format=torch.channels_last),
+        record["task"],
+        record["classes"],
+        config,
+        calibration,
+        record["facts"],
+    )
+
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-24
 def load_classifier(folder: str | Path, device: str = "cpu") -> Classifier:
-    "Read a trained classifier, ready for `predict`; `InputError` if the folder holds none, or parts of two"
+    """Read a trained classifier, ready for `predict`
+
+    `InputError` if the folder holds none, or parts of two.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -437,37 +445,21 @@ def load_classifier(folder: str | Path, device: str = "cpu") -> Classifier:
     weights, record = folder / "model.safetensors", read_json(folder / "model.json")
     if record.get("what") != "face classifier":
         raise InputError(
-            f"{folder / 'model.json'} describes no face classifier: train one with `train_classifier`"
+            f"{folder / 'model.json'} describes no face classifier: "
+            "train one with `train_classifier`"
         )
     if not weights.is_file():
         raise InputError(f"{weights} is missing: train the classifier again")
     packed = weights.read_bytes()
     if hashlib.sha256(packed).hexdigest() != record.get("sha256"):
         raise InputError(
-            f"{weights} does not match the checksum in model.json: copy the folder again, or train again"
+            f"{weights} does not match the checksum in model.json: copy the folder again, "
+            "or train again"
         )
     try:
-        config, calibration = (
-            ClassifierConfig(**record["config"]),
-            Calibration(
-                record["calibration"]["scale"],
-                tuple(record["calibration"]["bias"]),
-                record["calibration"]["method"],
-            ),
-        )
-        network = build_network(
-            config.backbone, len(record["classes"]), config.size, "none", config.dropout
-        )
-        network.load_state_dict(load(packed))
-        return Classifier(
-            network.requires_grad_(False).eval().to(device, memory_format=torch.channels_last),
-            record["task"],
-            record["classes"],
-            config,
-            calibration,
-            record["facts"],
-        )
+        return _rebuild(record, load(packed), device)
     except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise InputError(
-            f"{folder} holds no classifier that this version can read ({str(error).partition(chr(10))[0]}): train it again"
+            f"{folder} holds no classifier that this version can read "
+            f"({str(error).partition(chr(10))[0]}): train it again"
         ) from error

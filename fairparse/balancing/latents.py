@@ -87,11 +87,13 @@ class LatentStore:
                 array = np.load(path, mmap_mode="r")
             except (OSError, ValueError, EOFError) as error:
                 raise InputError(
-                    f"{path} is not readable ({error}): delete {_shard(self.folder, block, '.parquet')} and sample again"
+                    f"{path} is not readable ({error}): delete "
+                    f"{_shard(self.folder, block, '.parquet')} and sample again"
                 ) from error
             if part.row.max() >= len(array):
                 raise InputError(
-                    f"{path} holds {len(array)} rows, its table names row {part.row.max()}: delete {_shard(self.folder, block, '.parquet')} and sample again"
+                    f"{path} holds {len(array)} rows, its table names row {part.row.max()}: "
+                    f"delete {_shard(self.folder, block, '.parquet')} and sample again"
                 )
             if out is None:
                 out = np.empty((len(rows), *array.shape[1:]), array.dtype)
@@ -133,6 +135,75 @@ def unguided(z: np.ndarray) -> tuple:  # (N, D) -> vectors (N, D), which of them
     "The rule that changes nothing"
     return z, np.ones(len(z), bool)
 
+# %% ../../nbs/lib/60_balancing/09_latents.ipynb #latents-17
+def _claim_folder(out: Path, meta: dict, restart: bool, say):
+    "Make a folder the store of these draws; other draws in it are refused, or deleted"
+    shards = [path for path in out.glob("[0-9]*") if path.name[:5].isdigit()]
+    there = {} if shards else meta  # shards without store.json are draws of which nothing is known
+    if (out / "store.json").is_file():
+        there = read_json(out / "store.json")
+    if there != meta:
+        differs = sorted(key for key in {*there, *meta} if there.get(key) != meta.get(key))
+        if not restart:
+            raise InputError(
+                f"{out} holds draws that differ in {differs}: delete it, or choose another folder"
+            )
+        say(f"the draws in {out.name} differ in {differs}: starting again")
+        # before store.json changes: if this is interrupted, the rest is still known as other draws
+        for path in shards:
+            path.unlink()
+    write_json(out / "store.json", meta)
+
+# %% ../../nbs/lib/60_balancing/09_latents.ipynb #latents-18
+def _keep_rows(labels, left: dict) -> tuple:  # (N,) row where each is kept, or -1; positions kept
+    "The first faces of each label, as many as are `left` of it, which then counts fewer"
+    rows = np.full(len(labels), -1)
+    for label in left:
+        mine = np.flatnonzero(labels == label)[: left[label]]
+        left[label] -= len(mine)
+        rows[mine] = 0
+    kept = np.flatnonzero(rows == 0)
+    rows[kept] = np.arange(len(kept))
+    return rows, kept
+
+
+def _write_shard(out, block, latents, images, table):
+    "The table is written last: a shard without it does not exist"
+    for what, array in (("_latents.npy", latents), ("_images.npy", images)):
+        with atomic_write(_shard(out, block, what)) as tmp:
+            np.save(tmp, array)
+    write_table(table, _shard(out, block, ".parquet"), LATENTS)
+
+# %% ../../nbs/lib/60_balancing/09_latents.ipynb #latents-19
+def _check_counts(classes, draws, per_group, target, want):
+    "Refuse numbers and targets that cannot be drawn"
+    if draws < 1 or per_group < 1:
+        raise InputError(f"draws {draws}, per_group {per_group}: each must be 1 or more")
+    if want is not None and not (target and 0 < want <= per_group):
+        raise InputError(
+            f"want {want} of target {target!r} with per_group {per_group}: name the target, "
+            "and keep as many as you want"
+        )
+    if target and target not in classes:
+        raise InputError(f"target {target!r} is none of the classifier's classes {classes}")
+
+# %% ../../nbs/lib/60_balancing/09_latents.ipynb #latents-20
+def _block_table(meta, numbers, labels, rows, probabilities) -> pd.DataFrame:
+    "A row a painted face: which draw it was, what it was called, where it is kept"
+    table = pd.DataFrame(
+        {
+            "seed": meta["seed"],
+            "draw": numbers,
+            "rule": meta["rule"],
+            "target": meta["target"],
+            "alpha": float(meta["alpha"]),
+            "label": labels,
+            "row": rows,
+        }
+    )
+    columns = zip(meta["classes"], probabilities.astype(np.float64).T)
+    return table.assign(**{f"p_{label}": column for label, column in columns})
+
 # %% ../../nbs/lib/60_balancing/09_latents.ipynb #latents-13
 def sample_latents(
     out: str | Path,  # the store's folder; one that was interrupted goes on
@@ -147,20 +218,13 @@ def sample_latents(
     alpha: float = 0.0,
     space: str = "z",  # of the rule: recorded, and what is kept
     want: int | None = None,  # stop once so many of the target are kept
-    identity: str = "",  # anything else that makes the draws what they are, such as the classifier's hash
+    identity: str = "",  # what else makes the draws what they are, such as the classifier's hash
     restart: bool = False,  # delete other draws that the folder holds, instead of refusing
     say=print,
 ) -> LatentStore:
     "Draw, paint, classify, store; `InputError` if the folder holds other draws"
     out, classes = Path(out), list(classifier.classes)
-    if draws < 1 or per_group < 1:
-        raise InputError(f"draws {draws}, per_group {per_group}: each must be 1 or more")
-    if want is not None and not (target and 0 < want <= per_group):
-        raise InputError(
-            f"want {want} of target {target!r} with per_group {per_group}: name the target, and keep as many as you want"
-        )
-    if target and target not in classes:
-        raise InputError(f"target {target!r} is none of the classifier's classes {classes}")
+    _check_counts(classes, draws, per_group, target, want)
     meta = {
         "classes": classes,
         "generator": generator.name,
@@ -175,61 +239,25 @@ def sample_latents(
         "per_group": per_group,
         "identity": identity,
     }
-    shards = [path for path in out.glob("[0-9]*") if path.name[:5].isdigit()]
-    there = (
-        read_json(out / "store.json") if (out / "store.json").is_file() else {} if shards else meta
-    )
-    if there != meta:
-        differs = sorted(key for key in {*there, *meta} if there.get(key) != meta.get(key))
-        if not restart:
-            raise InputError(
-                f"{out} holds draws that differ in {differs}: delete it, or choose another folder"
-            )
-        say(f"the draws in {out.name} differ in {differs}: starting again")
-        for path in shards:
-            path.unlink()  # before store.json changes: if this is interrupted, the rest is still known to be other draws
-    write_json(out / "store.json", meta)
+    _claim_folder(out, meta, restart, say)
     store, total = open_latents(out), -(-draws // BLOCK)
     left = {label: per_group if label == (target or label) else 0 for label in classes}
     for label, count in store.kept().label.value_counts().items():
         left[label] -= count
+
     for block in range(len(store.blocks), total):
         if want is not None and per_group - left[target] >= want:
             break
         latents, chosen = rule(random_latents(seed, block * BLOCK, BLOCK, generator.z_dim))
         latents, numbers = latents[chosen], block * BLOCK + np.flatnonzero(chosen)
         images = generator.paint(latents, space)
-        probabilities = (
-            classifier.predict(images) if len(images) else np.empty((0, len(classes)), np.float32)
-        )
-        labels, rows = np.array(classes, object)[probabilities.argmax(1)], np.full(len(numbers), -1)
-        for label in classes:
-            mine = np.flatnonzero(labels == label)[: left[label]]
-            left[label] -= len(mine)
-            rows[mine] = 0
-        kept = np.flatnonzero(rows == 0)
-        rows[kept] = np.arange(len(kept))
-        for what, array in (("_latents.npy", latents[kept]), ("_images.npy", images[kept])):
-            with atomic_write(_shard(out, block, what)) as tmp:
-                np.save(tmp, array)
-        table = pd.DataFrame(
-            {
-                "seed": seed,
-                "draw": numbers,
-                "rule": name,
-                "target": target,
-                "alpha": float(alpha),
-                "label": labels,
-                "row": rows,
-            }
-        )
-        write_table(
-            table.assign(
-                **{f"p_{label}": p for label, p in zip(classes, probabilities.astype(np.float64).T)}
-            ),
-            _shard(out, block, ".parquet"),
-            LATENTS,
-        )
+        probabilities = np.empty((0, len(classes)), np.float32)
+        if len(images):
+            probabilities = classifier.predict(images)
+        labels = np.array(classes, object)[probabilities.argmax(1)]
+        rows, kept = _keep_rows(labels, left)
+        table = _block_table(meta, numbers, labels, rows, probabilities)
+        _write_shard(out, block, latents[kept], images[kept], table)
         if (block + 1) % 20 == 0 or block + 1 == total:
             say(f"{(block + 1) * BLOCK} of {total * BLOCK} draws")
     return open_latents(out)

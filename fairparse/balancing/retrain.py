@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['read_balanced', 'pick_balanced', 'pick_unguided', 'resize_faces', 'parse_faces', 'agreement_records', 'audit_parsers',
-           'Part', 'draw_faces', 'generated_part', 'face_set_part', 'write_parts', 'pseudo_label', 'repeat_rows',
-           'train_arm', 'retrain']
+           'Part', 'draw_faces', 'generated_part', 'face_set_part', 'write_parts', 'comparable_groups', 'pseudo_label',
+           'repeat_rows', 'train_arm', 'retrain']
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-02
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ from ..parsing.unet import Parser, build_parser, load_parser
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-05
 def read_balanced(
-    folder: str | Path,
+    folder: str | Path,  # as `63_label` wrote it
 ) -> tuple:  # images (N, S, S, 3) uint8, table (N rows, see `balanced_set.BALANCED`)
     "Pictures and labels of a balanced set; `InputError` if a picture is missing or of another size"
     from PIL import Image
@@ -50,7 +50,8 @@ def read_balanced(
     missing = [file for file in table.file if not (folder / file).is_file()]
     if missing or not len(table):
         raise InputError(
-            f"{folder} lacks {len(missing)} of its {len(table)} pictures ({missing[:3]}): write the balanced set again"
+            f"{folder} lacks {len(missing)} of its {len(table)} pictures ({missing[:3]}): "
+            "write the balanced set again"
         )
     images = []
     for file in table.file:
@@ -58,7 +59,8 @@ def read_balanced(
             images.append(np.asarray(picture.convert("RGB")))
     if len(shapes := {image.shape for image in images}) > 1:
         raise InputError(
-            f"{folder} holds pictures of different sizes {sorted(shapes)}: write the balanced set again"
+            f"{folder} holds pictures of different sizes {sorted(shapes)}: "
+            "write the balanced set again"
         )
     return np.stack(images), table
 
@@ -67,33 +69,41 @@ def pick_balanced(
     table: pd.DataFrame,  # has a column `group`
     count: int,  # faces altogether
 ) -> np.ndarray:  # positions, `count / groups` of each group, the first of each
-    "Equally many faces of each group; `InputError` if a group has too few or `count` cannot be dealt out"
+    """Equally many faces of each group
+
+    `InputError` if a group has too few or `count` cannot be dealt out.
+    """
     sizes = table.group.value_counts(sort=False)
     if count < 1 or count % len(sizes):
         raise InputError(
-            f"{count} faces cannot be dealt out to {len(sizes)} groups equally: ask for a multiple of {len(sizes)}"
+            f"{count} faces cannot be dealt out to {len(sizes)} groups equally: "
+            f"ask for a multiple of {len(sizes)}"
         )
-    if (sizes < count // len(sizes)).any():
+    each = count // len(sizes)
+    if (sizes < each).any():
         raise InputError(
-            f"the balanced set has {sizes.to_dict()} faces, fewer than the {count // len(sizes)} of each group that are asked for: add fewer faces, or collect more"
+            f"the balanced set has {sizes.to_dict()} faces, fewer than the {each} "
+            "of each group that are asked for: add fewer faces, or collect more"
         )
-    return np.sort(
-        np.concatenate(
-            [np.flatnonzero(table.group == group)[: count // len(sizes)] for group in sizes.index]
-        )
-    )
+    picked = [np.flatnonzero(table.group == group)[:each] for group in sizes.index]
+    return np.sort(np.concatenate(picked))
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-07
 def pick_unguided(store: LatentStore, count: int) -> pd.DataFrame:  # rows of `store.table`
-    "The first `count` faces as the generator painted them; `InputError` if there are fewer, or if some were not kept"
+    """The first `count` faces as the generator painted them
+
+    `InputError` if there are fewer, or if some were not kept.
+    """
     rows = store.table.head(count)
     if len(rows) < count:
         raise InputError(
-            f"{store.folder} holds {len(rows)} faces, fewer than the {count} that are asked for: draw more, or add fewer"
+            f"{store.folder} holds {len(rows)} faces, fewer than the {count} that are asked for: "
+            "draw more, or add fewer"
         )
     if (rows.row < 0).any():
         raise InputError(
-            f"{store.folder} has not kept all of its first {count} faces, so that their shares are not the generator's: sample with a larger per_group"
+            f"{store.folder} has not kept all of its first {count} faces, "
+            "so that their shares are not the generator's: sample with a larger per_group"
         )
     return rows
 
@@ -117,51 +127,37 @@ def resize_faces(
 @torch.no_grad()
 def parse_faces(
     parser: Parser,
-    images: np.ndarray,
-    ids: list,  # (N, S, S, 3) uint8 at the parser's size; N ids
+    images: np.ndarray,  # (N, S, S, 3) uint8, at the parser's size
+    ids: list,  # N
     perturbation: str = "none",
     severity: float = 0.0,
     seed: int = 0,
     batch_size: int = 32,
 ) -> torch.Tensor:  # (N, S, S) uint8
     "Label maps of damaged faces"
-    device = next(parser.parameters()).device
-    maps = [
-        predict_probabilities(
-            parser,
-            perturb_uint8(
-                images[i : i + batch_size],
-                ids[i : i + batch_size],
-                perturbation,
-                severity,
-                seed,
-                device,
-            ),
-        )
-        .argmax(1)
-        .byte()
-        .cpu()
-        for i in range(0, len(images), batch_size)
-    ]
+    device, maps = next(parser.parameters()).device, []
+    for i in range(0, len(images), batch_size):
+        batch = slice(i, i + batch_size)
+        damaged = perturb_uint8(images[batch], ids[batch], perturbation, severity, seed, device)
+        maps.append(predict_probabilities(parser, damaged).argmax(1).byte().cpu())
     return torch.cat(maps)
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-11
 def agreement_records(
-    first: str,
-    second: str,
-    ids: list,
-    reference: torch.Tensor,
-    maps: torch.Tensor,  # (N, S, S) each
+    first: str,  # whose maps play the truth
+    second: str,  # whose maps are counted against them
+    ids: list,  # N
+    reference: torch.Tensor,  # (N, S, S)
+    maps: torch.Tensor,  # (N, S, S)
     num_classes: int,
     perturbation: str = "none",
     severity: float = 0.0,
-) -> pd.DataFrame:  # see `loop_tables.AGREEMENT`
+) -> pd.DataFrame:  # see `records.AGREEMENT`
     "Counts of maps against reference maps"
-    counts = counts_table(
-        count_pixels(maps, reference, num_classes), ids, first, 0, perturbation, severity
-    )
+    counts = count_pixels(maps, reference, num_classes)
+    table = counts_table(counts, ids, first, 0, perturbation, severity)
     return AGREEMENT.check(
-        counts.drop(columns=["parser", "seed"]).assign(first=first, second=second)
+        table.drop(columns=["parser", "seed"]).assign(first=first, second=second)
     )
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-12
@@ -171,39 +167,31 @@ def audit_parsers(
     ids: list,  # N names
     settings: list,  # (perturbation, severity) pairs
     seed: int = 0,
-) -> pd.DataFrame:  # see `loop_tables.AGREEMENT`
-    "Each parser's maps of damaged faces against its clean ones, and each pair of parsers on clean faces; `InputError` if sizes or classes differ"
+) -> pd.DataFrame:  # see `records.AGREEMENT`
+    """Each parser's maps of damaged faces against its clean ones
+
+    And each pair of parsers on clean faces; `InputError` if sizes or classes differ.
+    """
     if not parsers or not len(images):
         raise InputError("an audit needs one parser and one face at least")
-    if (
-        len(sizes := {name: parser.spec.size for name, parser in parsers.items()})
-        and len(set(sizes.values())) > 1
-    ):
+    sizes = {name: parser.spec.size for name, parser in parsers.items()}
+    if len(set(sizes.values())) > 1:
         raise InputError(f"parsers were trained at different sizes {sizes}: audit them apart")
-    (size, classes), *others = [
-        (parser.spec.size, list(parser.spec.classes)) for parser in parsers.values()
-    ]
-    if any(other != classes for _, other in others):
+    classes, *others = [list(parser.spec.classes) for parser in parsers.values()]
+    if any(other != classes for other in others):
         raise InputError(f"parsers {list(parsers)} know different classes: audit them apart")
-    images, records = resize_faces(images, size), []
+
+    images, count = resize_faces(images, next(iter(sizes.values()))), len(classes)
     clean = {name: parse_faces(parser, images, ids) for name, parser in parsers.items()}
+    records = []
     for name, parser in parsers.items():
         for setting in settings:
+            damaged = parse_faces(parser, images, ids, *setting, seed)
             records.append(
-                agreement_records(
-                    name,
-                    name,
-                    ids,
-                    clean[name],
-                    parse_faces(parser, images, ids, *setting, seed),
-                    len(classes),
-                    *setting,
-                )
+                agreement_records(name, name, ids, clean[name], damaged, count, *setting)
             )
-    records += [
-        agreement_records(a, b, ids, clean[a], clean[b], len(classes))
-        for a, b in combinations(parsers, 2)
-    ]
+    for a, b in combinations(parsers, 2):
+        records.append(agreement_records(a, b, ids, clean[a], clean[b], count))
     if not records:
         raise InputError("nothing to measure: name a perturbation, or a second parser")
     return pd.concat(records, ignore_index=True)
@@ -234,28 +222,33 @@ def draw_faces(
 ) -> Part:
     "Drawn faces with true label maps and tones"
     tones, faces = list(world.tones), []
-    if count < 1 or balanced and count % len(tones):
+    if count < 1 or (balanced and count % len(tones)):
         raise InputError(
-            f"{count} drawn faces cannot be dealt out to {len(tones)} tones equally: ask for a multiple of {len(tones)}"
+            f"{count} drawn faces cannot be dealt out to {len(tones)} tones equally: "
+            f"ask for a multiple of {len(tones)}"
         )
     for i in range(count):
         own = replace(world, tones={tones[i % len(tones)]: 1.0}) if balanced else world
         faces.append(sample_parameters(seed, start + i, own))
-    images, masks = (np.stack(part) for part in zip(*(render_face(face, size) for face in faces)))
+    drawn = [render_face(face, size) for face in faces]
+    images, masks = (np.stack(part) for part in zip(*drawn))
+    values = group_values([face.tone for face in faces], tones)
     return Part(
         images,
         masks,
         [f"{name}-{i:05d}" for i in range(count)],
-        pd.DataFrame(
-            group_values([face.tone for face in faces], tones), columns=tones, dtype="Int8"
-        ),
+        pd.DataFrame(values, columns=tones, dtype="Int8"),
         f"{name}: drawn, seed {seed}",
     )
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-18
 def generated_part(
-    images: np.ndarray, labels: list, size: int, groups: list, name: str
-) -> Part:  # groups: names of the columns
+    images: np.ndarray,  # (N, H, W, 3) uint8
+    labels: list,  # N groups, as a classifier calls them
+    size: int,  # pixels that they are resized to
+    groups: list,  # names of the columns
+    name: str,  # of the part; begins the ids
+) -> Part:
     "Generated faces without label maps, with the groups that a classifier called them"
     known = pd.DataFrame(group_values(labels, groups), columns=groups, dtype="Int8")
     known.loc[~np.isin(labels, groups)] = pd.NA  # called something that is no group here
@@ -269,21 +262,23 @@ def generated_part(
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-22
 def face_set_part(
-    faces: FaceSet, rows: np.ndarray, attributes: list, classifier, name: str
-) -> Part:  # attributes: columns that are the groups; []: ask the classifier
+    faces: FaceSet,
+    rows: np.ndarray,  # positions in the set
+    attributes: list,  # columns that are the groups; []: ask the classifier
+    classifier,
+    name: str,
+) -> Part:
     "Faces of a set with their groups, by attribute or by a classifier"
     images = np.array(faces.images[rows])
     if not len(rows):
         raise InputError(f"{faces.folder} has no faces for {name}")
     if attributes:
-        groups = pd.DataFrame(
-            faces.attribute_values(attributes)[rows], columns=attributes, dtype="Int8"
-        ).replace(-1, pd.NA)
+        values = faces.attribute_values(attributes)[rows]
+        groups = pd.DataFrame(values, columns=attributes, dtype="Int8").replace(-1, pd.NA)
     else:
-        called = np.array(classifier.classes, object)[classifier.predict(images).argmax(1)]
-        groups = pd.DataFrame(
-            group_values(called, classifier.classes), columns=classifier.classes, dtype="Int8"
-        )
+        names = classifier.classes
+        called = np.array(names, object)[classifier.predict(images).argmax(1)]
+        groups = pd.DataFrame(group_values(called, names), columns=names, dtype="Int8")
     return Part(
         images,
         np.array(faces.masks[rows]),
@@ -293,62 +288,76 @@ def face_set_part(
     )
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-23
+def _index_of(part: Part, split: str) -> pd.DataFrame:
+    "The rows of a part in a face set's index"
+    rows = pd.DataFrame(
+        {
+            "id": part.ids,
+            "split": split,
+            "fold": pd.array([pd.NA] * len(part), "Int8"),
+            "source": part.source,
+        }
+    )
+    return rows.join(part.groups)
+
+
 def write_parts(
-    folder: str | Path, parts: list, split: str = "train", classes: list | None = None
-) -> FaceSet:  # classes: None: ours
-    "Parts as one face set, its attributes the groups; `InputError` if sizes differ or label maps are missing"
+    folder: str | Path,
+    parts: list,
+    split: str = "train",
+    classes: list | None = None,  # None: ours
+) -> FaceSet:
+    """Parts as one face set, its attributes the groups
+
+    `InputError` if sizes differ or label maps are missing.
+    """
     if unlabelled := [part.source for part in parts if part.masks is None]:
         raise InputError(f"{unlabelled} have no label maps: let a parser label them first")
-    if (
-        len(
-            shapes := {part.images.shape[1:] for part in parts}
-            | {(*part.masks.shape[1:], 3) for part in parts}
-        )
-        > 1
-    ):
+    shapes = {part.images.shape[1:] for part in parts}
+    shapes |= {(*part.masks.shape[1:], 3) for part in parts}
+    if len(shapes) > 1:
         raise InputError(
             f"faces of different sizes {sorted(shapes)} cannot be joined: resize them to one size"
         )
-    index = pd.concat(
-        [
-            pd.DataFrame(
-                {
-                    "id": part.ids,
-                    "split": split,
-                    "fold": pd.array([pd.NA] * len(part), "Int8"),
-                    "source": part.source,
-                }
-            ).join(part.groups)
-            for part in parts
-        ],
-        ignore_index=True,
-    )
     return write_face_set(
         folder,
-        np.concatenate([p.images for p in parts]),
-        np.concatenate([p.masks for p in parts]),
-        index,
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.masks for part in parts]),
+        pd.concat([_index_of(part, split) for part in parts], ignore_index=True),
         list(classes or CLASSES),
         [part.source for part in parts],
     )
 
+# %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-40
+def comparable_groups(
+    counts: pd.Series,  # test faces of each group
+    min_size: int,  # faces that a group needs; never fewer than 2
+) -> tuple:  # groups, group -> faces of those that are left out
+    "Groups with enough test faces; `InputError` if fewer than two are left"
+    fewest, counts = max(min_size, 2), {group: int(n) for group, n in counts.items()}
+    groups = [group for group, n in counts.items() if n >= fewest]
+    if len(groups) < 2:
+        raise InputError(
+            f"only {groups} have {fewest} test faces or more: bring more faces, or lower min_size"
+        )
+    return groups, {group: n for group, n in counts.items() if group not in groups}
+
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-25
 @torch.no_grad()
 def pseudo_label(
-    parser: Parser, part: Part, batch_size: int = 32
+    parser: Parser,
+    part: Part,
+    batch_size: int = 32,
 ) -> tuple:  # Part with masks, (N,) mean probability of the chosen classes
     "Label maps of a parser for faces without"
-    device, maps, sure = next(parser.parameters()).device, [], []
+    device, maps, confidences = next(parser.parameters()).device, [], []
     for i in range(0, len(part), batch_size):
-        batch = (
-            torch.from_numpy(np.array(part.images[i : i + batch_size]))
-            .to(device)
-            .permute(0, 3, 1, 2)
-        )
+        pictures = torch.from_numpy(np.array(part.images[i : i + batch_size]))
+        batch = pictures.to(device).permute(0, 3, 1, 2)
         probability, chosen = predict_probabilities(parser, batch).max(1)
         maps.append(chosen.byte().cpu().numpy())
-        sure.append(probability.mean((1, 2)).cpu().numpy())
-    return replace(part, masks=np.concatenate(maps)), np.concatenate(sure)
+        confidences.append(probability.mean((1, 2)).cpu().numpy())
+    return replace(part, masks=np.concatenate(maps)), np.concatenate(confidences)
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-27
 def repeat_rows(
@@ -365,100 +374,97 @@ def repeat_rows(
 def train_arm(
     folder: str | Path,
     faces: FaceSet,
-    length: int,
-    network: dict,
-    config: TrainConfig,  # length: faces an epoch; network: arguments of `build_parser`
+    length: int,  # faces in an epoch
+    network: dict,  # arguments of `build_parser`
+    config: TrainConfig,
     threads: int = 1,
     device: str = "cpu",
 ) -> tuple:  # Parser, history
     "Train one parser, or go on with it; one that is finished is only read"
     fix_randomness(config.seed, threads)
     parser = build_parser(**network, classes=faces.classes, size=faces.size)
-    history = Trainer(
-        parser,
-        faces,
-        repeat_rows(len(faces), length, config.seed),
-        np.empty(0, int),
-        config,
-        folder,
-        device=device,
-        progress=False,
-    ).fit()
+    rows, no_rows = repeat_rows(len(faces), length, config.seed), np.empty(0, int)
+    trainer = Trainer(parser, faces, rows, no_rows, config, folder, device=device, progress=False)
+    history = trainer.fit()
     return load_parser(folder, device=device), history
+
+# %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-38
+def _check_parts(base, added, test, seeds):
+    "Refuse arms that add different numbers of faces, sizes that differ, and seeds named twice"
+    compared_arms(["base", *added])
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds {seeds}: name one or more, each once")
+    sizes = {arm: len(part) for arm, part in added.items()}
+    if len(set(sizes.values())) > 1:
+        raise InputError(
+            f"arms add different numbers of faces, {sizes}: an arm and its control "
+            "must add equally many"
+        )
+    if test.size != base.images.shape[1]:
+        raise InputError(
+            f"test faces have {test.size} pixels, training faces {base.images.shape[1]}: "
+            "use one size"
+        )
+
+
+def _arm_faces(folder, arm, seed, base, added, labeller, classes) -> tuple:
+    "Face set of an arm, mean probability of the labels that `labeller` gave (NaN: none)"
+    if arm == "base":
+        return write_parts(folder / arm, [base], classes=classes), np.nan
+    part = added[arm]
+    if part.masks is not None:
+        return write_parts(folder / arm, [base, part], classes=classes), np.nan
+    part, confidences = pseudo_label(labeller, part)
+    faces = write_parts(folder / f"{arm}_seed{seed}", [base, part], classes=classes)
+    return faces, float(confidences.mean())
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-30
 def retrain(
     out: str | Path,  # gets faces/{arm} and parsers/{arm}/seed{seed}, with counts.parquet
     base: Part,  # with label maps
-    added: dict,  # arm -> Part of the added faces, all equally many; without label maps where the base parser is to say
+    # arm -> Part of the added faces, all equally many; without label maps where the base parser
+    # is to say
+    added: dict,
     test: FaceSet,  # its faces of split "test" are scored
     seeds: list,
-    network: dict,
+    network: dict,  # arguments of `build_parser`
     settings: dict,  # of `TrainConfig`, but for the seed
     threads: int = 1,
     device: str = "cpu",
     say=print,
 ) -> pd.DataFrame:  # a row a training
-    "Train every arm from every seed with equal budgets and score it on the same test faces; resumable; `InputError` if arms differ in size"
-    out, arms = Path(out), ["base", *added]
-    compared_arms(arms)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise InputError(f"seeds {seeds}: name one or more, each once")
-    if len(sizes := {len(part) for part in added.values()}) > 1:
-        raise InputError(
-            f"arms add different numbers of faces, { {arm: len(part) for arm, part in added.items()} }: an arm and its control must add equally many"
-        )
-    if test.size != base.images.shape[1]:
-        raise InputError(
-            f"test faces have {test.size} pixels, training faces {base.images.shape[1]}: use one size"
-        )
-    length, rows, done = len(base) + sum(sizes), test.rows("test"), []
+    """Train every arm from every seed with equal budgets and score it on the same test faces
+
+    Resumable; `InputError` if arms differ in size.
+    """
+    _check_parts(base, added, test, seeds)
+    out, rows, done = Path(out), test.rows("test"), []
+    length = len(base) + max(map(len, added.values()), default=0)  # of an epoch
     for seed in seeds:
-        config, judge = TrainConfig(**{**settings, "seed": seed}), None
-        for arm in arms:
-            parts, sure = [base], np.nan
-            if arm != "base":
-                part = added[arm]
-                if part.masks is None:
-                    part, each = pseudo_label(judge, part)
-                    sure = float(each.mean())
-                parts.append(part)
-            faces = write_parts(
-                out
-                / "faces"
-                / (arm if arm == "base" or added[arm].masks is not None else f"{arm}_seed{seed}"),
-                parts,
-                classes=test.classes,
+        config, base_parser = TrainConfig(**{**settings, "seed": seed}), None
+        for arm in ["base", *added]:
+            faces, confidence = _arm_faces(
+                out / "faces", arm, seed, base, added, base_parser, test.classes
             )
-            parser, history = train_arm(
-                out / "parsers" / arm / f"seed{seed}",
-                faces,
-                length,
-                network,
-                config,
-                threads,
-                device,
-            )
+            folder = out / "parsers" / arm / f"seed{seed}"
+            parser, history = train_arm(folder, faces, length, network, config, threads, device)
             if arm == "base":
-                judge = parser
+                base_parser = parser
             counts = score_faces(parser, test, rows)
-            write_table(
-                counts_table(counts, test.index.id.iloc[rows], arm, seed),
-                out / "parsers" / arm / f"seed{seed}" / "counts.parquet",
-                COUNTS,
-            )
-            done.append(
-                {
-                    "arm": arm,
-                    "seed": seed,
-                    "faces": len(faces),
-                    "steps": config.epochs * max(length // min(config.batch_size, length), 1),
-                    "seconds": history.seconds.sum(),
-                    "confidence": sure,
-                    "test_miou": 100 * float(iou(counts)),
-                }
-            )
+            table = counts_table(counts, test.index.id.iloc[rows], arm, seed)
+            write_table(table, folder / "counts.parquet", COUNTS)
+            row = {
+                "arm": arm,
+                "seed": seed,
+                "faces": len(faces),
+                "steps": config.epochs * max(length // min(config.batch_size, length), 1),
+                "seconds": history.seconds.sum(),
+                "confidence": confidence,
+                "test_miou": 100 * float(iou(counts)),
+            }
+            done.append(row)
             say(
-                f"{arm}, seed {seed}: {len(faces)} faces, mIoU {done[-1]['test_miou']:.1f} % in {done[-1]['seconds']:.0f} s"
+                f"{arm}, seed {seed}: {len(faces)} faces, mIoU {row['test_miou']:.1f} % "
+                f"in {row['seconds']:.0f} s"
             )
     return pd.DataFrame(done)

@@ -31,24 +31,26 @@ ARCHITECTURES = ("skip", "resnet", "orig")
 
 @dataclass
 class GeneratorConfig:
-    "All that determines the shapes of a generator; defaults are those of the official StyleGAN2-ADA for 256 px"
+    """All that determines the shapes of a generator
+
+    Defaults are those of the official StyleGAN2-ADA for 256 px.
+    """
 
     z_dim: int = 512
     w_dim: int = 512
     c_dim: int = 0  # classes of a class-conditional generator; 0: not conditional
-    channels: list = field(
-        default_factory=lambda: [512, 512, 512, 512, 256, 128, 64]
-    )  # of each block: 4 px, 8 px, 16 px, ...
+    # of each block: 4 px, 8 px, 16 px, ...
+    channels: list = field(default_factory=lambda: [512, 512, 512, 512, 256, 128, 64])
     image_channels: int = 3
     mapping_layers: int = 8
     mapping_width: int = 0  # of the mapping network's inner layers; 0: `w_dim`
     embedding: int = 0  # width of the embedded class; 0: `w_dim`
     mapping_rate: float = 0.01  # the mapping network learns so much more slowly than the rest
-    architecture: str = "skip"  # "skip": each size adds to the picture; "resnet", "orig": only the last one makes it
+    # "skip": each size adds to the picture; "resnet", "orig": only the last one makes it
+    architecture: str = "skip"
     clamp: float = 0.0  # activations are clipped at +- this, as for half precision; 0: never
-    filter: list = field(
-        default_factory=lambda: [1.0, 3.0, 3.0, 1.0]
-    )  # of the up-sampling, before it is made to add up to 1
+    # of the up-sampling, before it is made to add up to 1
+    filter: list = field(default_factory=lambda: [1.0, 3.0, 3.0, 1.0])
 
     def __post_init__(self):
         check_types(self)
@@ -56,23 +58,20 @@ class GeneratorConfig:
             raise InputError(
                 f"architecture {self.architecture!r} is not known: use one of {ARCHITECTURES}"
             )
-        small = {
-            name: value
-            for name, value in asdict(self).items()
-            if name in ("z_dim", "w_dim", "image_channels", "mapping_layers") and value < 1
-        }
+        sizes = ("z_dim", "w_dim", "image_channels", "mapping_layers")
+        small = {name: getattr(self, name) for name in sizes if getattr(self, name) < 1}
         if small or not self.channels or min(self.channels) < 1:
             raise InputError(f"{small or {'channels': self.channels}}: each must be 1 or more")
 
     @property
     def size(self) -> int:
-        return 4 * 2 ** (len(self.channels) - 1)  # side of the pictures, in pixels
+        "Side of the pictures, in pixels"
+        return 4 * 2 ** (len(self.channels) - 1)
 
     @property
     def num_ws(self) -> int:
-        return 2 * len(
-            self.channels
-        )  # how many styles w is broadcast to: each convolution has one, and the last picture layer
+        "How many styles w is broadcast to: each convolution has one, and the last picture layer"
+        return 2 * len(self.channels)
 
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-07
 def activate(
@@ -92,13 +91,16 @@ class Dense(nn.Module):
     "A fully connected layer with weights of equal scale"
 
     def __init__(
-        self, inputs: int, outputs: int, rate: float = 1.0, start: float = 0.0, linear: bool = False
-    ):  # rate: learning rate relative to the others; start: of the biases
+        self,
+        inputs: int,
+        outputs: int,
+        rate: float = 1.0,  # of learning, relative to the others
+        start: float = 0.0,  # of the biases
+        linear: bool = False,  # no leaky ReLU
+    ):
         super().__init__()
-        self.weight, self.bias = (
-            nn.Parameter(torch.randn(outputs, inputs) / rate),
-            nn.Parameter(torch.full((outputs,), float(start))),
-        )
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / rate)
+        self.bias = nn.Parameter(torch.full((outputs,), float(start)))
         self.rate, self.linear = rate, linear
 
     def forward(self, x: Tensor) -> Tensor:  # (B, inputs) -> (B, outputs)
@@ -116,12 +118,9 @@ class Mapping(nn.Module):
 
     def __init__(self, config: GeneratorConfig):
         super().__init__()
-        self.config, width, embedding = (
-            config,
-            config.mapping_width or config.w_dim,
-            (config.embedding or config.w_dim) if config.c_dim else 0,
-        )
+        self.config, width, embedding = config, config.mapping_width or config.w_dim, 0
         if config.c_dim:
+            embedding = config.embedding or config.w_dim
             self.embed = Dense(config.c_dim, embedding, linear=True)
         widths = [config.z_dim + embedding, *[width] * (config.mapping_layers - 1), config.w_dim]
         for i, (a, b) in enumerate(zip(widths, widths[1:])):
@@ -141,7 +140,8 @@ class Mapping(nn.Module):
         if self.config.c_dim:
             if c is None or c.shape != (len(z), self.config.c_dim):
                 raise InputError(
-                    f"this generator is class-conditional: give c of shape ({len(z)}, {self.config.c_dim}), one-hot"
+                    f"this generator is class-conditional: give c of shape ({len(z)}, "
+                    f"{self.config.c_dim}), one-hot"
                 )
             x = torch.cat([x, normalise(self.embed(c.float()))], 1)
         for i in range(self.config.mapping_layers):
@@ -149,8 +149,11 @@ class Mapping(nn.Module):
         return x
 
     def broadcast(
-        self, w: Tensor, psi: float = 1.0, cutoff: int | None = None
-    ) -> Tensor:  # (B, w_dim) -> (B, num_ws, w_dim); only the first `cutoff` styles are truncated
+        self,
+        w: Tensor,  # (B, w_dim)
+        psi: float = 1.0,  # truncation; 1: none
+        cutoff: int | None = None,  # only so many first styles are truncated; None: all
+    ) -> Tensor:  # (B, num_ws, w_dim)
         "One w for each convolution, truncated"
         w = w.unsqueeze(1).repeat(1, self.config.num_ws, 1)
         if psi != 1:
@@ -159,8 +162,8 @@ class Mapping(nn.Module):
 
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-13
 def resample_kernel(
-    taps: list,
-) -> Tensor:  # one row of a separable filter, or a square of them; (k, k), adds up to 1
+    taps: list,  # one row of a separable filter, or a square of them
+) -> Tensor:  # (k, k), adds up to 1
     "The filter of up- and down-sampling"
     kernel = torch.tensor(taps)
     kernel = kernel.outer(kernel) if kernel.ndim == 1 else kernel
@@ -168,8 +171,12 @@ def resample_kernel(
 
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-14
 def blur(
-    x: Tensor, kernel: Tensor, before: int, after: int, gain: float = 1.0
-) -> Tensor:  # (B, C, H, W); padding on each side
+    x: Tensor,  # (B, C, H, W)
+    kernel: Tensor,  # (k, k)
+    before: int,  # padding above and on the left
+    after: int,  # padding below and on the right
+    gain: float = 1.0,
+) -> Tensor:  # (B, C, H + before + after - k + 1, ...)
     "Convolve each channel with `kernel`"
     k = (kernel * gain).flip(0, 1).to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
     return F.conv2d(F.pad(x, [before, after, before, after]), k, groups=x.shape[1])
@@ -211,15 +218,12 @@ class StyledConvolution(nn.Module):
     ):
         super().__init__()
         self.affine = Dense(config.w_dim, inputs, start=1, linear=True)
-        self.weight, self.bias = (
-            nn.Parameter(torch.randn(outputs, inputs, 3, 3)),
-            nn.Parameter(torch.zeros(outputs)),
-        )
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(outputs))
         self.noise_strength = nn.Parameter(torch.zeros([]))
         self.register_buffer("noise_const", torch.randn(size, size))
-        self.register_buffer(
-            "kernel", resample_kernel(config.filter) if up else None, persistent=False
-        )
+        kernel = resample_kernel(config.filter) if up else None
+        self.register_buffer("kernel", kernel, persistent=False)
         self.clamp = config.clamp
 
     def forward(self, x: Tensor, w: Tensor, noise: str, gain: float = 1.0) -> Tensor:
@@ -227,9 +231,8 @@ class StyledConvolution(nn.Module):
         if noise == "const":
             x = x + (self.noise_const * self.noise_strength).to(x.dtype)
         elif noise == "random":
-            x = x + (
-                torch.randn(len(x), 1, *x.shape[2:], device=x.device) * self.noise_strength
-            ).to(x.dtype)
+            drawn = torch.randn(len(x), 1, *x.shape[2:], device=x.device)
+            x = x + (drawn * self.noise_strength).to(x.dtype)
         return activate(x, self.bias, gain, self.clamp)
 
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-19
@@ -239,16 +242,13 @@ class ToPicture(nn.Module):
     def __init__(self, inputs: int, config: GeneratorConfig):
         super().__init__()
         self.affine = Dense(config.w_dim, inputs, start=1, linear=True)
-        self.weight, self.bias = (
-            nn.Parameter(torch.randn(config.image_channels, inputs, 1, 1)),
-            nn.Parameter(torch.zeros(config.image_channels)),
-        )
+        self.weight = nn.Parameter(torch.randn(config.image_channels, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(config.image_channels))
         self.clamp = config.clamp
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        x = modulated_convolution(
-            x, self.weight, self.affine(w) / math.sqrt(self.weight.shape[1]), demodulate=False
-        )
+        style = self.affine(w) / math.sqrt(self.weight.shape[1])
+        x = modulated_convolution(x, self.weight, style, demodulate=False)
         return activate(x, self.bias, clamp=self.clamp, linear=True)
 
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-20
@@ -256,8 +256,13 @@ class Block(nn.Module):
     "The layers of one size"
 
     def __init__(
-        self, inputs: int | None, outputs: int, size: int, config: GeneratorConfig, last: bool
-    ):  # inputs None: the first block
+        self,
+        inputs: int | None,  # channels; None: the first block
+        outputs: int,
+        size: int,  # side of its pictures
+        config: GeneratorConfig,
+        last: bool,
+    ):
         super().__init__()
         if inputs is None:
             self.const = nn.Parameter(torch.randn(outputs, size, size))
@@ -274,18 +279,20 @@ class Block(nn.Module):
         self.convolutions = 1 if inputs is None else 2
 
     def forward(
-        self, x: Tensor | None, picture: Tensor | None, ws: Tensor, noise: str
-    ) -> tuple:  # ws: (B, convolutions + 1, w_dim); features, picture
+        self,
+        x: Tensor | None,  # features of the block before
+        picture: Tensor | None,  # as far as it is
+        ws: Tensor,  # (B, convolutions + 1, w_dim)
+        noise: str,
+    ) -> tuple:  # features, picture
         if x is None:
             x = self.conv1(self.const.expand(len(ws), *self.const.shape), ws[:, 0], noise)
         else:
-            gain = math.sqrt(0.5) if self.shortcut else 1.0
-            beside = (
-                double_size(F.conv2d(x, self.skip.weight / math.sqrt(x.shape[1])), self.kernel)
-                * gain
-                if self.shortcut
-                else 0
-            )
+            gain, beside = 1.0, 0
+            if self.shortcut:
+                gain = math.sqrt(0.5)
+                narrow = F.conv2d(x, self.skip.weight / math.sqrt(x.shape[1]))
+                beside = double_size(narrow, self.kernel) * gain
             x = self.conv1(self.conv0(x, ws[:, 0], noise), ws[:, 1], noise, gain) + beside
         if picture is not None:
             picture = double_size(picture, self.kernel)
@@ -301,18 +308,10 @@ class Synthesis(nn.Module):
     def __init__(self, config: GeneratorConfig):
         super().__init__()
         self.sizes = [4 * 2**i for i in range(len(config.channels))]
-        for i, size in enumerate(self.sizes):
-            setattr(
-                self,
-                f"b{size}",
-                Block(
-                    config.channels[i - 1] if i else None,
-                    config.channels[i],
-                    size,
-                    config,
-                    size == config.size,
-                ),
-            )
+        before = [None, *config.channels]
+        for size, inputs, outputs in zip(self.sizes, before, config.channels):
+            block = Block(inputs, outputs, size, config, last=size == config.size)
+            setattr(self, f"b{size}", block)
 
     def forward(
         self,
@@ -354,22 +353,24 @@ class Generator(nn.Module):
 
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-27
 def save_generator(
-    net: Generator, folder: str | Path, record: dict = {}
-):  # record: what else is known of it
+    net: Generator,
+    folder: str | Path,
+    record: dict = {},  # what else is known of it
+):
     "Write `generator.safetensors` and `generator.json`"
     from safetensors.torch import save_file
 
-    folder = Path(folder)
+    folder, state = Path(folder), net.state_dict()
     with atomic_write(folder / "generator.safetensors") as tmp:
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()},
-            tmp,
-        )
+        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, tmp)
     write_json(folder / "generator.json", {"config": asdict(net.config), **record})
 
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-28
 def load_generator(folder: str | Path, device: str = "cpu") -> Generator:
-    "Read what `save_generator` wrote, as float32, ready to generate; `InputError` if a file is missing, damaged, or does not fit the other"
+    """Read what `save_generator` wrote, as float32, ready to generate
+
+    `InputError` if a file is missing, damaged, or does not fit the other.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -28,9 +28,8 @@ MAX_DEPTH = 8  # of layers within layers; a generator has 4
 MAX_SIDE = 1024  # pixels; the largest official generators
 
 # %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-06
-def _gather(
-    file: PickleFile, root: Module
-) -> tuple[dict, dict]:  # full name -> Module, full name -> StoredTensor
+def _gather(file: PickleFile, root: Module) -> tuple[dict, dict]:
+    "Full name -> Module, full name -> StoredTensor"
     modules, tensors, seen, todo = {}, {}, set(), [("", root)]
     while todo:
         path, module = todo.pop()
@@ -50,7 +49,8 @@ def _gather(
                     continue
                 if type(value) is not wanted or type(name) is not str or len(name) > MAX_NAME:
                     file.refuse(
-                        f"{shown(name)} in layer {shown(path)} is {shown(value)}, not a {wanted.__name__}"
+                        f"{shown(name)} in layer {shown(path)} is {shown(value)}, "
+                        f"not a {wanted.__name__}"
                     )
                 full = f"{path}.{name}" if path else name
                 if wanted is Module:
@@ -70,6 +70,10 @@ SETTINGS = {
 }
 
 # %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-09
+def _numbers(*values) -> bool:
+    return all(type(value) in (int, float) for value in values)
+
+
 class _Network:
     "What a file says of one of its networks"
 
@@ -111,103 +115,97 @@ class _Network:
         for pattern, wanted in SETTINGS.items():
             for path in self.find(pattern):
                 for name, value in wanted.items():
-                    found = self.setting(path, name)
-                    same = (
-                        found == value
-                        or type(value) in (int, float)
-                        and type(found) in (int, float)
-                        and math.isclose(found, value, rel_tol=1e-5)
-                    )
-                    if not same:
-                        self.refuse(
-                            f"{path} has {name} {shown(found)}, and only {value} is supported"
-                        )
+                    self.check_setting(path, name, value)
         for path in self.find(r".*\.(fc\d+|affine|embed|torgb|skip)"):
-            shape, gain = (
-                self.tensors[f"{path}.weight"].size if f"{path}.weight" in self.tensors else (),
-                self.setting(path, "weight_gain"),
+            self.check_gain(path)
+
+    def check_setting(self, path: str, name: str, value):
+        found = self.setting(path, name)
+        close = _numbers(found, value) and math.isclose(found, value, rel_tol=1e-5)
+        if found != value and not close:
+            self.refuse(f"{path} has {name} {shown(found)}, and only {value} is supported")
+
+    def check_gain(self, path: str):
+        "Weights of equal scale: what they are multiplied by follows from their number"
+        weight = self.tensors.get(f"{path}.weight")
+        shape, gain = weight.size if weight else (), self.setting(path, "weight_gain")
+        rate = self.setting(path, "bias_gain") if len(shape) == 2 else 1
+        scale = math.sqrt(math.prod(shape[1:]) or 1)
+        if not _numbers(gain, rate) or not math.isclose(gain, rate / scale, rel_tol=1e-5):
+            self.refuse(
+                f"{path} has weight_gain {shown(gain)}, which does not go with its shape {shape}"
             )
-            rate = self.setting(path, "bias_gain") if len(shape) == 2 else 1
-            if (
-                type(gain) not in (int, float)
-                or type(rate) not in (int, float)
-                or not math.isclose(gain, rate / math.sqrt(math.prod(shape[1:]) or 1), rel_tol=1e-5)
-            ):
-                self.refuse(
-                    f"{path} has weight_gain {shown(gain)}, which does not go with its shape {shape}"
-                )
 
     def filter(self) -> list:
         "The taps of the up-sampling filter, which all layers that double the size must share"
-        names = sorted(
-            name
-            for name in self.tensors
-            if re.fullmatch(r"synthesis\.b\d+(\.conv0|\.skip)?\.resample_filter", name)
-        )
+        pattern = r"synthesis\.b\d+(\.conv0|\.skip)?\.resample_filter"
+        names = sorted(name for name in self.tensors if re.fullmatch(pattern, name))
         sizes = {self.tensors[name].size for name in names}
-        if (
-            len(sizes) != 1
-            or not 1 <= len(size := sizes.pop()) <= 2
-            or not 1 <= max(size) <= 64
-            or len(set(size)) != 1
-            or not all(self.tensors[name].dense for name in names)
-        ):
+        size = sizes.pop() if len(sizes) == 1 else ()
+        square = len(size) in (1, 2) and len(set(size)) == 1 and 1 <= max(size) <= 64
+        if not square or not all(self.tensors[name].dense for name in names):
             self.refuse("it has no common resample_filter of a square shape")
-        filters = [self.tensors[name].read() for name in names]
-        if (
-            not all(torch.allclose(other, filters[0], atol=1e-6) for other in filters)
-            or not abs(filters[0].sum() - 1) < 1e-4
-        ):
+        taps, *others = [self.tensors[name].read() for name in names]
+        alike = all(torch.allclose(other, taps, atol=1e-6) for other in (taps, *others))
+        if not alike or not abs(taps.sum() - 1) < 1e-4:
             self.refuse(
                 "its layers have different resample_filter, or one that does not add up to 1"
             )
         usual = torch.tensor([1.0, 3.0, 3.0, 1.0])
-        return (
-            usual.tolist()
-            if filters[0].shape == (4, 4)
-            and torch.allclose(filters[0], usual.outer(usual) / 64, atol=1e-6)
-            else filters[0].tolist()
-        )
+        if taps.shape == (4, 4) and torch.allclose(taps, usual.outer(usual) / 64, atol=1e-6):
+            return usual.tolist()
+        return taps.tolist()
 
-# %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-10
-def _configure(net: _Network) -> GeneratorConfig:
-    "The configuration that the shapes and settings of a network have"
+# %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-24
+def _block_sizes(net: _Network) -> list:
+    "4, 8, 16 … of a network that has the parts of a StyleGAN2 generator"
     if net.find(r"synthesis\.input"):
         net.refuse(
             "it is a StyleGAN3 generator (stylegan3-t or -r), whose layers are of another kind"
         )
     if not net.find("mapping") or not net.find("synthesis"):
+        kind = shown(net.modules[""].kind)
         net.refuse(
-            f"it is of class {shown(net.modules[''].kind)}, which has no mapping and synthesis network",
+            f"it is of class {kind}, which has no mapping and synthesis network",
             "name a generator, such as G_ema",
         )
     sizes = sorted(int(path[11:]) for path in net.find(r"synthesis\.b\d{1,5}"))
     if sizes != [4 * 2**i for i in range(len(sizes))] or not sizes or sizes[-1] > MAX_SIDE:
         net.refuse(
-            f"it has blocks of {sizes} pixels, and should have 4, 8, 16 and so on up to at most {MAX_SIDE}"
+            f"it has blocks of {sizes} pixels, "
+            f"and should have 4, 8, 16 and so on up to at most {MAX_SIDE}"
         )
+    return sizes
+
+# %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-25
+def _common_settings(net: _Network) -> tuple:  # architecture, conv_clamp, mapping's bias_gain
+    "What all blocks and layers must agree on"
+    architecture = net.common(r"synthesis\.b\d+", "architecture")
+    clamp = net.common(r"synthesis\.b\d+\.(conv\d|torgb)", "conv_clamp")
+    rate = net.common(r"mapping\.fc\d+", "bias_gain")
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        net.refuse(f"its architecture is {shown(architecture)}, which is none of {known}")
+    if clamp is not None and (not _numbers(clamp) or not 0 < clamp < math.inf):
+        net.refuse(f"its conv_clamp is {shown(clamp)}, which is no positive number")
+    if not _numbers(rate) or not 0 < rate < math.inf:
+        net.refuse(f"its mapping network has bias_gain {shown(rate)}, which is no positive number")
+    return architecture, clamp, rate
+
+# %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-10
+def _configure(net: _Network) -> GeneratorConfig:
+    "The configuration that the shapes and settings of a network have"
+    sizes = _block_sizes(net)
     net.check_settings()
     layers = len(net.find(r"mapping\.fc\d+"))
-    embedding, c_dim = (
-        net.shape("mapping.embed.weight", 2) if net.find(r"mapping\.embed") else (0, 0)
-    )
+    embedding, c_dim = 0, 0
+    if net.find(r"mapping\.embed"):
+        embedding, c_dim = net.shape("mapping.embed.weight", 2)
     width, inputs = net.shape("mapping.fc0.weight", 2)
     w_dim = net.shape("synthesis.b4.conv1.affine.weight", 2)[1]
     if inputs <= embedding:
         net.refuse("it has no z: pictures depend on the class alone")
-    architecture, clamp, rate = (
-        net.common(r"synthesis\.b\d+", "architecture"),
-        net.common(r"synthesis\.b\d+\.(conv\d|torgb)", "conv_clamp"),
-        net.common(r"mapping\.fc\d+", "bias_gain"),
-    )
-    if architecture not in ARCHITECTURES:
-        net.refuse(
-            f"its architecture is {shown(architecture)}, which is none of {', '.join(ARCHITECTURES)}"
-        )
-    if clamp is not None and (type(clamp) not in (int, float) or not 0 < clamp < math.inf):
-        net.refuse(f"its conv_clamp is {shown(clamp)}, which is no positive number")
-    if type(rate) not in (int, float) or not 0 < rate < math.inf:
-        net.refuse(f"its mapping network has bias_gain {shown(rate)}, which is no positive number")
+    architecture, clamp, rate = _common_settings(net)
     return GeneratorConfig(
         z_dim=inputs - embedding,
         w_dim=w_dim,
@@ -226,33 +224,28 @@ def _configure(net: _Network) -> GeneratorConfig:
 # %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-11
 def _check_room(net: _Network, config: GeneratorConfig):
     "Refuse shapes that ask for more weights than are there, before anything is made of them"
-    channels, width = config.channels, config.mapping_width or config.w_dim
-    widths = [
-        config.z_dim + (config.embedding or config.w_dim) * (config.c_dim > 0),
-        *[width] * (config.mapping_layers - 1),
-        config.w_dim,
-    ]
-    asked = (
-        sum(a * b for a, b in zip(widths, widths[1:]))
-        + sum(c * (9 * c + config.w_dim) for c in channels)
-        + sum(a * (9 * b + config.w_dim) for a, b in zip(channels, channels[1:]))
-    )
-    if asked > (there := sum(math.prod(tensor.size) for tensor in net.tensors.values())):
+    channels, w_dim = config.channels, config.w_dim
+    embedding = (config.embedding or w_dim) if config.c_dim > 0 else 0
+    inner = [config.mapping_width or w_dim] * (config.mapping_layers - 1)
+    widths = [config.z_dim + embedding, *inner, w_dim]
+    mapping = sum(a * b for a, b in zip(widths, widths[1:]))
+    first = sum(a * (9 * b + w_dim) for a, b in zip(channels, channels[1:]))
+    second = sum(c * (9 * c + w_dim) for c in channels)
+    asked = mapping + first + second
+    there = sum(math.prod(tensor.size) for tensor in net.tensors.values())
+    if asked > there:
         net.refuse(f"its shapes ask for at least {asked} weights, and it has {there}")
 
 # %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-12
 def _fill(net: _Network, generator: Generator):
     "Put a network's weights into `generator`; each name and shape must be there"
-    wanted = generator.state_dict()
+    wanted, layers = generator.state_dict(), net.find(r"synthesis\.b\d+\.conv\d")
+    without_noise = [path for path in layers if net.setting(path, "use_noise") is False]
     silent = {
-        f"{path}.{name}"
-        for path in net.find(r"synthesis\.b\d+\.conv\d")
-        if net.setting(path, "use_noise") is False
-        for name in ("noise_const", "noise_strength")
+        f"{path}.{name}" for path in without_noise for name in ("noise_const", "noise_strength")
     }
-    if odd := sorted(
-        name for name in net.tensors if not name.endswith("resample_filter") and name not in wanted
-    ):
+    names = (name for name in net.tensors if not name.endswith("resample_filter"))
+    if odd := sorted(name for name in names if name not in wanted):
         net.refuse(f"it has {shown(odd[0])}, which a generator of its shape does not")
     for name, value in wanted.items():
         if name in silent:  # a network without noise is one whose noise has no strength
@@ -268,28 +261,27 @@ def _fill(net: _Network, generator: Generator):
         value.copy_(tensor.read())
         if not value.isfinite().all():
             net.refuse(
-                f"{name} holds numbers that are not finite: the training had diverged, or the file is damaged"
+                f"{name} holds numbers that are not finite: the training had diverged, "
+                "or the file is damaged"
             )
 
 # %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-13
 def generator_from_pickle(
     path: str | Path,  # by the official StyleGAN2-ADA or StyleGAN3 tools
-    network: str = "G_ema",  # "G_ema": averaged weights, as for pictures; "G": those of the last step
+    network: str = "G_ema",  # averaged weights, as for pictures; "G": those of the last step
 ) -> tuple[Generator, dict]:  # ready to generate; file's name and hash, network, class, size
-    "Read a generator from an official pickle, with none of its code run; `InputError` if the file is hostile, damaged or holds something else"
+    """Read a generator from an official pickle, with none of its code run
+
+    `InputError` if the file is hostile, damaged or holds something else.
+    """
     file, content = PickleFile(Path(path)), read_pickle(path)
-    networks = (
-        {name: value for name, value in content.items() if type(value) is Module}
-        if type(content) is dict
-        else {}
-    )
+    items = content.items() if type(content) is dict else ()
+    networks = {name: value for name, value in items if type(value) is Module}
     if network not in networks:
-        file.refuse(
-            f"it holds no network {network!r}",
-            f"it has {', '.join(shown(name) for name in networks)}: name one of these"
-            if networks
-            else "this is no pickle of networks",
-        )
+        remedy = "this is no pickle of networks"
+        if networks:
+            remedy = f"it has {', '.join(shown(name) for name in networks)}: name one of these"
+        file.refuse(f"it holds no network {network!r}", remedy)
     net = _Network(file, networks[network], network)
     if empty := [name for name, tensor in net.tensors.items() if tensor.bytes == 0]:
         net.refuse(f"{shown(empty[0])} is empty")
@@ -315,21 +307,23 @@ def import_stylegan(
     network: str = "G_ema",  # which of its networks
     force: bool = False,  # overwrite another generator
 ) -> dict:  # what `generator.json` says of the origin
-    "Turn an official pickle into files that `load_generator` reads; `InputError`, and nothing written, if it is refused or `out` holds another generator"
+    """Turn an official pickle into files that `load_generator` reads
+
+    `InputError`, and nothing written, if it is refused or `out` holds another generator.
+    """
     generator, record = generator_from_pickle(source, network)
     described = Path(out) / "generator.json"
     if described.is_file() and not force:
         there = read_json(described)
-        same = isinstance(there, dict) and all(
-            there.get(key) == record[key] for key in ("source_sha256", "network")
-        )
-        if not same:
+        origin = ("source_sha256", "network")
+        known = isinstance(there, dict)
+        if not known or any(there.get(key) != record[key] for key in origin):
             raise InputError(
-                f"{out} holds another generator: choose another folder, or overwrite it with --force"
+                f"{out} holds another generator: choose another folder, "
+                "or overwrite it with --force"
             )
     with explain_write_errors(described):
-        described.unlink(
-            missing_ok=True
-        )  # it is written last, so that new weights never stand beside an old description
+        # it is written last, so that new weights never stand beside an old description
+        described.unlink(missing_ok=True)
     save_generator(generator, out, record)
     return record

@@ -31,13 +31,11 @@ def picture_uri(
                 picture = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
         except (OSError, ValueError) as error:
             raise InputError(f"{picture} is missing or no picture ({error})") from error
-    if (
-        picture.dtype != np.uint8
-        or picture.ndim not in (2, 3)
-        or picture.shape[2:] not in ((), (3,))
-    ):
+    shape_fits = picture.ndim in (2, 3) and picture.shape[2:] in ((), (3,))
+    if picture.dtype != np.uint8 or not shape_fits:
         raise InputError(
-            f"a picture must be (H, W, 3) or (H, W) of uint8, not {picture.shape} of {picture.dtype}"
+            "a picture must be (H, W, 3) or (H, W) of uint8, "
+            f"not {picture.shape} of {picture.dtype}"
         )
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
@@ -48,23 +46,21 @@ def check_queue(
     items: pd.DataFrame,  # see `fairparse.balancing.annotate.LABELS`
     choices: list,
 ) -> tuple:  # id -> row, in order; task, empty for an empty queue
-    "Refuse a queue with which a session would make no sense: `InputError` for several tasks, repeated items, unfit choices"
-    items, tasks, odd = (
-        LABELS.check(items),
-        set(items.task),
-        sorted(set(items.model) - set(choices)),
-    )
+    """Refuse a queue with which a session would make no sense
+
+    `InputError` for several tasks, repeated items, unfit choices.
+    """
+    checked = LABELS.check(items)
+    tasks, odd = set(items.task), sorted(set(items.model) - set(choices))
     if len(tasks) > 1:
         raise InputError(f"a session is about one task, not {sorted(tasks)}: make a queue of one")
-    if items.id.duplicated().any():
-        raise InputError(
-            f"items appear twice in the queue: {items.id[items.id.duplicated()].tolist()[:5]}"
-        )
+    if (twice := checked.id.duplicated()).any():
+        raise InputError(f"items appear twice in the queue: {checked.id[twice].tolist()[:5]}")
     if len(set(choices)) < max(2, len(choices)) or "" in choices:
         raise InputError(f"choices must be at least two different names, not {choices}")
     if odd:
         raise InputError(f"the model says {odd[:5]}, which are not among the choices {choices}")
-    return {row.id: row for row in items.itertuples()}, "".join(tasks)
+    return {row.id: row for row in checked.itertuples()}, "".join(tasks)
 
 # %% ../../nbs/lib/60_balancing/15_widget.ipynb #widget-09
 class LabellingSession:
@@ -72,18 +68,17 @@ class LabellingSession:
 
     def __init__(
         self,
-        items: pd.DataFrame,  # see `fairparse.balancing.annotate.LABELS`; one task, in the order to be shown: a `queue` without `done`
+        # see `fairparse.balancing.annotate.LABELS`; one task, in the order to be shown: a `queue`
+        # without `done`
+        items: pd.DataFrame,
         choices: list,  # the answers, in the order of the keys 1 to 9 (further ones have no key)
         picture: Callable,  # id -> what `picture_uri` takes
         folder: str | Path,  # of the journals, one an annotator
         annotator: str,
         show_guess: bool = False,  # show what the model says
     ):
-        self.choices, self.annotator, self.show_guess = (
-            [str(choice) for choice in choices],
-            annotator,
-            show_guess,
-        )
+        self.choices = [str(choice) for choice in choices]
+        self.annotator, self.show_guess = annotator, show_guess
         self.items, self.task = check_queue(items, self.choices)
         self.picture, self._undone = picture, None
         self.journal = Journal(folder, annotator)
@@ -91,10 +86,8 @@ class LabellingSession:
     @property
     def current(self) -> str | None:  # id; None when all is done
         "The item to look at: the one just taken back, else the first without an answer"
-        done = self.journal.done(self.task)
-        return next(
-            (id for id in (self._undone, *self.items) if id in self.items and id not in done), None
-        )
+        done, order = self.journal.done(self.task), (self._undone, *self.items)
+        return next((id for id in order if id in self.items and id not in done), None)
 
     @property
     def progress(self) -> dict:  # counts of items of this queue
@@ -131,12 +124,11 @@ class LabellingSession:
 
     def undo(self) -> str | None:  # id, None if this queue has no answer to take back
         "Take back the last answer and return to its item"
-        last = next(
-            (e["id"] for e in reversed(self.journal.entries) if e["task"] == self.task), None
-        )
-        if last in self.items:
-            self._undone = self.journal.undo(self.task)
-        return self._undone if last in self.items else None
+        mine = [entry["id"] for entry in self.journal.entries if entry["task"] == self.task]
+        if not mine or mine[-1] not in self.items:
+            return None
+        self._undone = self.journal.undo(self.task)
+        return self._undone
 
 # %% ../../nbs/lib/60_balancing/15_widget.ipynb #widget-14
 def view_session(
@@ -164,33 +156,33 @@ def view_session(
         **session.progress,
     }
 
+# %% ../../nbs/lib/60_balancing/15_widget.ipynb #widget-31
+def _act(session: LabellingSession, action: str, id: str, label: str) -> str:  # a notice
+    "Do one thing with the current item"
+    if action == "undo":
+        taken = session.undo()
+        return f"taken back: {taken}" if taken else "nothing to take back"
+    if action == "skip":
+        return f"skipped: {session.skip()}"
+    if action == "choose":
+        picture_uri(session.picture(id))  # what cannot be seen is not labelled
+        return f"saved: {session.choose(label)} is {label}"
+    raise InputError(f"the window asks for {action!r}, which does not exist: reload the page")
+
 # %% ../../nbs/lib/60_balancing/15_widget.ipynb #widget-15
 def answer(
     session: LabellingSession,
     message: dict,  # action ("show", "choose", "skip", "undo"), item that was on the screen, label
 ) -> dict:  # see `view_session`
-    "Do what the window asks and say what to show next"
+    "Do what the window asks, and return what to show next"
     action, id, notice = message.get("action"), message.get("item"), ""
     try:
-        if action == "show":
-            notice = (
-                "The last answer was half written when the power went: please give it again."
-                if session.journal.torn
-                else ""
-            )
-        elif id != session.current:
+        if action != "show" and id != session.current:
             notice = "That picture is no longer the current one: nothing was saved."
-        elif action == "undo":
-            notice = f"taken back: {id}" if (id := session.undo()) else "nothing to take back"
-        elif action == "skip":
-            notice = f"skipped: {session.skip()}"
-        elif action == "choose":
-            picture_uri(session.picture(id))
-            notice = f"saved: {session.choose(message.get('label'))} is {message.get('label')}"
-        else:
-            raise InputError(
-                f"the window asks for {action!r}, which does not exist: reload the page"
-            )
+        elif action != "show":
+            notice = _act(session, action, id, message.get("label"))
+        elif session.journal.torn:
+            notice = "The last answer was half written when the power went: please give it again."
     except InputError as error:
         return view_session(session, problem=str(error))
     return view_session(session, notice)
@@ -222,19 +214,18 @@ def label_set(
     question: str | None = None,  # of the set's; None: its first
     below: float = 0.8,  # labels of lower confidence are shown
     at_most: int = 200,
-    size: int = 320,
-    smooth: bool = False,
-) -> LabellingWidget:  # size, smooth: as for the window
-    "A window on the least certain labels of a balanced set; `InputError` if the folder holds none, or knows no such question"
+    size: int = 320,  # width of the picture on the screen, in pixels
+    smooth: bool = False,  # as for the window
+) -> LabellingWidget:
+    """A window on the least certain labels of a balanced set
+
+    `InputError` if the folder holds none, or knows no such question.
+    """
     folder = resolve(folder)
-    labels, choices = (
-        read_table(folder / "long_labels.parquet", LABELS),
-        read_json(folder / "datasheet.json")["tasks"],
-    )
-    files, question = (
-        pd.read_csv(folder / "labels.csv").set_index("id").file,
-        question or next(iter(choices)),
-    )
+    labels = read_table(folder / "long_labels.parquet", LABELS)
+    choices = read_json(folder / "datasheet.json")["tasks"]
+    files = pd.read_csv(folder / "labels.csv").set_index("id").file
+    question = question or next(iter(choices))
     if question not in choices:
         raise InputError(f"{folder} has no question {question!r}: it has {', '.join(choices)}")
     items = queue(labels, question, below=below, at_most=at_most)
@@ -242,14 +233,11 @@ def label_set(
         raise InputError(
             f"no label of {question!r} has a confidence below {below}: nothing waits for you"
         )
-    return LabellingWidget(
-        LabellingSession(
-            items,
-            choices[question],
-            lambda name: folder / files[name],
-            folder / "annotations",
-            annotator,
-        ),
-        size,
-        smooth,
+    session = LabellingSession(
+        items,
+        choices[question],
+        lambda name: folder / files[name],
+        folder / "annotations",
+        annotator,
     )
+    return LabellingWidget(session, size, smooth)

@@ -262,8 +262,10 @@ def test_zeros_at_the_end_are_a_torn_line(tmp_path):
         b"[]",
         b"\xff\xfe",
         b"{}",
-        b'{"time": 1, "action": "erase", "task": "t", "id": "a", "label": "", "model": "", "confidence": null, "shown": false}',
-        b'{"time": 1, "action": "label", "task": "t", "id": 7, "label": "x", "model": "", "confidence": null, "shown": false}',
+        b'{"time": 1, "action": "erase", "task": "t", "id": "a", "label": "", "model": "", '
+        b'"confidence": null, "shown": false}',
+        b'{"time": 1, "action": "label", "task": "t", "id": 7, "label": "x", "model": "", '
+        b'"confidence": null, "shown": false}',
     ],
 )
 def test_damage_in_the_middle_is_an_error_that_names_the_line(tmp_path, damage):
@@ -281,11 +283,9 @@ def test_damage_in_the_middle_is_an_error_that_names_the_line(tmp_path, damage):
 
 def test_a_lost_line_before_an_undo_is_noticed(tmp_path):
     journal = Journal(tmp_path, "ann")
-    (
-        journal.record("label", "emotion", "a", "sad"),
-        journal.record("label", "emotion", "b", "sad"),
-        journal.undo("emotion"),
-    )
+    journal.record("label", "emotion", "a", "sad")
+    journal.record("label", "emotion", "b", "sad")
+    journal.undo("emotion")
     lines = journal.path.read_bytes().splitlines(keepends=True)
     journal.path.write_bytes(lines[0] + lines[2])
     with pytest.raises(InputError, match="line 2 .* takes back b, but a came before"):
@@ -296,7 +296,10 @@ def test_a_lost_line_before_an_undo_is_noticed(tmp_path):
 
 
 def test_two_programs_cannot_write_to_one_journal(tmp_path):
-    script = "import sys; from fairparse.balancing.annotate import Journal; j = Journal(sys.argv[1], 'ann'); print('open', flush=True); sys.stdin.read()"
+    script = (
+        "import sys; from fairparse.balancing.annotate import Journal; "
+        "j = Journal(sys.argv[1], 'ann'); print('open', flush=True); sys.stdin.read()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)],
         cwd=ROOT,
@@ -339,21 +342,30 @@ def test_kill_while_writing(tmp_path):
     process = context.Process(target=_label_until_killed, args=(tmp_path, ready))
     process.start()
     assert ready.wait(30)
-    process.kill(), process.join()
+    process.kill()
+    process.join()
     journal = Journal(tmp_path, "ann")
-    assert len(journal.entries) > 50 and [e["id"] for e in journal.entries] == [
-        f"f{k}" for k in range(len(journal.entries))
-    ]
+    count = len(journal.entries)
+    assert count > 50 and [e["id"] for e in journal.entries] == [f"f{k}" for k in range(count)]
 
 
 def test_a_full_disk_changes_nothing(tmp_path):
-    "In a process that may only write so much, the entry that does not fit is refused and leaves no half line"
-    script = (
-        "import resource, signal, sys\nfrom fairparse.balancing.annotate import Journal\nfrom fairparse.core.runs import InputError\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\njournal = Journal(sys.argv[1], 'ann')\nfor k in range(3): journal.record('skip', 'emotion', f'f{k}')\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (journal.path.stat().st_size + 40, -1))\n"
-        "try: journal.record('skip', 'emotion', 'f3')\nexcept (InputError, OSError) as error: print(len(journal.entries), type(error).__name__)\n"
-    )
+    "Where only so much may be written, an entry that does not fit leaves no half line"
+    script = """
+import resource, signal, sys
+from fairparse.balancing.annotate import Journal
+from fairparse.core.runs import InputError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+journal = Journal(sys.argv[1], "ann")
+for k in range(3):
+    journal.record("skip", "emotion", f"f{k}")
+resource.setrlimit(resource.RLIMIT_FSIZE, (journal.path.stat().st_size + 40, -1))
+try:
+    journal.record("skip", "emotion", "f3")
+except (InputError, OSError) as error:
+    print(len(journal.entries), type(error).__name__)
+"""
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)],
         cwd=ROOT,
@@ -423,7 +435,10 @@ def test_kappa_equals_scikit_learn(seed, classes):
 
 
 def test_textbook_example():
-    "Two raters' diagnoses of 100 subjects (Fleiss, Levin and Paik, Statistical Methods for Rates and Proportions, 3rd ed., table 18.1)"
+    """Two raters' diagnoses of 100 subjects
+
+    Fleiss, Levin and Paik, Statistical Methods for Rates and Proportions, 3rd ed., table 18.1.
+    """
     table = np.array([[75, 1, 4], [5, 4, 1], [0, 0, 10]])
     pairs = [(a, b) for a in range(3) for b in range(3) for _ in range(table[a, b])]
     first, second = (
@@ -576,10 +591,11 @@ def test_merging_refuses_strangers_and_doubles():
 
 
 def test_the_module_needs_neither_torch_nor_a_browser():
-    code = "import sys, fairparse.balancing.annotate, fairparse.balancing.label_studio\nprint({'torch', 'anywidget', 'ipywidgets', 'sklearn', 'matplotlib'} & set(sys.modules))"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout
-        == "set()\n"
+    code = (
+        "import sys, fairparse.balancing.annotate, fairparse.balancing.label_studio\n"
+        "heavy = {'torch', 'anywidget', 'ipywidgets', 'sklearn', 'matplotlib'}\n"
+        "print(heavy & set(sys.modules))"
     )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

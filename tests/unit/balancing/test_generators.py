@@ -1,4 +1,7 @@
-"One interface for all generators: truncation, w, batches, errors, and the DCGAN of the offline extra"
+"""One interface for all generators
+
+Truncation, w, batches, errors, and the DCGAN of the offline extra.
+"""
 
 import importlib.util
 from types import SimpleNamespace

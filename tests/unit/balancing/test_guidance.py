@@ -1,4 +1,7 @@
-"Rules, latent models, yields and their counts; the choice of steps; side effects; balancing from end to end on toys"
+"""Rules, latent models, yields and their counts; the choice of steps; side effects
+
+Balancing from end to end on toys.
+"""
 
 import numpy as np
 import pandas as pd
@@ -15,11 +18,10 @@ from fairparse.balancing.choose_rule import (
     candidate_rules,
     choose_rule,
     diversity,
-    labeller_says,
     leakage,
-    prove,
     share_difference,
     spread,
+    try_on_fresh_draws,
 )
 from fairparse.balancing.directions import Direction, fit_directions
 from fairparse.balancing.guidance import (
@@ -29,6 +31,7 @@ from fairparse.balancing.guidance import (
     add_shares,
     choose_alpha,
     fit_latent_model,
+    predict_labels,
     try_rule,
 )
 from fairparse.balancing.latents import random_latents
@@ -192,7 +195,11 @@ def test_distances_are_divergences():
 
 
 def test_distance_of_a_shift_in_w_is_that_of_gaussians_with_its_covariance():
-    "KL(N(m + a n, S) || N(m, S)) = a^2 n' S^-1 n / 2; along S theta, which raises the regression's score most for each nat, alpha standard deviations of it cost least"
+    """KL(N(m + a n, S) || N(m, S)) = a^2 n' S^-1 n / 2
+
+    Along S theta, which raises the regression's score most for each nat, alpha standard deviations
+    of it cost least.
+    """
     facts = make_facts()
     rule = next(
         r
@@ -626,14 +633,14 @@ def make_facts(others=True, spaces=("z", "w")):
     generator = Colours()
     z = Z[:3000]
     vectors = {space: z if space == "z" else generator.map(z) for space in spaces}
-    labels = labeller_says(Bands(), generator.paint(z))
+    labels = predict_labels(Bands(), generator.paint(z))
     directions = {
         (group, space): d
         for space, x in vectors.items()
         for group, d in fit_directions(x, labels, space=space)[0].items()
     }
     along = (
-        [fit_directions(z, labeller_says(Above(0.0, 1), generator.paint(z)), ["yes"])[0]["yes"]]
+        [fit_directions(z, predict_labels(Above(0.0, 1), generator.paint(z)), ["yes"])[0]["yes"]]
         if others
         else []
     )
@@ -690,7 +697,10 @@ def test_candidates_are_the_whole_grid():
 
 
 def test_calibrate_and_prove_on_a_world_that_is_understood():
-    "The middle band cannot be reached by a straight step, but by screening; high can; the second judge sees things a little otherwise"
+    """The middle band cannot be reached by a straight step, but by screening; high can
+
+    The second judge sees things a little otherwise.
+    """
     facts, first, second = make_facts(), Bands(), Bands((-0.9, 1.1))
     generator = facts.generator
     painted = generator.paint(facts.vectors["z"])
@@ -719,7 +729,7 @@ def test_calibrate_and_prove_on_a_world_that_is_understood():
     def features(images):
         return images[:, 0, 0, :1].astype(float) / 32
 
-    fresh, alike, moved = prove(
+    fresh, alike, moved = try_on_fresh_draws(
         chosen,
         generator,
         first,
@@ -750,7 +760,7 @@ def test_calibrate_and_prove_on_a_world_that_is_understood():
 
 def test_a_direction_and_a_screen_on_a_group_between_others():
     facts, judge = make_facts(), Bands((-0.3, 0.3))
-    facts.labels = labeller_says(judge, facts.generator.paint(facts.vectors["z"]))
+    facts.labels = predict_labels(judge, facts.generator.paint(facts.vectors["z"]))
     facts.model = fit_latent_model(
         facts.vectors["w"],
         judge.predict(facts.generator.paint(facts.vectors["z"])),
@@ -780,7 +790,7 @@ def test_too_few_accepted_faces_say_nothing_of_diversity():
     real = balancing.try_rule
     balancing.try_rule = lambda *a, **k: real(*a, most=1000, **k)  # the second rule never paints
     try:
-        fresh, alike, moved = prove(
+        fresh, alike, moved = try_on_fresh_draws(
             chosen,
             facts.generator,
             Bands(),

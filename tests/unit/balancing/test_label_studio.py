@@ -92,7 +92,10 @@ def test_export_has_the_documented_form(world, tmp_path):
 
 
 def test_names_fit_the_interface(world):
-    "from_name, to_name and the picture's field are those of the XML, or Label Studio refuses the file"
+    """from_name, to_name and the picture's field are those of the XML
+
+    Or Label Studio refuses the file.
+    """
     labels, pictures, annotations = world
     config = ElementTree.fromstring(studio_config(TASKS))
     image, controls = config.find("Image"), {c.get("name"): c for c in config.iter("Choices")}
@@ -161,7 +164,8 @@ def test_export_refuses_what_it_cannot_show(world, tmp_path):
         export_studio(labels, pictures, root=tmp_path / "elsewhere")
 
 
-# an export as Label Studio writes it: ids, users as objects or numbers, drafts, a cancelled annotation
+# an export as Label Studio writes it: ids, users as objects or numbers, drafts, a cancelled
+# annotation
 
 
 def studio_export():
@@ -257,7 +261,10 @@ def test_users_that_nobody_named_keep_what_label_studio_calls_them(world):
 
 
 def changed(**change):
-    "The export with one thing in its first annotation's first result, or in its first item, changed"
+    """The export with one thing in its first annotation's first result, or in its first item
+
+    Changed.
+    """
     export = studio_export()
     result = export[0]["annotations"][0]["result"][0]
     if "choices" in change:

@@ -476,7 +476,10 @@ def test_blocks_in_which_nothing_is_painted(tmp_path):
 
 
 def test_memory_does_not_grow_with_draws(tmp_path):
-    "Pictures of 180,000 draws never lie in memory together: a run of 24 blocks needs hardly more than one of 4"
+    """Pictures of 180,000 draws never lie in memory together
+
+    A run of 24 blocks needs hardly more than one of 4.
+    """
 
     class Large(Colours):
         size = 16  # 0.77 MB a block

@@ -1,4 +1,7 @@
-"The loop of both papers: audit of parsers on balanced faces, retraining with and without balance, tables"
+"""The loop of both papers
+
+Audit of parsers on balanced faces, retraining with and without balance, tables.
+"""
 
 import subprocess
 import sys
@@ -18,6 +21,7 @@ from fairparse.balancing.latents import open_latents, sample_latents
 from fairparse.balancing.retrain import (
     agreement_records,
     audit_parsers,
+    comparable_groups,
     draw_faces,
     face_set_part,
     generated_part,
@@ -650,7 +654,10 @@ def test_a_group_that_resamples_miss_proves_nothing():
 
 
 def test_equal_arms_are_rarely_called_different():
-    "Twenty pairs of equal arms with luck of seeds: at most two show a difference in the shortfall before adjustment"
+    """Twenty pairs of equal arms with luck of seeds
+
+    At most two show a difference in the shortfall before adjustment.
+    """
     p = [
         change_table(
             {
@@ -702,3 +709,11 @@ def test_tables_of_groups_that_cannot_be_compared():
 def test_tables_do_not_need_torch():
     code = "import sys\nimport fairparse.results.loop\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_groups_with_too_few_test_faces_are_not_compared():
+    counts = pd.Series({"a": 12, "b": 3, "c": 10, "d": 1})
+    assert comparable_groups(counts, 10) == (["a", "c"], {"b": 3, "d": 1})
+    assert comparable_groups(counts, 1) == (["a", "b", "c"], {"d": 1})  # never fewer than 2
+    with pytest.raises(InputError, match=r"only \['a'\] have 11 test faces or more"):
+        comparable_groups(counts, 11)

@@ -1,4 +1,7 @@
-"Official StyleGAN pickles: what must be read, what must be refused, and that nothing in a file is ever run"
+"""Official StyleGAN pickles
+
+What must be read, what must be refused, and that nothing in a file is ever run.
+"""
 
 import collections
 import io
@@ -17,7 +20,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from test_stylegan import VARIANTS, draw, make, reference
+from stylegan_helpers import VARIANTS, draw, make, reference
 from torch import nn
 
 from fairparse.balancing.safe_pickle import MAX_STEPS, Array, read_pickle
@@ -38,7 +41,8 @@ FIXTURES = Path(
 TINY = {"z_dim": 2, "w_dim": 3, "channels": [3, 2], "mapping_layers": 2}
 
 
-# ---- files as the official tools write them: by Python's own pickler, through stand-ins for the official modules
+# ---- files as the official tools write them: by Python's own pickler, through stand-ins for the
+# official modules
 
 
 class EasyDict(dict):
@@ -111,7 +115,10 @@ KINDS = {Dense: "FullyConnectedLayer", StyledConvolution: "SynthesisLayer", ToPi
 
 
 def official(layer, config, kind=None, parameter=nn.Parameter, filter_dtype=torch.float32):
-    "A layer of this project as an official persistent object, with all that a torch module carries along"
+    """A layer of this project as an official persistent object
+
+    With all that a torch module carries along.
+    """
     kernel, name = (
         getattr(layer, "kernel", None),
         kind or KINDS.get(type(layer), type(layer).__name__),
@@ -226,7 +233,10 @@ def test_every_protocol_is_read(tmp_path, protocol):
 
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 def test_every_architecture_gives_the_official_pictures(tmp_path, options):
-    "From the configuration that was read to pixels, against the formula written out in test_stylegan"
+    """From the configuration that was read to pixels
+
+    Against the formula written out in test_stylegan.
+    """
     net = make(**options)
     again, _ = generator_from_pickle(write(tmp_path / "a.pkl", net))
     z, c = draw(net, 2)
@@ -412,7 +422,8 @@ def whole(body):
 def legacy_zip(command):
     "A storage whose inner pickle calls the command, as `torch.save` would write it"
     return (
-        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}X\x0d\x00\x00\x00little_endian\x88s."
+        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 "
+        b"j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}X\x0d\x00\x00\x00little_endian\x88s."
         + b"\x80\x02cos\nsystem\n"
         + text(command)
         + b"\x85R."
@@ -835,7 +846,8 @@ def layer_with(children):
     )
 
 
-def self_containing():  # the dict of children is in the memo before the layer exists: the layer is put into it afterwards
+def self_containing():
+    "The dict of children is in the memo before the layer exists, which is put into it afterwards"
     return whole(
         b"}" + text("G_ema") + layer_with(b"") + b"\x94s" + b"h\x00" + text("again") + b"h\x01s0"
     )
@@ -980,12 +992,16 @@ from fairparse.core.runs import InputError
 from fairparse.balancing.stylegan_pickle import import_stylegan
 folder, met = Path(sys.argv[1]), []
 import_stylegan(folder / "good.pkl", folder / "good") # what is loaded late is loaded now
-in_use = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+status = open("/proc/self/status")
+in_use = int(next(line for line in status if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (in_use + 500 * 2**20, -1))
 try: bytearray(600 * 2**20)
 except MemoryError: pass
 else: raise AssertionError("memory is not limited")
-watched = ("import", "compile", "exec", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pickle.find_class", "socket.connect")
+watched = (
+    "import", "compile", "exec", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen",
+    "pickle.find_class", "socket.connect",
+)
 sys.addaudithook(lambda event, _: met.append(event) if event in watched else None)
 for path in sorted(folder.glob("*.pkl")):
     started = time.process_time()
@@ -1001,7 +1017,10 @@ assert met # the audit is awake
 
 
 def test_costly_and_hostile_files_are_refused_in_little_memory_and_nothing_is_run(tmp_path):
-    "In a process that may take 500 MB more than it has, under Python's own audit: no import, no code compiled or executed, no command"
+    """In a process that may take 500 MB more than it has, under Python's own audit
+
+    No import, no code compiled or executed, no command.
+    """
     for name, content in COSTLY.items():
         (tmp_path / f"{name}.pkl").write_bytes(content)
     for name, (content, _) in ATTACKS.items():
@@ -1028,7 +1047,10 @@ def test_costly_and_hostile_files_are_refused_in_little_memory_and_nothing_is_ru
 
 
 def outcome(path):
-    "The generator's names and shapes, or None if the file is refused; any other exception goes through"
+    """The generator's names and shapes, or None if the file is refused
+
+    Any other exception goes through.
+    """
     try:
         net, _ = generator_from_pickle(path)
     except InputError as error:

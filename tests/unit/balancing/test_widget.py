@@ -95,7 +95,10 @@ def test_undo_goes_back_to_the_item_and_across_sessions(tmp_path):
 
 
 def test_undo_returns_to_its_item_also_in_another_order(tmp_path):
-    "The model was trained again and the queue is in another order: undo still shows the picture that it is about"
+    """The model was trained again and the queue is in another order
+
+    Undo still shows the picture that it is about.
+    """
     items = make_items()
     LabellingSession(items, CHOICES, picture_of, tmp_path, "ann").choose("none")
     session = LabellingSession(items[::-1], CHOICES, picture_of, tmp_path, "ann")
