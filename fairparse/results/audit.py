@@ -35,6 +35,31 @@ from .style import parser_styles
 from ..robustness.severity import corruption_errors, gather_sweep, severity_table
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-06
+_REMEDY = "or compare what all parsers have with --partial"
+
+
+def _check_settings(name, found, every):
+    "`InputError` if a parser has no maps of a setting that another has"
+    lacking = [setting_name(*setting) for setting in every if setting not in found]
+    if lacking:
+        raise InputError(
+            f"{name} has no maps for the settings {', '.join(lacking)}, "
+            f"which another parser has: add them, {_REMEDY}"
+        )
+
+
+def _check_faces(name, setting, maps, stems):
+    "`InputError` if a parser lacks maps of some faces in a setting"
+    missing = [stem for stem in stems if stem not in maps]
+    if missing:
+        some = ", ".join([*missing[:3], "…"] if len(missing) > 3 else missing)
+        raise InputError(
+            f"{name} lacks the {setting_name(*setting)} maps of {len(missing)} of {len(stems)} "
+            f"faces ({some}; a map that is there: {next(iter(maps.values()))}): "
+            f"add them, {_REMEDY}"
+        )
+
+# %% ../../nbs/lib/80_results/14_audit.ipynb #audit-06a
 def match_faces(
     truth: Truth,
     parsers: dict,  # name -> setting -> id -> path, see `find_settings`
@@ -43,101 +68,115 @@ def match_faces(
     "Faces and settings that all parsers have; unless `partial`, `InputError` if one lacks any"
     stems, notes = truth.stems, []
     every = list(dict.fromkeys(setting for found in parsers.values() for setting in found))
-    settings, there = (
-        [s for s in every if all(s in found for found in parsers.values())],
-        np.ones(len(stems), bool),
-    )
-    remedy = "or compare what all parsers have with --partial"
+    settings = [s for s in every if all(s in found for found in parsers.values())]
+    there = np.ones(len(stems), bool)
     for name, found in parsers.items():
-        lacking = [setting_name(*s) for s in every if s not in found]
-        if lacking and not partial:
-            raise InputError(
-                f"{name} has no maps for the settings {', '.join(lacking)}, which another parser has: add them, {remedy}"
-            )
+        if not partial:
+            _check_settings(name, found, every)
         for setting in settings:
-            has = np.array([stem in found[setting] for stem in stems])
-            missing, first = (
-                [stem for stem, ok in zip(stems, has) if not ok],
-                next(iter(found[setting].values())),
-            )
-            if missing and not partial:
-                raise InputError(
-                    f"{name} lacks the {setting_name(*setting)} maps of {len(missing)} of {len(stems)} faces ({', '.join(missing[:3])}{', …' * (len(missing) > 3)}; "
-                    f"a map that is there: {first}): add them, {remedy}"
-                )
-            there &= has
-        extra = sum(len(found[s].keys() - set(stems)) for s in settings)
+            if not partial:
+                _check_faces(name, setting, found[setting], stems)
+            there &= np.array([stem in found[setting] for stem in stems])
+        extra = sum(len(found[setting].keys() - set(stems)) for setting in settings)
         if extra:
             notes.append(f"{name}: {extra} maps of faces that the truth does not have are ignored")
     if not there.any():
         raise InputError(
-            f"no face of {truth.folder} has maps of all parsers: name the maps like the truth, for instance {stems[0]}.png"
+            f"no face of {truth.folder} has maps of all parsers: "
+            f"name the maps like the truth, for instance {stems[0]}.png"
         )
+    return np.flatnonzero(there), settings, [*notes, *_left_out(there, every, settings)]
+
+
+def _left_out(there, every, settings):
+    "Notes on faces and settings that are not compared"
+    notes = []
     if not there.all():
         notes.append(
-            f"{(~there).sum()} of {len(stems)} faces are left out, because not every parser has their maps"
+            f"{(~there).sum()} of {len(there)} faces are left out, "
+            "because not every parser has their maps"
         )
     if len(settings) < len(every):
-        notes.append(
-            f"settings left out, because not every parser has them: {', '.join(setting_name(*s) for s in every if s not in settings)}"
-        )
-    return np.flatnonzero(there), settings, notes
+        names = ", ".join(setting_name(*s) for s in every if s not in settings)
+        notes.append(f"settings left out, because not every parser has them: {names}")
+    return notes
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-08
-def count_map(true: np.ndarray, pred: np.ndarray) -> np.ndarray:  # (C, 3) int64
+def count_map(
+    true: np.ndarray,  # (H, W) classes, 0..C-1
+    pred: np.ndarray,  # (H, W)
+) -> np.ndarray:  # (C, 3) int64
     "tp, fp, fn of each class in one label map"
-    matrix = np.bincount(
-        true.ravel().astype(np.int32) * NUM_CLASSES + pred.ravel(), minlength=NUM_CLASSES**2
-    ).reshape(NUM_CLASSES, NUM_CLASSES)
+    pairs = true.ravel().astype(np.int32) * NUM_CLASSES + pred.ravel()
+    matrix = np.bincount(pairs, minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, NUM_CLASSES)
     tp = matrix.diagonal()
     return np.stack([tp, matrix.sum(0) - tp, matrix.sum(1) - tp], -1)
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-09
+def _check_shape(path, size, full):
+    "`InputError` unless a map has the shape of its truth; both (width, height)"
+    if abs(size[0] * full[1] - size[1] * full[0]) > max(size + full):
+        raise InputError(
+            f"{path} is {size[0]}x{size[1]}, but its truth is {full[0]}x{full[1]}: "
+            "they have another shape; parse the whole image, without cropping"
+        )
+
+
+def _count_face(truth, row, parsers, jobs, tables):
+    "Counts of one face in the order of `jobs`, and notes on parsers whose maps were resized"
+    (true, full), counts, notes = truth.read(row), [], {}
+    wanted = true.shape[::-1]
+    for name, setting in jobs:
+        path = parsers[name][setting][truth.stems[row]]
+        pred, size = read_map(path, tables[name], wanted)
+        _check_shape(path, size, full)
+        if size != wanted:
+            sizes = f"{size[0]}x{size[1]} beside {wanted[0]}x{wanted[1]}"
+            notes[name] = (
+                f"{name}: maps of another size than the truth ({sizes}) "
+                "are compared at the truth's size, by the nearest pixel"
+            )
+        counts.append(count_map(true, pred))
+    return counts, notes
+
+# %% ../../nbs/lib/80_results/14_audit.ipynb #audit-09a
 def count_faces(
     truth: Truth,
-    rows: np.ndarray,
-    parsers: dict,
+    rows: np.ndarray,  # positions of the faces
+    parsers: dict,  # name -> setting -> id -> path
     settings: list,
     tables: dict,  # name -> value table
     threads: int = 1,
     progress: bool = True,
 ) -> tuple:  # {(name, setting): (N, C, 3)}, notes
-    "Count all maps; `InputError` names the first that is unreadable, holds an unknown value, or has another shape than its truth"
-    jobs, stems = [(name, setting) for name in parsers for setting in settings], truth.stems
-    resized = {}
+    """Count all maps
 
-    def count(row):
-        (true, full), counts = truth.read(row), []
-        for name, setting in jobs:
-            path = parsers[name][setting][stems[row]]
-            pred, size = read_map(path, tables[name], true.shape[::-1])
-            if abs(size[0] * full[1] - size[1] * full[0]) > max(size + full):
-                raise InputError(
-                    f"{path} is {size[0]}x{size[1]}, but its truth is {full[0]}x{full[1]}: they have another shape; parse the whole image, without cropping"
-                )
-            if size != true.shape[::-1]:
-                resized[name] = (
-                    f"{name}: maps of another size than the truth ({size[0]}x{size[1]} beside {true.shape[1]}x{true.shape[0]}) are compared at the truth's size, by the nearest pixel"
-                )
-            counts.append(count_map(true, pred))
-        return counts
-
+    `InputError` names the first that is unreadable, holds an unknown value, or has another shape
+    than its truth.
+    """
+    jobs = [(name, setting) for name in parsers for setting in settings]
+    bar = {"desc": "audit", "unit": "face", "total": len(rows), "mininterval": 2}
     with ThreadPoolExecutor(threads) as pool:
-        found = list(
-            tqdm(
-                pool.map(count, rows),
-                desc="audit",
-                unit="face",
-                total=len(rows),
-                mininterval=2,
-                disable=not progress,
-            )
-        )
-    return dict(zip(jobs, np.array(found).swapaxes(0, 1))), [
-        resized[name] for name in parsers if name in resized
-    ]
+        faces = pool.map(lambda row: _count_face(truth, row, parsers, jobs, tables), rows)
+        found = list(tqdm(faces, **bar, disable=not progress))
+    counts = np.array([own for own, _ in found]).swapaxes(0, 1)
+    resized = {name: note for _, notes in found for name, note in notes.items()}
+    return dict(zip(jobs, counts)), [resized[name] for name in parsers if name in resized]
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-13
+def _group_tables(counts, values, names, baseline, min_size, resamples):
+    "Tables that compare groups with each other, and parsers group by group"
+    tables = {
+        "fairness_disparity": disparity_blocks(counts, values, names, baseline, min_size, resamples)
+    }
+    if len(counts) > 1:
+        groups = attribute_groups(values, names)
+        tables["fairness_comparison"] = comparison_table(
+            counts, groups, baseline, min_size, resamples
+        )
+    return tables
+
+
 def make_tables(
     folder: Path,  # with counts/
     parsers: list,
@@ -150,31 +189,23 @@ def make_tables(
     ids, counts = gather_with_ids(folder / "counts", parsers, [0])
     values, names = attributes.loc[list(ids)].fillna(-1).to_numpy(np.int8), list(attributes.columns)
     classes, notes = table3(counts, CLASSES, "", resamples), []
+    of_the_paper = [column for column in classes if column.startswith("reported_")]
     tables = {
-        "class_iou": classes.drop(
-            columns=["data", *(c for c in classes if c.startswith("reported_"))]
-        ),
+        "class_iou": classes.drop(columns=["data", *of_the_paper]),
         "fairness_groups": parsers_group_table(counts, values, names, min_size, resamples),
         "fairness_gaps": gap_table(counts, values, names, min_size, resamples),
     }
     if ((values == 1).sum(0) >= min_size).sum() > 1:
-        tables["fairness_disparity"] = disparity_blocks(
-            counts, values, names, parsers[0], min_size, resamples
-        )
-        if len(parsers) > 1:
-            tables["fairness_comparison"] = comparison_table(
-                counts, attribute_groups(values, names), parsers[0], min_size, resamples
-            )
+        tables |= _group_tables(counts, values, names, parsers[0], min_size, resamples)
     else:
         notes.append(
-            f"fewer than two attributes have {min_size} faces or more, so that groups cannot be compared with each other: see fairness_gaps.csv for faces with and without each"
+            f"fewer than two attributes have {min_size} faces or more, so that groups cannot be "
+            "compared with each other: see fairness_gaps.csv for faces with and without each"
         )
     if len(settings) > 1:
         swept = gather_sweep(folder / "counts", parsers, [0], settings)
-        tables |= {
-            "robustness": severity_table(swept, resamples=resamples),
-            "corruption_error": corruption_errors(swept, resamples=resamples),
-        }
+        tables["robustness"] = severity_table(swept, resamples=resamples)
+        tables["corruption_error"] = corruption_errors(swept, resamples=resamples)
     return tables, notes
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-14
@@ -185,23 +216,16 @@ def make_figures(
     from fairparse.results.damage import PERTURBATION_COLOURS, draw_severities
     from fairparse.results.groups import draw_groups
 
-    figures, notes = (
-        {"figure4_fairness": draw_groups(tables["fairness_groups"], min_size=min_size)},
-        [],
-    )
-    if "robustness" in tables:
-        damages, room = (
-            [n for n in tables["robustness"].perturbation.unique() if n != "none"],
-            len(PERTURBATION_COLOURS),
-        )
-        figures["figure5_robustness"] = draw_severities(
-            tables["robustness"], perturbations=damages[:room]
-        )
-        if damages[room:]:
-            notes.append(
-                f"Figure 5 has no room for {', '.join(damages[room:])}: see robustness.csv"
-            )
-    return figures, notes
+    figures = {"figure4_fairness": draw_groups(tables["fairness_groups"], min_size=min_size)}
+    if "robustness" not in tables:
+        return figures, []
+    swept, room = tables["robustness"], len(PERTURBATION_COLOURS)
+    damages = [name for name in swept.perturbation.unique() if name != "none"]
+    figures["figure5_robustness"] = draw_severities(swept, perturbations=damages[:room])
+    if len(damages) <= room:
+        return figures, []
+    left_out = ", ".join(damages[room:])
+    return figures, [f"Figure 5 has no room for {left_out}: see robustness.csv"]
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-16
 _OPTIONAL_RESULTS = [
@@ -227,36 +251,47 @@ def write_results(folder: Path, tables: dict, figures: dict):
             (folder / path).unlink(missing_ok=True)
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-18
+def _worst_groups(table):
+    "Lines on how unequal the groups are, a parser each"
+    shown = pd.DataFrame(
+        {
+            "parser": table.parser,
+            "attributes": table.attributes,
+            "groups": table.groups,
+            "mIoU": with_interval(table, "overall"),
+            "worst group": table.worst_group,
+            "its mIoU": with_interval(table, "worst"),
+            "gap": with_interval(table, "gap"),
+        }
+    )
+    head = "mIoU in percent, over the classes that all groups have, with 95 % intervals:"
+    return [head, shown.to_string(index=False)]
+
+
+def _mean_scores(classes):
+    "A line a parser, from the last row of the table of classes"
+    mean = classes.tail(1)
+    parsers = [column[:-4] for column in mean if column.endswith("_low")]
+    return [f"{name}: mIoU {with_interval(mean, name)[0]}" for name in parsers]
+
+
+def _mean_errors(table):
+    "A line a parser on how much more its mIoU falls under damage than the baseline's"
+    rows = table.query("perturbation == 'mean' and parser != baseline")
+    return [
+        f"{parser}: mean corruption error {error} % of {baseline}'s"
+        for parser, error, baseline in zip(rows.parser, with_interval(rows, "ce"), rows.baseline)
+    ]
+
+# %% ../../nbs/lib/80_results/14_audit.ipynb #audit-18a
 def summarise(tables: dict) -> str:
     "The few lines that a reader sees first"
-    lines = []
     if "fairness_disparity" in tables:
-        t = tables["fairness_disparity"]
-        lines += [
-            "mIoU in percent, over the classes that all groups have, with 95 % intervals:",
-            pd.DataFrame(
-                {
-                    "parser": t.parser,
-                    "attributes": t.attributes,
-                    "groups": t.groups,
-                    "mIoU": with_interval(t, "overall"),
-                    "worst group": t.worst_group,
-                    "its mIoU": with_interval(t, "worst"),
-                    "gap": with_interval(t, "gap"),
-                }
-            ).to_string(index=False),
-        ]
+        lines = _worst_groups(tables["fairness_disparity"])
     else:
-        mean = tables["class_iou"].tail(1)
-        lines += [
-            f"{c[:-4]}: mIoU {with_interval(mean, c[:-4])[0]}" for c in mean if c.endswith("_low")
-        ]
+        lines = _mean_scores(tables["class_iou"])
     if "corruption_error" in tables:
-        t = tables["corruption_error"].query("perturbation == 'mean' and parser != baseline")
-        lines += [
-            f"{parser}: mean corruption error {ce} % of {baseline}'s"
-            for parser, ce, baseline in zip(t.parser, with_interval(t, "ce"), t.baseline)
-        ]
+        lines += _mean_errors(tables["corruption_error"])
     return "\n".join(lines)
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-20
@@ -269,7 +304,8 @@ def named_folders(texts: list) -> dict:  # name -> path
             name, path = Path(text).resolve().name, text
         if name in found:
             raise InputError(
-                f"two parsers are called {name!r}: name them apart, as in --maps first={found[name]} second={path}"
+                f"two parsers are called {name!r}: "
+                f"name them apart, as in --maps first={found[name]} second={path}"
             )
         if not path:
             raise InputError(f"--maps {text} names no folder: give it as in --maps mine=DIR")
@@ -282,33 +318,43 @@ def named_label_maps(texts: list, parsers: list) -> dict:  # parser -> path
     found = {}
     for text in texts:
         name, equals, path = text.partition("=")
-        found |= (
-            {name: path} if equals and not Path(text).is_file() else dict.fromkeys(parsers, text)
-        )
+        if equals and not Path(text).is_file():
+            found[name] = path
+        else:
+            found |= dict.fromkeys(parsers, text)
     return found
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-22
-def _check_parsers(maps, label_maps):
-    "`InputError` for names that cannot be folders and columns, and label maps of nobody"
+_COLUMNS = {"class_id", "class", "images_with_class", "repetitions", "images", "data"}
+
+
+def _check_names(maps):
+    "`InputError` for names that cannot be folders and columns"
     if not maps:
         raise InputError(
             "no parser given: name the folder of its label maps, as in --maps mine=DIR"
         )
-    bad = [n for n in maps if not n or n.startswith(".") or set(n) & set("/\\\n")]
+    bad = [name for name in maps if not name or name.startswith(".") or set(name) & set("/\\\n")]
     if bad:
         raise InputError(
-            f"{bad[0]!r} cannot be a parser's name: use letters, digits, - and _, as in --maps mine=DIR"
+            f"{bad[0]!r} cannot be a parser's name: "
+            "use letters, digits, - and _, as in --maps mine=DIR"
         )
-    taken = {"class_id", "class", "images_with_class", "repetitions", "images", "data"} & set(maps)
-    if taken:
+    if taken := _COLUMNS & set(maps):
         raise InputError(
-            f"a parser cannot be called {sorted(taken)[0]!r}, which is a column of the tables: name it, as in --maps mine=DIR"
+            f"a parser cannot be called {sorted(taken)[0]!r}, which is a column of the tables: "
+            "name it, as in --maps mine=DIR"
         )
     parser_styles(list(maps))  # as many as can be told apart in a figure
-    strange = sorted(set(label_maps) - set(maps))
-    if strange:
+
+
+def _check_parsers(maps, label_maps):
+    "`InputError` for impossible names, and for label maps of nobody"
+    _check_names(maps)
+    if strange := sorted(set(label_maps) - set(maps)):
         raise InputError(
-            f"a label map is given for {strange[0]!r}, which is no parser: there are {', '.join(maps)}"
+            f"a label map is given for {strange[0]!r}, which is no parser: "
+            f"there are {', '.join(maps)}"
         )
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-23
@@ -319,77 +365,89 @@ def write_counts(
 ):
     "Write counts as a sweep does: {name}/seed0/counts.parquet, and settings/ if there are any"
     for (name, setting), found in counts.items():
-        table, place = counts_table(found, ids, name, 0, *setting), folder / name / "seed0"
+        place = folder / name / "seed0"
+        table = counts_table(found, ids, name, 0, *setting)
         write_table(table, place / "settings" / f"{setting_name(*setting)}.parquet", COUNTS)
         if setting == CLEAN:
             write_table(table, place / "counts.parquet", COUNTS)
 
+# %% ../../nbs/lib/80_results/14_audit.ipynb #audit-23a
+def _input_files(truth, truth_map, attributes, label_maps):
+    "The files that an audit depends on beside the label maps"
+    files = [*label_maps.values(), truth_map, attributes, Path(truth) / "faces.json"]
+    return [file for file in files if file and Path(file).is_file()]
+
+
+def _tell(run, known, settings, notes, tables):
+    "Print what was compared and found, and finish the record of it"
+    faces, unknown = len(known), int(known.isna().all(axis=1).sum())
+    several = "s" if len(settings) > 1 else ""
+    head = (
+        f"{faces} faces ({unknown} without attributes), "
+        f"{len(known.columns)} attributes, {len(settings)} setting{several}"
+    )
+    print("\n".join([head, *notes, summarise(tables)]))
+    run.note(
+        faces=faces,
+        faces_without_attributes=unknown,
+        settings=[setting_name(*setting) for setting in settings],
+        notes=notes,
+    )
+    run.finish()
+
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-24
 def audit(
     maps: dict,  # parser's name -> folder of its label maps; the first is the baseline
-    truth: str | Path,  # see `mapfiles.open_truth`
+    truth: str | Path,  # see `map_folders.open_truth`
     out: str | Path,  # gets counts/, tables/, figures/ and run.json
-    attributes: str | Path | None = None,  # see `mapfiles.face_attributes`
-    label_maps: dict
-    | None = None,  # parser's name -> file of its class list, see `facefiles.label_table`; others: ours
+    attributes: str | Path | None = None,  # see `map_folders.face_attributes`
+    # parser's name -> file of its class list, see `pixels.label_table`; others: ours
+    label_maps: dict | None = None,
     truth_map: str | Path | None = None,  # the truth's class list, if not ours
     split: str = "test",
-    size: int | None = None,  # see `mapfiles.open_truth`
+    size: int | None = None,  # see `map_folders.open_truth`
     partial: bool = False,  # compare the faces that all parsers have
     min_size: int = MIN_SIZE,
     resamples: int = 1000,
     threads: int = 1,
     progress: bool = True,
 ) -> dict:  # name -> table
-    "Compare label maps with the truth, write all tables and figures; `InputError` for anything that is missing or does not fit"
+    """Compare label maps with the truth, write all tables and figures
+
+    `InputError` for anything that is missing or does not fit.
+    """
     label_maps = label_maps or {}
+    parameters = {
+        "maps": maps,
+        "truth": truth,
+        "attributes": attributes,
+        "label_maps": label_maps,
+        "truth_map": truth_map,
+        "split": split,
+        "size": size,
+        "partial": partial,
+        "min_size": min_size,
+        "resamples": resamples,
+        "seed": 0,
+    }
+
+    # who is compared, and on which faces
     _check_parsers(maps, label_maps)
-    tables, parsers = (
-        {name: label_table(label_maps.get(name)) for name in maps},
-        {name: find_settings(folder) for name, folder in maps.items()},
-    )
+    value_tables = {name: label_table(label_maps.get(name)) for name in maps}
+    parsers = {name: find_settings(folder) for name, folder in maps.items()}
     true = open_truth(truth, split, truth_map, size)
-    known, (rows, settings, notes) = (
-        face_attributes(true, attributes),
-        match_faces(true, parsers, partial),
-    )
-    parameters = dict(
-        maps=maps,
-        truth=truth,
-        attributes=attributes,
-        label_maps=label_maps,
-        truth_map=truth_map,
-        split=split,
-        size=size,
-        partial=partial,
-        min_size=min_size,
-        resamples=resamples,
-        seed=0,
-    )
-    files = [*label_maps.values(), truth_map, attributes, Path(truth) / "faces.json"]
-    run = Run(out, parameters, [f for f in files if f and Path(f).is_file()])
-    counts, resized = count_faces(true, rows, parsers, settings, tables, threads, progress)
+    known = face_attributes(true, attributes)
+    rows, settings, left_out = match_faces(true, parsers, partial)
     ids = [true.ids[row] for row in rows]
     known = known.loc[ids]
+
+    # counting, and all that follows from the counts
+    run = Run(out, parameters, _input_files(truth, truth_map, attributes, label_maps))
+    counts, resized = count_faces(true, rows, parsers, settings, value_tables, threads, progress)
     write_counts(run.folder / "counts", counts, ids)
-    made, more = make_tables(run.folder, list(maps), settings, known, min_size, resamples)
-    figures, unseen = make_figures(made, min_size)
-    write_results(run.folder, made, figures)
-    unknown, notes = int(known.isna().all(axis=1).sum()), [*notes, *resized, *more, *unseen]
-    print(
-        "\n".join(
-            [
-                f"{len(ids)} faces ({unknown} without attributes), {len(known.columns)} attributes, {len(settings)} setting{'s' * (len(settings) > 1)}",
-                *notes,
-                summarise(made),
-            ]
-        )
-    )
-    run.note(
-        faces=len(ids),
-        faces_without_attributes=unknown,
-        settings=[setting_name(*s) for s in settings],
-        notes=notes,
-    )
-    run.finish()
-    return made
+    tables, missing = make_tables(run.folder, list(maps), settings, known, min_size, resamples)
+    figures, unseen = make_figures(tables, min_size)
+    write_results(run.folder, tables, figures)
+
+    _tell(run, known, settings, [*left_out, *resized, *missing, *unseen], tables)
+    return tables
