@@ -15,6 +15,9 @@ from .painting_tables import layout_table2
 from .style import parser_title
 
 # %% ../../nbs/lib/80_results/13_readers.ipynb #readers-04
+_FORMATS = {100: ".1f", 1: ".2f", 0.001: ".3f"}  # from which size a number has which format
+
+
 def number(value) -> str:
     "A number with as many digits as a reader needs; text as it is, nothing for a missing value"
     if isinstance(value, bool) or isinstance(value, str):
@@ -23,56 +26,47 @@ def number(value) -> str:
         return ""
     if float(value).is_integer() and abs(value) < 1e15:
         return str(int(value))
-    size = abs(value)
-    return (
-        f"{value:.1f}"
-        if size >= 100
-        else f"{value:.2f}"
-        if size >= 1
-        else f"{value:.3f}"
-        if size >= 0.001
-        else f"{value:.1e}"
-    )
+    form = next((form for size, form in _FORMATS.items() if abs(value) >= size), ".1e")
+    return f"{value:{form}}"
 
 # %% ../../nbs/lib/80_results/13_readers.ipynb #readers-05
 def p_value(value) -> str:
     "A p-value with three digits"
-    return "" if pd.isna(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+    if pd.isna(value):
+        return ""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 # %% ../../nbs/lib/80_results/13_readers.ipynb #readers-06
+_DIGITS = {100: 1, 1: 2, 0.01: 3}  # from which size numbers have how many digits
+
+
 def around(value, low, high) -> str:
     '"74.39 (71.27 to 77.31)", all with the digits of the largest; without what is missing'
     if pd.isna(value) or pd.isna(low) or pd.isna(high):
         return number(value)
     largest = max(abs(value), abs(low), abs(high))
-    digits = (
-        0
-        if largest == 0
-        else 1
-        if largest >= 100
-        else 2
-        if largest >= 1
-        else 3
-        if largest >= 0.01
-        else 5
-    )
+    fewest = 5 if largest else 0
+    digits = next((digits for size, digits in _DIGITS.items() if largest >= size), fewest)
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 # %% ../../nbs/lib/80_results/13_readers.ipynb #readers-07
+def _is_p(name):
+    "Whether a column has p-values"
+    return name == "p" or name.startswith("p_") or name.endswith(("_p", "_p_adjusted"))
+
+
 def merge_intervals(table: pd.DataFrame) -> pd.DataFrame:  # of str
     "Any result table with `NAME_low` and `NAME_high` gathered in the cell of `NAME`"
     merged = [c for c in table if f"{c}_low" in table and f"{c}_high" in table]
     if "difference" in table and "difference" not in merged and {"low", "high"} <= {*table}:
-        table, merged = (
-            table.rename(columns={"low": "difference_low", "high": "difference_high"}),
-            [*merged, "difference"],
-        )
+        table = table.rename(columns={"low": "difference_low", "high": "difference_high"})
+        merged = [*merged, "difference"]
     gone = {f"{c}{end}" for c in merged for end in ("_low", "_high")}
 
     def column(c):
         if c in merged:
             return [around(*row) for row in zip(table[c], table[f"{c}_low"], table[f"{c}_high"])]
-        if c == "p" or c.startswith("p_") or c.endswith(("_p", "_p_adjusted")):
+        if _is_p(c):
             return [value if isinstance(value, str) else p_value(value) for value in table[c]]
         return [number(value) for value in table[c]]
 
@@ -80,17 +74,15 @@ def merge_intervals(table: pd.DataFrame) -> pd.DataFrame:  # of str
 
 # %% ../../nbs/lib/80_results/13_readers.ipynb #readers-08
 def split_constant(
-    table: pd.DataFrame, keep: tuple = ()
+    table: pd.DataFrame,
+    keep: tuple = (),  # columns that stay, whatever is in them
 ) -> tuple:  # (columns that vary, {column: value of those that do not})
     "What is the same in every row, apart"
-    same = [
-        c for c in table if c not in keep and len(table) > 1 and table[c].nunique(dropna=False) == 1
-    ]
-    return table.drop(columns=same), {
-        c: table[c].iloc[0]
-        for c in same
-        if not pd.isna(table[c].iloc[0]) and table[c].iloc[0] != ""
-    }
+    free = [c for c in table if c not in keep] if len(table) > 1 else []
+    same = [c for c in free if table[c].nunique(dropna=False) == 1]
+    values = {c: table[c].iloc[0] for c in same}
+    known = {c: value for c, value in values.items() if not pd.isna(value) and value != ""}
+    return table.drop(columns=same), known
 
 # %% ../../nbs/lib/80_results/13_readers.ipynb #readers-11
 def table1_for_readers(table: pd.DataFrame) -> pd.DataFrame:
@@ -117,37 +109,40 @@ def table2_for_readers(
     table: pd.DataFrame,  # of one model
 ) -> pd.DataFrame:
     "Table II in the paper's layout, the paper's FID / LPIPS below ours"
-    ours, said = layout_table2(table), layout_table2(table, reported=True)
-    both = ours.apply(
-        lambda column: [
-            f"{text}\npaper: {said[column.name][row]}"
-            if column.name in said and said[column.name].get(row, "")
-            else text
-            for row, text in column.items()
-        ]
-    )
-    return both.rename_axis(columns=None).reset_index(names="label maps")
+    ours, papers = layout_table2(table), layout_table2(table, reported=True)
+
+    def with_the_papers(column):
+        known = papers[column.name] if column.name in papers else {}
+        below = {
+            row: f"\npaper: {known[row]}" if known.get(row, "") else "" for row in column.index
+        }
+        return [f"{text}{below[row]}" for row, text in column.items()]
+
+    return ours.apply(with_the_papers).rename_axis(columns=None).reset_index(names="label maps")
 
 # %% ../../nbs/lib/80_results/13_readers.ipynb #readers-13
 def table3_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     "Table III: a row a class, the paper's value behind ours where it has one"
     merged, names = merge_intervals(table), [c for c in table if f"{c}_low" in table]
     columns = {parser_title(name): merged[name] for name in names}
-    said = {
+    papers = {
         f"paper: {parser_title(name)}": table[f"reported_{name}"].map(number)
         for name in names
         if f"reported_{name}" in table
     }
     return pd.DataFrame(
-        {"class": table["class"], **columns, **said, "faces with it": table.images_with_class}
+        {"class": table["class"], **columns, **papers, "faces with it": table.images_with_class}
     )
 
 # %% ../../nbs/lib/80_results/13_readers.ipynb #readers-14
+def _formatted(column, form):
+    return column.map(f"{{:{form}}}".format, na_action="ignore")
+
+
 def table4_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     "The main columns of Table IV, each interval beside its value"
-    frechet, kernel, perceptual = (
-        find_metric(table.columns, kind) for kind in ("frechet", "kernel", "perceptual")
-    )
+    kinds = ("frechet", "kernel", "perceptual")
+    frechet, kernel, perceptual = (find_metric(table.columns, kind) for kind in kinds)
 
     def ours(name):
         return [
@@ -160,13 +155,13 @@ def table4_for_readers(table: pd.DataFrame) -> pd.DataFrame:
             "generator": table.generator,
             "label maps": table.title,
             frechet: ours(frechet),
-            "difference": table[f"{frechet}_difference"].map("{:+.2f}".format, na_action="ignore"),
+            "difference": _formatted(table[f"{frechet}_difference"], "+.2f"),
             "verdict": table[f"{frechet}_verdict"],
             kernel: ours(kernel),
             perceptual: ours(perceptual),
-            "follows its maps, %": table.follow_share.map("{:.0f}".format, na_action="ignore"),
+            "follows its maps, %": _formatted(table.follow_share, ".0f"),
             "paper: FID": table.reported_fid,
-            "paper: LPIPS": table.reported_lpips.map("{:.4f}".format, na_action="ignore"),
+            "paper: LPIPS": _formatted(table.reported_lpips, ".4f"),
             "repetitions": table.repetitions,
         }
     )
@@ -206,24 +201,23 @@ def unguided_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 # %% ../../nbs/lib/80_results/13_readers.ipynb #readers-18
+def _rule_title(rule, purpose):
+    "A rule of guidance, and whose it is"
+    if rule == "raw":
+        return f"{rule} (the paper's)"
+    return f"{rule}, chosen" if purpose == "collected" else rule
+
+
 def guided_for_readers(table: pd.DataFrame) -> pd.DataFrame:
-    "Table 3 of the balancing paper: unguided, the paper's rule, and the rule that collected the set"
-    rows = table[
-        ((table.purpose == "fresh") & (table.space == "z") & table.rule.isin(["unguided", "raw"]))
-        | (table.purpose == "collected")
-    ].sort_values("group", kind="stable")
+    "Table 3 of the balancing paper: unguided, the paper's rule, and the rule that was chosen"
+    fresh = (table.purpose == "fresh") & (table.space == "z")
+    compared = fresh & table.rule.isin(["unguided", "raw"])
+    rows = table[compared | (table.purpose == "collected")].sort_values("group", kind="stable")
     merged = merge_intervals(rows)
     return pd.DataFrame(
         {
             "group": rows.group,
-            "rule": [
-                f"{rule} (the paper's)"
-                if rule == "raw"
-                else f"{rule}, chosen"
-                if purpose == "collected"
-                else rule
-                for rule, purpose in zip(rows.rule, rows.purpose)
-            ],
+            "rule": [_rule_title(*row) for row in zip(rows.rule, rows.purpose)],
             "yield %": merged["yield"],
             "by the second classifier, %": merged.confirmed_share,
             "paper's group": rows.reported_group.fillna(""),
@@ -233,68 +227,77 @@ def guided_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 # %% ../../nbs/lib/80_results/13_readers.ipynb #readers-19
+def _spans(table, name, form):
+    "A column's values with their intervals; nothing for a missing value"
+    return [
+        "" if pd.isna(value) else f"{value:{form}} ({low:{form}} to {high:{form}})"
+        for value, low, high in zip(table[name], table[f"{name}_low"], table[f"{name}_high"])
+    ]
+
+
+def _chosen_rule(rule, space):
+    "The rule that collected a group's faces; nothing where none did"
+    if pd.isna(rule):
+        return ""
+    return rule if rule == "unguided" else f"{rule} in {space}"
+
+
+def _yes_or_no(value):
+    "Yes, no, or nothing for a missing value, however it was read"
+    if pd.isna(value):
+        return ""
+    return "yes" if str(value) in ("True", "1.0", "1") else "no"
+
+
 def balance_for_readers(unguided: pd.DataFrame, guided: pd.DataFrame) -> pd.DataFrame:
     "Tables 2 and 3 of the balancing paper in one: a row a group"
-
-    def shares(rows, name):
-        return [
-            "" if pd.isna(value) else f"{value:.1f} ({low:.1f} to {high:.1f})"
-            for value, low, high in zip(rows[name], rows[f"{name}_low"], rows[f"{name}_high"])
-        ]
-
     groups = list(unguided.group)
-    fresh, collected = (guided[guided.purpose == purpose] for purpose in ("fresh", "collected"))
-    raw, last = (
-        fresh[fresh.rule == "raw"].set_index("group").reindex(groups),
-        collected.set_index("group").reindex(groups),
-    )
+    raw = guided[(guided.purpose == "fresh") & (guided.rule == "raw")]
+    raw = raw.set_index("group").reindex(groups)
+    last = guided[guided.purpose == "collected"].set_index("group").reindex(groups)
+    confirmed = _formatted(last.accepted_confirmed, ".0f").to_numpy()
     return pd.DataFrame(
         {
             "group": groups,
-            "unguided, %": shares(unguided, "share"),
-            "paper: unguided, %": unguided.reported_share.map("{:.1f}".format, na_action="ignore"),
-            "raw rule, %": shares(raw, "yield"),
-            "paper: raw rule, %": raw.reported_yield.map(
-                "{:.1f}".format, na_action="ignore"
-            ).to_numpy(),
-            "rule that was chosen": [
-                "" if pd.isna(r) else r if r == "unguided" else f"{r} in {s}"
-                for r, s in zip(last.rule, last.space)
-            ],
-            "its yield, %": shares(last, "yield"),
-            "of these confirmed by the second classifier, %": last.accepted_confirmed.map(
-                "{:.0f}".format, na_action="ignore"
-            ).to_numpy(),
-            "diversity within the interval of unguided": [
-                "" if pd.isna(w) else "yes" if str(w) in ("True", "1.0", "1") else "no"
-                for w in last.within
-            ],
+            "unguided, %": _spans(unguided, "share", ".1f"),
+            "paper: unguided, %": _formatted(unguided.reported_share, ".1f"),
+            "raw rule, %": _spans(raw, "yield", ".1f"),
+            "paper: raw rule, %": _formatted(raw.reported_yield, ".1f").to_numpy(),
+            "rule that was chosen": [_chosen_rule(*row) for row in zip(last.rule, last.space)],
+            "its yield, %": _spans(last, "yield", ".1f"),
+            "of these confirmed by the second classifier, %": confirmed,
+            "diversity within the interval of unguided": list(map(_yes_or_no, last.within)),
         }
     )
 
 # %% ../../nbs/lib/80_results/13_readers.ipynb #readers-21
+def _deciding(row):
+    "The difference that decides a claim, with its p-value where there is one"
+    if pd.isna(row.difference):
+        return ""
+    text = f"{row.quantity}: {around(row.difference, row.low, row.high)}"
+    if pd.isna(row.claim_p_adjusted):
+        return text
+    return f"{text}\nadjusted p: {p_value(row.claim_p_adjusted)}"
+
+
+def _tried_on(row):
+    "How many faces and trainings, and of what"
+    parts = []
+    if row.n > 0:
+        parts.append(f"{int(row.n)} faces")
+    if row.repetitions > 1:
+        parts.append(f"{int(row.repetitions)} trainings of each")
+    text = ", ".join(parts)
+    return f"{text}\n{row.data}" if isinstance(row.data, str) and row.n > 0 else text
+
+# %% ../../nbs/lib/80_results/13_readers.ipynb #readers-21a
 def claims_for_readers(table: pd.DataFrame) -> pd.DataFrame:
-    "The table of claims: what is claimed, the paper's numbers, the verdict, the difference that decides, and why"
-
-    def deciding(row):
-        if pd.isna(row.difference):
-            return ""
-        return f"{row.quantity}: {around(row.difference, row.low, row.high)}" + (
-            ""
-            if pd.isna(row.claim_p_adjusted)
-            else f"\nadjusted p: {p_value(row.claim_p_adjusted)}"
-        )
-
-    def tried(row):
-        return ", ".join(
-            f"{int(n)} {what}"
-            for n, what in ((row.n, "faces"), (row.repetitions, "trainings of each"))
-            if n > (what != "faces")
-        ) + (f"\n{row.data}" if isinstance(row.data, str) and row.n > 0 else "")
-
+    "The table of claims: what is claimed, the paper's numbers, the verdict, and why"
+    rows = list(table.itertuples())
     verdicts = [
-        f"{verdict}: {nuance}" if verdict == "not supported" else verdict
-        for verdict, nuance in zip(table.verdict, table.nuance)
+        f"{row.verdict}: {row.nuance}" if row.verdict == "not supported" else row.verdict
+        for row in rows
     ]
     return pd.DataFrame(
         {
@@ -303,51 +306,55 @@ def claims_for_readers(table: pd.DataFrame) -> pd.DataFrame:
             "claim": table.claim,
             "paper says": table.reported,
             "verdict": verdicts,
-            "difference that decides (95 % interval)": [
-                deciding(row) for row in table.itertuples()
-            ],
+            "difference that decides (95 % interval)": [_deciding(row) for row in rows],
             "why": table.reason,
-            "tried on": [tried(row) for row in table.itertuples()],
+            "tried on": [_tried_on(row) for row in rows],
         }
     )
 
 # %% ../../nbs/lib/80_results/13_readers.ipynb #readers-22
+def _study_cell(row):
+    "The baseline's value, or a parser's difference from it; a star where it is shown"
+    if row.parser == "single":
+        return f"{row.value:.1f}"
+    star = "*" if row.p_adjusted < 0.05 else ""
+    return f"{row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f}){star}"
+
+
 def study_for_readers(changes: pd.DataFrame) -> pd.DataFrame:
-    "A row an objective: each quantity's difference from the single objective with interval, and its verdict"
-    titles = {name: parser_title(name) for name in dict.fromkeys(changes.parser)}
-    text = {
-        (row.parser, row.quantity): f"{row.value:.1f}"
-        if row.parser == "single"
-        else f"{row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f})"
-        + ("*" if row.p_adjusted < 0.05 else "")
-        for row in changes.itertuples()
-    }
+    """A row an objective, its differences from the single objective in each quantity
+
+    With interval, and a star where the difference is shown.
+    """
+    cells = {(row.parser, row.quantity): _study_cell(row) for row in changes.itertuples()}
+    quantities = list(dict.fromkeys(changes.quantity))
     return pd.DataFrame(
         [
-            {"objective": title, **{q: text[name, q] for q in dict.fromkeys(changes.quantity)}}
-            for name, title in titles.items()
+            {"objective": parser_title(name), **{q: cells[name, q] for q in quantities}}
+            for name in dict.fromkeys(changes.parser)
         ]
     )
 
 # %% ../../nbs/lib/80_results/13_readers.ipynb #readers-24
+def _goal(most, least):
+    "A goal in words; a missing bound is none"
+    if not pd.isna(most):
+        return f"at most {most:g}"
+    return "" if pd.isna(least) else f"at least {least:g}"
+
+
 def bench_for_readers(
     findings: pd.DataFrame,  # see `bench.finding`
 ) -> pd.DataFrame:
-    "Findings of the benchmark: what was measured, with its range or interval, the goal, and whether it was reached"
-    goals = [
-        f"at most {most:g}" if most == most else f"at least {least:g}" if least == least else ""
-        for most, least in zip(findings.at_most, findings.at_least)
-    ]
-    measured = [
-        f"{around(*values)} {unit}"
-        for *values, unit in zip(findings.value, findings.low, findings.high, findings.unit)
-    ]
+    "Findings of the benchmark: what was measured, with its range or interval, goal, and result"
+    numbers = zip(findings.value, findings.low, findings.high)
+    measured = [f"{around(*row)} {unit}" for row, unit in zip(numbers, findings.unit)]
     return pd.DataFrame(
         {
             "case": findings.case,
             "what": findings.what,
             "measured": measured,
-            "goal": goals,
+            "goal": [_goal(*row) for row in zip(findings.at_most, findings.at_least)],
             "reached": findings.reached.fillna(""),
             "note": findings.note.fillna(""),
         }
