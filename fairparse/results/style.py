@@ -6,8 +6,6 @@
 __all__ = ['MARKERS', 'OTHER_STYLES', 'parser_styles', 'parser_title']
 
 # %% ../../nbs/lib/80_results/01_style.ipynb #style-02
-import pandas as pd
-
 from ..core.runs import InputError
 from ..data.show import line_style
 from ..parsing.homotopy import OBJECTIVES
@@ -24,7 +22,7 @@ MARKERS = {
 }
 
 # %% ../../nbs/lib/80_results/01_style.ipynb #style-05
-OTHER_STYLES = [
+OTHER_STYLES = [  # (colour, line, marker) of parsers that are no objective of ours
     ("#0072B2", "--", "v"),
     ("#D55E00", "-.", "P"),
     ("#009E73", ":", "X"),
@@ -36,36 +34,32 @@ OTHER_STYLES = [
 ]
 
 # %% ../../nbs/lib/80_results/01_style.ipynb #style-06
+def _other_styles(others, used):
+    "Styles of parsers that are no objectives, colours that are not used yet first"
+    free = sorted(OTHER_STYLES, key=lambda style: style[0] in used)  # the sort is stable
+    names = ("color", "linestyle", "marker")
+    return {parser: dict(zip(names, style)) for parser, style in zip(others, free)}
+
+
 def parser_styles(
     parsers: list,
 ) -> dict:  # parser -> {"color", "linestyle", "marker", "markerfacecolor"}
-    "Colour, line and marker of each parser for `plot`, all distinct; `InputError` for more parsers than there are styles"
-    known = {
-        name: {**line_style(name), "marker": MARKERS[name]} for name in parsers if name in MARKERS
-    }
-    used = {style["color"] for style in known.values()}
-    free = sorted(
-        OTHER_STYLES, key=lambda style: style[0] in used
-    )  # unused colours first; the sort is stable
-    others = [name for name in parsers if name not in known]
-    if len(others) > len(free):
+    """Colour, line and marker of each parser for `plot`, all distinct
+
+    `InputError` for more parsers than there are styles.
+    """
+    known = [name for name in parsers if name in MARKERS]
+    others = [name for name in parsers if name not in MARKERS]
+    if len(others) > len(OTHER_STYLES):
         raise InputError(
-            f"{len(parsers)} parsers in one figure cannot be told apart: choose at most {len(free)} besides {list(MARKERS)}"
+            f"{len(parsers)} parsers in one figure cannot be told apart: "
+            f"choose at most {len(OTHER_STYLES)} besides {list(MARKERS)}"
         )
-    styles = {
-        **known,
-        **{
-            name: dict(zip(("color", "linestyle", "marker"), style))
-            for name, style in zip(others, free)
-        },
-    }
-    return {
-        name: {
-            **styles[name],
-            "markerfacecolor": "white" if name.endswith("_alt") else styles[name]["color"],
-        }
-        for name in parsers
-    }
+    styles = {name: {**line_style(name), "marker": MARKERS[name]} for name in known}
+    styles |= _other_styles(others, {style["color"] for style in styles.values()})
+    for name, style in styles.items():
+        style["markerfacecolor"] = "white" if name.endswith("_alt") else style["color"]
+    return {name: styles[name] for name in parsers}
 
 # %% ../../nbs/lib/80_results/01_style.ipynb #style-09
 def parser_title(name: str) -> str:

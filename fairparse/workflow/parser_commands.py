@@ -286,7 +286,8 @@ def card(parser, out, name, force, counts, faces, push, public):
     fairparse card outputs/mine --counts scores/ --push me/face-parser
 
     A card that was changed by hand is not overwritten, and --push uploads it as it is."""
-    from fairparse.parsing.card import make_card, push_parser
+    from fairparse.parsing.card import make_card
+    from fairparse.parsing.hub import push_parser
 
     if public and not push:
         raise InputError(

@@ -22,9 +22,9 @@ from fairparse.parsing.card import (
     make_card,
     measure_parser,
     overall_scores,
-    push_parser,
     write_card,
 )
+from fairparse.parsing.hub import push_parser
 from fairparse.parsing.predict import score_faces
 from fairparse.parsing.unet import save_parser
 

@@ -1,25 +1,25 @@
-"Claims: what a verdict needs, which direction, which reason, and that chance alone supports nothing"
+"Claims: what a verdict needs, which direction, which reason; chance alone supports nothing"
 
 import numpy as np
 import pandas as pd
 import pytest
-from test_synthesis_tables import save
+from painting_helpers import save
 
 from fairparse.core.records import COUNTS, write_table
-from fairparse.core.runs import write_json
+from fairparse.core.runs import InputError, write_json
 from fairparse.measure.counts import counts_table
+from fairparse.results.claim_measures import MEASURES, miou_drops, miou_levels, side_effects
 from fairparse.results.claims import (
-    ALL,
+    ASSETS,
     KINDS,
-    MULTI,
-    PAPER1,
-    PAPER2,
+    NEEDS,
     VERDICTS,
     Claim,
     at_least,
     claim_tables,
     needed,
-    side_changes,
+    papers_claims,
+    read_claims,
     tell_claims,
     weigh,
 )
@@ -34,7 +34,9 @@ from fairparse.results.evidence import (
     share_change,
 )
 
-CLAIMS = [*PAPER1, *PAPER2]
+CLAIMS = papers_claims()
+MULTI = ["linear", "sigmoid", "piecewise", "linear_alt"]
+ALL = ["single", *MULTI]
 
 
 def change(difference, p=0.001, reach=None):
@@ -46,36 +48,18 @@ def make_run(folder, skills, seeds=3, images=60, luck=0.0):
     "Counts of parsers with the given skill; `luck` is the spread between trainings"
     for k, (objective, skill) in enumerate(skills.items()):
         for seed in range(seeds):
-            faces, own = (
-                np.random.default_rng(seed),
-                np.random.default_rng([seed, k]),
-            )  # the same hard faces for all
-            hits = (
-                np.clip(
-                    faces.normal(100 * skill, 3, (images, 19))
-                    + own.normal(0, 0.5, (images, 19))
-                    + 100 * own.normal(0, luck),
-                    0,
-                    100,
-                )
-                .round()
-                .astype(int)
-            )
-            table = counts_table(
-                np.stack([hits, (100 - hits) // 2, (100 - hits) // 2], -1),
-                np.array([f"{i:03d}" for i in range(images)], object),
-                objective,
-                seed,
-                "none",
-                0.0,
-            )
-            write_table(
-                table, folder / "20_parsers" / objective / f"seed{seed}" / "counts.parquet", COUNTS
-            )
-            write_json(
-                folder / "20_parsers" / objective / f"seed{seed}" / "run.json",
-                {"faces": "made-up faces", "training_seconds": 10.0 + k + seed},
-            )
+            faces = np.random.default_rng(seed)  # the same hard faces for all
+            own = np.random.default_rng([seed, k])
+            scores = faces.normal(100 * skill, 3, (images, 19))
+            scores = scores + own.normal(0, 0.5, (images, 19)) + 100 * own.normal(0, luck)
+            hits = np.clip(scores, 0, 100).round().astype(int)
+            counts = np.stack([hits, (100 - hits) // 2, (100 - hits) // 2], -1)
+            ids = np.array([f"{i:03d}" for i in range(images)], object)
+            place = folder / "20_parsers" / objective / f"seed{seed}"
+            table = counts_table(counts, ids, objective, seed, "none", 0.0)
+            write_table(table, place / "counts.parquet", COUNTS)
+            record = {"faces": "made-up faces", "training_seconds": 10.0 + k + seed}
+            write_json(place / "run.json", record)
     return Evidence(folder, list(skills), list(range(seeds)))
 
 
@@ -85,18 +69,94 @@ def verdict_of(run, name):
 
 
 def test_claims_are_complete_sentences_with_names_of_their_own():
-    assert len({c.id for c in CLAIMS}) == len(CLAIMS) and {c.paper for c in CLAIMS} == {1, 2}
+    assert len({c.id for c in CLAIMS}) == len(CLAIMS) == 55
+    assert {c.paper for c in CLAIMS} == {1, 2}
     for claim in CLAIMS:
-        assert (
-            claim.claim
-            and claim.section
-            and claim.reported
-            and claim.need in ("all", "most", "some")
-            and claim.asset in ("", "diffusion", "stylegan", "faces of people")
-            and claim.kind in KINDS
-        )
+        assert claim.claim and claim.section and claim.reported
+        assert claim.need in NEEDS
+        assert claim.asset in ASSETS
+        assert claim.kind in KINDS
         assert callable(claim.test) or isinstance(claim.test, str) and claim.test
         assert claim.rule in ("higher", "lower") or claim.rule[0] < claim.rule[1]
+
+
+def test_bounds_stand_in_the_sentence():
+    "Who reads the sentence must see with which margin it is read"
+    for claim in CLAIMS:
+        for bound in claim.rule if isinstance(claim.rule, tuple) else ():
+            if np.isfinite(bound) and bound != 0:
+                assert f"{abs(bound):g}" in claim.claim.partition("(read as: ")[2], claim.id
+
+
+def test_every_measure_is_used_and_says_what_it_is():
+    assert {claim.test.func for claim in CLAIMS if callable(claim.test)} == set(MEASURES.values())
+    assert all(function.__doc__ for function in MEASURES.values())
+
+
+ENTRY = """
+  - id: mine
+    section: V
+    claim: It is better
+    reported: no number
+    measure: miou
+    arguments: {parsers: [linear], others: [single]}
+"""
+
+
+def write_claims(folder, entries=ENTRY, head="paper: 1\nclaims:"):
+    path = folder / "mine.yaml"
+    path.write_text(head + entries)
+    return path
+
+
+def test_a_claim_of_ones_own(tmp_path):
+    bounded_entry = ENTRY.replace("mine", "yours") + "    rule: [-1, .inf]\n    need: most\n"
+    first, second = read_claims(write_claims(tmp_path, ENTRY + bounded_entry))
+    assert (first.id, first.rule, first.need, first.kind) == ("mine", "higher", "all", "parsers")
+    assert (second.rule, second.need) == ((-1.0, np.inf), "most")
+    run = make_run(tmp_path / "run", {"single": 0.70, "linear": 0.74})
+    assert claim_tables(run, [first])[0].verdict[0] == "supported"
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("measure: miou", "measure: miuo", "'mine' names the measure 'miuo'.*choose one of.*miou"),
+        ("others", "other", "'mine' cannot be measured by miou.*others.*correct its arguments"),
+        ("section: V", "need: all", "'mine' lacks the field 'section': write"),
+        ("section: V", "section: 5", "section: 5, which is no text: put it in quotes"),
+        ("section", "sektion", "unknown field 'sektion'"),
+        ("measure: miou", "need: few", "either a measure, or `open`"),
+        (
+            "measure: miou",
+            "measure: miou\n    need: few",
+            "need: few, choose one of all, most, some",
+        ),
+        ("measure: miou", "measure: miou\n    rule: up", "higher, lower, or two bounds"),
+        ("measure: miou", "measure: miou\n    rule: [1, -1]", "or two bounds such as"),
+        ("measure: miou", "measure: miou\n    kind: parser", "kind: parser, choose one of parsers"),
+        ("measure: miou", "measure: miou\n    open: no", "either a measure, or `open`"),
+        ("measure: miou", "open: nobody knows", "has arguments but no measure: remove them"),
+        ("id: mine", "id: [mine", "is not valid YAML, mend it"),
+        (ENTRY, ENTRY + ENTRY, "two claims have the id 'mine'"),
+        (ENTRY, "\n  - a sentence\n", "'a sentence' is no claim: write its fields"),
+    ],
+)
+def test_a_slip_in_a_claim_names_file_claim_and_remedy(tmp_path, old, new, message):
+    path = write_claims(tmp_path, ENTRY.replace(old, new))
+    with pytest.raises(InputError, match=message) as error:
+        read_claims(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_file_without_claims_is_none(tmp_path):
+    for head in ("paper: 1", "claims: []", "paper: one\nclaims: []"):
+        with pytest.raises(InputError, match="`paper`, a number, and `claims`, a list"):
+            read_claims(write_claims(tmp_path, "", head))
+    with pytest.raises(InputError, match="names and values"):
+        read_claims(write_claims(tmp_path, "", "[]"))
+    with pytest.raises(InputError, match="cannot read .*nowhere.yaml"):
+        read_claims(tmp_path / "nowhere.yaml")
 
 
 @pytest.mark.parametrize(
@@ -338,38 +398,12 @@ def test_shares_of_a_generator_are_tested_on_that_generator_alone(
 
 
 def test_guidance_needs_every_group_and_both_classifiers(tmp_path):
-    rows = []
-    for group in ("Asian", "Black", "Indian"):
-        for rule, hits in (("unguided", 50), ("raw", 200)):
-            rows.append(
-                {
-                    "group": group,
-                    "rule": rule,
-                    "space": "z",
-                    "purpose": "fresh",
-                    "painted": 500,
-                    "accepted": hits,
-                    "confirmed": hits,
-                    "reported_group": group,
-                    "reported_yield": 40.0,
-                    "yield": hits / 5,
-                    **{
-                        f"{name}{end}": hits / 5 + move
-                        for name in ("yield", "confirmed_share")
-                        for end, move in (("", 0), ("_low", -2), ("_high", 2))
-                    },
-                }
-            )
-    (tmp_path / "tables").mkdir()
-    unguided("stylegan2_ffhq").to_csv(
-        tmp_path / "tables" / "balance_table2_unguided.csv", index=False
-    )
-    table = pd.DataFrame(rows)
-    table.to_csv(tmp_path / "tables" / "balance_table3_guided.csv", index=False)
-    assert verdict_of(Evidence(tmp_path, [], []), "guidance-raises").verdict == "supported"
+    with_table(tmp_path, "balance_table2_unguided", unguided("stylegan2_ffhq"))
+    table = pd.DataFrame(guided())
+    run = with_table(tmp_path, "balance_table3_guided", table)
+    assert verdict_of(run, "guidance-raises").verdict == "supported"
     table.loc[(table.rule == "raw") & (table.group == "Indian"), "confirmed"] = 50
-    table.to_csv(tmp_path / "tables" / "balance_table3_guided.csv", index=False)
-    row = verdict_of(Evidence(tmp_path, [], []), "guidance-raises")
+    row = verdict_of(with_table(tmp_path, "balance_table3_guided", table), "guidance-raises")
     assert row.verdict == "not supported" and "Indian" in row.quantity and "second" in row.quantity
 
 
@@ -418,26 +452,24 @@ def test_verdicts_of_the_table_are_the_three():
         ],
         "x",
     )
-    assert (
-        set(table.verdict) <= set(VERDICTS)
-        and list(table.nuance) == ["shown", "open"]
-        and needed("most", 4) == 3
-        and set(ALL) >= {"single"}
-    )
+    assert set(table.verdict) <= set(VERDICTS)
+    assert list(table.nuance) == ["shown", "open"]
+    assert needed("most", 4) == 3
 
 
 def test_drops_and_levels_need_two_trainings(tmp_path):
     run = make_run(tmp_path, {"single": 0.7, "linear": 0.7}, seeds=1)
     for changes in (
-        lambda: run.drops(["single"], "none"),
-        lambda: run.levels(["single"], ["none"]),
+        lambda: miou_drops(run, ["single"], "none"),
+        lambda: miou_levels(run, ["single"], ["none"]),
     ):
         with pytest.raises(NotTestable, match="one training"):
             changes()
     two = make_run(tmp_path, {"single": 0.7, "linear": 0.7}, seeds=2)
-    assert two.drops(["single"], "none")[0].difference == 0 and two.levels(
-        ["single"], ["none"], less=5
-    )[0].difference == pytest.approx(65, abs=2)
+    (drop,) = miou_drops(two, ["single"], "none")
+    (level,) = miou_levels(two, ["single"], ["none"], less=5)
+    assert drop.difference == 0
+    assert level.difference == pytest.approx(65, abs=2)
 
 
 # made-up tables, one that bears a claim out and one that does not
@@ -478,33 +510,33 @@ def guided(rules=("unguided", "raw"), groups=("Asian", "Black", "Indian"), hits=
 @pytest.mark.parametrize("moved", [0.5, 12.0])
 def test_what_else_moves(tmp_path, reach, verdict, nuance, moved):
     labels = {"smile": ["not smiling", "smiling"], "emotion": ["angry", "happy", "sad"]}
-    run = with_table(
-        tmp_path,
-        "balance_side_effects",
-        [
-            {
-                "attribute": a,
-                "label": l,
-                "guided": 50.0,
-                "difference": d,
-                "low": d - reach,
-                "high": d + reach,
-                "n_guided": 400,
-                "target": t,
-                "rule": "raw",
-                "space": "z",
-            }
-            for t in ("Asian", "Black")
-            for a, names in labels.items()
-            for l, d in zip(names, [moved, -moved] if a == "smile" else [0.5] * 3)
-        ],
-    )
-    assert [c.label for c in side_changes(run)][:4] == [
+    moves = {"smile": [moved, -moved], "emotion": [0.5] * 3}
+    rows = [
+        {
+            "attribute": attribute,
+            "label": label,
+            "guided": 50.0,
+            "difference": difference,
+            "low": difference - reach,
+            "high": difference + reach,
+            "n_guided": 400,
+            "target": target,
+            "rule": "raw",
+            "space": "z",
+        }
+        for target in ("Asian", "Black")
+        for attribute, names in labels.items()
+        for label, difference in zip(names, moves[attribute])
+    ]
+    run = with_table(tmp_path, "balance_side_effects", rows)
+    labels = [change.label for change in side_effects(run)]
+    assert labels[:4] == [
         "Asian: share of not smiling",
         "Asian: share of angry",
         "Asian: share of happy",
         "Asian: share of sad",
-    ] and len(side_changes(run)) == 8  # of two labels one
+    ]
+    assert len(labels) == 8  # of two labels one
     row = verdict_of(run, "disentangled")
     if moved > 5 and reach == 1:
         verdict, nuance = "not supported", "contradicted"

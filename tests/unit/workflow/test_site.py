@@ -44,7 +44,7 @@ CHROMIUM = next(
 )
 NAMES = {
     "measure.counts": "nbs/lib/15_measure/01_counts.ipynb",
-    "results.audit": "nbs/lib/80_results/13_audit.ipynb",
+    "results.audit": "nbs/lib/80_results/14_audit.ipynb",
     "30_sweep": "nbs/paper/30_sweep.ipynb",
 }
 
@@ -74,17 +74,17 @@ NAMES = {
             "[a](https://x.org/a.ipynb) [b](#here) [c](mailto:a@b.c)",
         ),
         (
-            "nbs/lib/80_results/13_audit.ipynb",
+            "nbs/lib/80_results/14_audit.ipynb",
             "[a](../15_measure/01_counts.ipynb) [b](../../paper/30_sweep.ipynb#run) [c](../../../README.md)",
             "[a](../15_measure/01_counts.html) [b](../../paper/30_sweep.html#run) [c](../../readme.html)",
         ),
         (
-            "nbs/lib/80_results/13_audit.ipynb",
+            "nbs/lib/80_results/14_audit.ipynb",
             "`measure.counts`, `30_sweep`, `results.audit`, `99_none`",
             "[`measure.counts`](../15_measure/01_counts.html), [`30_sweep`](../../paper/30_sweep.html), `results.audit`, `99_none`",
         ),
         (
-            "nbs/lib/80_results/13_audit.ipynb",
+            "nbs/lib/80_results/14_audit.ipynb",
             "[`measure.counts`](../15_measure/01_counts.ipynb)",
             "[`measure.counts`](../15_measure/01_counts.html)",
         ),
