@@ -139,7 +139,7 @@ def test_a_second_call_encodes_nothing(base, faces, tmp_path, monkeypatch):
 
 
 def test_whatever_decides_the_numbers_is_in_the_key(base, faces, tmp_path):
-    "Other faces, another size, other weights, other sentences: another file; the U-Net does not matter"
+    "Other faces, size, weights or sentences: another file; the U-Net does not matter"
     make(base, faces, tmp_path)
 
     def files(kind):
@@ -202,7 +202,10 @@ def test_a_full_disk_is_said_before_anything_is_written(base, faces, tmp_path, m
     monkeypatch.setattr(latent_cache, "encode_images", None)
     with pytest.raises(
         InputError,
-        match=r"the cache needs 0.00 GB in .* and 0.00 GB are free there: free some space, name another folder with the parameter `cache`",
+        match=(
+            r"the cache needs 0.00 GB in .* and 0.00 GB are free there: free some space, "
+            r"name another folder with the parameter `cache`"
+        ),
     ):
         make(base, faces, tmp_path)
     assert nothing_but_locks(tmp_path)
@@ -264,10 +267,9 @@ def test_a_damaged_cache_is_refused(base, faces, tmp_path, damage):
         record.write_text(json.dumps({**json.loads(record.read_text()), "key": "0" * 64}))
     if damage == "broken record":
         record.write_text("{")
-    with pytest.raises(
-        InputError,
-        match=f"{record.name if damage == 'broken record' else path.name}.* (delete it and make it again|delete .*{record.name} to compute it again)",
-    ):
+    named = record.name if damage == "broken record" else path.name
+    remedy = f"(delete it and make it again|delete .*{record.name} to compute it again)"
+    with pytest.raises(InputError, match=f"{named}.* {remedy}"):
         make(base, faces, tmp_path)
 
 

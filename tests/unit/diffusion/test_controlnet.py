@@ -256,7 +256,10 @@ def test_hub_names_are_asked_for_by_name(monkeypatch):
         )
     with pytest.raises(
         InputError,
-        match=r"base model stable-diffusion-v1-5/stable-diffusion-v1-5 cannot be loaded \(no such model here\): check the name and the connection, or give a local folder",
+        match=(
+            r"base model stable-diffusion-v1-5/stable-diffusion-v1-5 cannot be loaded \(no such "
+            r"model here\): check the name and the connection, or give a local folder"
+        ),
     ):
         load_base("stable-diffusion-v1-5/stable-diffusion-v1-5")
     with pytest.raises(
@@ -282,7 +285,10 @@ def test_hub_names_are_asked_for_by_name(monkeypatch):
 def test_a_name_that_cannot_be_reached_is_an_input_error(offline):
     with pytest.raises(
         InputError,
-        match="base model nobody/nothing cannot be loaded .*check the name and the connection, or give a local folder or .safetensors file",
+        match=(
+            "base model nobody/nothing cannot be loaded .*check the name and the connection, "
+            "or give a local folder or .safetensors file"
+        ),
     ):
         load_base("nobody/nothing")
     with pytest.raises(
@@ -310,7 +316,10 @@ def test_a_single_file_without_connection_asks_for_its_configuration(
 def test_a_folder_that_is_no_diffusers_model(broken, tmp_path):
     with pytest.raises(
         InputError,
-        match=r"is not a diffusers model: it has no model_index.json; give the folder that holds it beside unet/",
+        match=(
+            r"is not a diffusers model: it has no model_index.json; "
+            r"give the folder that holds it beside unet/"
+        ),
     ):
         load_base(str(tmp_path))
     shutil.rmtree(broken / "unet")
@@ -338,7 +347,9 @@ def test_damaged_weights_are_an_input_error(broken, part, damage):
         save_file(weights, path, {"format": "pt"})
     with pytest.raises(
         InputError,
-        match="base model .*broken.* cannot be loaded .*check that all its files are there and whole",
+        match=(
+            "base model .*broken.* cannot be loaded .*check that all its files are there and whole"
+        ),
     ):
         load_base(str(broken))
 
@@ -355,7 +366,10 @@ def test_pickles_are_refused(tmp_path, base):
         for load in (load_base, lambda source: load_controlnet(source, base)):
             with pytest.raises(
                 InputError,
-                match=f"{name} is not a .safetensors file: other formats can run code when they are opened; convert it",
+                match=(
+                    f"{name} is not a .safetensors file: "
+                    "other formats can run code when they are opened; convert it"
+                ),
             ):
                 load(str(tmp_path / name))
 
@@ -366,7 +380,10 @@ def test_pickles_are_refused(tmp_path, base):
 def test_a_name_that_is_neither_folder_nor_file_nor_hub_name(name, base):
     with pytest.raises(
         InputError,
-        match=f"base model '{name}' is neither a folder, nor a .safetensors file, nor the name of a model on the hub",
+        match=(
+            f"base model '{name}' is neither a folder, nor a .safetensors file, "
+            "nor the name of a model on the hub"
+        ),
     ):
         load_base(name)
     with pytest.raises(InputError, match=f"ControlNet '{name}' is neither"):
@@ -416,7 +433,10 @@ def test_parts_of_different_models_are_refused(tmp_path):
     write_sd15(tmp_path / "inpainting", in_channels=9)
     with pytest.raises(
         InputError,
-        match="its U-Net expects 9 latent channels, the other part has 4; take all parts from one text-to-image model",
+        match=(
+            "its U-Net expects 9 latent channels, the other part has 4; "
+            "take all parts from one text-to-image model"
+        ),
     ):
         load_base(str(tmp_path / "inpainting"))
     write_sd15(tmp_path / "text", cross_attention_dim=64)
@@ -430,7 +450,10 @@ def test_parts_of_different_models_are_refused(tmp_path):
 def test_sizes_that_do_not_fit_the_latents(base, size, better):
     with pytest.raises(
         InputError,
-        match=f"pictures of {size} pixels cannot be painted with .*the side must be a multiple of 8; use {better}",
+        match=(
+            f"pictures of {size} pixels cannot be painted with .*"
+            f"the side must be a multiple of 8; use {better}"
+        ),
     ):
         base.check_size(size)
     base.check_size(better)
@@ -490,7 +513,10 @@ def test_a_controlnet_of_another_base(base, tmp_path, key, value, said):
     write_seg(tmp_path / "other", **{key: value})
     with pytest.raises(
         InputError,
-        match=f'ControlNet .*other is for another base than .*: {said}.*; load the base that it was trained for, or start from "fresh"',
+        match=(
+            f"ControlNet .*other is for another base than .*: {said}.*; "
+            'load the base that it was trained for, or start from "fresh"'
+        ),
     ):
         load_controlnet(str(tmp_path / "other"), base)
 
@@ -569,7 +595,10 @@ def test_a_base_whose_weights_have_changed_is_refused(saved):
     save_file(weights, path, {"format": "pt"})
     with pytest.raises(
         InputError,
-        match="was trained for other weights than those of .*base: load the base that it was trained for",
+        match=(
+            "was trained for other weights than those of .*base: "
+            "load the base that it was trained for"
+        ),
     ):
         load_saved(out)
 
@@ -591,7 +620,10 @@ def test_a_saved_controlnet_is_not_trained_further_on_another_base(tmp_path):
     load_controlnet(tmp_path / "net", base)
     with pytest.raises(
         InputError,
-        match="ControlNet .*net was trained for other weights than those of .*: load the base that it was trained for .micro., or start from",
+        match=(
+            "ControlNet .*net was trained for other weights than those of .*: "
+            "load the base that it was trained for .micro., or start from"
+        ),
     ):
         load_controlnet(tmp_path / "net", micro_base(seed=1))
 
@@ -816,7 +848,10 @@ def test_a_sentence_for_each_face():
     ]
     with pytest.raises(
         InputError,
-        match="prompts cannot be composed: the faces have none of the attributes .*use a fixed prompt, such as 'a photo of a face'",
+        match=(
+            "prompts cannot be composed: the faces have none of the attributes .*"
+            "use a fixed prompt, such as 'a photo of a face'"
+        ),
     ):
         face_prompts(index_of(2, Hat=1), "attributes")
 

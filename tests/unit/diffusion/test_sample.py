@@ -277,7 +277,10 @@ def test_another_size_than_that_of_the_maps(painter):
 def test_sizes_that_do_not_fit_are_refused(painter):
     with pytest.raises(
         InputError,
-        match="pictures of 17 pixels cannot be painted with micro: the side must be a multiple of 2; use 16",
+        match=(
+            "pictures of 17 pixels cannot be painted with micro: "
+            "the side must be a multiple of 2; use 16"
+        ),
     ):
         painter(size=17)
     with pytest.raises(InputError, match="pictures of 15 pixels"):

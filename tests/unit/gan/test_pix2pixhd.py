@@ -84,7 +84,9 @@ def test_labels_out_of_range_are_named_with_their_place(value, kind):
     maps[1, 2, 5] = value
     with pytest.raises(
         InputError,
-        match=rf"label map 00007.png holds the label {value} at row 2, column 5: labels are 0\.\.18",
+        match=(
+            rf"label map 00007.png holds the label {value} at row 2, column 5: labels are 0\.\.18"
+        ),
     ):
         check_labels(maps, 19, ["a", "00007.png", "c"])
     with pytest.raises(InputError, match="label map 1 holds the label"):

@@ -24,10 +24,10 @@ simplex = (
 )
 levels = st.lists(unit, min_size=1, max_size=5).map(sorted)
 pieces = levels.flatmap(
-    lambda l: st.fixed_dictionaries(
+    lambda steps: st.fixed_dictionaries(
         {
-            "levels": st.just(l),
-            "borders": st.lists(unit, min_size=len(l) - 1, max_size=len(l) - 1).map(sorted),
+            "levels": st.just(steps),
+            "borders": st.lists(unit, min_size=len(steps) - 1, max_size=len(steps) - 1).map(sorted),
         }
     )
 )

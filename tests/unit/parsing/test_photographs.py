@@ -1,4 +1,4 @@
-"Parsing pictures as people have them: sizes, modes, orientation, boxes, names, broken files, which parser"
+"Pictures as people have them: sizes, modes, orientation, boxes, names, broken files, which parser"
 
 import json
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from helpers import make_faces, make_parser
 from PIL import Image
 
-import fairparse.parsing.photographs as parse
+import fairparse.parsing.photographs as photographs
 from fairparse.core.records import HISTORY, write_table
 from fairparse.core.runs import InputError, hash_file, read_json, write_json
 from fairparse.data.labels import CLASSES, NUM_CLASSES, PALETTE
@@ -17,16 +17,12 @@ from fairparse.data.pixels import label_table, read_image, read_label_map
 from fairparse.parsing.photographs import (
     assign_boxes,
     class_areas,
-    enlarge_labels,
+    describe_left_aside,
     lay_over,
     list_pictures,
     parse_images,
-    place,
-    read_box,
-    read_photo,
-    tell_aside,
-    to_square,
 )
+from fairparse.parsing.placing import enlarge_labels, place, read_box, read_photo, to_square
 from fairparse.parsing.predict import find_parser, predict_masks, read_origin
 from fairparse.parsing.unet import save_parser
 
@@ -315,10 +311,10 @@ def test_batches_equal_singles(tmp_path, folder):
 def test_large_pictures_share_no_batch(tmp_path, folder, monkeypatch):
     for i in range(4):
         picture(60, 60, seed=i).save(tmp_path / f"{i}.png")
-    sizes, real = [], parse.parse_photos
-    monkeypatch.setattr(parse, "PIXELS", 2 * 60 * 60)
+    sizes, real = [], photographs.parse_photos
+    monkeypatch.setattr(photographs, "PIXELS", 2 * 60 * 60)
     monkeypatch.setattr(
-        parse,
+        photographs,
         "parse_photos",
         lambda parser, images, regions: sizes.append(len(images)) or real(parser, images, regions),
     )
@@ -358,10 +354,11 @@ def test_what_is_left_aside_is_told(tmp_path, folder, capsys):
         (tmp_path / name).write_bytes(b"x")
     parsed(folder, [tmp_path], tmp_path / "out")  # its own outputs are inside of the folder
     assert (
-        "left aside: 2 .heic, 1 without a file ending, 1 .json, 1 .txt (not opened by Pillow here: pictures among them must be converted to JPEG or PNG); 3 outputs of an earlier run"
-        in capsys.readouterr().err
-    )
-    assert tell_aside({}) == ""
+        "left aside: 2 .heic, 1 without a file ending, 1 .json, 1 .txt "
+        "(not opened by Pillow here: pictures among them must be converted to JPEG or PNG); "
+        "3 outputs of an earlier run"
+    ) in capsys.readouterr().err
+    assert describe_left_aside({}) == ""
 
 
 def test_two_pictures_never_write_one_file(tmp_path, folder):
@@ -478,7 +475,7 @@ def test_a_face_that_is_too_small_is_told(tmp_path, folder, monkeypatch):
     picture().save(tmp_path / "a.png")
     for label, told in ((0, True), (1, False)):
         monkeypatch.setattr(
-            parse,
+            photographs,
             "parse_photos",
             lambda parser, images, regions: [
                 np.full((i.height, i.width), label, np.uint8) for i in images
@@ -492,7 +489,7 @@ def test_a_face_that_is_too_small_is_told(tmp_path, folder, monkeypatch):
                 and "aligned faces fill 16 % or more" in record["note"]
             )
     monkeypatch.setattr(
-        parse,
+        photographs,
         "parse_photos",
         lambda parser, images, regions: [np.zeros((i.height, i.width), np.uint8) for i in images],
     )

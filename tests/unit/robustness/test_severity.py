@@ -1,4 +1,8 @@
-"Robustness: ImageNet-C's corruption error from plain loops, numbers of the severity table, sweeps on disk with missing parts"
+"""Robustness against severity
+
+ImageNet-C's corruption error from plain loops, numbers of the severity table, sweeps on disk with
+missing parts.
+"""
 
 from zlib import crc32
 

@@ -1,4 +1,4 @@
-"Robustness sweep: resumed setting by setting, bound to its parser, the same damage whatever the batch, examples"
+"A sweep: resumed setting by setting, bound to its parser, the same damage whatever the batch"
 
 import signal
 
@@ -107,17 +107,22 @@ def test_damage_depends_on_the_face_and_the_seed_alone(faces):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from fairparse import sweep
+from fairparse.robustness import sweep
 from fairparse.core.records import open_face_set
 from fairparse.parsing.unet import load_parser
 real, done = sweep.score_setting, []
 def score(*arguments):
-    if len(done) == 2: os.kill(os.getpid(), signal.SIGKILL)
+    if len(done) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
     done.append(1)
     return real(*arguments)
 sweep.score_setting = score
 faces, weights = open_face_set(sys.argv[1]), Path(sys.argv[2])
-sweep.sweep_parser(load_parser(weights.parent), weights, faces, faces.rows("test"), [("none", 0.0), ("blur", 0.3), ("gaussian_noise", 0.1), ("occlusion", 0.5)], sys.argv[3], "single", 3, progress=False)
+parser, rows = load_parser(weights.parent), faces.rows("test")
+settings = [("none", 0.0), ("blur", 0.3), ("gaussian_noise", 0.1), ("occlusion", 0.5)]
+sweep.sweep_parser(
+    parser, weights, faces, rows, settings, sys.argv[3], "single", 3, progress=False
+)
 """
 
 
@@ -161,7 +166,7 @@ def test_settings_of_something_else_are_not_taken_for_ours(
         options = {"seed": 1}
     if what == "code":
         (tmp_path / "perturb.py").write_text("changed = True")
-        monkeypatch.setattr(sweep_module.perturb_module, "__file__", str(tmp_path / "perturb.py"))
+        monkeypatch.setattr(sweep_module.damage, "__file__", str(tmp_path / "perturb.py"))
     assert (
         run_sweep(parser, faces, tmp_path / "sweep", SETTINGS[:2], **options) == SETTINGS[:2]
         and "made again" in capsys.readouterr().out
