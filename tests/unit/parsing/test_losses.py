@@ -123,11 +123,9 @@ def test_fairness_falls_as_the_weak_group_gets_better(name):
         ).item()
         for weak in (0, 1, 2, 4)
     ]
-    assert (
-        losses == sorted(losses, reverse=True)
-        and losses[0] > 0.01
-        and losses[-1] < 0.02 * losses[0]
-    )
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] > 0.01
+    assert losses[-1] < 0.02 * losses[0]
 
 
 def test_hard_predictions_give_the_hard_metrics():
@@ -242,11 +240,9 @@ def test_variance_and_shortfall_by_hand():
     groups.overall = torch.tensor(0.6, requires_grad=True)
     loss = group_shortfall(groups, "equal")
     loss.backward()
-    assert (
-        loss.item() == pytest.approx(0.05)
-        and groups.miou.grad.tolist() == [-0.5, 0.0, 0.0]
-        and groups.overall.grad is None
-    )
+    assert loss.item() == pytest.approx(0.05)
+    assert groups.miou.grad.tolist() == [-0.5, 0.0, 0.0]
+    assert groups.overall.grad is None
     for function, wrong in (
         (group_variance, {"weighting": "median"}),
         (group_shortfall, {"reference": "worst"}),
@@ -333,12 +329,10 @@ def test_half_precision_and_extreme_logits_stay_finite(dtype, fairness):
             half, target, member, ALL
         )
         parts.total.backward()
-        assert (
-            parts.total.dtype == torch.float32
-            and parts.total.isfinite()
-            and half.grad.dtype == dtype
-            and half.grad.isfinite().all()
-        )
+        assert parts.total.dtype == torch.float32
+        assert parts.total.isfinite()
+        assert half.grad.dtype == dtype
+        assert half.grad.isfinite().all()
 
 
 def test_cross_entropy_is_that_of_torch():
