@@ -48,10 +48,11 @@ def add_coordinates(features: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C + 2, H
     "Append each position's y and x, from -1 to 1 (CoordConv, Liu et al. 2018)"
     batch, _, height, width = features.shape
     like = {"device": features.device, "dtype": features.dtype}
-    y = torch.linspace(-1, 1, height, **like).view(1, 1, height, 1)
-    x = torch.linspace(-1, 1, width, **like).view(1, 1, 1, width)
-    plane = (batch, 1, height, width)
-    return torch.cat([features, y.expand(plane), x.expand(plane)], 1)
+    y = torch.linspace(-1, 1, height, **like)
+    x = torch.linspace(-1, 1, width, **like)
+    rows = y.view(1, 1, height, 1).expand(batch, 1, height, width)
+    columns = x.view(1, 1, 1, width).expand(batch, 1, height, width)
+    return torch.cat([features, rows, columns], 1)
 
 # %% ../../nbs/lib/20_parsing/01_unet.ipynb #unet-07
 def _decoder_with_coordinates(channels, spec):
