@@ -45,6 +45,7 @@ def _alone(folder):
 
 
 def _key(*parts):
+    "SHA-256 of what decides the numbers"
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 # %% ../../nbs/lib/50_diffusion/03_cache.ipynb #cache-05
@@ -53,16 +54,48 @@ def check_space(folder: Path, needed: int):  # bytes
     free = shutil.disk_usage(folder).free
     if free < needed * 1.05:
         raise InputError(
-            f"the cache needs {needed / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free there: free some space, name another folder with the parameter `cache`, or use fewer or smaller faces"
+            f"the cache needs {needed / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free "
+            "there: free some space, name another folder with the parameter `cache`, "
+            "or use fewer or smaller faces"
         )
 
 # %% ../../nbs/lib/50_diffusion/03_cache.ipynb #cache-06
 def reserve(path: Path, size: int):  # bytes
-    "Take room on the disk for a file: a memory map on a disk that fills up later would end the process without a word"
+    """Take room on the disk for a file
+
+    A memory map on a disk that fills up later would end the process without a word.
+    """
     with open(path, "wb") as file:
-        file.truncate(size) if not hasattr(os, "posix_fallocate") else os.posix_fallocate(
-            file.fileno(), 0, size
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+
+# %% ../../nbs/lib/50_diffusion/03_cache.ipynb #cache-06a
+def _check_sealed(path, key):
+    "`InputError` if a cache is not what its record says"
+    record = read_json(path.with_suffix(".json"))
+    whole = path.is_file() and record.get("key") == key
+    if not whole or hash_file(path) != record.get("sha256"):
+        raise InputError(
+            f"the cache {path} is missing, or its content does not match its checksum: "
+            f"delete {path.with_suffix('.json')} to compute it again"
         )
+
+
+def _fill_cache(path, key, shape, dtype, fill):
+    "Compute the numbers of a cache, then write its record"
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape)) * dtype.itemsize
+    check_space(path.parent, size)
+    with atomic_write(path) as tmp:
+        reserve(tmp, size)
+        array = np.lib.format.open_memmap(tmp, mode="w+", dtype=dtype, shape=shape)
+        fill(array)
+        array.flush()
+        del array
+    record = {"key": key, "sha256": hash_file(path), "shape": list(shape), "dtype": dtype.name}
+    write_json(path.with_suffix(".json"), record)
 
 # %% ../../nbs/lib/50_diffusion/03_cache.ipynb #cache-07
 def cached(
@@ -73,59 +106,32 @@ def cached(
     dtype,  # of the numbers
     fill,  # (array): computes them into a memory map
 ) -> np.ndarray:  # a memory map, read-only
-    "The numbers at `key`, computed if they are not there; `InputError` if the disk is full or the file was changed"
-    folder = Path(folder)
-    path = folder / f"{name}_{key[:16]}.npy"
-    with _alone(folder):
+    """The numbers at `key`, computed if they are not there
+
+    `InputError` if the disk is full or the file was changed.
+    """
+    path = Path(folder) / f"{name}_{key[:16]}.npy"
+    with _alone(path.parent):
         if path.with_suffix(".json").is_file():
-            record = read_json(path.with_suffix(".json"))
-            if (
-                not path.is_file()
-                or record.get("key") != key
-                or hash_file(path) != record.get("sha256")
-            ):
-                raise InputError(
-                    f"the cache {path} is missing, or its content does not match its checksum: delete {path.with_suffix('.json')} to compute it again"
-                )
+            _check_sealed(path, key)
         else:
-            size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-            check_space(folder, size)
-            with atomic_write(path) as tmp:
-                reserve(tmp, size)
-                array = np.lib.format.open_memmap(tmp, mode="w+", dtype=dtype, shape=shape)
-                fill(array)
-                array.flush()
-                del array
-            write_json(
-                path.with_suffix(".json"),
-                {
-                    "key": key,
-                    "sha256": hash_file(path),
-                    "shape": list(shape),
-                    "dtype": np.dtype(dtype).name,
-                },
-            )
+            _fill_cache(path, key, shape, dtype, fill)
     return np.load(path, mmap_mode="r")
 
 # %% ../../nbs/lib/50_diffusion/03_cache.ipynb #cache-09
 def resize_images(images: Tensor, size: int) -> Tensor:  # (B, 3, H, W) floats -> (B, 3, size, size)
     "Pictures at another size, filtered when they shrink"
-    return (
-        images
-        if images.shape[-1] == size
-        else F.interpolate(
-            images, (size, size), mode="bicubic", antialias=True, align_corners=False
-        )
-    )
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, (size, size), mode="bicubic", antialias=True, align_corners=False)
 
 # %% ../../nbs/lib/50_diffusion/03_cache.ipynb #cache-10
 def resize_maps(maps: Tensor, size: int) -> Tensor:  # (B, H, W) labels -> (B, size, size)
     "Label maps at another size, by the nearest pixel"
-    return (
-        maps
-        if maps.shape[-1] == size
-        else F.interpolate(maps[:, None].float(), (size, size), mode="nearest-exact")[:, 0].long()
-    )
+    if maps.shape[-1] == size:
+        return maps
+    planes = F.interpolate(maps[:, None].float(), (size, size), mode="nearest-exact")
+    return planes[:, 0].long()
 
 # %% ../../nbs/lib/50_diffusion/03_cache.ipynb #cache-11
 @torch.no_grad()
@@ -135,11 +141,9 @@ def encode_images(
     size: int,
 ) -> Tensor:  # (B, 2 C, h, w) float32: mean and logarithm of the variance, unscaled
     "The autoencoder's distribution for each picture at `size`"
-    batch = (
-        torch.from_numpy(np.array(images)).to(base.vae.device).permute(0, 3, 1, 2).float() / 127.5
-        - 1
-    )
-    return base.vae.encode(resize_images(batch, size).clamp(-1, 1)).latent_dist.parameters
+    batch = torch.from_numpy(np.array(images)).to(base.vae.device).permute(0, 3, 1, 2)
+    colours = resize_images(batch.float() / 127.5 - 1, size).clamp(-1, 1)
+    return base.vae.encode(colours).latent_dist.parameters
 
 # %% ../../nbs/lib/50_diffusion/03_cache.ipynb #cache-12
 @torch.no_grad()
@@ -149,7 +153,8 @@ def decode_images(
     size: int,
 ) -> Tensor:  # (B, 3, size, size) uint8
     "The autoencoder's pictures of latents"
-    return to_bytes(resize_images(base.vae.decode(latents.float()).sample.clamp(-1, 1), size))
+    colours = base.vae.decode(latents.float()).sample.clamp(-1, 1)
+    return to_bytes(resize_images(colours, size))
 
 # %% ../../nbs/lib/50_diffusion/03_cache.ipynb #cache-13
 def cache_latents(
@@ -160,18 +165,20 @@ def cache_latents(
     folder: str | Path,
     batch_size: int = 16,
 ) -> np.ndarray:  # (2, N, 2 C, h, w) float16: as they are, and mirrored
-    "Latent distributions of all faces; `InputError` for a size that does not fit, no room, or a damaged file"
+    """Latent distributions of all faces
+
+    `InputError` for a size that does not fit, no room, or a damaged file.
+    """
     base.check_size(size)
     side, channels = size // base.factor, 2 * base.vae.config.latent_channels
     key = _key("latents", data_hash, len(images), size, hash_weights(base.vae.state_dict()))
 
     def fill(array):
         for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
+            part = slice(start, start + batch_size)
+            batch = images[part]
             for mirrored, faces in enumerate((batch, batch[:, :, ::-1])):
-                array[mirrored, start : start + batch_size] = (
-                    encode_images(base, faces, size).half().cpu().numpy()
-                )
+                array[mirrored, part] = encode_images(base, faces, size).half().cpu().numpy()
 
     return cached(folder, "latents", key, (2, len(images), channels, side, side), np.float16, fill)
 
@@ -180,28 +187,20 @@ def cache_prompts(
     base: Base,
     prompts: list,  # N sentences
     folder: str | Path,
-) -> tuple:  # embeddings (P + 1, T, D) float16 of each different sentence and, last, of the empty one; (N,) which one belongs to each
-    "Embeddings of prompts; `InputError` for no room or a damaged file"
+) -> tuple:  # embeddings (P + 1, T, D) float16, the last of no words; (N,) which one is whose
+    "Embeddings of each different prompt; `InputError` for no room or a damaged file"
     different = list(dict.fromkeys(prompts))
-    order = {sentence: i for i, sentence in enumerate(different)}
-    shape = (
-        len(different) + 1,
-        base.tokenizer.model_max_length,
-        base.text_encoder.config.hidden_size,
-    )
+    sentences = [*different, ""]
+    text = base.text_encoder
+    shape = (len(sentences), base.tokenizer.model_max_length, text.config.hidden_size)
+    words = base.tokenizer.get_vocab()
+    key = _key("prompts", different, words, hash_weights(text.state_dict()))
 
     def fill(array):
-        for start in range(0, shape[0], 64):
-            array[start : start + 64] = (
-                encode_prompts(base, [*different, ""][start : start + 64]).half().cpu().numpy()
-            )
+        for start in range(0, len(sentences), 64):
+            part = slice(start, start + 64)
+            array[part] = encode_prompts(base, sentences[part]).half().cpu().numpy()
 
-    key = _key(
-        "prompts",
-        different,
-        base.tokenizer.get_vocab(),
-        hash_weights(base.text_encoder.state_dict()),
-    )
-    return cached(folder, "prompts", key, shape, np.float16, fill), np.array(
-        [order[sentence] for sentence in prompts]
-    )
+    order = {sentence: i for i, sentence in enumerate(different)}
+    which = np.array([order[sentence] for sentence in prompts])
+    return cached(folder, "prompts", key, shape, np.float16, fill), which

@@ -54,12 +54,15 @@ class Base:
     def check_size(self, size: int):  # side of pictures in pixels
         "`InputError` if pictures of this size do not fit the latents"
         if size < self.factor or size % self.factor:
+            nearest = max(round(size / self.factor), 1) * self.factor
             raise InputError(
-                f"pictures of {size} pixels cannot be painted with {self.name}: the side must be a multiple of {self.factor}; use {max(round(size / self.factor), 1) * self.factor}, for instance with the parameter `size`"
+                f"pictures of {size} pixels cannot be painted with {self.name}: "
+                f"the side must be a multiple of {self.factor}; "
+                f"use {nearest}, for instance with the parameter `size`"
             )
 
     def fingerprint(self) -> str:
-        "SHA-256 over all weights, which tells base models apart, in whatever precision they are kept"
+        "SHA-256 over all weights, in float32: bases are told apart in whatever precision they are"
         return hash_weights(
             {
                 f"{part}.{name}": value.float()
@@ -69,6 +72,20 @@ class Base:
         )
 
 # %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-07
+def _remedy(source):
+    "What to do about a model that cannot be loaded"
+    path = Path(source)
+    if path.is_file():
+        return (
+            "check that the file is whole and holds such a model; its configuration comes from "
+            "the hub, or without a connection from a folder that the parameter config "
+            "(base_config, controlnet_config) names"
+        )
+    if path.exists():
+        return "check that all its files are there and whole"
+    return "check the name and the connection, or give a local folder or .safetensors file"
+
+
 @contextlib.contextmanager
 def _explain(what, source):
     "Turn what diffusers, the hub and safetensors raise into an `InputError` about `source`"
@@ -78,14 +95,9 @@ def _explain(what, source):
         raise
     except Exception as error:
         reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
-        remedy = (
-            "check that the file is whole and holds such a model; its configuration comes from the hub, or without a connection from a folder that the parameter config (base_config, controlnet_config) names"
-            if Path(source).is_file()
-            else "check that all its files are there and whole"
-            if Path(source).exists()
-            else "check the name and the connection, or give a local folder or .safetensors file"
-        )
-        raise InputError(f"{what} {source} cannot be loaded ({reason}): {remedy}") from error
+        raise InputError(
+            f"{what} {source} cannot be loaded ({reason}): {_remedy(source)}"
+        ) from error
 
 # %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-08
 def _hush():
@@ -99,15 +111,24 @@ def _hush():
 
 # %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-09
 def _check_whole(model, name, missing=()):
-    "The model; `ValueError` if some of its weights were not in the file: they would be random, or without content"
-    missing = sorted(
-        {*missing, *(key for key, value in model.state_dict().items() if value.is_meta)}
-    )
+    """The model; `ValueError` if some of its weights were not in the file
+
+    They would be random, or without content.
+    """
+    empty = [key for key, value in model.state_dict().items() if value.is_meta]
+    missing = sorted({*missing, *empty})
     if missing:
         raise ValueError(f"its {name} lacks {len(missing)} weights, such as {missing[0]}")
     return model
 
 # %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-10
+def _locate(source, asset):
+    "Where a model is: the stand-in's lies in the package"
+    if source == STANDIN:
+        return str(package_folder() / "assets" / asset)
+    return os.path.expanduser(source)
+
+
 def _kind(what, source):
     '"folder", "file" or "hub"; `InputError` for anything else'
     path = Path(source).expanduser()
@@ -116,110 +137,115 @@ def _kind(what, source):
     if path.is_file():
         if path.suffix != ".safetensors":
             raise InputError(
-                f"{what} {source} is not a .safetensors file: other formats can run code when they are opened; convert it first (diffusers has a script, convert_original_stable_diffusion_to_diffusers)"
+                f"{what} {source} is not a .safetensors file: other formats can run code when "
+                "they are opened; convert it first (diffusers has a script, "
+                "convert_original_stable_diffusion_to_diffusers)"
             )
         return "file"
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)):
         return "hub"
     raise InputError(
-        f"{what} {source!r} is neither a folder, nor a .safetensors file, nor the name of a model on the hub (owner/name)"
+        f"{what} {source!r} is neither a folder, nor a .safetensors file, "
+        "nor the name of a model on the hub (owner/name)"
     )
 
 # %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-11
-def _load_parts(source, classes):
-    "The parts of a model in diffusers' layout, on the hub or in a folder"
+def _check_layout(source):
+    "`InputError` unless a folder has the layout of a diffusers model"
     folder = Path(source)
-    if folder.is_dir():
-        if not (folder / "model_index.json").is_file():
-            raise InputError(
-                f"base model {source} is not a diffusers model: it has no model_index.json; give the folder that holds it beside unet/, vae/, text_encoder/, tokenizer/ and scheduler/"
-            )
-        if missing := [part for part in _parts if not (folder / part).is_dir()]:
-            raise InputError(
-                f"base model {source} lacks {', '.join(missing)}: a latent diffusion model in diffusers' layout has {', '.join(_parts)}"
-            )
+    if not (folder / "model_index.json").is_file():
+        raise InputError(
+            f"base model {source} is not a diffusers model: it has no model_index.json; "
+            "give the folder that holds it beside unet/, vae/, text_encoder/, tokenizer/ "
+            "and scheduler/"
+        )
+    missing = [part for part in _parts if not (folder / part).is_dir()]
+    if missing:
+        raise InputError(
+            f"base model {source} lacks {', '.join(missing)}: a latent diffusion model in "
+            f"diffusers' layout has {', '.join(_parts)}"
+        )
 
-    def load(part):
-        if part not in _networks:
-            return classes[part].from_pretrained(source, subfolder=part)
-        model, info = classes[part].from_pretrained(
+# %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-11a
+def _load_layout(source):
+    "The parts of a model in diffusers' layout, on the hub or in a folder"
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    if Path(source).is_dir():
+        _check_layout(source)
+    parts = {"tokenizer": CLIPTokenizer.from_pretrained(source, subfolder="tokenizer")}
+    classes = (CLIPTextModel, AutoencoderKL, UNet2DConditionModel)
+    for part, network in zip(_networks, classes):
+        model, info = network.from_pretrained(
             source,
             subfolder=part,
             use_safetensors=True,
             torch_dtype=torch.float32,
             output_loading_info=True,
         )
-        return _check_whole(model, part, info["missing_keys"])
+        parts[part] = _check_whole(model, part, info["missing_keys"])
+    parts["scheduler"] = DDPMScheduler.from_pretrained(source, subfolder="scheduler")
+    return parts
 
-    return {part: load(part) for part in _parts}
+# %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-11b
+def _offline(config):
+    "What `from_single_file` has to be told, if there is a folder with the configuration"
+    return {"config": str(config), "local_files_only": True} if config else {}
 
-# %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-12
-def load_base(
-    source: str,  # "standin", a folder in diffusers' layout, a .safetensors file, or a name on the hub
-    config: str
-    | None = None,  # for a single file without a connection: a folder with the configuration of its parts in diffusers' layout
-    device: str = "cpu",
-) -> Base:
-    "Load a base model in float32, frozen; `InputError` if it is not there or not a latent diffusion model"
-    from diffusers import (
-        AutoencoderKL,
-        DDPMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
+
+def _load_file(path, config):
+    "The parts of a model in a single file"
+    from diffusers import DDPMScheduler, StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_single_file(
+        str(path), torch_dtype=torch.float32, safety_checker=None, **_offline(config)
     )
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    source = str(source)
-    _hush()
-    path = (
-        package_folder() / "assets" / "tiny_diffusion"
-        if source == STANDIN
-        else os.path.expanduser(source)
-    )
-    with _explain("base model", path):
-        if _kind("base model", path) == "file":
-            pipeline = StableDiffusionPipeline.from_single_file(
-                str(path),
-                torch_dtype=torch.float32,
-                safety_checker=None,
-                **({"config": str(config), "local_files_only": True} if config else {}),
-            )
-            parts = {
-                part: _check_whole(getattr(pipeline, part), part)
-                if part in _networks
-                else getattr(pipeline, part)
-                for part in _parts
-            } | {"scheduler": DDPMScheduler.from_config(pipeline.scheduler.config)}
-        else:
-            parts = _load_parts(
-                path,
-                dict(
-                    tokenizer=CLIPTokenizer,
-                    text_encoder=CLIPTextModel,
-                    vae=AutoencoderKL,
-                    unet=UNet2DConditionModel,
-                    scheduler=DDPMScheduler,
-                ),
-            )
+    parts = {part: getattr(pipeline, part) for part in _parts}
     for part in _networks:
-        parts[part] = parts[part].requires_grad_(False).eval().to(device)
-    if str(device) != "cpu":
-        parts[
-            "vae"
-        ].enable_slicing()  # a face at a time: in float32 each takes nearly a gigabyte at 512 pixels
-    base = Base(source, **parts)
+        _check_whole(parts[part], part)
+    parts["scheduler"] = DDPMScheduler.from_config(pipeline.scheduler.config)
+    return parts
+
+# %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-11c
+def _check_together(base):
+    "`InputError` if the parts of a base model are not of one model"
+    unet, vae, text = base.unet.config, base.vae.config, base.text_encoder.config
     for what, ours, theirs in (
-        ("latent channels", base.unet.config.in_channels, base.vae.config.latent_channels),
-        (
-            "text features",
-            base.unet.config.cross_attention_dim,
-            base.text_encoder.config.hidden_size,
-        ),
+        ("latent channels", unet.in_channels, vae.latent_channels),
+        ("text features", unet.cross_attention_dim, text.hidden_size),
     ):
         if ours != theirs:
             raise InputError(
-                f"base model {source} does not fit together: its U-Net expects {ours} {what}, the other part has {theirs}; take all parts from one text-to-image model (an inpainting model is none)"
+                f"base model {base.name} does not fit together: its U-Net expects {ours} {what}, "
+                f"the other part has {theirs}; take all parts from one text-to-image model "
+                "(an inpainting model is none)"
             )
+
+# %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-12
+def load_base(
+    # "standin", a folder in diffusers' layout, a .safetensors file, or a name on the hub
+    source: str,
+    # for a single file without a connection: a folder with the configuration of its parts
+    # in diffusers' layout
+    config: str | None = None,
+    device: str = "cpu",
+) -> Base:
+    "A base model in float32, frozen; `InputError` if it is not there or no latent diffusion model"
+    source = str(source)
+    _hush()
+    path = _locate(source, "tiny_diffusion")
+    with _explain("base model", path):
+        is_file = _kind("base model", path) == "file"
+        parts = _load_file(path, config) if is_file else _load_layout(path)
+
+    for part in _networks:
+        parts[part] = parts[part].requires_grad_(False).eval().to(device)
+    if str(device) != "cpu":
+        # a face at a time: in float32 each takes nearly a gigabyte at 512 pixels
+        parts["vae"].enable_slicing()
+    base = Base(source, **parts)
+    _check_together(base)
     return base
 
 # %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-14
@@ -235,25 +261,73 @@ _shared = (
 )
 
 # %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-15
+def _plain(value):
+    "Lists as tuples, which compare alike"
+    return tuple(value) if isinstance(value, (list, tuple)) else value
+
+
 def check_fits(controlnet: nn.Module, base: Base, name: str):
     "`InputError` if the ControlNet `name` is one for another base"
-
-    def plain(value):
-        return tuple(value) if isinstance(value, (list, tuple)) else value
-
     for key in _shared:
-        ours, theirs = (plain(config.get(key)) for config in (controlnet.config, base.unet.config))
+        ours = _plain(controlnet.config.get(key))
+        theirs = _plain(base.unet.config.get(key))
         if ours != theirs:
             raise InputError(
-                f'ControlNet {name} is for another base than {base.name}: its {key} is {ours}, the base\'s {theirs}; load the base that it was trained for, or start from "fresh"'
+                f"ControlNet {name} is for another base than {base.name}: its {key} is {ours}, "
+                f"the base's {theirs}; load the base that it was trained for, "
+                'or start from "fresh"'
             )
     shrinks = 2 ** (len(controlnet.config.conditioning_embedding_out_channels) - 1)
     if shrinks != base.factor:
         raise InputError(
-            f"ControlNet {name} shrinks its condition {shrinks} times, latents of {base.name} are {base.factor} times smaller than pictures: load the base that it was trained for"
+            f"ControlNet {name} shrinks its condition {shrinks} times, latents of {base.name} "
+            f"are {base.factor} times smaller than pictures: "
+            "load the base that it was trained for"
         )
 
 # %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-16
+def _fresh_controlnet(base, seed):
+    "A copy of the U-Net's first half; what the U-Net does not have is drawn from `seed`"
+    from diffusers import ControlNetModel
+
+    widths = (16, 32, 96, 256)[: base.factor.bit_length()]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ControlNetModel.from_unet(base.unet, conditioning_embedding_out_channels=widths)
+
+# %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-16a
+def _trained_controlnet(source, config):
+    "A ControlNet from a folder, a file or the hub"
+    from diffusers import ControlNetModel
+
+    kind = _kind("ControlNet", source)
+    if kind == "folder" and not (Path(source) / "config.json").is_file():
+        raise InputError(
+            f"ControlNet {source} is not a folder of a ControlNet: it has no config.json"
+        )
+    if kind == "file":
+        controlnet = ControlNetModel.from_single_file(
+            source, torch_dtype=torch.float32, **_offline(config)
+        )
+    else:
+        controlnet = ControlNetModel.from_pretrained(
+            source, use_safetensors=True, torch_dtype=torch.float32
+        )
+    return _check_whole(controlnet, "ControlNet")
+
+# %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-16b
+def _check_purpose(source, base):
+    "`InputError` if a ControlNet that this project saved was trained for other weights"
+    if not (Path(source) / "controlnet.json").is_file():
+        return
+    purpose = read_purpose(source)
+    if purpose.base_sha256 != base.fingerprint():
+        raise InputError(
+            f"ControlNet {source} was trained for other weights than those of {base.name}: "
+            f'load the base that it was trained for ({purpose.base}), or start from "fresh"'
+        )
+
+# %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-16c
 def load_controlnet(
     source: str,  # "fresh", "standin", a folder, a .safetensors file, or a name on the hub
     base: Base,
@@ -261,98 +335,58 @@ def load_controlnet(
     config: str | None = None,  # as for `load_base`
 ) -> nn.Module:  # diffusers' ControlNetModel, in float32, on the base's device
     "Load a ControlNet for `base`; `InputError` if it is not there or belongs to another base"
-    from diffusers import ControlNetModel
-
-    source = (
-        str(package_folder() / "assets" / "tiny_controlnet")
-        if source == STANDIN
-        else os.path.expanduser(source)
-    )
     _hush()
     if source == "fresh":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            controlnet = ControlNetModel.from_unet(
-                base.unet,
-                conditioning_embedding_out_channels=(16, 32, 96, 256)[: base.factor.bit_length()],
-            )
-        return controlnet.requires_grad_(True).to(base.unet.device)
-    with _explain("ControlNet", source):
-        kind = _kind("ControlNet", source)
-        if kind == "folder" and not (Path(source) / "config.json").is_file():
-            raise InputError(
-                f"ControlNet {source} is not a folder of a ControlNet: it has no config.json"
-            )
-        if kind == "file":
-            controlnet = ControlNetModel.from_single_file(
-                source,
-                torch_dtype=torch.float32,
-                **({"config": str(config), "local_files_only": True} if config else {}),
-            )
-        else:
-            controlnet = ControlNetModel.from_pretrained(
-                source, use_safetensors=True, torch_dtype=torch.float32
-            )
-        _check_whole(controlnet, "ControlNet")
-    check_fits(controlnet, base, source)
-    if (
-        kind == "folder"
-        and (Path(source) / "controlnet.json").is_file()
-        and (purpose := read_purpose(source)).base_sha256 != base.fingerprint()
-    ):
-        raise InputError(
-            f'ControlNet {source} was trained for other weights than those of {base.name}: load the base that it was trained for ({purpose.base}), or start from "fresh"'
-        )
+        controlnet = _fresh_controlnet(base, seed)
+    else:
+        source = _locate(source, "tiny_controlnet")
+        with _explain("ControlNet", source):
+            controlnet = _trained_controlnet(source, config)
+        check_fits(controlnet, base, source)
+        _check_purpose(source, base)
     return controlnet.requires_grad_(True).to(base.unet.device)
 
 # %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-21
+# wall and person, then always the colour farthest from those before it
+# fmt: off
 _ade20k = [
-    [120, 120, 120],
-    [150, 5, 61],
-    [7, 255, 255],
-    [0, 0, 255],
-    [235, 255, 7],
-    [4, 250, 7],
-    [235, 12, 255],
-    [230, 230, 230],
-    [255, 102, 0],
-    [143, 255, 140],
-    [0, 255, 133],
-    [0, 102, 200],
-    [112, 9, 255],
-    [255, 9, 92],
-    [160, 150, 20],
-    [255, 0, 0],
-    [80, 50, 50],
-    [153, 255, 0],
-    [0, 173, 255],
-]  # wall and person, then always the colour farthest from those before it
-
-# %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-22
+    [120, 120, 120], [150, 5, 61], [7, 255, 255], [0, 0, 255], [235, 255, 7],
+    [4, 250, 7], [235, 12, 255], [230, 230, 230], [255, 102, 0], [143, 255, 140],
+    [0, 255, 133], [0, 102, 200], [112, 9, 255], [255, 9, 92], [160, 150, 20],
+    [255, 0, 0], [80, 50, 50], [153, 255, 0], [0, 173, 255],
+]
+# fmt: on
 PALETTES = {"face": PALETTE, "ade20k": np.array(_ade20k, np.uint8)}
 
+# %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-22
+def _as_colours(palette, classes):
+    "The numbers of a palette, as it was given or as it is called"
+    if isinstance(palette, str):
+        if palette not in PALETTES:
+            raise InputError(
+                f"there is no palette {palette!r}: choose one of {list(PALETTES)}, "
+                f"or give {len(classes)} colours [red, green, blue]"
+            )
+        return PALETTES[palette]
+    try:
+        return np.array(palette)
+    except ValueError as error:
+        raise InputError(
+            f"a palette needs {len(classes)} colours of three numbers, one for each class: "
+            "some of these have more or fewer"
+        ) from error
 
+# %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-22a
 def pick_palette(
     palette: str | list,  # a name of `PALETTES`, or a list of colours
     classes: list = CLASSES,
 ) -> np.ndarray:  # (C, 3) uint8
     "The colour of each class; `InputError` if two classes share one, or the number is wrong"
-    if isinstance(palette, str):
-        if palette not in PALETTES:
-            raise InputError(
-                f"there is no palette {palette!r}: choose one of {list(PALETTES)}, or give {len(classes)} colours [red, green, blue]"
-            )
-        colours = PALETTES[palette]
-    else:
-        try:
-            colours = np.array(palette)
-        except ValueError as error:
-            raise InputError(
-                f"a palette needs {len(classes)} colours of three numbers, one for each class: some of these have more or fewer"
-            ) from error
+    colours = _as_colours(palette, classes)
     if colours.shape != (len(classes), 3):
         raise InputError(
-            f"a palette needs {len(classes)} colours of three numbers, one for each class: this one has the shape {colours.shape}"
+            f"a palette needs {len(classes)} colours of three numbers, one for each class: "
+            f"this one has the shape {colours.shape}"
         )
     if not np.issubdtype(colours.dtype, np.integer) or colours.min() < 0 or colours.max() > 255:
         raise InputError("a palette's numbers must be whole, from 0 to 255")
@@ -360,7 +394,8 @@ def pick_palette(
     for name, colour in zip(classes, map(tuple, colours.tolist())):
         if colour in owners:
             raise InputError(
-                f"the classes {owners[colour]!r} and {name!r} share the colour {list(colour)}: a ControlNet could not tell them apart; give each its own"
+                f"the classes {owners[colour]!r} and {name!r} share the colour {list(colour)}: "
+                "a ControlNet could not tell them apart; give each its own"
             )
         owners[colour] = name
     return colours.astype(np.uint8)
@@ -376,8 +411,9 @@ def colour_condition(
 # %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-26
 @torch.no_grad()
 def encode_prompts(
-    base: Base, prompts: list
-) -> Tensor:  # P sentences -> (P, T, D) float32, on the base's device
+    base: Base,
+    prompts: list,  # P sentences
+) -> Tensor:  # (P, T, D) float32, on the base's device
     "The text encoder's output for each prompt, cut at the length that the model knows"
     tokens = base.tokenizer(
         prompts,
@@ -418,7 +454,7 @@ def save_controlnet(controlnet: nn.Module, folder: str | Path, purpose: Purpose)
 
 # %% ../../nbs/lib/50_diffusion/01_controlnet.ipynb #controlnet-31
 def read_purpose(folder: str | Path) -> Purpose:
-    "What the ControlNet in `folder` was trained for; `InputError` if it is not one of ours, or unfinished"
+    "What a ControlNet was trained for; `InputError` if it is not one of ours, or unfinished"
     path = Path(folder) / "controlnet.json"
     if not path.is_file():
         raise InputError(f"{path} is missing: train the ControlNet first (50_train_controlnet)")

@@ -33,60 +33,65 @@ def build_meta(unet: dict = SD15_UNET) -> tuple:  # U-Net and ControlNet on the 
 
     logging.set_verbosity_error()
     with torch.device("meta"):
-        net = UNet2DConditionModel(**unet)
-        return net.requires_grad_(False), ControlNetModel.from_unet(
-            net, load_weights_from_unet=False
-        )
+        frozen = UNet2DConditionModel(**unet).requires_grad_(False)
+        return frozen, ControlNetModel.from_unet(frozen, load_weights_from_unet=False)
 
 # %% ../../nbs/lib/50_diffusion/06_memory.ipynb #memory-06
 class _FusedAttention(torch.autograd.Function):
-    "What fused attention keeps: its inputs, its output and a number for each row, never the matrix of weights (as the meta device would)"
+    """What fused attention keeps: its inputs, its output and a number for each row
+
+    Never the matrix of weights, as the meta device would.
+    """
 
     @staticmethod
     def forward(ctx, query, key, value):
-        ctx.save_for_backward(
-            query,
-            key,
-            value,
-            out := torch.empty_like(query),
-            query.new_empty(query.shape[:-1], dtype=torch.float32),
-        )
+        out = torch.empty_like(query)
+        row_sums = query.new_empty(query.shape[:-1], dtype=torch.float32)
+        ctx.save_for_backward(query, key, value, out, row_sums)
         return out
 
-# %% ../../nbs/lib/50_diffusion/06_memory.ipynb #memory-07
-def saved_bytes(
-    unet, controlnet, batch_size: int, side: int, text: tuple
-) -> int:  # side of a latent; tokens and width of a text
-    "Bytes that autograd keeps for the backward pass, weights not counted"
-    dtype = unet.dtype
-    seen, weights = (
-        {},
-        {p.untyped_storage()._cdata for net in (unet, controlnet) for p in net.parameters()},
-    )
-
-    def keep(tensor):
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            seen[storage._cdata] = (
-                storage,
-                storage.nbytes(),
-            )  # held, so that its address is not used twice
-        return tensor
-
-    latent = torch.empty(
-        batch_size, unet.config.in_channels, side, side, device="meta", dtype=dtype
-    )
-    words, times = (
-        torch.empty(batch_size, *text, device="meta", dtype=dtype),
-        torch.empty(batch_size, dtype=torch.long, device="meta"),
-    )
-    colours = torch.empty(batch_size, 3, 8 * side, 8 * side, device="meta", dtype=dtype)
-    fused = mock.patch.object(
+# %% ../../nbs/lib/50_diffusion/06_memory.ipynb #memory-06a
+def _fuse_attention():
+    "A context in which attention is counted in its fused form"
+    return mock.patch.object(
         torch.nn.functional,
         "scaled_dot_product_attention",
         lambda query, key, value, *_, **__: _FusedAttention.apply(query, key, value),
     )
-    with fused, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+
+# %% ../../nbs/lib/50_diffusion/06_memory.ipynb #memory-06b
+def _meta_inputs(unet, batch_size, side, text):
+    "Latents, steps, words and coloured maps of a batch, without content"
+    empty = functools.partial(torch.empty, device="meta", dtype=unet.dtype)
+    return (
+        empty(batch_size, unet.config.in_channels, side, side),
+        torch.empty(batch_size, dtype=torch.long, device="meta"),
+        empty(batch_size, *text),
+        empty(batch_size, 3, 8 * side, 8 * side),
+    )
+
+# %% ../../nbs/lib/50_diffusion/06_memory.ipynb #memory-07
+def saved_bytes(
+    unet,
+    controlnet,
+    batch_size: int,
+    side: int,  # of a latent
+    text: tuple,  # tokens and width of a text
+) -> int:
+    "Bytes that autograd keeps for the backward pass, weights not counted"
+    parameters = [p for net in (unet, controlnet) for p in net.parameters()]
+    weights = {p.untyped_storage()._cdata for p in parameters}
+    seen = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            seen[storage._cdata] = storage  # held, so that its address is not used twice
+        return tensor
+
+    latent, times, words, colours = _meta_inputs(unet, batch_size, side, text)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with _fuse_attention(), hooks:
         added, middle = controlnet(latent, times, words, colours, return_dict=False)
         unet(
             latent,
@@ -95,7 +100,7 @@ def saved_bytes(
             down_block_additional_residuals=added,
             mid_block_additional_residual=middle,
         ).sample.sum()
-    return sum(size for _, size in seen.values())
+    return sum(storage.nbytes() for storage in seen.values())
 
 # %% ../../nbs/lib/50_diffusion/06_memory.ipynb #memory-09
 @functools.cache
@@ -106,23 +111,26 @@ def _sizes(batch_size, size, checkpointing, unet, text):
         net.to(torch.bfloat16).train()
         if checkpointing:
             net.enable_gradient_checkpointing()
-    return *(sum(p.numel() for p in net.parameters()) for net in nets), saved_bytes(
-        *nets, batch_size, size // 8, text
-    )
+    frozen, trained = (sum(p.numel() for p in net.parameters()) for net in nets)
+    return frozen, trained, saved_bytes(*nets, batch_size, size // 8, text)
 
 # %% ../../nbs/lib/50_diffusion/06_memory.ipynb #memory-10
 def training_memory(
     batch_size: int,
-    size: int = 512,
+    size: int = 512,  # side of the pictures in pixels
     checkpointing: bool = False,
-    adam_bits: int = 32,
+    adam_bits: int = 32,  # or 8
     unet: dict = SD15_UNET,
     text: tuple = SD15_TEXT,
 ) -> dict:  # all in GB (10^9 bytes)
-    "What a step keeps: weights, gradients, optimiser and activations; `InputError` for a size that does not halve evenly"
+    """What a step keeps: weights, gradients, optimiser and activations
+
+    `InputError` for a size that does not halve evenly.
+    """
     if size % 64:
         raise InputError(
-            f"pictures of {size} pixels: use a multiple of 64, so that every level of the U-Net halves evenly"
+            f"pictures of {size} pixels: use a multiple of 64, "
+            "so that every level of the U-Net halves evenly"
         )
     if adam_bits not in (8, 32):
         raise InputError(f"adam_bits must be 8 or 32, not {adam_bits}")
@@ -135,30 +143,33 @@ def training_memory(
         "optimiser": 2 * adam_bits // 8 * trained,
         "activations": kept,
     }
-    return {name: value / 1e9 for name, value in parts.items()} | {
-        "total": sum(parts.values()) / 1e9
-    }
+    parts["total"] = sum(parts.values())
+    return {name: value / 1e9 for name, value in parts.items()}
 
 # %% ../../nbs/lib/50_diffusion/06_memory.ipynb #memory-12
 CARDS = (12, 16, 24, 40, 80)  # GB
 
 
+def _smallest_card(total):
+    "The smallest usual card that leaves a fifth of its memory free"
+    for card in CARDS:
+        if total * 1.25 <= card:
+            return f"{card} GB"
+    return f"more than {CARDS[-1]} GB"
+
+# %% ../../nbs/lib/50_diffusion/06_memory.ipynb #memory-12a
 def memory_recipes(batch_sizes=(1, 4, 8, 16, 32), size: int = 512) -> pd.DataFrame:
     "A row for each combination of batch size, gradient checkpointing and 8-bit Adam"
     rows = []
     for batch_size, checkpointing, bits in itertools.product(batch_sizes, (True, False), (8, 32)):
         memory = training_memory(batch_size, size, checkpointing, bits)
-        fits = next(
-            (f"{card} GB" for card in CARDS if memory["total"] * 1.25 <= card),
-            f"more than {CARDS[-1]} GB",
-        )
         rows.append(
             {
                 "batch_size": batch_size,
                 "checkpointing": checkpointing,
                 "optimizer": "adamw" if bits == 32 else "adamw8bit",
                 **memory,
-                "fits": fits,
+                "fits": _smallest_card(memory["total"]),
             }
         )
     return pd.DataFrame(rows)

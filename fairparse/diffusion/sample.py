@@ -7,7 +7,6 @@ __all__ = ['SAMPLERS', 'SamplingConfig', 'noise_seed', 'copy_network', 'ControlN
 
 # %% ../../nbs/lib/50_diffusion/05_sample.ipynb #sample-02
 import hashlib
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,9 +46,8 @@ class SamplingConfig:
     strength: float = 1.0  # of the ControlNet
     seed: int = 0  # of the noise, together with a face's id
     negative: str = ""  # prompt that guidance leads away from
-    precision: str = (
-        "no"  # in which `load_painter` loads U-Net and ControlNet: "no", "fp16", "bf16" or "auto"
-    )
+    # in which `load_painter` loads U-Net and ControlNet: "no", "fp16", "bf16" or "auto"
+    precision: str = "no"
 
     def __post_init__(self):
         check_types(self)
@@ -57,7 +55,8 @@ class SamplingConfig:
             raise InputError(
                 f"there is no sampler {self.sampler!r}: choose one of {list(SAMPLERS)}"
             )
-        if self.precision not in (allowed := ("no", "fp16", "bf16", "auto")):
+        allowed = ("no", "fp16", "bf16", "auto")
+        if self.precision not in allowed:
             raise InputError(f"precision must be one of {allowed}, not {self.precision!r}")
         if not 1 <= self.steps <= 1000:
             raise InputError(f"steps must lie in 1..1000, not {self.steps}")
@@ -71,14 +70,38 @@ class SamplingConfig:
 # %% ../../nbs/lib/50_diffusion/05_sample.ipynb #sample-06
 def noise_seed(id: str, seed: int) -> int:
     "Seed of the noise of a face"
-    return derive_seed(seed, int.from_bytes(hashlib.sha256(str(id).encode()).digest()[:8], "big"))
+    digest = hashlib.sha256(str(id).encode()).digest()
+    return derive_seed(seed, int.from_bytes(digest[:8], "big"))
 
 # %% ../../nbs/lib/50_diffusion/05_sample.ipynb #sample-09
 def copy_network(controlnet: nn.Module) -> nn.Module:
-    "The same weights in a network of its own: unlike `copy.deepcopy`, without what accelerate has wrapped around the forward pass"
+    """The same weights in a network of its own
+
+    Unlike `copy.deepcopy`, without what accelerate has wrapped around the forward pass.
+    """
     twin = type(controlnet).from_config(controlnet.config)
     twin.load_state_dict(controlnet.state_dict())
     return twin.eval()
+
+# %% ../../nbs/lib/50_diffusion/05_sample.ipynb #sample-09a
+def _build_pipeline(base, controlnet, sampler):
+    "Diffusers' pipeline from embeddings to latents"
+    import diffusers
+
+    scheduler = getattr(diffusers, SAMPLERS[sampler]).from_config(base.scheduler.config)
+    pipeline = diffusers.StableDiffusionControlNetPipeline(
+        vae=base.vae,
+        text_encoder=None,
+        tokenizer=None,
+        unet=base.unet,
+        controlnet=controlnet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 # %% ../../nbs/lib/50_diffusion/05_sample.ipynb #sample-10
 class ControlNetPainter:
@@ -90,87 +113,75 @@ class ControlNetPainter:
         controlnet: nn.Module,  # it computes in the precision of the base's U-Net
         palette: np.ndarray,  # (C, 3) uint8
         prompt: str = FIXED,  # see `prompts.face_prompts`
-        size: int
-        | None = None,  # side at which faces are painted, in pixels; None: that of the maps
+        # side at which faces are painted, in pixels; None: that of the maps
+        size: int | None = None,
         sampling: SamplingConfig = SamplingConfig(),
     ):
-        from diffusers import StableDiffusionControlNetPipeline
-
         if size:
             base.check_size(size)
-        self.base, self.prompt, self.size, self.sampling, self.device = (
-            base,
-            prompt,
-            size,
-            sampling,
-            base.unet.device,
-        )
+        self.base = base
+        self.prompt = prompt
+        self.size = size
+        self.sampling = sampling
+        self.device = base.unet.device
         self.palette = torch.as_tensor(np.asarray(palette, np.uint8), device=self.device)
         if controlnet.dtype != base.unet.dtype:
             controlnet = copy_network(controlnet).to(self.device, base.unet.dtype)
-        scheduler = getattr(
-            importlib.import_module("diffusers"), SAMPLERS[sampling.sampler]
-        ).from_config(base.scheduler.config)
-        self.pipeline = StableDiffusionControlNetPipeline(
-            vae=base.vae,
-            text_encoder=None,
-            tokenizer=None,
-            unet=base.unet,
-            controlnet=controlnet,
-            scheduler=scheduler,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        self.pipeline.set_progress_bar_config(disable=True)
+        self.pipeline = _build_pipeline(base, controlnet, sampling.sampler)
 
     @torch.no_grad()
     def __call__(
         self,
         maps: Tensor,  # (B, H, W) labels, int64, on the device
-        index: pd.DataFrame,  # B rows with a column `id`, and attributes if the prompt is composed of them
+        # B rows with a column `id`, and attributes if the prompt is composed of them
+        index: pd.DataFrame,
     ) -> Tensor:  # (B, 3, H, W) uint8
         "Paint a batch"
-        own, size = self.sampling, self.size or maps.shape[-1]
+        size = self.size or maps.shape[-1]
         self.base.check_size(size)
-        prompts = face_prompts(index, self.prompt)
-        different = list(dict.fromkeys(prompts))
-        words = encode_prompts(self.base, [*different, own.negative]).to(self.base.unet.dtype)
+        prompts, negative = self.encode(index)
+        condition = colour_condition(resize_maps(maps, size), self.palette)
         latents = self.pipeline(
-            prompt_embeds=words[[different.index(p) for p in prompts]],
-            negative_prompt_embeds=words[-1:].expand(len(prompts), -1, -1),
-            image=colour_condition(resize_maps(maps, size), self.palette).to(self.base.unet.dtype),
-            num_inference_steps=own.steps,
-            guidance_scale=own.guidance,
-            controlnet_conditioning_scale=float(own.strength),
-            generator=[
-                torch.Generator().manual_seed(noise_seed(id, own.seed)) for id in index["id"]
-            ],
+            prompt_embeds=prompts,
+            negative_prompt_embeds=negative,
+            image=condition.to(self.base.unet.dtype),
+            num_inference_steps=self.sampling.steps,
+            guidance_scale=self.sampling.guidance,
+            controlnet_conditioning_scale=float(self.sampling.strength),
+            generator=self.noise(index["id"]),
             output_type="latent",
         ).images
-        return decode_images(
-            self.base, latents.float() / self.base.vae.config.scaling_factor, maps.shape[-1]
-        )
+        latents = latents.float() / self.base.vae.config.scaling_factor
+        return decode_images(self.base, latents, maps.shape[-1])
+
+    def encode(self, index):
+        "Each face's prompt and the negative one, as embeddings (B, T, D)"
+        prompts = face_prompts(index, self.prompt)
+        different = list(dict.fromkeys(prompts))
+        words = encode_prompts(self.base, [*different, self.sampling.negative])
+        words = words.to(self.base.unet.dtype)
+        own = words[[different.index(prompt) for prompt in prompts]]
+        return own, words[-1:].expand(len(prompts), -1, -1)
+
+    def noise(self, ids):
+        "A generator for each face"
+        seed = self.sampling.seed
+        return [torch.Generator().manual_seed(noise_seed(id, seed)) for id in ids]
 
 # %% ../../nbs/lib/50_diffusion/05_sample.ipynb #sample-11
 def draw_sheet(
     painter: ControlNetPainter,
-    maps: np.ndarray,
-    images: np.ndarray,
-    index: pd.DataFrame,
+    maps: np.ndarray,  # (N, H, W) labels
+    images: np.ndarray,  # (N, H, W, 3) uint8, the real faces
+    index: pd.DataFrame,  # their rows
     path: str | Path,
-):  # N maps (H, W), faces (H, W, 3) and rows of their index
+):
     "Write a picture with a row a face: map, painting, real face"
-    painted = (
-        painter(torch.from_numpy(np.ascontiguousarray(maps)).long().to(painter.device), index)
-        .cpu()
-        .permute(0, 2, 3, 1)
-        .numpy()
-    )
+    on_device = torch.from_numpy(np.ascontiguousarray(maps)).long().to(painter.device)
+    painted = painter(on_device, index).cpu().permute(0, 2, 3, 1).numpy()
+    rows = np.concatenate([colour_labels(maps), painted, images], 2)
     with atomic_write(path) as tmp:
-        Image.fromarray(
-            np.concatenate(np.concatenate([colour_labels(maps), painted, images], 2))
-        ).save(tmp)
+        Image.fromarray(np.concatenate(rows)).save(tmp)
 
 # %% ../../nbs/lib/50_diffusion/05_sample.ipynb #sample-12
 def load_painter(
@@ -178,7 +189,10 @@ def load_painter(
     sampling: SamplingConfig = SamplingConfig(),
     device: str = "cpu",
 ) -> ControlNetPainter:
-    "The painter of a ControlNet that `controlnet.save_controlnet` wrote; `InputError` if it is missing, unfinished, or its base has changed"
+    """The painter of a ControlNet that `controlnet.save_controlnet` wrote
+
+    `InputError` if it is missing, unfinished, or its base has changed.
+    """
     precision = check_precision(sampling.precision, device)
     base, controlnet, purpose = load_saved(folder, device)
     base.unet.to(STORED[precision])

@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['check_labels', 'one_hot', 'InstanceNorm', 'ResidualBlock', 'GlobalGenerator', 'half_size', 'LocalEnhancer',
-           'GeneratorSpec', 'init_weights', 'Generator', 'PatchDiscriminator', 'MultiScaleDiscriminator',
-           'adversarial_loss', 'feature_loss', 'PerceptualLoss', 'save_generator', 'load_generator', 'start_coarse',
-           'to_bytes']
+           'GeneratorSpec', 'init_weights', 'Generator', 'to_bytes', 'PatchDiscriminator', 'MultiScaleDiscriminator',
+           'adversarial_loss', 'feature_loss', 'PerceptualLoss', 'save_generator', 'load_generator', 'start_coarse']
 
 # %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-02
 from dataclasses import asdict, dataclass, field
@@ -17,13 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fairparse.core.runs import (
-    InputError,
-    atomic_write,
-    check_types,
-    read_json,
-    write_json,
-)
+from ..core.runs import InputError, atomic_write, check_types, read_json, write_json
 from ..data.labels import CLASSES, colour_labels
 
 # %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-04
@@ -35,14 +28,16 @@ def check_labels(
     "`InputError` for a label that is no class"
     if maps.ndim != 3 or not np.issubdtype(maps.dtype, np.integer):
         raise InputError(
-            f"label maps must be whole numbers of shape (N, H, W), not {maps.shape} of type {maps.dtype}"
+            "label maps must be whole numbers of shape (N, H, W), "
+            f"not {maps.shape} of type {maps.dtype}"
         )
     if not maps.size or (maps.min() >= 0 and maps.max() < num_classes):
         return
     n, y, x = np.argwhere((maps < 0) | (maps >= num_classes))[0]
-    name = f"label map {names[n] if names is not None else n}"
     raise InputError(
-        f"{name} holds the label {int(maps[n, y, x])} at row {y}, column {x}: labels are 0..{num_classes - 1}; mend the map, or convert its values first"
+        f"label map {names[n] if names is not None else n} holds the label {int(maps[n, y, x])} "
+        f"at row {y}, column {x}: labels are 0..{num_classes - 1}; "
+        "mend the map, or convert its values first"
     )
 
 # %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-05
@@ -51,9 +46,8 @@ def one_hot(
     num_classes: int,
 ) -> Tensor:  # (B, num_classes, H, W) float32
     "Planes of zeros and ones"
-    planes = torch.zeros(len(maps), num_classes, *maps.shape[1:], device=maps.device).contiguous(
-        memory_format=torch.channels_last
-    )
+    planes = torch.zeros(len(maps), num_classes, *maps.shape[1:], device=maps.device)
+    planes = planes.contiguous(memory_format=torch.channels_last)
     return planes.scatter_(1, maps.long()[:, None], 1.0)
 
 # %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-08
@@ -78,6 +72,7 @@ def _conv(inputs, outputs, kernel, stride=1):
 
 # %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-10
 def _down(channels):
+    "Half the resolution, twice the channels"
     return nn.Sequential(
         nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1),
         InstanceNorm(2 * channels),
@@ -86,6 +81,7 @@ def _down(channels):
 
 
 def _up(channels):
+    "Twice the resolution, half the channels"
     return nn.Sequential(
         nn.ConvTranspose2d(channels, channels // 2, 3, stride=2, padding=1, output_padding=1),
         InstanceNorm(channels // 2),
@@ -110,7 +106,7 @@ class ResidualBlock(nn.Module):
 
 # %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-12
 class GlobalGenerator(nn.Module):
-    "From planes (B, inputs, H, W) to features (B, channels, H, W): down, residual blocks, up"
+    "Down, residual blocks, up: planes (B, inputs, H, W) to features (B, channels, H, W)"
 
     def __init__(
         self, inputs: int, channels: int, downsamplings: int, blocks: int, window: int = 7
@@ -134,15 +130,17 @@ def half_size(planes: Tensor) -> Tensor:
 
 # %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-15
 class LocalEnhancer(nn.Module):
-    "From planes (B, inputs, H, W) to features (B, channels, H, W), around an inner generator that works at half the size with twice the channels"
+    """From planes (B, inputs, H, W) to features (B, channels, H, W)
+
+    Around an inner generator that works at half the size with twice the channels.
+    """
 
     def __init__(self, inner: nn.Module, inputs: int, channels: int, blocks: int, window: int = 7):
         super().__init__()
         self.inner = inner
         self.down = nn.Sequential(_conv(inputs, channels, window), _down(channels))
-        self.up = nn.Sequential(
-            *(ResidualBlock(2 * channels) for _ in range(blocks)), _up(2 * channels)
-        )
+        residual = (ResidualBlock(2 * channels) for _ in range(blocks))
+        self.up = nn.Sequential(*residual, _up(2 * channels))
 
     def forward(self, planes):
         return self.up(self.down(planes) + self.inner(half_size(planes)))
@@ -157,34 +155,36 @@ class GeneratorSpec:
     blocks: int = 9  # residual blocks of the global generator
     enhancers: int = 0  # local enhancers around it, each for twice the resolution
     enhancer_blocks: int = 3  # residual blocks of each
-    window: int = 7  # side of the first and last convolutions, in pixels; odd. At 64 pixels, 3 sees as much of a face as 12 at 256, and costs half as much
+    # side of the first and last convolutions, in pixels; odd. At 64 pixels, 3 sees as much
+    # of a face as 12 at 256, and costs half as much
+    window: int = 7
     classes: list = field(default_factory=lambda: list(CLASSES))
     size: int = 256  # side of the training images, in pixels
 
     def __post_init__(self):
         check_types(self)
-        for name, least in (
-            ("channels", 1),
-            ("downsamplings", 1),
-            ("blocks", 0),
-            ("enhancers", 0),
-            ("enhancer_blocks", 0),
-        ):
-            if getattr(self, name) < least:
-                raise InputError(
-                    f"generator: {name} must be {least} or more, not {getattr(self, name)}"
-                )
+        least = dict(channels=1, downsamplings=1, blocks=0, enhancers=0, enhancer_blocks=0)
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if value < smallest:
+                raise InputError(f"generator: {name} must be {smallest} or more, not {value}")
+        self._check_window()
+        if self.size < 2 * self.multiple:
+            raise InputError(
+                f"generator: {self.size} pixels cannot be halved "
+                f"{self.downsamplings + self.enhancers} times: use fewer downsamplings, "
+                f"or images of {2 * self.multiple} pixels or more"
+            )
+
+    def _check_window(self):
         if self.window < 1 or self.window % 2 == 0:
             raise InputError(
                 f"generator: window must be an odd number of pixels, not {self.window}"
             )
         if self.window // 2 >= 2 * 2**self.downsamplings:
             raise InputError(
-                f"generator: a window of {self.window} needs more downsamplings than {self.downsamplings}: use a smaller window"
-            )
-        if self.size < 2 * self.multiple:
-            raise InputError(
-                f"generator: {self.size} pixels cannot be halved {self.downsamplings + self.enhancers} times: use fewer downsamplings, or images of {2 * self.multiple} pixels or more"
+                f"generator: a window of {self.window} needs more downsamplings than "
+                f"{self.downsamplings}: use a smaller window"
             )
 
     @property
@@ -208,17 +208,16 @@ class Generator(nn.Module):
     def __init__(self, spec: GeneratorSpec):
         super().__init__()
         self.spec = spec
-        inputs, channels = len(spec.classes), spec.channels * 2**spec.enhancers
-        self.features = GlobalGenerator(
-            inputs, channels, spec.downsamplings, spec.blocks, spec.window
-        )
+        inputs, window = len(spec.classes), spec.window
+        channels = spec.channels * 2**spec.enhancers
+        self.features = GlobalGenerator(inputs, channels, spec.downsamplings, spec.blocks, window)
         for _ in range(spec.enhancers):
             channels //= 2
             self.features = LocalEnhancer(
-                self.features, inputs, channels, spec.enhancer_blocks, spec.window
+                self.features, inputs, channels, spec.enhancer_blocks, window
             )
         self.to_rgb = nn.Sequential(
-            nn.ReflectionPad2d(spec.window // 2), nn.Conv2d(channels, 3, spec.window), nn.Tanh()
+            nn.ReflectionPad2d(window // 2), nn.Conv2d(channels, 3, window), nn.Tanh()
         )
         init_weights(self)
 
@@ -227,17 +226,35 @@ class Generator(nn.Module):
         maps: Tensor,  # (B, H, W) uint8 or int64 labels
     ) -> Tensor:  # (B, 3, H, W) in -1..1
         height, width = maps.shape[-2:]
-        if min(height, width) < 2 * self.spec.multiple:
+        multiple = self.spec.multiple
+        if min(height, width) < 2 * multiple:
             raise InputError(
-                f"label maps of {width}x{height} are too small for this generator: it needs sides of {2 * self.spec.multiple} pixels or more"
+                f"label maps of {width}x{height} are too small for this generator: "
+                f"it needs sides of {2 * multiple} pixels or more"
             )
         planes = one_hot(maps, len(self.spec.classes))
-        right, below = -width % self.spec.multiple, -height % self.spec.multiple
+        right, below = -width % multiple, -height % multiple
         if right or below:
             planes = F.pad(planes, (0, right, 0, below), mode="replicate")
         return self.to_rgb(self.features(planes))[..., :height, :width]
 
+# %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-39
+def to_bytes(
+    images: Tensor,  # (B, 3, H, W) in -1..1
+) -> Tensor:  # the same shape, uint8
+    "Colours as bytes, rounded"
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
 # %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-22
+def _judging_layer(inputs, outputs, stride, norm):
+    "Convolution, instance norm if asked for, leaky ReLU"
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 4, stride, padding=2),
+        *([InstanceNorm(outputs)] if norm else []),
+        nn.LeakyReLU(0.2, True),
+    )
+
+
 class PatchDiscriminator(nn.Module):
     "Convolutions of stride 2, then a verdict for each patch"
 
@@ -249,24 +266,17 @@ class PatchDiscriminator(nn.Module):
     ):
         super().__init__()
         widths = [min(channels * 2**i, 512) for i in range(layers + 1)]
-        conv = lambda i, o, stride, norm: nn.Sequential(
-            nn.Conv2d(i, o, 4, stride, padding=2),
-            *([InstanceNorm(o)] if norm else []),
-            nn.LeakyReLU(0.2, True),
-        )
-        self.layers = nn.ModuleList(
-            [
-                conv(inputs, widths[0], 2, False),
-                *(conv(a, b, 2, True) for a, b in zip(widths[:-2], widths[1:-1])),
-                conv(widths[-2], widths[-1], 1, True),
-            ]
-        )
+        self.layers = nn.ModuleList([_judging_layer(inputs, widths[0], 2, norm=False)])
+        for narrow, wide in zip(widths[:-2], widths[1:-1]):
+            self.layers.append(_judging_layer(narrow, wide, 2, norm=True))
+        self.layers.append(_judging_layer(widths[-2], widths[-1], 1, norm=True))
         self.verdict = nn.Conv2d(widths[-1], 1, 4, padding=2)
 
     def forward(self, x: Tensor) -> list:  # features of each layer, then the verdicts (B, 1, h, w)
         seen = []
         for layer in self.layers:
-            seen.append(x := layer(x))
+            x = layer(x)
+            seen.append(x)
         return [*seen, self.verdict(x)]
 
 # %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-23
@@ -285,12 +295,12 @@ class MultiScaleDiscriminator(nn.Module):
         planes: Tensor,  # (B, num_classes, H, W), one-hot
         images: Tensor,  # (B, 3, H, W) in -1..1
     ) -> list:  # a list a scale: features of each layer, then the verdicts
-        x, found = torch.cat([planes, images], 1), []
+        seen, judged = torch.cat([planes, images], 1), []
         for k, scale in enumerate(self.scales):
             if k:
-                x = half_size(x)
-            found.append(scale(x))
-        return found
+                seen = half_size(seen)
+            judged.append(scale(seen))
+        return judged
 
 # %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-26
 def adversarial_loss(
@@ -302,8 +312,8 @@ def adversarial_loss(
 
 # %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-27
 def feature_loss(
-    fake: list,
-    real: list,  # from `MultiScaleDiscriminator`, for the generated and the real faces
+    fake: list,  # from `MultiScaleDiscriminator`, for the generated faces
+    real: list,  # and for the real ones
 ) -> Tensor:
     "Pix2PixHD's feature matching: L1 between the features of each layer, averaged over scales"
     return sum(
@@ -313,33 +323,45 @@ def feature_loss(
     ) / len(fake)
 
 # %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-29
+def _load_vgg(weights):
+    "VGG-19 with ImageNet weights, downloaded or from a file"
+    from torchvision.models import VGG19_Weights, vgg19
+
+    if weights == "download":
+        try:
+            return vgg19(weights=VGG19_Weights.IMAGENET1K_V1)
+        except Exception as error:
+            raise InputError(
+                f"VGG-19 weights could not be downloaded ({type(error).__name__}): connect once, "
+                "give `perceptual_weights` the path of vgg19-dcbb9e9d.pth, "
+                "or set `perceptual` to 0"
+            ) from error
+
+    vgg, path = vgg19(weights=None), Path(weights).expanduser()
+    try:
+        vgg.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"{weights} holds no VGG-19 weights ({reason}): "
+            "give torchvision's vgg19-dcbb9e9d.pth, or set `perceptual` to 0"
+        ) from error
+    return vgg
+
+# %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-29a
 class PerceptualLoss(nn.Module):
-    "Weighted L1 between VGG-19 features of two pictures in -1..1 (Johnson et al. 2016, with the layers and weights of Pix2PixHD)"
+    """Weighted L1 between VGG-19 features of two pictures in -1..1
+
+    Johnson et al. 2016, with the layers and weights of Pix2PixHD.
+    """
 
     def __init__(
         self,
-        weights: str = "download",  # "download" (torchvision's ImageNet weights), or the path of a local state dict
+        # "download" (torchvision's ImageNet weights), or the path of a local state dict
+        weights: str = "download",
     ):
         super().__init__()
-        from torchvision.models import VGG19_Weights, vgg19
-
-        if weights == "download":
-            try:
-                vgg = vgg19(weights=VGG19_Weights.IMAGENET1K_V1)
-            except Exception as error:
-                raise InputError(
-                    f"VGG-19 weights could not be downloaded ({type(error).__name__}): connect once, give `perceptual_weights` the path of vgg19-dcbb9e9d.pth, or set `perceptual` to 0"
-                ) from error
-        else:
-            vgg = vgg19(weights=None)
-            try:
-                vgg.load_state_dict(
-                    torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
-                )
-            except Exception as error:
-                raise InputError(
-                    f"{weights} holds no VGG-19 weights ({str(error).partition(chr(10))[0]}): give torchvision's vgg19-dcbb9e9d.pth, or set `perceptual` to 0"
-                ) from error
+        vgg = _load_vgg(weights)
         ends = [2, 7, 12, 21, 30]  # after relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
         self.slices = nn.ModuleList(vgg.features[a:b] for a, b in zip([0, *ends], ends))
         for layer in self.slices.modules():
@@ -377,7 +399,8 @@ def _read_weights(folder):
     path = Path(folder) / "generator.safetensors"
     if not path.is_file():
         raise InputError(
-            f"{folder} holds no generator ({path.name} is missing): train one with 40_train_pix2pixhd"
+            f"{folder} holds no generator ({path.name} is missing): "
+            "train one with 40_train_pix2pixhd"
         )
     try:
         return load_file(path)
@@ -405,26 +428,21 @@ def start_coarse(
     generator: Generator,
     folder: str | Path,  # of a generator with one enhancer less, trained at half the size
 ):
-    "Take over the weights of a coarser generator for the inside of an enhanced one; `InputError` if they do not fit"
+    """Take over the weights of a coarser generator for the inside of an enhanced one
+
+    `InputError` if they do not fit.
+    """
     if not generator.spec.enhancers:
         raise InputError(
-            "a generator without enhancers has no coarser one inside: set `enhancers` to 1 or more, or leave `coarse` empty"
+            "a generator without enhancers has no coarser one inside: "
+            "set `enhancers` to 1 or more, or leave `coarse` empty"
         )
-    inner = {
-        k.removeprefix("features."): v
-        for k, v in _read_weights(folder).items()
-        if k.startswith("features.")
-    }
+    prefix, state = "features.", _read_weights(folder)
+    inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     try:
         generator.features.inner.load_state_dict(inner)
     except RuntimeError as error:
         raise InputError(
-            f"the generator in {folder} does not fit inside this one: train it with one enhancer less and twice the channels ({2 * generator.spec.channels}); {error}"
+            f"the generator in {folder} does not fit inside this one: train it with one enhancer "
+            f"less and twice the channels ({2 * generator.spec.channels}); {error}"
         ) from error
-
-# %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-39
-def to_bytes(
-    images: torch.Tensor,  # (B, 3, H, W) in -1..1
-) -> torch.Tensor:  # the same shape, uint8
-    "Colours as bytes, rounded"
-    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -33,20 +33,18 @@ class WholeParser(nn.Module):
     def __init__(self, parser: Parser):
         super().__init__()
         spec = parser.spec
-        self.parser, self.flip, self.looks = parser, spec.flip_average, len(spec.scales)
+        self.parser = parser
+        self.flip = spec.flip_average
+        self.looks = len(spec.scales)
         self.register_buffer("order", torch.as_tensor(flip_order(spec.classes)), persistent=False)
         for i, scale in enumerate(spec.scales):
-            side = spec.size if scale == 1 else max(32, round(scale * spec.size / 32) * 32)
-            self.register_buffer(
-                f"there_{i}",
-                resize_matrix(spec.size, side, "bicubic") if scale != 1 else None,
-                persistent=False,
-            )
-            self.register_buffer(
-                f"back_{i}",
-                resize_matrix(side, spec.size, "bilinear") if scale != 1 else None,
-                persistent=False,
-            )
+            there = back = None  # seen as it is
+            if scale != 1:
+                side = max(32, round(scale * spec.size / 32) * 32)
+                there = resize_matrix(spec.size, side, "bicubic")
+                back = resize_matrix(side, spec.size, "bilinear")
+            self.register_buffer(f"there_{i}", there, persistent=False)
+            self.register_buffer(f"back_{i}", back, persistent=False)
 
     def look(self, images, i):
         there, back = getattr(self, f"there_{i}"), getattr(self, f"back_{i}")
@@ -60,10 +58,8 @@ class WholeParser(nn.Module):
         images: Tensor,  # (B, 3, S, S) uint8
     ) -> Tensor:  # (B, C, S, S)
         images = images.float()
-        if self.flip:
-            images = torch.stack([images, images.flip(-1)], 1).flatten(
-                0, 1
-            )  # each face, then its mirror image
+        if self.flip:  # each face, then its mirror image
+            images = torch.stack([images, images.flip(-1)], 1).flatten(0, 1)
         probabilities = sum(self.look(images, i) for i in range(self.looks)) / self.looks
         if not self.flip:
             return probabilities
@@ -73,59 +69,51 @@ class WholeParser(nn.Module):
 # %% ../../nbs/lib/20_parsing/09_export.ipynb #export-08
 def _need_packages():
     "`InputError` naming the packages of the `onnx` extra that are missing"
-    missing = [
-        name
-        for name in ("onnx", "onnxruntime", "onnxscript")
-        if importlib.util.find_spec(name) is None
-    ]
+    packages = ("onnx", "onnxruntime", "onnxscript")
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
+        verb = "is" if len(missing) == 1 else "are"
         raise InputError(
-            f"exporting needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: pip install 'fairparse[onnx]'"
+            f"exporting needs {', '.join(missing)}, which {verb} not installed: "
+            "pip install 'fairparse[onnx]'"
         )
 
 # %% ../../nbs/lib/20_parsing/09_export.ipynb #export-09
-def compare_with_onnx(parser: Parser, file: str | Path, batches: tuple = (1, 3)) -> float:
-    "Largest difference of a probability between PyTorch and the file in onnxruntime, over noise and flat pictures"
+def _test_pictures(size, batches):
+    "Flat patches and noise, for each number of pictures"
+    rng = np.random.default_rng(0)
+    for n in batches:
+        coarse = rng.integers(0, 256, (n, 3, 4, 4), dtype=np.uint8)
+        coarse = coarse.repeat(size // 4, 2).repeat(size // 4, 3)
+        yield coarse
+        yield rng.integers(0, 256, coarse.shape, dtype=np.uint8)
+
+
+def compare_with_onnx(
+    parser: Parser,
+    file: str | Path,
+    batches: tuple = (1, 3),  # numbers of pictures
+) -> float:  # infinite where shapes differ, or a value is not finite
+    "Largest difference of a probability between PyTorch and the file in onnxruntime"
     import onnxruntime
 
-    session, rng, worst = (
-        onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]),
-        np.random.default_rng(0),
-        0.0,
-    )
-    for n in batches:
-        coarse = (
-            rng.integers(0, 256, (n, 3, 4, 4), dtype=np.uint8)
-            .repeat(parser.spec.size // 4, 2)
-            .repeat(parser.spec.size // 4, 3)
-        )
-        for images in (coarse, rng.integers(0, 256, coarse.shape, dtype=np.uint8)):
-            ours = predict_probabilities(parser, torch.from_numpy(images)).numpy()
-            (theirs,) = session.run(["probabilities"], {"images": images})
-            if theirs.shape != ours.shape:
-                return float("inf")
-            worst = max(worst, float(np.nan_to_num(np.abs(ours - theirs), nan=np.inf).max()))
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for images in _test_pictures(parser.spec.size, batches):
+        ours = predict_probabilities(parser, torch.from_numpy(images)).numpy()
+        (theirs,) = session.run(["probabilities"], {"images": images})
+        if theirs.shape != ours.shape:
+            return float("inf")
+        difference = np.nan_to_num(np.abs(ours - theirs), nan=np.inf)
+        worst = max(worst, float(difference.max()))
     return worst
 
-# %% ../../nbs/lib/20_parsing/09_export.ipynb #export-10
-def export_onnx(
-    folder: str | Path,  # of a trained parser
-    file: str | Path,  # to write, ends in .onnx
-    which: str = "model",  # "model" or "best" weights
-    tolerance: float = 1e-4,  # largest difference of a probability that is accepted
-) -> dict:  # the file's metadata, and the difference that was found
-    "Write a parser as ONNX; `InputError` if a package is missing or the file's results differ, and then no file is left"
-    _need_packages()
-    import onnx
-
-    file, parser = Path(file).expanduser(), load_parser(folder, which)
-    if file.suffix != ".onnx":
-        raise InputError(f"{file} does not end in .onnx: name the file to write")
+# %% ../../nbs/lib/20_parsing/09_export.ipynb #export-09a
+def _translate(parser):
+    "The whole way as an ONNX model"
     whole = WholeParser(parser.to(memory_format=torch.contiguous_format)).eval()
-    example, size = (
-        torch.zeros(2, 3, parser.spec.size, parser.spec.size, dtype=torch.uint8),
-        parser.spec.size,
-    )
+    size = parser.spec.size
+    example = torch.zeros(2, 3, size, size, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's, about its own parts
         program = torch.onnx.export(
@@ -137,16 +125,41 @@ def export_onnx(
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
-    model, identity = program.model_proto, describe_parser(read_origin(folder), which)
-    about = {
-        "classes": json.dumps(parser.spec.classes),
-        "size": str(size),
+    return program.model_proto
+
+# %% ../../nbs/lib/20_parsing/09_export.ipynb #export-09b
+def _describe_file(spec, identity):
+    "The file's metadata: what has to be known to use it"
+    return {
+        "classes": json.dumps(spec.classes),
+        "size": str(spec.size),
         "input": "uint8 RGB, (batch, 3, size, size), 0..255; aligned faces",
         "output": "probabilities, (batch, classes, size, size)",
         "weights_sha256": identity["sha256"],
         "trained_on": json.dumps(identity["trained_on"]),
         "warning": identity["warning"] or "",
     }
+
+# %% ../../nbs/lib/20_parsing/09_export.ipynb #export-10
+def export_onnx(
+    folder: str | Path,  # of a trained parser
+    file: str | Path,  # to write, ends in .onnx
+    which: str = "model",  # "model" or "best" weights
+    tolerance: float = 1e-4,  # largest difference of a probability that is accepted
+) -> dict:  # the file's metadata, and the difference that was found
+    """Write a parser as ONNX
+
+    `InputError` if a package is missing or the file's results differ, and then no file is left.
+    """
+    _need_packages()
+    import onnx
+
+    file, parser = Path(file).expanduser(), load_parser(folder, which)
+    if file.suffix != ".onnx":
+        raise InputError(f"{file} does not end in .onnx: name the file to write")
+
+    model = _translate(parser)
+    about = _describe_file(parser.spec, describe_parser(read_origin(folder), which))
     onnx.helper.set_model_props(model, about)
     with atomic_write(file) as tmp:
         onnx.save(model, tmp)
@@ -154,6 +167,8 @@ def export_onnx(
         difference = compare_with_onnx(parser, tmp)
         if not difference <= tolerance:
             raise InputError(
-                f"{file} was not written: onnxruntime's probabilities differ from PyTorch's by {difference:.1e}, more than {tolerance:g}; try other versions of torch, onnx and onnxruntime"
+                f"{file} was not written: onnxruntime's probabilities differ from PyTorch's "
+                f"by {difference:.1e}, more than {tolerance:g}; "
+                "try other versions of torch, onnx and onnxruntime"
             )
     return {**about, "difference": difference, "bytes": file.stat().st_size}

@@ -21,7 +21,7 @@ from ..core.runs import InputError, check_types
 # %% ../../nbs/lib/20_parsing/02_losses.ipynb #losses-04
 @dataclass
 class SoftCounts:
-    "Soft intersection, predicted and true size; leading axes are images or groups, the last is classes"
+    "Soft intersection, predicted and true size; first axes: images or groups, last: classes"
 
     overlap: Tensor  # (..., C) float32
     pred: Tensor  # (..., C)
@@ -54,6 +54,7 @@ class _SoftmaxSums(torch.autograd.Function):
 
 # %% ../../nbs/lib/20_parsing/02_losses.ipynb #losses-06
 def _at_least_float32(x):
+    "Half precision as float32, other precisions as they are"
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 # %% ../../nbs/lib/20_parsing/02_losses.ipynb #losses-07
@@ -62,30 +63,25 @@ def soft_counts(
     target: Tensor,  # (B, H, W) int64, labels 0..C-1
 ) -> SoftCounts:  # (B, C) each
     "Soft counts of every image and class; logits in half precision are counted in float32"
+    pixels = _at_least_float32(logits).flatten(2).transpose(1, 2)
     labels = target.flatten(1)
-    overlap, pred = _SoftmaxSums.apply(_at_least_float32(logits).flatten(2).transpose(1, 2), labels)
-    return SoftCounts(
-        overlap,
-        pred,
-        torch.zeros_like(pred).scatter_add(1, labels, torch.ones_like(labels, dtype=pred.dtype)),
-    )
+    overlap, pred = _SoftmaxSums.apply(pixels, labels)
+    ones = torch.ones_like(labels, dtype=pred.dtype)
+    true = torch.zeros_like(pred).scatter_add(1, labels, ones)
+    return SoftCounts(overlap, pred, true)
 
 # %% ../../nbs/lib/20_parsing/02_losses.ipynb #losses-10
 def _over_processes(x):
     "Sum over processes, differentiable; `x` itself where there is one process"
-    return (
-        all_reduce(x)
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        else x
-    )
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        return all_reduce(x)
+    return x
 
 # %% ../../nbs/lib/20_parsing/02_losses.ipynb #losses-11
 def pool(counts: SoftCounts) -> SoftCounts:  # (C,) each
     "Sum over the images of the batch, on all processes"
-    stacked = _over_processes(
-        torch.stack([counts.overlap.sum(0), counts.pred.sum(0), counts.true.sum(0)])
-    )
-    return SoftCounts(*stacked)
+    summed = counts.map(lambda count: count.sum(0))
+    return SoftCounts(*_over_processes(torch.stack([summed.overlap, summed.pred, summed.true])))
 
 # %% ../../nbs/lib/20_parsing/02_losses.ipynb #losses-13
 def mean_over(
@@ -108,7 +104,10 @@ def soft_miou(counts: SoftCounts) -> Tensor:  # scalar
 
 
 def dice_loss(counts: SoftCounts, eps: float = 1e-6) -> Tensor:  # scalar in 0..1
-    "1 - batch-pooled soft Dice, mean over the classes that the batch contains (Milletari et al. 2016; Sudre et al. 2017)"
+    """1 - batch-pooled soft Dice, mean over the classes that the batch contains
+
+    Milletari et al. 2016; Sudre et al. 2017.
+    """
     total = pool(counts)
     return 1 - mean_over(2 * total.overlap / (total.pred + total.true + eps), total.true > 0)
 
@@ -128,10 +127,10 @@ def pool_groups(
     member: Tensor,  # (B, G) 1 where the face is of the group, else 0
 ) -> tuple:  # SoftCounts (G+1, C) each, sizes (G+1,)
     "Soft counts of each group and, last, of everyone, on all processes"
-    member = torch.cat([member, member.new_ones(len(member), 1)], 1).to(counts.overlap.dtype)
-    stacked = torch.stack(
-        [member.T @ counts.overlap, member.T @ counts.pred, member.T @ counts.true]
-    )
+    everyone = member.new_ones(len(member), 1)
+    member = torch.cat([member, everyone], 1).to(counts.overlap.dtype)
+    grouped = counts.map(lambda count: member.T @ count)
+    stacked = torch.stack([grouped.overlap, grouped.pred, grouped.true])
     return SoftCounts(*_over_processes(stacked)), _over_processes(member.sum(0))
 
 # %% ../../nbs/lib/20_parsing/02_losses.ipynb #losses-20
@@ -139,7 +138,7 @@ def score_groups(
     grouped: SoftCounts,  # (G+1, C) each, as `pool_groups` gives them
     size: Tensor,  # (G+1,)
     min_size: int = 2,
-    classes: str = "common",
+    classes: str = "common",  # "common" or "present"
 ) -> GroupScores:
     "Group mIoUs over the common classes, or over each group's present ones"
     counted, present = size >= min_size, grouped.true > 0
@@ -148,34 +147,42 @@ def score_groups(
     elif classes != "present":
         raise InputError(f'classes must be "common" or "present", not {classes!r}')
     miou = mean_over(soft_iou(grouped), present)
-    return GroupScores(miou[:-1], size[:-1], (counted & present.any(-1))[:-1], miou[-1])
+    return GroupScores(
+        miou=miou[:-1],
+        size=size[:-1],
+        counted=(counted & present.any(-1))[:-1],
+        overall=miou[-1],
+    )
 
 # %% ../../nbs/lib/20_parsing/02_losses.ipynb #losses-22
 def _weights(groups, weighting):
     "Weights of the counted groups, adding up to 1"
     if weighting not in ("size", "equal"):
         raise InputError(f'weighting must be "size" or "equal", not {weighting!r}')
-    raw = groups.counted * (groups.size if weighting == "size" else torch.ones_like(groups.size))
-    return raw / raw.sum().clamp(min=1)
+    weights = groups.size if weighting == "size" else torch.ones_like(groups.size)
+    counted = groups.counted * weights
+    return counted / counted.sum().clamp(min=1)
 
-
+# %% ../../nbs/lib/20_parsing/02_losses.ipynb #losses-22a
 def group_variance(groups: GroupScores, weighting: str = "size") -> Tensor:
     "Weighted variance of the group mIoUs; 0 with fewer than two counted groups"
-    w = _weights(groups, weighting)
-    return (w * (groups.miou - (w * groups.miou).sum()) ** 2).sum()
+    weights = _weights(groups, weighting)
+    mean = (weights * groups.miou).sum()
+    return (weights * (groups.miou - mean) ** 2).sum()
 
 # %% ../../nbs/lib/20_parsing/02_losses.ipynb #losses-23
 def group_shortfall(
-    groups: GroupScores, weighting: str = "size", reference: str = "overall"
+    groups: GroupScores,
+    weighting: str = "size",  # or "equal"
+    reference: str = "overall",  # or "best"
 ) -> Tensor:
-    'Weighted mean of how far each group stays behind the detached reference: "overall" or "best"'
+    "Weighted mean of how far each group stays behind the detached reference"
     if reference not in ("overall", "best"):
         raise InputError(f'reference must be "overall" or "best", not {reference!r}')
-    target = (
-        groups.overall
-        if reference == "overall"
-        else groups.miou.masked_fill(~groups.counted, 0).max()
-    )
+    if reference == "overall":
+        target = groups.overall
+    else:
+        target = groups.miou.masked_fill(~groups.counted, 0).max()
     behind = (target.detach() - groups.miou).clamp(min=0)
     return (_weights(groups, weighting) * behind).sum()
 
@@ -189,13 +196,12 @@ class GroupHistory(nn.Module):
     def __init__(self, num_groups: int, num_classes: int, decay: float = 0.9):
         super().__init__()
         self.decay = decay
-        self.register_buffer(
-            "past", torch.zeros(3, num_groups + 1, num_classes)
-        )  # the last row is everyone
+        # the last row is everyone
+        self.register_buffer("past", torch.zeros(3, num_groups + 1, num_classes))
         self.register_buffer("past_size", torch.zeros(num_groups + 1))
 
     def forward(self, grouped: SoftCounts, size: Tensor) -> tuple:
-        "Blend this batch into the history; returns blended counts and sizes (faces that the history is worth)"
+        "Blend this batch into the history; blended counts, and how many faces they are worth"
         now = torch.stack([grouped.overlap, grouped.pred, grouped.true])
         with torch.no_grad():
             self.past = self.decay * self.past + now
@@ -203,11 +209,9 @@ class GroupHistory(nn.Module):
         return SoftCounts(*(self.past + now - now.detach())), self.past_size.clone()
 
 # %% ../../nbs/lib/20_parsing/02_losses.ipynb #losses-30
-PERTURB, WEIGHTING, GROUP_CLASSES = (
-    ("logits", "inputs", "drop"),
-    ("size", "equal"),
-    ("common", "present"),
-)
+PERTURB = ("logits", "inputs", "drop")
+WEIGHTING = ("size", "equal")
+GROUP_CLASSES = ("common", "present")
 
 # %% ../../nbs/lib/20_parsing/02_losses.ipynb #losses-31
 @dataclass
@@ -223,9 +227,8 @@ class LossParts:
     def values(self) -> dict:
         "The four as numbers; a GPU is waited for once"
         names = [part.name for part in fields(self)]
-        return dict(
-            zip(names, torch.stack([getattr(self, name).detach() for name in names]).tolist())
-        )
+        parts = torch.stack([getattr(self, name).detach() for name in names])
+        return dict(zip(names, parts.tolist()))
 
 # %% ../../nbs/lib/20_parsing/02_losses.ipynb #losses-32
 @dataclass
@@ -235,40 +238,38 @@ class LossConfig:
     perturb: str = "logits"  # see `PERTURB`
     noise_std: float = 1.0  # sigma of the logit noise
     fairness: str = "variance"  # see `FAIRNESS`
-    fairness_scale: float = (
-        1.0  # multiplies L_fair: the variance is of order 1e-3, a Dice loss of order 1e-1
-    )
+    # multiplies L_fair: the variance is of order 1e-3, a Dice loss of order 1e-1
+    fairness_scale: float = 1.0
     weighting: str = "size"  # groups weigh by "size" or "equal"
     min_size: int = 2  # smallest group that counts
     group_classes: str = "common"  # "common" or "present"
     history: float = 0.0  # decay of the running group counts; 0: each batch alone
-    cross_entropy: float = (
-        0.0  # weight of a pixel-wise cross-entropy added to Dice (not in the paper)
-    )
-    class_weights: list = field(
-        default_factory=list
-    )  # (C,) weights of that cross-entropy; empty: equal
+    # weight of a pixel-wise cross-entropy added to Dice (not in the paper)
+    cross_entropy: float = 0.0
+    # (C,) weights of that cross-entropy; empty: equal
+    class_weights: list = field(default_factory=list)
 
     def __post_init__(self):
         check_types(self)
-        if self.perturb not in PERTURB:
-            raise InputError(f"perturb must be one of {PERTURB}, not {self.perturb!r}")
-        if self.fairness not in FAIRNESS:
-            raise InputError(f"fairness must be one of {tuple(FAIRNESS)}, not {self.fairness!r}")
-        if self.weighting not in WEIGHTING:
-            raise InputError(f"weighting must be one of {WEIGHTING}, not {self.weighting!r}")
-        if self.group_classes not in GROUP_CLASSES:
+        choices = {
+            "perturb": PERTURB,
+            "fairness": tuple(FAIRNESS),
+            "weighting": WEIGHTING,
+            "group_classes": GROUP_CLASSES,
+        }
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise InputError(f"{name} must be one of {allowed}, not {value!r}")
+        self._check_numbers()
+
+    def _check_numbers(self):
+        too_small = self.min_size < 1 or self.noise_std < 0 or self.cross_entropy < 0
+        if too_small or not 0 <= self.history < 1:
             raise InputError(
-                f"group_classes must be one of {GROUP_CLASSES}, not {self.group_classes!r}"
-            )
-        if (
-            self.min_size < 1
-            or self.noise_std < 0
-            or self.cross_entropy < 0
-            or not 0 <= self.history < 1
-        ):
-            raise InputError(
-                f"min_size must be at least 1, noise_std and cross_entropy at least 0, history in 0..1 (below 1), not {self.min_size}, {self.noise_std}, {self.cross_entropy}, {self.history}"
+                "min_size must be at least 1, noise_std and cross_entropy at least 0, "
+                f"history in 0..1 (below 1), not {self.min_size}, {self.noise_std}, "
+                f"{self.cross_entropy}, {self.history}"
             )
 
 # %% ../../nbs/lib/20_parsing/02_losses.ipynb #losses-34
@@ -279,11 +280,8 @@ class MultiObjectiveLoss(nn.Module):
         super().__init__()
         self.config = config
         self.groups = GroupHistory(num_groups, num_classes, config.history)
-        self.register_buffer(
-            "class_weights",
-            torch.tensor(config.class_weights or [1.0] * num_classes),
-            persistent=False,
-        )
+        class_weights = torch.tensor(config.class_weights or [1.0] * num_classes)
+        self.register_buffer("class_weights", class_weights, persistent=False)
 
     @property
     def needs_second_pass(self) -> bool:
@@ -295,8 +293,8 @@ class MultiObjectiveLoss(nn.Module):
         target: Tensor,  # (B, H, W) int64
         member: Tensor,  # (B, G) 1 where the face is known to be of the group, else 0
         weights: tuple,  # alpha, beta, gamma
-        perturbed: Tensor
-        | None = None,  # (B, C, H, W) logits of the perturbed images, for "inputs" and "drop"
+        # (B, C, H, W) logits of the perturbed images, for "inputs" and "drop"
+        perturbed: Tensor | None = None,
     ) -> LossParts:
         "Total loss and parts; parts with weight 0 are skipped"
         alpha, beta, gamma = weights
@@ -309,23 +307,21 @@ class MultiObjectiveLoss(nn.Module):
         return LossParts(total, accuracy, robustness, fairness)
 
     def accuracy(self, counts, logits, target):
+        "Dice, and the cross-entropy over the pixels of all processes if it has a weight"
         loss = dice_loss(counts)
         if not self.config.cross_entropy:
             return loss
         summed = nn.functional.cross_entropy(
             logits.float(), target, self.class_weights, reduction="sum"
         )
-        summed, weight = _over_processes(
-            torch.stack([summed, (counts.true.sum(0) * self.class_weights).sum().float()])
-        )
+        weight = (counts.true.sum(0) * self.class_weights).sum().float()
+        summed, weight = _over_processes(torch.stack([summed, weight]))
         return loss + self.config.cross_entropy * summed / weight
 
     def robustness(self, counts, logits, target, perturbed):
+        "Minus the mIoU of perturbed logits, or how much of the mIoU the perturbation costs"
         if self.config.perturb == "logits":
-            noise = torch.randn(*logits.shape[2:], logits.shape[1], device=logits.device).permute(
-                2, 0, 1
-            )
-            perturbed = torch.add(_at_least_float32(logits), noise, alpha=self.config.noise_std)
+            perturbed = self.add_noise(logits)
         elif perturbed is None:
             raise InputError(
                 f"perturb={self.config.perturb!r} needs the logits of the perturbed images"
@@ -333,9 +329,15 @@ class MultiObjectiveLoss(nn.Module):
         score = soft_miou(soft_counts(perturbed, target))
         return soft_miou(counts) - score if self.config.perturb == "drop" else -score
 
+    def add_noise(self, logits):
+        "Logits with one map of normal noise, the same for all images of the batch"
+        _, classes, height, width = logits.shape
+        noise = torch.randn(height, width, classes, device=logits.device).permute(2, 0, 1)
+        return torch.add(_at_least_float32(logits), noise, alpha=self.config.noise_std)
+
     def fairness(self, counts, member):
+        "Variance or shortfall of the groups' mIoUs"
+        config = self.config
         grouped, size = self.groups(*pool_groups(counts, member))
-        groups = score_groups(grouped, size, self.config.min_size, self.config.group_classes)
-        return self.config.fairness_scale * FAIRNESS[self.config.fairness](
-            groups, self.config.weighting
-        )
+        groups = score_groups(grouped, size, config.min_size, config.group_classes)
+        return config.fairness_scale * FAIRNESS[config.fairness](groups, config.weighting)

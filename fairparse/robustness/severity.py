@@ -22,45 +22,47 @@ def gather_sweep(
     seeds: list,
     settings: list,  # (perturbation, severity) pairs
 ) -> dict:  # setting -> parser -> counts (S, N, C, 3)
-    "Counts of a sweep; `InputError` if a setting is missing or parsers were scored on different faces"
+    """Counts of a sweep
+
+    `InputError` if a setting is missing or parsers were scored on different faces.
+    """
     return {
         (name, severity): gather(folder, parsers, seeds, setting_name(name, severity))
         for name, severity in settings
     }
 
 # %% ../../nbs/lib/30_robustness/02_severity.ipynb #severity-06
-def _samples(counts, baseline, resamples):
-    "The baseline; observed mIoU (mean over seeds) and its resamples, for each setting and parser"
+def _check_counts(counts, baseline):
+    "The baseline, the first parser if none is named; `InputError` if counts do not go together"
     if not counts:
         raise InputError("there are no settings: name one or more")
-    shapes, first = (
-        {c.shape for parsers in counts.values() for c in parsers.values()},
-        next(iter(counts.values())),
-    )
+    first = next(iter(counts.values()))
     baseline = baseline or next(iter(first))
-    without = [
-        setting_name(*setting)
-        for setting, parsers in counts.items()
-        if parsers.keys() != first.keys()
-    ]
+    without = [setting_name(*s) for s, parsers in counts.items() if parsers.keys() != first.keys()]
     if without:
         raise InputError(
-            f"the settings {without} were not counted for the same parsers as the others: expected {list(first)}"
+            f"the settings {without} were not counted for the same parsers as the others: "
+            f"expected {list(first)}"
         )
     if baseline not in first:
         raise InputError(f"baseline {baseline!r} is none of the parsers {list(first)}")
+    shapes = {c.shape for parsers in counts.values() for c in parsers.values()}
     if len(shapes) > 1:
         raise InputError(
-            f"settings or parsers have different numbers of seeds, faces or classes: {sorted(shapes)}"
+            "settings or parsers have different numbers of seeds, faces or classes: "
+            f"{sorted(shapes)}"
         )
-    return baseline, {
-        setting: {
-            parser: (
-                np.mean([iou(one) for one in c]),
-                bootstrap_scores(c, iou, resamples=resamples),
-            )
-            for parser, c in parsers.items()
-        }
+    return baseline
+
+# %% ../../nbs/lib/30_robustness/02_severity.ipynb #severity-06a
+def _score(counts, resamples):
+    "setting -> parser -> (observed mIoU, mean over seeds; its resamples)"
+
+    def both(c):
+        return np.mean([iou(one) for one in c]), bootstrap_scores(c, iou, resamples=resamples)
+
+    return {
+        setting: {parser: both(c) for parser, c in parsers.items()}
         for setting, parsers in counts.items()
     }
 
@@ -70,12 +72,17 @@ def severity_table(
     baseline: str | None = None,  # None: the first parser
     resamples: int = 1000,
 ) -> pd.DataFrame:
-    "A row a parser and setting, in percent: mIoU with interval, and difference from the baseline with interval"
-    (baseline, scores), rows = _samples(counts, baseline, resamples), []
-    for (name, severity), parsers in scores.items():
-        first, first_samples = parsers[baseline]
+    """A row a parser and setting, in percent
+
+    mIoU with its interval, and the difference from the baseline with its interval.
+    """
+    baseline = _check_counts(counts, baseline)
+    rows = []
+    for (name, severity), parsers in _score(counts, resamples).items():
+        reference, reference_samples = parsers[baseline]
         for parser, (score, samples) in parsers.items():
-            low, high, below, above = (*interval(samples), *interval(samples - first_samples))
+            low, high = interval(samples)
+            below, above = interval(samples - reference_samples)
             rows.append(
                 {
                     "parser": parser,
@@ -84,77 +91,77 @@ def severity_table(
                     "miou": 100 * score,
                     "miou_low": 100 * low,
                     "miou_high": 100 * high,
-                    "difference": 100 * (score - first),
+                    "difference": 100 * (score - reference),
                     "difference_low": 100 * below,
                     "difference_high": 100 * above,
                 }
             )
-    first = next(iter(next(iter(counts.values())).values()))
-    return pd.DataFrame(rows).assign(repetitions=len(first), images=first.shape[1])
+    repetitions, images = next(iter(next(iter(counts.values())).values())).shape[:2]
+    return pd.DataFrame(rows).assign(repetitions=repetitions, images=images)
 
 # %% ../../nbs/lib/30_robustness/02_severity.ipynb #severity-09
 def _percent_of(errors, reference):
-    "Ratio in percent of values observed and resampled; all NaN unless the reference is clearly above 0"
+    "Ratio in percent, observed and resampled; all NaN unless the reference is clearly above 0"
     if reference[0] <= 0 or (reference <= 0).mean() > 0.025:
         return np.full(errors.shape, np.nan)
-    return 100 * np.divide(
-        errors, reference, out=np.full(errors.shape, np.nan), where=reference > 0
-    )
+    missing = np.full(errors.shape, np.nan)
+    return 100 * np.divide(errors, reference, out=missing, where=reference > 0)
+
+# %% ../../nbs/lib/30_robustness/02_severity.ipynb #severity-09a
+def _relative_to(baseline, parser, names, errors):
+    "perturbation, and mean -> CE and relative CE of a parser, observed first, then resamples"
+    clean = errors["none", 0.0]
+    plain, relative = {}, {}
+    for name in names:
+        levels = [parsers for setting, parsers in errors.items() if setting[0] == name]
+        plain[name] = _percent_of(
+            sum(level[parser] for level in levels),
+            sum(level[baseline] for level in levels),
+        )
+        relative[name] = _percent_of(
+            sum(level[parser] - clean[parser] for level in levels),
+            sum(level[baseline] - clean[baseline] for level in levels),
+        )
+    for kind in (plain, relative):
+        kind["mean"] = np.mean([kind[name] for name in names], 0)
+    return {name: {"ce": plain[name], "relative_ce": relative[name]} for name in plain}
+
+# %% ../../nbs/lib/30_robustness/02_severity.ipynb #severity-09b
+def _with_interval(kind, values):
+    "Observed value and interval as three columns"
+    missing = np.isnan(values[0])
+    low, high = (np.nan, np.nan) if missing else interval(values[1:])
+    return {kind: values[0], f"{kind}_low": low, f"{kind}_high": high}
 
 # %% ../../nbs/lib/30_robustness/02_severity.ipynb #severity-10
 def corruption_errors(
-    counts: dict, baseline: str | None = None, resamples: int = 1000
+    counts: dict,  # setting -> parser -> counts, from `gather_sweep`
+    baseline: str | None = None,  # None: the first parser
+    resamples: int = 1000,
 ) -> pd.DataFrame:
-    'A row a parser and perturbation, and one called "mean": CE and relative CE in percent of the baseline\'s, with intervals; `InputError` without clean counts'
+    """A row a parser and perturbation, and one called "mean"
+
+    CE and relative CE in percent of the baseline's, with intervals. `InputError` without clean
+    counts. Hendrycks and Dietterich, ICLR 2019.
+    """
     if ("none", 0.0) not in counts:
         raise InputError('the relative corruption error needs the clean setting: add ("none", 0.0)')
     if len(counts) < 2:
         raise InputError('there is no damage: name one setting or more beside ("none", 0.0)')
-    (baseline, scores), rows = _samples(counts, baseline, resamples), []
+    baseline = _check_counts(counts, baseline)
     errors = {
-        setting: {
-            parser: 1 - np.append(score, samples) for parser, (score, samples) in parsers.items()
-        }
-        for setting, parsers in scores.items()
-    }  # observed first, then resamples
-    clean, names = (
-        errors["none", 0.0],
-        list(dict.fromkeys(name for name, _ in counts if name != "none")),
-    )
+        setting: {parser: 1 - np.append(*scores) for parser, scores in parsers.items()}
+        for setting, parsers in _score(counts, resamples).items()
+    }
 
-    def summed(parser, name, less):
-        return sum(errors[s][parser] - less for s in errors if s[0] == name)
-
-    for parser in clean:
-        ce = {
-            name: _percent_of(summed(parser, name, 0), summed(baseline, name, 0)) for name in names
-        }
-        relative = {
-            name: _percent_of(
-                summed(parser, name, clean[parser]), summed(baseline, name, clean[baseline])
-            )
-            for name in names
-        }
-        for kinds in (ce, relative):
-            kinds["mean"] = np.mean([kinds[n] for n in names], 0)
-        for name in [*names, "mean"]:
+    names = list(dict.fromkeys(name for name, _ in counts if name != "none"))
+    levels = {name: sum(setting[0] == name for setting in errors) for name in names}
+    levels["mean"] = len(errors) - 1
+    rows = []
+    for parser in errors["none", 0.0]:
+        for name, kinds in _relative_to(baseline, parser, names, errors).items():
             row = {"parser": parser, "perturbation": name}
-            for kind, values in (("ce", ce[name]), ("relative_ce", relative[name])):
-                row |= dict(
-                    zip(
-                        (kind, f"{kind}_low", f"{kind}_high"),
-                        (
-                            values[0],
-                            *(interval(values[1:]) if values[0] == values[0] else (np.nan, np.nan)),
-                        ),
-                    )
-                )
-            rows.append(
-                {
-                    **row,
-                    "levels": sum(s[0] == name for s in errors)
-                    if name != "mean"
-                    else len(errors) - 1,
-                }
-            )
+            for kind, values in kinds.items():
+                row |= _with_interval(kind, values)
+            rows.append({**row, "levels": levels[name]})
     return pd.DataFrame(rows).assign(baseline=baseline)

@@ -58,11 +58,9 @@ def nothing_but_locks(folder):
 def test_latents_are_what_the_autoencoder_says(base, faces, tmp_path):
     "Against the autoencoder itself, as they are and mirrored, whatever the batch"
     latents = make(base, faces, tmp_path, batch_size=5)
-    assert (
-        latents.shape == (2, 18, 8, 8, 8)
-        and latents.dtype == np.float16
-        and not latents.flags.writeable
-    )
+    assert latents.shape == (2, 18, 8, 8, 8)
+    assert latents.dtype == np.float16
+    assert not latents.flags.writeable
     for mirrored, images in enumerate((faces.images, faces.images[:, :, ::-1])):
         with torch.no_grad():
             direct = base.vae.encode(
@@ -133,13 +131,12 @@ def test_a_second_call_encodes_nothing(base, faces, tmp_path, monkeypatch):
     latents, (embeddings, _) = make(base, faces, tmp_path), cache_prompts(base, SENTENCES, tmp_path)
     for name in ("encode_images", "encode_prompts"):
         monkeypatch.setattr(latent_cache, name, None)
-    assert (make(base, faces, tmp_path) == latents).all() and (
-        cache_prompts(base, SENTENCES, tmp_path)[0] == embeddings
-    ).all()
+    assert (make(base, faces, tmp_path) == latents).all()
+    assert (cache_prompts(base, SENTENCES, tmp_path)[0] == embeddings).all()
 
 
 def test_whatever_decides_the_numbers_is_in_the_key(base, faces, tmp_path):
-    "Other faces, another size, other weights, other sentences: another file; the U-Net does not matter"
+    "Other faces, size, weights or sentences: another file; the U-Net does not matter"
     make(base, faces, tmp_path)
 
     def files(kind):
@@ -185,11 +182,9 @@ def test_jobs_that_start_together_make_it_once(tmp_path):
         thread.start()
     for thread in jobs:
         thread.join()
-    assert (
-        len(made) == 1
-        and len(results) == 4
-        and all((r == np.arange(6).reshape(2, 3)).all() for r in results)
-    )
+    assert len(made) == 1
+    assert len(results) == 4
+    assert all((r == np.arange(6).reshape(2, 3)).all() for r in results)
 
 
 # ---- what is refused, and nothing half-written
@@ -202,7 +197,10 @@ def test_a_full_disk_is_said_before_anything_is_written(base, faces, tmp_path, m
     monkeypatch.setattr(latent_cache, "encode_images", None)
     with pytest.raises(
         InputError,
-        match=r"the cache needs 0.00 GB in .* and 0.00 GB are free there: free some space, name another folder with the parameter `cache`",
+        match=(
+            r"the cache needs 0.00 GB in .* and 0.00 GB are free there: free some space, "
+            r"name another folder with the parameter `cache`"
+        ),
     ):
         make(base, faces, tmp_path)
     assert nothing_but_locks(tmp_path)
@@ -264,10 +262,9 @@ def test_a_damaged_cache_is_refused(base, faces, tmp_path, damage):
         record.write_text(json.dumps({**json.loads(record.read_text()), "key": "0" * 64}))
     if damage == "broken record":
         record.write_text("{")
-    with pytest.raises(
-        InputError,
-        match=f"{record.name if damage == 'broken record' else path.name}.* (delete it and make it again|delete .*{record.name} to compute it again)",
-    ):
+    named = record.name if damage == "broken record" else path.name
+    remedy = f"(delete it and make it again|delete .*{record.name} to compute it again)"
+    with pytest.raises(InputError, match=f"{named}.* {remedy}"):
         make(base, faces, tmp_path)
 
 

@@ -93,15 +93,11 @@ def test_a_folder_of_stable_diffusion_loads_to_the_bit(sd15, base):
     "Names of weights as on the hub: the autoencoder's attention, the text encoder's prefix"
     for part in PARTS:
         assert same_weights(getattr(base, part).state_dict(), sd15[1][part]), part
-        assert (
-            not any(p.requires_grad for p in getattr(base, part).parameters())
-            and not getattr(base, part).training
-        )
-    assert (
-        base.factor == 8
-        and base.vae.config.scaling_factor == 0.18215
-        and base.tokenizer.model_max_length == 77
-    )
+        assert not any(p.requires_grad for p in getattr(base, part).parameters())
+        assert not getattr(base, part).training
+    assert base.factor == 8
+    assert base.vae.config.scaling_factor == 0.18215
+    assert base.tokenizer.model_max_length == 77
     config = base.scheduler.config
     assert (
         type(base.scheduler).__name__,
@@ -124,11 +120,9 @@ def test_the_original_single_file_is_the_same_base(sd15, base, tmp_path):
         assert same_weights(getattr(loaded, part).state_dict(), sd15[1][part]) and not any(
             p.requires_grad for p in getattr(loaded, part).parameters()
         ), part
-    assert (
-        loaded.fingerprint() == base.fingerprint()
-        and loaded.factor == 8
-        and torch.equal(loaded.scheduler.alphas_cumprod, base.scheduler.alphas_cumprod)
-    )
+    assert loaded.fingerprint() == base.fingerprint()
+    assert loaded.factor == 8
+    assert torch.equal(loaded.scheduler.alphas_cumprod, base.scheduler.alphas_cumprod)
     torch.testing.assert_close(
         encode_prompts(loaded, [FIXED, ""]), encode_prompts(base, [FIXED, ""])
     )
@@ -199,20 +193,16 @@ def test_the_real_layout_trains_is_saved_and_paints(sd15, seg, tmp_path):
             out,
             progress=False,
         ).fit()
-        assert (
-            len(history) == 2
-            and np.isfinite(history.loss).all()
-            and not same_weights(before, net.state_dict())
-        )
+        assert len(history) == 2
+        assert np.isfinite(history.loss).all()
+        assert not same_weights(before, net.state_dict())
         assert all(same_weights(getattr(base, part).state_dict(), sd15[1][part]) for part in PARTS)
         save_controlnet(net, out, purpose)
         painter = controlnet_painter(out, sampling=SamplingConfig(steps=2))
         painted = paint_faces(painter, pairs.maps[:2], index_of(2))
-        assert (
-            painted.shape == (2, 64, 64, 3)
-            and painted.std() > 1
-            and (painted[0] != painted[1]).any()
-        )
+        assert painted.shape == (2, 64, 64, 3)
+        assert painted.std() > 1
+        assert (painted[0] != painted[1]).any()
         assert same_weights(
             diffusers.ControlNetModel.from_pretrained(out).state_dict(), net.state_dict()
         )
@@ -256,7 +246,10 @@ def test_hub_names_are_asked_for_by_name(monkeypatch):
         )
     with pytest.raises(
         InputError,
-        match=r"base model stable-diffusion-v1-5/stable-diffusion-v1-5 cannot be loaded \(no such model here\): check the name and the connection, or give a local folder",
+        match=(
+            r"base model stable-diffusion-v1-5/stable-diffusion-v1-5 cannot be loaded \(no such "
+            r"model here\): check the name and the connection, or give a local folder"
+        ),
     ):
         load_base("stable-diffusion-v1-5/stable-diffusion-v1-5")
     with pytest.raises(
@@ -282,7 +275,10 @@ def test_hub_names_are_asked_for_by_name(monkeypatch):
 def test_a_name_that_cannot_be_reached_is_an_input_error(offline):
     with pytest.raises(
         InputError,
-        match="base model nobody/nothing cannot be loaded .*check the name and the connection, or give a local folder or .safetensors file",
+        match=(
+            "base model nobody/nothing cannot be loaded .*check the name and the connection, "
+            "or give a local folder or .safetensors file"
+        ),
     ):
         load_base("nobody/nothing")
     with pytest.raises(
@@ -310,7 +306,10 @@ def test_a_single_file_without_connection_asks_for_its_configuration(
 def test_a_folder_that_is_no_diffusers_model(broken, tmp_path):
     with pytest.raises(
         InputError,
-        match=r"is not a diffusers model: it has no model_index.json; give the folder that holds it beside unet/",
+        match=(
+            r"is not a diffusers model: it has no model_index.json; "
+            r"give the folder that holds it beside unet/"
+        ),
     ):
         load_base(str(tmp_path))
     shutil.rmtree(broken / "unet")
@@ -338,7 +337,9 @@ def test_damaged_weights_are_an_input_error(broken, part, damage):
         save_file(weights, path, {"format": "pt"})
     with pytest.raises(
         InputError,
-        match="base model .*broken.* cannot be loaded .*check that all its files are there and whole",
+        match=(
+            "base model .*broken.* cannot be loaded .*check that all its files are there and whole"
+        ),
     ):
         load_base(str(broken))
 
@@ -355,7 +356,10 @@ def test_pickles_are_refused(tmp_path, base):
         for load in (load_base, lambda source: load_controlnet(source, base)):
             with pytest.raises(
                 InputError,
-                match=f"{name} is not a .safetensors file: other formats can run code when they are opened; convert it",
+                match=(
+                    f"{name} is not a .safetensors file: "
+                    "other formats can run code when they are opened; convert it"
+                ),
             ):
                 load(str(tmp_path / name))
 
@@ -366,7 +370,10 @@ def test_pickles_are_refused(tmp_path, base):
 def test_a_name_that_is_neither_folder_nor_file_nor_hub_name(name, base):
     with pytest.raises(
         InputError,
-        match=f"base model '{name}' is neither a folder, nor a .safetensors file, nor the name of a model on the hub",
+        match=(
+            f"base model '{name}' is neither a folder, nor a .safetensors file, "
+            "nor the name of a model on the hub"
+        ),
     ):
         load_base(name)
     with pytest.raises(InputError, match=f"ControlNet '{name}' is neither"):
@@ -416,7 +423,10 @@ def test_parts_of_different_models_are_refused(tmp_path):
     write_sd15(tmp_path / "inpainting", in_channels=9)
     with pytest.raises(
         InputError,
-        match="its U-Net expects 9 latent channels, the other part has 4; take all parts from one text-to-image model",
+        match=(
+            "its U-Net expects 9 latent channels, the other part has 4; "
+            "take all parts from one text-to-image model"
+        ),
     ):
         load_base(str(tmp_path / "inpainting"))
     write_sd15(tmp_path / "text", cross_attention_dim=64)
@@ -430,7 +440,10 @@ def test_parts_of_different_models_are_refused(tmp_path):
 def test_sizes_that_do_not_fit_the_latents(base, size, better):
     with pytest.raises(
         InputError,
-        match=f"pictures of {size} pixels cannot be painted with .*the side must be a multiple of 8; use {better}",
+        match=(
+            f"pictures of {size} pixels cannot be painted with .*"
+            f"the side must be a multiple of 8; use {better}"
+        ),
     ):
         base.check_size(size)
     base.check_size(better)
@@ -445,19 +458,16 @@ def test_a_fresh_controlnet_is_the_unet_and_adds_nothing(base):
         load_controlnet("fresh", base),
         load_controlnet("fresh", base, seed=1),
     )
-    assert same_weights(net.state_dict(), again.state_dict()) and not same_weights(
-        net.state_dict(), other.state_dict()
-    )
+    assert same_weights(net.state_dict(), again.state_dict())
+    assert not same_weights(net.state_dict(), other.state_dict())
     assert all(
         torch.equal(v, base.unet.state_dict()[k])
         for k, v in net.state_dict().items()
         if k.startswith(("down_blocks", "mid_block", "time_embedding", "conv_in"))
     )
-    assert (
-        tuple(net.config.conditioning_embedding_out_channels) == (16, 32, 96, 256)
-        and all(p.requires_grad for p in net.parameters())
-        and not any(p.requires_grad for p in base.unet.parameters())
-    )
+    assert tuple(net.config.conditioning_embedding_out_channels) == (16, 32, 96, 256)
+    assert all(p.requires_grad for p in net.parameters())
+    assert not any(p.requires_grad for p in base.unet.parameters())
     with torch.no_grad():
         added, middle = net(
             torch.randn(1, 4, 8, 8),
@@ -490,7 +500,10 @@ def test_a_controlnet_of_another_base(base, tmp_path, key, value, said):
     write_seg(tmp_path / "other", **{key: value})
     with pytest.raises(
         InputError,
-        match=f'ControlNet .*other is for another base than .*: {said}.*; load the base that it was trained for, or start from "fresh"',
+        match=(
+            f"ControlNet .*other is for another base than .*: {said}.*; "
+            'load the base that it was trained for, or start from "fresh"'
+        ),
     ):
         load_controlnet(str(tmp_path / "other"), base)
 
@@ -544,16 +557,12 @@ def saved(tmp_path):
 def test_what_is_saved_comes_back(saved):
     folder, net, out = saved
     base, loaded, purpose = load_saved(out)
-    assert (
-        same_weights(loaded.state_dict(), net.state_dict())
-        and not loaded.training
-        and not any(p.requires_grad for p in loaded.parameters())
-    )
-    assert (
-        purpose == purpose_of(base, folder)
-        and purpose == read_purpose(out)
-        and base.fingerprint() == micro_base().fingerprint()
-    )
+    assert same_weights(loaded.state_dict(), net.state_dict())
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    assert purpose == purpose_of(base, folder)
+    assert purpose == read_purpose(out)
+    assert base.fingerprint() == micro_base().fingerprint()
     assert sorted(p.name for p in out.iterdir()) == [
         "config.json",
         "controlnet.json",
@@ -569,7 +578,10 @@ def test_a_base_whose_weights_have_changed_is_refused(saved):
     save_file(weights, path, {"format": "pt"})
     with pytest.raises(
         InputError,
-        match="was trained for other weights than those of .*base: load the base that it was trained for",
+        match=(
+            "was trained for other weights than those of .*base: "
+            "load the base that it was trained for"
+        ),
     ):
         load_saved(out)
 
@@ -591,7 +603,10 @@ def test_a_saved_controlnet_is_not_trained_further_on_another_base(tmp_path):
     load_controlnet(tmp_path / "net", base)
     with pytest.raises(
         InputError,
-        match="ControlNet .*net was trained for other weights than those of .*: load the base that it was trained for .micro., or start from",
+        match=(
+            "ControlNet .*net was trained for other weights than those of .*: "
+            "load the base that it was trained for .micro., or start from"
+        ),
     ):
         load_controlnet(tmp_path / "net", micro_base(seed=1))
 
@@ -625,19 +640,15 @@ def test_a_save_that_fails_leaves_no_finished_folder(saved, monkeypatch):
     monkeypatch.setattr(type(net), "save_pretrained", full)
     with pytest.raises(InputError, match="cannot write .*out: no space left"):
         save_controlnet(net, out, read_purpose(out))
-    assert (
-        not (out / "controlnet.json").exists()
-        and (out / "diffusion_pytorch_model.safetensors").read_bytes() == before
-        and len(list(out.iterdir())) == 2
-    )
+    assert not (out / "controlnet.json").exists()
+    assert (out / "diffusion_pytorch_model.safetensors").read_bytes() == before
+    assert len(list(out.iterdir())) == 2
 
 
 def test_the_fingerprint_tells_weights_apart_and_not_precisions():
     base, other = micro_base(), micro_base(seed=1)
-    assert (
-        base.fingerprint() == micro_base().fingerprint() != other.fingerprint()
-        and len(base.fingerprint()) == 64
-    )
+    assert base.fingerprint() == micro_base().fingerprint() != other.fingerprint()
+    assert len(base.fingerprint()) == 64
 
 
 # ---- colours
@@ -646,11 +657,9 @@ def test_the_fingerprint_tells_weights_apart_and_not_precisions():
 @pytest.mark.parametrize("name", PALETTES)
 def test_no_two_classes_share_a_colour(name):
     colours = pick_palette(name)
-    assert (
-        colours.shape == (NUM_CLASSES, 3)
-        and colours.dtype == np.uint8
-        and len({tuple(c) for c in colours.tolist()}) == NUM_CLASSES
-    )
+    assert colours.shape == (NUM_CLASSES, 3)
+    assert colours.dtype == np.uint8
+    assert len({tuple(c) for c in colours.tolist()}) == NUM_CLASSES
     apart = np.linalg.norm(colours[:, None].astype(float) - colours, axis=-1)[
         ~np.eye(NUM_CLASSES, dtype=bool)
     ]
@@ -686,9 +695,8 @@ def test_the_ade20k_colours_are_those_of_the_pretrained_controlnet():
         (140, 140, 140),
         (204, 5, 255),
     }
-    assert {tuple(c) for c in pick_palette("ade20k").tolist()} <= published and pick_palette(
-        "ade20k"
-    )[:2].tolist() == [[120, 120, 120], [150, 5, 61]]
+    assert {tuple(c) for c in pick_palette("ade20k").tolist()} <= published
+    assert pick_palette("ade20k")[:2].tolist() == [[120, 120, 120], [150, 5, 61]]
 
 
 @pytest.mark.parametrize(
@@ -776,10 +784,8 @@ def test_composed_prompts(attributes, subject, sentence):
 
 def test_the_article_follows_the_next_word(monkeypatch):
     monkeypatch.setitem(BEFORE, "Old", "old")
-    assert (
-        compose_prompt({"Old": 1, "Male": 1}) == "a photo of an old man"
-        and compose_prompt({"Old": 1, "Young": 1}) == "a photo of a young old person"
-    )
+    assert compose_prompt({"Old": 1, "Male": 1}) == "a photo of an old man"
+    assert compose_prompt({"Old": 1, "Young": 1}) == "a photo of a young old person"
 
 
 def test_no_gender_and_no_judgement_in_prompts_without_gender():
@@ -790,12 +796,10 @@ def test_no_gender_and_no_judgement_in_prompts_without_gender():
         }
     )
     plain, full = face_prompts(index, "attributes_no_gender"), face_prompts(index, "attributes")
+    assert not any(word in sentence.split() for sentence in plain for word in SUBJECTS.values())
+    assert [" man " in full[0], full[1].endswith("woman")] == [True, True]
+    assert plain == [s.replace("bald man", "bald person").replace("woman", "person") for s in full]
     assert not any(
-        word in sentence.split() for sentence in plain for word in SUBJECTS.values()
-    ) and [" man " in full[0], full[1].endswith("woman")] == [True, True]
-    assert plain == [
-        s.replace("bald man", "bald person").replace("woman", "person") for s in full
-    ] and not any(
         word in sentence.lower() for sentence in full for word in ("attractive", "chubby", "pale")
     )
     assert {word.strip(",") for sentence in [*full, *plain] for word in sentence.split()} <= set(
@@ -805,10 +809,8 @@ def test_no_gender_and_no_judgement_in_prompts_without_gender():
 
 def test_a_sentence_for_each_face():
     index = index_of(3, Male=pd.array([1, 0, pd.NA], "Int8"), Hat=[1, 1, 1])
-    assert (
-        face_prompts(index) == [FIXED] * 3
-        and face_prompts(index, "a face, oil on canvas") == ["a face, oil on canvas"] * 3
-    )
+    assert face_prompts(index) == [FIXED] * 3
+    assert face_prompts(index, "a face, oil on canvas") == ["a face, oil on canvas"] * 3
     assert face_prompts(index, "attributes") == [
         "a photo of a man",
         "a photo of a woman",
@@ -816,18 +818,19 @@ def test_a_sentence_for_each_face():
     ]
     with pytest.raises(
         InputError,
-        match="prompts cannot be composed: the faces have none of the attributes .*use a fixed prompt, such as 'a photo of a face'",
+        match=(
+            "prompts cannot be composed: the faces have none of the attributes .*"
+            "use a fixed prompt, such as 'a photo of a face'"
+        ),
     ):
         face_prompts(index_of(2, Hat=1), "attributes")
 
 
 def test_the_shipped_stand_in_loads():
     base = load_base("standin")
-    assert (
-        base.factor == 4
-        and base.name == "standin"
-        and base.unet.dtype == base.vae.dtype == base.text_encoder.dtype == torch.float32
-    )
+    assert base.factor == 4
+    assert base.name == "standin"
+    assert base.unet.dtype == base.vae.dtype == base.text_encoder.dtype == torch.float32
     check_fits(load_controlnet("fresh", base), base, "fresh")
     with pytest.raises(InputError, match="pictures of 66 pixels cannot be painted with standin"):
         base.check_size(66)

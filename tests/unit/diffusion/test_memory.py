@@ -28,15 +28,11 @@ TEXT = (5, 16)
 
 def test_the_published_numbers_of_weights():
     unet, controlnet = build_meta()
-    assert (
-        sum(p.numel() for p in unet.parameters()) == 859_520_964
-        and sum(p.numel() for p in controlnet.parameters()) == 361_279_120
-    )
-    assert (
-        all(p.is_meta for net in (unet, controlnet) for p in net.parameters())
-        and not any(p.requires_grad for p in unet.parameters())
-        and all(p.requires_grad for p in controlnet.parameters())
-    )
+    assert sum(p.numel() for p in unet.parameters()) == 859_520_964
+    assert sum(p.numel() for p in controlnet.parameters()) == 361_279_120
+    assert all(p.is_meta for net in (unet, controlnet) for p in net.parameters())
+    assert not any(p.requires_grad for p in unet.parameters())
+    assert all(p.requires_grad for p in controlnet.parameters())
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -85,12 +81,10 @@ def test_activations_are_linear_in_the_batch_and_fewer_with_checkpointing():
         return training_memory(batch_size, 64, unet=UNET, text=TEXT, **options)["activations"]
 
     one, two, four = (activations(n) for n in (1, 2, 4))
-    assert four - two == pytest.approx(2 * (two - one), rel=0.01) and two == pytest.approx(
-        2 * one, rel=0.02
-    )
-    assert (
-        0 < activations(1, checkpointing=True) < one and activations(4, checkpointing=True) < four
-    )
+    assert four - two == pytest.approx(2 * (two - one), rel=0.01)
+    assert two == pytest.approx(2 * one, rel=0.02)
+    assert 0 < activations(1, checkpointing=True) < one
+    assert activations(4, checkpointing=True) < four
     assert training_memory(1, 128, unet=UNET, text=TEXT)["activations"] > 3 * one
 
 
@@ -125,9 +119,8 @@ def test_recipes_name_a_card_with_a_fifth_to_spare():
         < rows[4, False, "adamw"]
     )
     kept = recipes.set_index(["batch_size", "checkpointing", "optimizer"]).activations
-    assert kept[4, True, "adamw"] < 0.4 * kept[4, False, "adamw"] and kept[
-        4, False, "adamw"
-    ] == pytest.approx(4 * kept[1, False, "adamw"], rel=0.01)
+    assert kept[4, True, "adamw"] < 0.4 * kept[4, False, "adamw"]
+    assert kept[4, False, "adamw"] == pytest.approx(4 * kept[1, False, "adamw"], rel=0.01)
     assert rows[1, True, "adamw"] == pytest.approx(
         (2 * 859520964 + (6 + 4 + 8) * 361279120) / 1e9 + recipes.idle[0], rel=0.1
     )  # nearly all of it are weights
@@ -154,10 +147,8 @@ def test_the_idle_parts_are_those_of_stable_diffusion():
                 max_position_embeddings=77,
             )
         )
-    assert (
-        sum(p.numel() for net in (vae, text) for p in net.parameters()) == IDLE
-        and training_memory(1, 64, unet=UNET, text=TEXT)["idle"] == 4 * IDLE / 1e9
-    )
+    assert sum(p.numel() for net in (vae, text) for p in net.parameters()) == IDLE
+    assert training_memory(1, 64, unet=UNET, text=TEXT)["idle"] == 4 * IDLE / 1e9
 
 
 @pytest.mark.parametrize("size", [100, 8, 500])

@@ -86,11 +86,9 @@ def apart(first, second):
 
 def test_a_face_is_the_same_whatever_the_batch(painter):
     paint, together = painter(), faces_of(painter())
-    assert (
-        together.shape == (5, 16, 16, 3)
-        and together.std() > 3
-        and (together[0] != together[1]).any()
-    )
+    assert together.shape == (5, 16, 16, 3)
+    assert together.std() > 3
+    assert (together[0] != together[1]).any()
     for rows in ([3], [4, 1], [2, 0, 1, 4, 3]):
         assert apart(faces_of(paint, MAPS[rows], INDEX.iloc[rows]), together[rows]) <= 1
     assert (faces_of(paint) == together).all() and (faces_of(painter()) == together).all()
@@ -104,11 +102,9 @@ def test_noise_belongs_to_id_and_seed(painter):
     ).all()
     two = faces_of(painter(), np.repeat(MAPS[:1], 2, 0), pd.DataFrame({"id": ["a", "b"]}))
     assert apart(two[0], two[1]) > 5 and apart(faces_of(painter(seed=1)), together) > 5
-    assert (
-        len({noise_seed(id, seed) for id in range(50) for seed in range(3)}) == 150
-        and noise_seed("7", 0) == noise_seed(7, 0)
-        and all(0 <= noise_seed(i, 0) < 2**63 for i in "abc")
-    )
+    assert len({noise_seed(id, seed) for id in range(50) for seed in range(3)}) == 150
+    assert noise_seed("7", 0) == noise_seed(7, 0)
+    assert all(0 <= noise_seed(i, 0) < 2**63 for i in "abc")
 
 
 def test_ancestral_samplers_take_later_noise_from_the_face_too(painter):
@@ -116,8 +112,8 @@ def test_ancestral_samplers_take_later_noise_from_the_face_too(painter):
         together = faces_of(painter(sampler=sampler))
         assert (
             apart(faces_of(painter(sampler=sampler), MAPS[3:], INDEX.iloc[3:]), together[3:]) <= 1
-            and apart(faces_of(painter(sampler=sampler, seed=1)), together) > 5
         )
+        assert apart(faces_of(painter(sampler=sampler, seed=1)), together) > 5
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -130,11 +126,9 @@ def test_every_sampler_paints(sampler, prediction):
         pick_palette("face"),
         sampling=SamplingConfig(sampler=sampler, steps=4),
     )
-    assert (
-        type(painter.pipeline.scheduler).__name__ == SAMPLERS[sampler]
-        and painter.pipeline.scheduler.config.prediction_type == prediction
-        and painter.pipeline.scheduler.config.beta_end == 0.012
-    )
+    assert type(painter.pipeline.scheduler).__name__ == SAMPLERS[sampler]
+    assert painter.pipeline.scheduler.config.prediction_type == prediction
+    assert painter.pipeline.scheduler.config.beta_end == 0.012
     faces = faces_of(painter, MAPS[:2], INDEX[:2])
     assert faces.std() > 1 and apart(faces, faces_of(painter, MAPS[:2], INDEX[:2])) == 0, (
         "a painter keeps no state"
@@ -235,7 +229,8 @@ def test_the_map_its_palette_and_the_prompt_matter(base, controlnet, painter):
         for g in (1.0, 6.0)
     )
     assert 0 < near < far, "guidance exaggerates what the prompt changes"
-    assert (faces_of(painter(negative="a hat")) == plain).all() and (
+    assert (faces_of(painter(negative="a hat")) == plain).all()
+    assert (
         faces_of(painter(negative="a hat", guidance=3.0)) != faces_of(painter(guidance=3.0))
     ).any()
 
@@ -269,15 +264,17 @@ def test_another_size_than_that_of_the_maps(painter):
     )[:, 0].long()
     expected = resize_images(painter()(shrunk, INDEX[:3]).float(), 32).clamp(0, 255)
     assert (at_16.float() - expected).abs().max() <= 2.5
-    assert painter()(torch.from_numpy(large).long(), INDEX[:3]).shape == (3, 3, 32, 32) and painter(
-        size=32
-    )(torch.from_numpy(MAPS).long(), INDEX).shape == (5, 3, 16, 16)
+    assert painter()(torch.from_numpy(large).long(), INDEX[:3]).shape == (3, 3, 32, 32)
+    assert painter(size=32)(torch.from_numpy(MAPS).long(), INDEX).shape == (5, 3, 16, 16)
 
 
 def test_sizes_that_do_not_fit_are_refused(painter):
     with pytest.raises(
         InputError,
-        match="pictures of 17 pixels cannot be painted with micro: the side must be a multiple of 2; use 16",
+        match=(
+            "pictures of 17 pixels cannot be painted with micro: "
+            "the side must be a multiple of 2; use 16"
+        ),
     ):
         painter(size=17)
     with pytest.raises(InputError, match="pictures of 15 pixels"):
@@ -291,11 +288,9 @@ def test_a_painter_in_half_precision_leaves_the_network_as_it_is(controlnet, pai
     base, before = micro_base(), {k: v.clone() for k, v in controlnet.state_dict().items()}
     base.unet.to(torch.bfloat16)
     half = ControlNetPainter(base, controlnet, pick_palette("face"), sampling=SamplingConfig(**FEW))
-    assert (
-        half.pipeline.controlnet is not controlnet
-        and half.pipeline.controlnet.dtype == torch.bfloat16
-        and base.vae.dtype == torch.float32
-    )
+    assert half.pipeline.controlnet is not controlnet
+    assert half.pipeline.controlnet.dtype == torch.bfloat16
+    assert base.vae.dtype == torch.float32
     assert all(
         v.dtype == torch.float32 and torch.equal(v, before[k])
         for k, v in controlnet.state_dict().items()
@@ -307,12 +302,10 @@ def test_a_copy_is_one_of_its_own(base):
     net = micro_controlnet(base)
     net.forward = None  # as if accelerate had put something else there
     twin = copy_network(net)
-    assert (
-        twin.forward is not None
-        and not twin.training
-        and net.training
-        and all(torch.equal(v, net.state_dict()[k]) for k, v in twin.state_dict().items())
-    )
+    assert twin.forward is not None
+    assert not twin.training
+    assert net.training
+    assert all(torch.equal(v, net.state_dict()[k]) for k, v in twin.state_dict().items())
     next(twin.parameters()).data += 1
     assert not torch.equal(next(twin.parameters()), next(net.parameters()))
 
@@ -321,16 +314,12 @@ def test_a_copy_is_one_of_its_own(base):
 def test_a_saved_controlnet_paints(saved, precision):
     painter = load_painter(saved, SamplingConfig(precision=precision, **FEW))
     dtype = {"no": torch.float32, "bf16": torch.bfloat16}[precision]
-    assert (
-        painter.base.unet.dtype == painter.pipeline.controlnet.dtype == dtype
-        and painter.base.vae.dtype == torch.float32
-        and (painter.prompt, painter.size) == ("attributes", 16)
-    )
+    assert painter.base.unet.dtype == painter.pipeline.controlnet.dtype == dtype
+    assert painter.base.vae.dtype == torch.float32
+    assert (painter.prompt, painter.size) == ("attributes", 16)
     exact = faces_of(load_painter(saved, SamplingConfig(**FEW)))
-    assert (
-        apart(faces_of(painter), exact) <= (0 if precision == "no" else 40)
-        and np.abs(faces_of(painter) - exact).mean() < 4
-    )
+    assert apart(faces_of(painter), exact) <= (0 if precision == "no" else 40)
+    assert np.abs(faces_of(painter) - exact).mean() < 4
 
 
 def test_fp16_needs_a_gpu(saved):
@@ -364,12 +353,10 @@ def test_a_sheet_shows_map_painting_and_face(painter, tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
     draw_sheet(painter(), MAPS[:2], images, INDEX[:2], tmp_path / "sheets" / "a.png")
     sheet = np.asarray(Image.open(tmp_path / "sheets" / "a.png"))
-    assert (
-        sheet.shape == (32, 48, 3)
-        and (sheet[16:, :16] == colour_labels(MAPS[1:2])[0]).all()
-        and (sheet[16:, 32:] == images[1]).all()
-        and apart(sheet[:16, 16:32], faces_of(painter(), MAPS[:2], INDEX[:2])[0]) == 0
-    )
+    assert sheet.shape == (32, 48, 3)
+    assert (sheet[16:, :16] == colour_labels(MAPS[1:2])[0]).all()
+    assert (sheet[16:, 32:] == images[1]).all()
+    assert apart(sheet[:16, 16:32], faces_of(painter(), MAPS[:2], INDEX[:2])[0]) == 0
 
 
 # ---- one interface
@@ -386,32 +373,25 @@ def gan(tmp_path_factory):
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_a_gan_paints_as_in_its_training(gan, batch_size):
     painted = paint_faces(gan_painter(gan), MAPS, INDEX, batch_size)
-    assert (
-        painted.dtype == np.uint8
-        and painted.shape == (5, 16, 16, 3)
-        and apart(painted, paint(load_generator(gan), MAPS)) <= (0 if batch_size == 32 else 1)
-        and painted.std() > 1
-    )
+    assert painted.dtype == np.uint8
+    assert painted.shape == (5, 16, 16, 3)
+    assert apart(painted, paint(load_generator(gan), MAPS)) <= (0 if batch_size == 32 else 1)
+    assert painted.std() > 1
 
 
 def test_a_controlnet_paints_through_the_same_call(saved):
     painter = controlnet_painter(saved, sampling=SamplingConfig(**FEW))
     painted = paint_faces(painter, MAPS, INDEX, batch_size=2)
-    assert (
-        painter.classes == list(CLASSES)
-        and painted.dtype == np.uint8
-        and painted.shape == (5, 16, 16, 3)
-    )
-    assert (
-        apart(painted, paint_faces(painter, MAPS, INDEX)) <= 1
-        and apart(painted, faces_of(load_painter(saved, SamplingConfig(**FEW)))) <= 1
-    )
+    assert painter.classes == list(CLASSES)
+    assert painted.dtype == np.uint8
+    assert painted.shape == (5, 16, 16, 3)
+    assert apart(painted, paint_faces(painter, MAPS, INDEX)) <= 1
+    assert apart(painted, faces_of(load_painter(saved, SamplingConfig(**FEW)))) <= 1
 
 
 def test_the_files_that_decide_the_faces_are_there(gan, saved):
-    assert sorted(p.name for p in gan.iterdir()) == sorted(GENERATOR_FILES) and sorted(
-        p.name for p in saved.iterdir()
-    ) == sorted(CONTROLNET_FILES)
+    assert sorted(p.name for p in gan.iterdir()) == sorted(GENERATOR_FILES)
+    assert sorted(p.name for p in saved.iterdir()) == sorted(CONTROLNET_FILES)
 
 
 def test_each_face_goes_with_its_row():
@@ -423,10 +403,8 @@ def test_each_face_goes_with_its_row():
         return maps[:, None].expand(-1, 3, -1, -1).to(torch.uint8)
 
     painted = paint_faces(Painter(echo, list(CLASSES), "cpu"), MAPS, INDEX, batch_size=2)
-    assert (
-        seen == [["00000", "00001"], ["00002", "00003"], ["00004"]]
-        and (painted == MAPS[..., None]).all()
-    )
+    assert seen == [["00000", "00001"], ["00002", "00003"], ["00004"]]
+    assert (painted == MAPS[..., None]).all()
 
 
 def test_maps_that_cannot_be_painted(gan, saved):

@@ -66,14 +66,11 @@ def layers_of(network):
 def test_one_hot_is_exact(kind):
     maps = random_maps(3, 5, 7).to(kind)
     planes = one_hot(maps, 19)
-    assert (
-        planes.shape == (3, 19, 5, 7)
-        and planes.dtype == torch.float32
-        and planes.is_contiguous(memory_format=torch.channels_last)
-    )
-    assert torch.equal(
-        planes, F.one_hot(maps.long(), 19).permute(0, 3, 1, 2).float()
-    ) and torch.equal(planes.argmax(1), maps.long())
+    assert planes.shape == (3, 19, 5, 7)
+    assert planes.dtype == torch.float32
+    assert planes.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(planes, F.one_hot(maps.long(), 19).permute(0, 3, 1, 2).float())
+    assert torch.equal(planes.argmax(1), maps.long())
 
 
 @pytest.mark.parametrize(
@@ -84,7 +81,9 @@ def test_labels_out_of_range_are_named_with_their_place(value, kind):
     maps[1, 2, 5] = value
     with pytest.raises(
         InputError,
-        match=rf"label map 00007.png holds the label {value} at row 2, column 5: labels are 0\.\.18",
+        match=(
+            rf"label map 00007.png holds the label {value} at row 2, column 5: labels are 0\.\.18"
+        ),
     ):
         check_labels(maps, 19, ["a", "00007.png", "c"])
     with pytest.raises(InputError, match="label map 1 holds the label"):
@@ -122,9 +121,8 @@ def test_the_published_generator_has_the_published_layers():
     ]
     assert sum(p.numel() for p in generator.parameters()) == 182_493_443
     norms = [m for m in generator.modules() if isinstance(m, nn.InstanceNorm2d)]
-    assert len(norms) == 1 + 4 + 18 + 4 and not any(
-        m.affine or m.track_running_stats for m in norms
-    )
+    assert len(norms) == 1 + 4 + 18 + 4
+    assert not any(m.affine or m.track_running_stats for m in norms)
 
 
 def test_the_published_enhancer_has_the_published_layers():
@@ -132,9 +130,8 @@ def test_the_published_enhancer_has_the_published_layers():
         generator = Generator(GeneratorSpec(channels=32, enhancers=1, size=1024))
     with torch.device("meta"):
         inside = GlobalGenerator(19, 64, 4, 9)
-    assert (
-        layers_of(generator.features.inner) == layers_of(inside) and generator.spec.multiple == 32
-    )
+    assert layers_of(generator.features.inner) == layers_of(inside)
+    assert generator.spec.multiple == 32
     assert layers_of(generator)[-10:] == [
         ("Conv2d", 19, 32, 7, 1, 0),
         ("Conv2d", 32, 64, 3, 2, 1),
@@ -147,7 +144,8 @@ def test_the_published_enhancer_has_the_published_layers():
 @pytest.mark.parametrize("window", [1, 3, 5])
 def test_a_smaller_window_changes_the_first_and_last_convolutions_alone(window):
     wide, narrow = (layers_of(make_generator(enhancers=1, window=w)) for w in (7, window))
-    assert [layer[3] for layer in wide].count(7) == 3 and narrow == [
+    assert [layer[3] for layer in wide].count(7) == 3
+    assert narrow == [
         (*layer[:3], window if layer[3] == 7 else layer[3], *layer[4:]) for layer in wide
     ]
     assert make_generator(enhancers=1, window=window)(random_maps(1, 17, 16)).shape == (
@@ -163,17 +161,16 @@ def test_enhancers_nest(enhancers):
     generator = make_generator(enhancers=enhancers, enhancer_blocks=1, size=32)
     part, channels = generator.features, 4
     for _ in range(enhancers):
-        assert isinstance(part, LocalEnhancer) and layers_of(part.down)[0][:3] == (
+        assert isinstance(part, LocalEnhancer)
+        assert layers_of(part.down)[0][:3] == (
             "Conv2d",
             19,
             channels,
         )
         part, channels = part.inner, 2 * channels
-    assert (
-        isinstance(part, GlobalGenerator)
-        and layers_of(part)[0][:3] == ("Conv2d", 19, channels)
-        and generator.spec.multiple == 2 ** (2 + enhancers)
-    )
+    assert isinstance(part, GlobalGenerator)
+    assert layers_of(part)[0][:3] == ("Conv2d", 19, channels)
+    assert generator.spec.multiple == 2 ** (2 + enhancers)
     assert generator(random_maps(1, 32, 48)).shape == (1, 3, 32, 48)
 
 
@@ -183,9 +180,8 @@ def test_an_enhancer_adds_what_the_inner_generator_saw_at_half_the_size():
     assert torch.allclose(
         outer(planes), outer.up(outer.down(planes) + outer.inner(half_size(planes)))
     )
-    assert half_size(planes).shape == (2, 19, 8, 8) and torch.allclose(
-        half_size(planes).sum(1), torch.ones(2, 8, 8), atol=1e-6
-    )
+    assert half_size(planes).shape == (2, 19, 8, 8)
+    assert torch.allclose(half_size(planes).sum(1), torch.ones(2, 8, 8), atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 16), (19, 23), (16, 31), (50, 33)])
@@ -200,11 +196,9 @@ def test_any_size_is_padded_and_cropped(size, enhancers):
             mode="replicate",
         )[:, 0].byte()
         plain = generator.to_rgb(generator.features(one_hot(filled, 19)))
-    assert (
-        painted.shape == (1, 3, *size)
-        and torch.equal(painted, plain[..., : size[0], : size[1]])
-        and painted.abs().max() <= 1
-    )
+    assert painted.shape == (1, 3, *size)
+    assert torch.equal(painted, plain[..., : size[0], : size[1]])
+    assert painted.abs().max() <= 1
     if filled.shape == maps.shape:
         assert torch.equal(painted, generator.to_rgb(generator.features(one_hot(maps, 19))))
 
@@ -321,11 +315,9 @@ def test_scales_see_the_picture_at_full_half_and_quarter_size():
         torch.rand(1, 3, 32, 32),
     )
     seen = judge(planes, images)
-    assert (
-        len(seen) == 3
-        and all(len(scale) == 2 + 2 for scale in seen)
-        and all(scale[-1].shape[1] == 1 for scale in seen)
-    )
+    assert len(seen) == 3
+    assert all(len(scale) == 2 + 2 for scale in seen)
+    assert all(scale[-1].shape[1] == 1 for scale in seen)
     x = torch.cat([planes, images], 1)
     for scale, network in zip(seen, judge.scales):
         for a, b in zip(scale, network(x), strict=True):
@@ -341,9 +333,8 @@ def test_the_verdict_depends_on_map_and_picture():
         one_hot(random_maps(1, 16, 16, seed=1), 19),
     )
     image = torch.rand(1, 3, 16, 16)
-    assert not torch.allclose(
-        judge(first, image)[0][-1], judge(second, image)[0][-1]
-    ) and not torch.allclose(judge(first, image)[0][-1], judge(first, -image)[0][-1])
+    assert not torch.allclose(judge(first, image)[0][-1], judge(second, image)[0][-1])
+    assert not torch.allclose(judge(first, image)[0][-1], judge(first, -image)[0][-1])
 
 
 # ---- losses
@@ -371,13 +362,10 @@ def test_lsgan_at_known_verdicts(values, real, expected):
 
 def test_a_better_verdict_scores_lower():
     losses = [adversarial_loss(verdicts(v), True).item() for v in (0.0, 0.4, 0.8, 1.0)]
-    assert (
-        losses == sorted(losses, reverse=True)
-        and len(set(losses)) == 4
-        and losses
-        == pytest.approx(
-            [adversarial_loss(verdicts(1 - v), False).item() for v in (0.0, 0.4, 0.8, 1.0)]
-        )
+    assert losses == sorted(losses, reverse=True)
+    assert len(set(losses)) == 4
+    assert losses == pytest.approx(
+        [adversarial_loss(verdicts(1 - v), False).item() for v in (0.0, 0.4, 0.8, 1.0)]
     )
 
 
@@ -414,9 +402,8 @@ def test_the_feature_loss_moves_the_generated_side_only():
     assert feature_loss(fake, fake) == 0
     feature_loss(fake, real).backward()
     assert all(f.grad is None for scale in real for f in scale)
-    assert all(
-        f.grad is not None and f.grad.abs().min() > 0 for scale in fake for f in scale[:-1]
-    ) and all(scale[-1].grad is None for scale in fake)
+    assert all(f.grad is not None and f.grad.abs().min() > 0 for scale in fake for f in scale[:-1])
+    assert all(scale[-1].grad is None for scale in fake)
 
 
 def test_nearer_features_score_lower():
@@ -427,9 +414,8 @@ def test_nearer_features_score_lower():
         ).item()
         for t in (0.0, 0.5, 0.9)
     ]
-    assert losses == sorted(losses, reverse=True) and losses[1] == pytest.approx(
-        losses[0] / 2, rel=1e-4
-    )
+    assert losses == sorted(losses, reverse=True)
+    assert losses[1] == pytest.approx(losses[0] / 2, rel=1e-4)
 
 
 @pytest.mark.parametrize("layers, scales", [(1, 1), (3, 2), (3, 3)])
@@ -447,10 +433,8 @@ def test_layers_and_scales_count_equally_in_the_feature_loss(layers, scales):
         for k in range(scales)
         for j in range(layers + 1)
     ]
-    assert (
-        losses == pytest.approx([losses[0]] * len(losses), rel=1e-4)
-        and feature_loss(with_one_moved(0, layers + 1), fake) == 0
-    )
+    assert losses == pytest.approx([losses[0]] * len(losses), rel=1e-4)
+    assert feature_loss(with_one_moved(0, layers + 1), fake) == 0
 
 
 def test_the_feature_loss_has_the_published_weight():
@@ -508,11 +492,9 @@ def test_the_perceptual_loss_is_that_of_the_five_published_layers(vgg):
             a, b = layer(a), layer(b)
             if k in published:
                 expected += published[k] * (a - b).abs().mean().item()
-    assert (
-        loss(fake, real).item() == pytest.approx(expected, rel=1e-4)
-        and expected > 0
-        and [len(s) for s in loss.slices] == [2, 5, 5, 9, 9]
-    )
+    assert loss(fake, real).item() == pytest.approx(expected, rel=1e-4)
+    assert expected > 0
+    assert [len(s) for s in loss.slices] == [2, 5, 5, 9, 9]
 
 
 def test_the_perceptual_loss_trains_the_picture_and_nothing_else(vgg):
@@ -520,12 +502,10 @@ def test_the_perceptual_loss_trains_the_picture_and_nothing_else(vgg):
     loss, real = PerceptualLoss(str(vgg)), torch.rand(1, 3, 32, 32)
     fake = (real + 0.1 * torch.randn(1, 3, 32, 32)).requires_grad_()
     loss(fake, real).backward()
-    assert (
-        loss(real, real) == 0
-        and fake.grad.abs().max() > 0
-        and not loss.training
-        and all(not p.requires_grad and p.grad is None for p in loss.parameters())
-    )
+    assert loss(real, real) == 0
+    assert fake.grad.abs().max() > 0
+    assert not loss.training
+    assert all(not p.requires_grad and p.grad is None for p in loss.parameters())
     with torch.no_grad():
         assert loss(torch.lerp(fake, real, 0.9), real) < loss(fake, real)
 
@@ -558,12 +538,9 @@ def test_a_saved_generator_paints_the_same(tmp_path, options):
     generator, maps = make_generator(3, **options), random_maps(2, 16, 16) % 3
     save_generator(generator, tmp_path)
     loaded = load_generator(tmp_path)
-    assert (
-        loaded.spec == generator.spec
-        and not loaded.training
-        and sorted(p.name for p in tmp_path.iterdir())
-        == ["generator.json", "generator.safetensors"]
-    )
+    assert loaded.spec == generator.spec
+    assert not loaded.training
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["generator.json", "generator.safetensors"]
     assert all(
         torch.equal(a, b)
         for a, b in zip(loaded.state_dict().values(), generator.state_dict().values(), strict=True)
@@ -630,9 +607,8 @@ def test_a_coarse_generator_starts_the_inside_of_a_fine_one(tmp_path, enhancers)
     }
     start_coarse(fine, tmp_path)
     inside = fine.features.inner.state_dict()
-    assert inside.keys() == coarse.features.state_dict().keys() and all(
-        torch.equal(inside[k], v) for k, v in coarse.features.state_dict().items()
-    )
+    assert inside.keys() == coarse.features.state_dict().keys()
+    assert all(torch.equal(inside[k], v) for k, v in coarse.features.state_dict().items())
     assert all(torch.equal(fine.state_dict()[k], v) for k, v in outside.items())
 
 

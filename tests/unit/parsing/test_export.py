@@ -93,19 +93,15 @@ def test_any_batch_gives_the_probabilities_of_pytorch(exported, network, batch):
 def test_the_file_says_how_it_is_used(exported, folder):
     session = onnxruntime.InferenceSession(str(exported[0]), providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
-    assert (
-        json.loads(about["classes"]) == CLASSES
-        and about["size"] == "64"
-        and about["weights_sha256"] == hash_file(folder / "model.safetensors")
-    )
+    assert json.loads(about["classes"]) == CLASSES
+    assert about["size"] == "64"
+    assert about["weights_sha256"] == hash_file(folder / "model.safetensors")
     assert json.loads(about["trained_on"]) == ["procedural faces"] and "drawn" in about["warning"]
     (entry,) = session.get_inputs()
-    assert (
-        entry.name == "images"
-        and entry.type == "tensor(uint8)"
-        and isinstance(entry.shape[0], str)
-        and entry.shape[1:] == [3, 64, 64]
-    )
+    assert entry.name == "images"
+    assert entry.type == "tensor(uint8)"
+    assert isinstance(entry.shape[0], str)
+    assert entry.shape[1:] == [3, 64, 64]
     assert sorted(p.name for p in exported[0].parent.iterdir()) == ["parser.onnx"]  # weights inside
     assert exported[1]["difference"] < 1e-4
 
@@ -135,10 +131,8 @@ def test_a_file_that_differs_is_not_left(tmp_path, quick):
         export_onnx(tmp_path / "other", tmp_path / "new.onnx")
     with pytest.raises(InputError, match="was not written"):
         export_onnx(tmp_path / "other", tmp_path / "kept.onnx")
-    assert (
-        sorted(p.name for p in tmp_path.iterdir()) == ["kept.onnx", "other"]
-        and (tmp_path / "kept.onnx").read_bytes() == b"an older file"
-    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.onnx", "other"]
+    assert (tmp_path / "kept.onnx").read_bytes() == b"an older file"
 
 
 def test_the_tolerance_counts(folder, tmp_path, quick):

@@ -24,10 +24,10 @@ simplex = (
 )
 levels = st.lists(unit, min_size=1, max_size=5).map(sorted)
 pieces = levels.flatmap(
-    lambda l: st.fixed_dictionaries(
+    lambda steps: st.fixed_dictionaries(
         {
-            "levels": st.just(l),
-            "borders": st.lists(unit, min_size=len(l) - 1, max_size=len(l) - 1).map(sorted),
+            "levels": st.just(steps),
+            "borders": st.lists(unit, min_size=len(steps) - 1, max_size=len(steps) - 1).map(sorted),
         }
     )
 )
@@ -48,11 +48,9 @@ def test_weights_add_up_to_one_and_lie_in_0_1(chosen, start, end, epochs):
     homotopy = Homotopy(chosen[0], start, end, chosen[1])
     for epoch in range(epochs):
         weights = homotopy(epoch, epochs)
-        assert (
-            len(weights) == 3
-            and abs(sum(weights) - 1) < 1e-9
-            and all(-1e-12 <= w <= 1 + 1e-12 for w in weights)
-        )
+        assert len(weights) == 3
+        assert abs(sum(weights) - 1) < 1e-9
+        assert all(-1e-12 <= w <= 1 + 1e-12 for w in weights)
 
 
 @settings(deadline=None, max_examples=100)

@@ -123,11 +123,9 @@ def test_fairness_falls_as_the_weak_group_gets_better(name):
         ).item()
         for weak in (0, 1, 2, 4)
     ]
-    assert (
-        losses == sorted(losses, reverse=True)
-        and losses[0] > 0.01
-        and losses[-1] < 0.02 * losses[0]
-    )
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] > 0.01
+    assert losses[-1] < 0.02 * losses[0]
 
 
 def test_hard_predictions_give_the_hard_metrics():
@@ -242,11 +240,9 @@ def test_variance_and_shortfall_by_hand():
     groups.overall = torch.tensor(0.6, requires_grad=True)
     loss = group_shortfall(groups, "equal")
     loss.backward()
-    assert (
-        loss.item() == pytest.approx(0.05)
-        and groups.miou.grad.tolist() == [-0.5, 0.0, 0.0]
-        and groups.overall.grad is None
-    )
+    assert loss.item() == pytest.approx(0.05)
+    assert groups.miou.grad.tolist() == [-0.5, 0.0, 0.0]
+    assert groups.overall.grad is None
     for function, wrong in (
         (group_variance, {"weighting": "median"}),
         (group_shortfall, {"reference": "worst"}),
@@ -333,12 +329,10 @@ def test_half_precision_and_extreme_logits_stay_finite(dtype, fairness):
             half, target, member, ALL
         )
         parts.total.backward()
-        assert (
-            parts.total.dtype == torch.float32
-            and parts.total.isfinite()
-            and half.grad.dtype == dtype
-            and half.grad.isfinite().all()
-        )
+        assert parts.total.dtype == torch.float32
+        assert parts.total.isfinite()
+        assert half.grad.dtype == dtype
+        assert half.grad.isfinite().all()
 
 
 def test_cross_entropy_is_that_of_torch():
@@ -393,9 +387,16 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from fairparse.parsing.losses import LossConfig, MultiObjectiveLoss
 
-CASES = {"dice": ((1, 0, 0), {}), "robustness": ((0, 1, 0), {}), "variance": ((0, 0, 1), {}), "shortfall": ((0, 0, 1), {"fairness": "shortfall"}),
-         "equal": ((0, 0, 1), {"weighting": "equal", "group_classes": "present"}), "entropy": ((1, 0, 0), {"cross_entropy": 1.0, "class_weights": [1.0, 2.0, 3.0, 0.5]}),
-         "drop": ((0.4, 0.3, 0.3), {"perturb": "drop"}), "history": ((0.4, 0.3, 0.3), {"history": 0.5})}
+CASES = {
+    "dice": ((1, 0, 0), {}),
+    "robustness": ((0, 1, 0), {}),
+    "variance": ((0, 0, 1), {}),
+    "shortfall": ((0, 0, 1), {"fairness": "shortfall"}),
+    "equal": ((0, 0, 1), {"weighting": "equal", "group_classes": "present"}),
+    "entropy": ((1, 0, 0), {"cross_entropy": 1.0, "class_weights": [1.0, 2.0, 3.0, 0.5]}),
+    "drop": ((0.4, 0.3, 0.3), {"perturb": "drop"}),
+    "history": ((0.4, 0.3, 0.3), {"history": 0.5}),
+}
 
 def network():
     torch.manual_seed(3)
@@ -406,37 +407,46 @@ def measure(images, target, member, parallel):
     for name, (weights, options) in CASES.items():
         loss, net = MultiObjectiveLoss(4, 2, LossConfig(noise_std=0.0, **options)), network()
         model = DistributedDataParallel(net) if parallel else net
-        if "history" in options: loss(net(images).detach(), target, member, weights)
-        logits = model(images); logits.retain_grad()
+        if "history" in options:
+            loss(net(images).detach(), target, member, weights)
+        logits = model(images)
+        logits.retain_grad()
         total = loss(logits, target, member, weights, 0.5 * logits).total
         total.backward()
-        out[name] = {"loss": total.detach(), "logits": logits.grad, "weights": [p.grad for p in net.parameters()]}
+        gradients = [p.grad for p in net.parameters()]
+        out[name] = {"loss": total.detach(), "logits": logits.grad, "weights": gradients}
     return out
 
 def work(rank, folder, batches):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     torch.set_num_threads(1)
     for cut, batch in batches.items():
-        torch.save(measure(*(x[:cut] if rank == 0 else x[cut:] for x in batch), parallel=True), f"{folder}/{cut}-{rank}.pt")
+        half = (x[:cut] if rank == 0 else x[cut:] for x in batch)
+        torch.save(measure(*half, parallel=True), f"{folder}/{cut}-{rank}.pt")
     dist.destroy_process_group()
 
 def make_batch(cut):
     torch.manual_seed(0)
     target = torch.randint(0, 4, (6, 8, 8))
-    target[:cut][target[:cut] == 3] = 0                    # a class that the first process never sees
-    member = torch.tensor([[1, 0], [1, 0], [1, 0], [1, 1], [0, 1], [0, 0]])   # the second group lies on one process
+    target[:cut][target[:cut] == 3] = 0  # a class that the first process never sees
+    # the second group lies on one process
+    member = torch.tensor([[1, 0], [1, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
     return torch.randn(6, 3, 8, 8), target, member
 
 if __name__ == "__main__":
     folder, batches = sys.argv[1], {cut: make_batch(cut) for cut in (3, 2)}
     mp.spawn(work, (folder, batches), nprocs=2)
-    for cut, batch in batches.items(): torch.save(measure(*batch, parallel=False), f"{folder}/{cut}-one.pt")
+    for cut, batch in batches.items():
+        torch.save(measure(*batch, parallel=False), f"{folder}/{cut}-one.pt")
 """
 
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
-    "Losses and gradients of the same batch on two processes (of 3 and 3, or of 2 and 4 faces) and on one"
+    """Losses and gradients of the same batch on two processes and on one
+
+    The two have 3 and 3 faces, or 2 and 4.
+    """
     folder = tmp_path_factory.mktemp("processes")
     (folder / "work.py").write_text(PROCESSES)
     run_python(folder / "work.py", folder)
@@ -454,7 +464,8 @@ def test_two_processes_give_the_loss_and_gradients_of_one(processes, cut, name):
     first, second, one = (p[name] for p in processes[cut])
     for half in (first, second):
         torch.testing.assert_close(half["loss"], one["loss"])
-    # each process holds the gradient of the sum of both losses to its logits: distributed training halves it when it averages
+    # each process holds the gradient of the sum of both losses to its logits:
+    # distributed training halves it when it averages
     torch.testing.assert_close(torch.cat([first["logits"], second["logits"]]) / 2, one["logits"])
     assert one["logits"].abs().max() > 1e-6
     for half in (first, second):
@@ -463,15 +474,17 @@ def test_two_processes_give_the_loss_and_gradients_of_one(processes, cut, name):
 
 
 def test_three_objectives_cost_little_more_than_one():
-    "A loose limit on a small step (the benchmark measures the full one): the fastest of a few turns, up to three times"
+    """A loose limit on a small step (the benchmark measures the full one)
+
+    The fastest of a few turns counts, up to three times.
+    """
     case = step_cases(size=64, batch=4)[0]
     for _ in range(3):
         times, found = measure(case, 4)
         fastest = times.groupby("way").seconds.min()
         ratio = min(fastest["all three"] / fastest["Dice alone"], found.value[0])
-        print(
-            f"all three objectives: {ratio:.3f} times Dice alone, {fastest['Dice alone']:.2f} s a step"
-        )
+        seconds = fastest["Dice alone"]
+        print(f"all three objectives: {ratio:.3f} times Dice alone, {seconds:.2f} s a step")
         if ratio <= 1.25:
             return
     pytest.fail(f"a step with all three objectives takes {ratio:.2f} times one with Dice alone")

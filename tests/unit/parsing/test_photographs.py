@@ -1,4 +1,4 @@
-"Parsing pictures as people have them: sizes, modes, orientation, boxes, names, broken files, which parser"
+"Pictures as people have them: sizes, modes, orientation, boxes, names, broken files, which parser"
 
 import json
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from helpers import make_faces, make_parser
 from PIL import Image
 
-import fairparse.parsing.photographs as parse
+import fairparse.parsing.photographs as photographs
 from fairparse.core.records import HISTORY, write_table
 from fairparse.core.runs import InputError, hash_file, read_json, write_json
 from fairparse.data.labels import CLASSES, NUM_CLASSES, PALETTE
@@ -17,16 +17,12 @@ from fairparse.data.pixels import label_table, read_image, read_label_map
 from fairparse.parsing.photographs import (
     assign_boxes,
     class_areas,
-    enlarge_labels,
+    describe_left_aside,
     lay_over,
     list_pictures,
     parse_images,
-    place,
-    read_box,
-    read_photo,
-    tell_aside,
-    to_square,
 )
+from fairparse.parsing.placing import enlarge_labels, place, read_box, read_photo, to_square
 from fairparse.parsing.predict import find_parser, predict_masks, read_origin
 from fairparse.parsing.unet import save_parser
 
@@ -102,11 +98,9 @@ def test_transparent_pixels_are_white(tmp_path):
     for name in ("a.png", "a.webp", "a.tiff"):
         Image.fromarray(rgba).save(tmp_path / name, lossless=True)
         seen = np.asarray(read_photo(tmp_path / name))
-        assert (
-            (seen[0, 0] == 255).all()
-            and seen[0, 1].tolist() == [200, 0, 40]
-            and abs(seen[1, 2].astype(int) - [244, 204, 212]).max() <= 1
-        )
+        assert (seen[0, 0] == 255).all()
+        assert seen[0, 1].tolist() == [200, 0, 40]
+        assert abs(seen[1, 2].astype(int) - [244, 204, 212]).max() <= 1
     palette = Image.fromarray(np.array([[0, 1]], np.uint8))
     palette.putpalette([9, 9, 9, 10, 20, 30])
     palette.save(tmp_path / "p.png", transparency=0)
@@ -161,20 +155,16 @@ def test_a_square_of_the_parsers_size_is_parsed_as_a_face_set_is(tmp_path, folde
 def test_the_filter_is_that_of_the_face_sets(tmp_path, size):
     picture(*size).save(tmp_path / "a.png")
     square, part, inner = to_square(read_photo(tmp_path / "a.png"), place(*size, fit="stretch"), 64)
-    assert (
-        (square == read_image(tmp_path / "a.png", 64)[0]).all()
-        and part == (0, 0, *size)
-        and inner == (0, 0, 64, 64)
-    )
+    assert (square == read_image(tmp_path / "a.png", 64)[0]).all()
+    assert part == (0, 0, *size)
+    assert inner == (0, 0, 64, 64)
 
 
 def test_padding_keeps_proportions_and_repeats_edges():
     square, part, inner = to_square(picture(80, 40), place(80, 40), 32)
-    assert (
-        inner == (0, 8, 32, 24)
-        and (square[:8] == square[8]).all()
-        and (square[24:] == square[23]).all()
-    )
+    assert inner == (0, 8, 32, 24)
+    assert (square[:8] == square[8]).all()
+    assert (square[24:] == square[23]).all()
     tall, _, inner = to_square(picture(40, 80), place(40, 80), 32)
     assert inner == (8, 0, 24, 32) and tall.shape == (32, 32, 3)
 
@@ -183,11 +173,9 @@ def test_a_box_is_cut_out_with_its_margin_and_pasted_back(tmp_path, folder, netw
     scene = picture(200, 160)
     box, region = (60, 50, 100, 100), place(200, 160, (60, 50, 100, 100))
     side = region[2] - region[0]
-    assert (
-        side == region[3] - region[1] == round(1.35 * 50)
-        and region[0] == round(80 - side / 2)
-        and region[1] == round(75 - side / 2 - 0.055 * side)
-    )
+    assert side == region[3] - region[1] == round(1.35 * 50)
+    assert region[0] == round(80 - side / 2)
+    assert region[1] == round(75 - side / 2 - 0.055 * side)
     scene.save(tmp_path / "a.png")
     scene.crop(region).save(tmp_path / "crop.png")
     (record,), _ = parsed(folder, [tmp_path / "a.png"], tmp_path / "out", box="60,50,100,100")
@@ -205,13 +193,11 @@ def test_a_box_is_cut_out_with_its_margin_and_pasted_back(tmp_path, folder, netw
 
 def test_a_square_may_reach_beyond_the_picture():
     square, part, inner = to_square(picture(100, 100), place(100, 100, (70, 0, 100, 40)), 32)
-    assert (
-        part[1] == 0
-        and part[2] == 100
-        and inner[1] > 0
-        and inner[2] < 32
-        and (square[: inner[1]] == square[inner[1]]).all()
-    )
+    assert part[1] == 0
+    assert part[2] == 100
+    assert inner[1] > 0
+    assert inner[2] < 32
+    assert (square[: inner[1]] == square[inner[1]]).all()
 
 
 @pytest.mark.parametrize(
@@ -226,9 +212,8 @@ def test_boxes_that_are_none_are_refused(box):
 def test_a_box_outside_of_the_picture_is_refused(tmp_path, folder, box):
     picture(40, 56).save(tmp_path / "a.png")
     records, failed = parsed(folder, [tmp_path / "a.png"], tmp_path / "out", box=box)
-    assert (
-        not records and "not inside the picture, which is 40x56" in failed[str(tmp_path / "a.png")]
-    )
+    assert not records
+    assert "not inside the picture, which is 40x56" in failed[str(tmp_path / "a.png")]
     assert not list((tmp_path / "out").glob("a.*"))
 
 
@@ -258,22 +243,18 @@ def test_the_files_of_a_picture(tmp_path, folder):
     ]
     labels = Image.open(tmp_path / "out/anna.labels.png")
     values = np.asarray(labels)
-    assert (
-        labels.mode == "P"
-        and (np.asarray(labels.convert("RGB")) == PALETTE[values]).all()
-        and values.max() < NUM_CLASSES
-    )
+    assert labels.mode == "P"
+    assert (np.asarray(labels.convert("RGB")) == PALETTE[values]).all()
+    assert values.max() < NUM_CLASSES
     assert (read_label_map(tmp_path / "out/anna.labels.png", 70, label_table())[0] <= 18).all()
     saved = read_json(tmp_path / "out/anna.areas.json")
     assert {c: a["pixels"] for c, a in saved["areas"].items()} == {
         c: int((values == i).sum()) for i, c in enumerate(CLASSES)
     }
     assert sum(a["share"] for a in saved["areas"].values()) == pytest.approx(1)
-    assert (
-        saved["parser"]["sha256"] == hash_file(folder / "model.safetensors")
-        and saved["parser"]["trained_on"] == ["CelebAMask-HQ"]
-        and saved["parser"]["warning"] is None
-    )
+    assert saved["parser"]["sha256"] == hash_file(folder / "model.safetensors")
+    assert saved["parser"]["trained_on"] == ["CelebAMask-HQ"]
+    assert saved["parser"]["warning"] is None
     photo, over = (
         np.asarray(read_photo(tmp_path / "anna.jpg")).astype(int),
         np.asarray(Image.open(tmp_path / "out/anna.overlay.png")).astype(int),
@@ -287,17 +268,14 @@ def test_the_files_of_a_picture(tmp_path, folder):
 def test_overlays_of_no_and_full_opacity(opacity):
     labels = np.array([[0, 3], [18, 1]], np.uint8)
     over = np.asarray(lay_over(Image.new("RGB", (2, 2), (10, 20, 30)), labels, PALETTE, opacity))
-    assert (
-        over[0, 0].tolist() == [10, 20, 30]
-        and (over[labels > 0] == (PALETTE[labels[labels > 0]] if opacity else [10, 20, 30])).all()
-    )
+    assert over[0, 0].tolist() == [10, 20, 30]
+    assert (over[labels > 0] == (PALETTE[labels[labels > 0]] if opacity else [10, 20, 30])).all()
 
 
 def test_areas_of_an_empty_class_are_zero():
     areas = class_areas(np.array([[0, 2, 2]], np.uint8), ["background", "skin", "nose"])
-    assert areas["skin"] == {"label": 1, "pixels": 0, "share": 0.0} and areas["nose"][
-        "share"
-    ] == pytest.approx(2 / 3)
+    assert areas["skin"] == {"label": 1, "pixels": 0, "share": 0.0}
+    assert areas["nose"]["share"] == pytest.approx(2 / 3)
 
 
 def test_batches_equal_singles(tmp_path, folder):
@@ -315,10 +293,10 @@ def test_batches_equal_singles(tmp_path, folder):
 def test_large_pictures_share_no_batch(tmp_path, folder, monkeypatch):
     for i in range(4):
         picture(60, 60, seed=i).save(tmp_path / f"{i}.png")
-    sizes, real = [], parse.parse_photos
-    monkeypatch.setattr(parse, "PIXELS", 2 * 60 * 60)
+    sizes, real = [], photographs.parse_photos
+    monkeypatch.setattr(photographs, "PIXELS", 2 * 60 * 60)
     monkeypatch.setattr(
-        parse,
+        photographs,
         "parse_photos",
         lambda parser, images, regions: sizes.append(len(images)) or real(parser, images, regions),
     )
@@ -339,7 +317,8 @@ def test_folders_are_searched_and_come_back(tmp_path, folder):
     records, failed = parsed(
         folder, [tmp_path / "photos"], tmp_path / "photos"
     )  # outputs beside the pictures
-    assert not failed and {r["picture"] for r in records} == {
+    assert not failed
+    assert {r["picture"] for r in records} == {
         str(tmp_path / "photos" / n) for n in ("b.png", "inner/b.png")
     }
     assert (tmp_path / "photos/inner/b.areas.json").is_file()
@@ -358,10 +337,11 @@ def test_what_is_left_aside_is_told(tmp_path, folder, capsys):
         (tmp_path / name).write_bytes(b"x")
     parsed(folder, [tmp_path], tmp_path / "out")  # its own outputs are inside of the folder
     assert (
-        "left aside: 2 .heic, 1 without a file ending, 1 .json, 1 .txt (not opened by Pillow here: pictures among them must be converted to JPEG or PNG); 3 outputs of an earlier run"
-        in capsys.readouterr().err
-    )
-    assert tell_aside({}) == ""
+        "left aside: 2 .heic, 1 without a file ending, 1 .json, 1 .txt "
+        "(not opened by Pillow here: pictures among them must be converted to JPEG or PNG); "
+        "3 outputs of an earlier run"
+    ) in capsys.readouterr().err
+    assert describe_left_aside({}) == ""
 
 
 def test_two_pictures_never_write_one_file(tmp_path, folder):
@@ -385,11 +365,9 @@ def test_outputs_of_another_picture_are_kept(tmp_path, folder):
     parsed(folder, [tmp_path / "one"], tmp_path / "out")
     before = hash_file(tmp_path / "out/a.labels.png")
     records, failed = parsed(folder, [tmp_path / "two"], tmp_path / "out")
-    assert (
-        len(records) == 1
-        and "is of another picture" in failed[str(tmp_path / "two/a.png")]
-        and hash_file(tmp_path / "out/a.labels.png") == before
-    )
+    assert len(records) == 1
+    assert "is of another picture" in failed[str(tmp_path / "two/a.png")]
+    assert hash_file(tmp_path / "out/a.labels.png") == before
     assert read_json(tmp_path / "out/run.json")["failed"] == failed
 
 
@@ -401,7 +379,8 @@ def test_a_broken_picture_does_not_stop_the_others(tmp_path, folder):
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "empty.png").touch()
     records, failed = parsed(folder, [tmp_path], tmp_path / "out")
-    assert len(records) == 2 and {p.rpartition("/")[2] for p in failed} == {
+    assert len(records) == 2
+    assert {p.rpartition("/")[2] for p in failed} == {
         "cut.jpg",
         "text.png",
         "empty.png",
@@ -422,7 +401,8 @@ def test_a_table_of_boxes(tmp_path, folder):
     assert [r["box"] for r in records] == [
         (20, 20, 60, 70),
         (30, 10, 60.5, 60),
-    ] and "no face box" in failed[str(tmp_path / "c.png")]
+    ]
+    assert "no face box" in failed[str(tmp_path / "c.png")]
     with pytest.raises(InputError, match="no picture is called 'b.png'"):
         assign_boxes({"a": tmp_path / "a.png"}, None, tmp_path / "boxes.csv")
     with pytest.raises(InputError, match="not both"):
@@ -478,7 +458,7 @@ def test_a_face_that_is_too_small_is_told(tmp_path, folder, monkeypatch):
     picture().save(tmp_path / "a.png")
     for label, told in ((0, True), (1, False)):
         monkeypatch.setattr(
-            parse,
+            photographs,
             "parse_photos",
             lambda parser, images, regions: [
                 np.full((i.height, i.width), label, np.uint8) for i in images
@@ -487,12 +467,10 @@ def test_a_face_that_is_too_small_is_told(tmp_path, folder, monkeypatch):
         (record,), _ = parsed(folder, [tmp_path / "a.png"], tmp_path / "out")
         assert bool(record["note"]) == told
         if told:
-            assert (
-                record["note"].endswith("; give a face box")
-                and "aligned faces fill 16 % or more" in record["note"]
-            )
+            assert record["note"].endswith("; give a face box")
+            assert "aligned faces fill 16 % or more" in record["note"]
     monkeypatch.setattr(
-        parse,
+        photographs,
         "parse_photos",
         lambda parser, images, regions: [np.zeros((i.height, i.width), np.uint8) for i in images],
     )
@@ -548,10 +526,8 @@ def test_a_parser_of_drawn_faces_warns(tmp_path, network, capsys):
     drawn = put(network, tmp_path / "parser", "procedural faces")
     picture().save(tmp_path / "a.png")
     (record,), _ = parsed(drawn, [tmp_path / "a.png"], tmp_path / "out")
-    assert (
-        "drawn (procedural) faces" in capsys.readouterr().err
-        and record["parser"]["procedural"] is True
-    )
+    assert "drawn (procedural) faces" in capsys.readouterr().err
+    assert record["parser"]["procedural"] is True
     assert "drawn" in read_json(tmp_path / "out/a.areas.json")["parser"]["warning"]
 
 

@@ -67,13 +67,11 @@ def test_images_of_another_shape_are_refused(parser, shape):
 def test_counts_are_of_the_chosen_faces(parser, faces):
     rows = np.array([5, 0, 3])
     counts = score_faces(parser, faces, rows, batch_size=2)
+    assert counts.shape == (3, 19, 3)
     assert (
-        counts.shape == (3, 19, 3)
-        and (
-            counts[..., [0, 2]].sum(2)
-            == [np.bincount(faces.masks[r].ravel(), minlength=19) for r in rows]
-        ).all()
-    )
+        counts[..., [0, 2]].sum(2)
+        == [np.bincount(faces.masks[r].ravel(), minlength=19) for r in rows]
+    ).all()
     assert 0 <= iou(counts) < 0.3
     assert (flip_labels(flip_labels(faces.masks)) == faces.masks).all()
 

