@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from fairparse.core.runs import InputError
-from fairparse.data import face_folders as facefiles
 from fairparse.data import pixels as plain_masks
 from fairparse.data.pixels import merge_parts, nearest_positions, read_part, read_plain_mask
 
@@ -86,7 +85,7 @@ def pillow(monkeypatch):
 
     def read(path, size):
         with monkeypatch.context() as patch:
-            patch.setattr(facefiles, "read_plain_mask", lambda path, size: None)
+            patch.setattr(plain_masks, "read_plain_mask", lambda path, size: None)
             return read_part(path, size)
 
     return read
@@ -232,7 +231,7 @@ def test_merged_masks_do_not_depend_on_the_reader(tmp_path, monkeypatch, plainly
     for (label, _), mask in zip(parts, masks):
         expected[mask > 0] = label
     if not plainly:
-        monkeypatch.setattr(facefiles, "read_plain_mask", lambda path, size: None)
+        monkeypatch.setattr(plain_masks, "read_plain_mask", lambda path, size: None)
     merged, full = merge_parts(tuple(parts), 24)
     assert full == (48, 48) and np.array_equal(
         merged, np.asarray(Image.fromarray(expected).resize((24, 24), Image.Resampling.NEAREST))
