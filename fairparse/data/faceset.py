@@ -74,8 +74,8 @@ def official_split(
     original,  # (N,) positions in CelebA, 0-based
 ) -> np.ndarray:  # (N,) "train", "valid", "test"
     "The split of CelebA"
-    splits = np.array(["train", "valid", "test"])
-    return splits[np.searchsorted([CELEBA_VALID, CELEBA_TEST], original, side="right")]
+    place = np.searchsorted([CELEBA_VALID, CELEBA_TEST], original, side="right")
+    return np.array(["train", "valid", "test"])[place]
 
 # %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-09
 SPLIT_RULES = ("auto", "official", "seeded", "train")
@@ -91,8 +91,7 @@ def _deal(n, shares, seed, stream):
             'add faces, lower the shares, or use split="train"'
         )
     order = np.random.default_rng([seed, stream]).permutation(n)
-    split = np.full(n, "train", object)
-    start = 0
+    split, start = np.full(n, "train", object), 0
     for name, count in counts.items():
         split[order[start : start + count]] = name
         start += count
@@ -213,9 +212,7 @@ def _is_request_of(folder, request, shapes):
 def _journal_lines(folder):
     "(start, checksums) of the journal's whole lines"
     journal = folder / "journal.txt"
-    if not journal.is_file():
-        return []
-    text = journal.read_text(errors="replace")
+    text = journal.read_text(errors="replace") if journal.is_file() else ""
     return re.findall(r"^(\d+) (\w{8} \w{8})$", text, re.MULTILINE)
 
 # %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-35
@@ -324,24 +321,19 @@ def _check_space(out, nbytes):
         )
 
 
-def _take_lock(lock, out):
-    "Lock an open folder; `InputError` if another job holds it"
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(
-            f"another job is building {out}: wait for it, or choose another output folder"
-        ) from None
-
-
 @contextlib.contextmanager
 def _locked(out):
-    "Make a folder and hold its lock"
+    "Make a folder and hold its lock; `InputError` if another job holds it"
     with explain_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         lock = os.open(out, os.O_RDONLY)
     try:
-        _take_lock(lock, out)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another job is building {out}: wait for it, or choose another output folder"
+            ) from None
         yield
     finally:
         os.close(lock)
@@ -368,12 +360,12 @@ def _building(out, nbytes):
 # %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-21
 def _is_whole(value, least):
     "Whether `value` is a whole number, `least` or more"
-    is_number = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    return is_number and value >= least
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
 
 
 def _check_arguments(size, split, seed, valid_share, test_share, folds, workers):
     "`InputError` that names all values that no face set can have"
+    shares = f"valid_share={valid_share!r}, test_share={test_share!r}"
     shares_fit = 0 <= valid_share and 0 <= test_share and valid_share + test_share < 1
     rules = [
         (_is_whole(size, 8), f"size={size!r}: a whole number of pixels, 8 or more"),
@@ -381,10 +373,7 @@ def _check_arguments(size, split, seed, valid_share, test_share, folds, workers)
         (split in SPLIT_RULES, f"split={split!r}: one of {SPLIT_RULES}"),
         (_is_whole(folds, 0) and folds != 1, f"folds={folds!r}: 0 (none), or 2 or more"),
         (workers is None or _is_whole(workers, 1), f"workers={workers!r}: None, or 1 or more"),
-        (
-            shares_fit,
-            f"valid_share={valid_share!r}, test_share={test_share!r}: 0 or more, together below 1",
-        ),
+        (shares_fit, f"{shares}: 0 or more, together below 1"),
         (
             not folds or split not in ("official", "train"),
             f"folds={folds!r} with split={split!r}: folds are dealt by seed; "
@@ -466,12 +455,8 @@ def build_face_set(
     return open_face_set(out, verify=False)
 
 # %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-28
-def _count_labels(
-    masks,  # (N, S, S), possibly a memory map
-    classes,  # number of them
-    block=256,  # faces at a time
-):
-    "(N, classes) pixels of each class in each mask"
+def _count_labels(masks, classes, block=256):
+    "(N, classes) pixels of each class in (N, S, S) masks, `block` faces at a time"
     pixels = masks.shape[1] * masks.shape[2]
     counts = np.empty((len(masks), classes), np.int64)
     for start in range(0, len(masks), block):
@@ -482,9 +467,7 @@ def _count_labels(
     return counts
 
 
-def describe_face_set(
-    faces: FaceSet,
-) -> pd.DataFrame:  # a row for each source, split and fold
+def describe_face_set(faces: FaceSet) -> pd.DataFrame:  # a row a source, split and fold
     "What a face set holds: number of faces, then each class's percentage of the pixels"
     counts = _count_labels(faces.masks, len(faces.classes))
     by = ["source", "split", "fold"]

@@ -24,18 +24,9 @@ from .face_folders import FaceFiles
 from .labels import CLASSES, MERGE_ORDER, NUM_CLASSES, PALETTE
 
 # %% ../../nbs/lib/10_data/03_pixels.ipynb #pixels-19
-_UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+# what Pillow raises about a damaged file, and about one that it does not understand
+_DAMAGED = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error)
+_UNREADABLE = (*_DAMAGED, IndexError, KeyError, TypeError, Image.DecompressionBombError)
 
 # %% ../../nbs/lib/10_data/03_pixels.ipynb #pixels-20
 @contextlib.contextmanager
