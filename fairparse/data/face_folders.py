@@ -68,8 +68,12 @@ def report_problems(problems: list, where: str, more: str = ""):
     raise InputError("\n- ".join(lines))
 
 # %% ../../nbs/lib/10_data/04_face_folders.ipynb #face-folders-09
-def _list_files(folder, suffixes, problems):
-    "{name without suffix: (path, (bytes, time))} of a folder; hidden files are left aside"
+def _list_files(
+    folder: Path,
+    suffixes: tuple,  # of the files to list, in small letters
+    problems: list,  # grows by what is wrong
+) -> dict:  # {name without suffix: (path, (bytes, time of change))}
+    "The files of a folder by their names; hidden files and other suffixes are left aside"
     if not folder.is_dir():
         problems.append(f"the folder {folder} is missing: {LAYOUTS}")
         return {}

@@ -30,7 +30,7 @@ _UNREADABLE = (*_DAMAGED, IndexError, KeyError, TypeError, Image.DecompressionBo
 
 # %% ../../nbs/lib/10_data/03_pixels.ipynb #pixels-20
 @contextlib.contextmanager
-def _opened(path):
+def _opened(path: str | Path):
     "Open an image file; whatever Pillow raises about it becomes an `InputError` that names it"
     try:
         with Image.open(path) as image:
