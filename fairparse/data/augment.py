@@ -40,7 +40,13 @@ class AugmentConfig:
 
     @property
     def moves(self) -> bool:
+        "Whether anything changes the geometry"
         return any((self.rotate, self.scale, self.aspect, self.shift))
+
+    @property
+    def relights(self) -> bool:
+        "Whether anything changes the light"
+        return any((self.brightness, self.contrast, self.saturation, self.tint))
 
 # %% ../../nbs/lib/10_data/12_augment.ipynb #augment-07
 def mirror(
@@ -59,31 +65,29 @@ def _draw(batch, spread, like):
     return (2 * torch.rand(batch, device=like.device) - 1) * spread
 
 # %% ../../nbs/lib/10_data/12_augment.ipynb #augment-11
+def _draw_maps(n, config, like):
+    "(n, 2, 3) random affine maps from the new picture to the old one"
+    angle = _draw(n, math.radians(config.rotate), like)
+    zoom = _draw(n, math.log1p(config.scale), like).exp()
+    aspect = _draw(n, math.log1p(config.aspect), like).exp()
+    x = _draw(n, 2 * config.shift, like)
+    y = _draw(n, 2 * config.shift, like)
+    cos, sin = angle.cos() / zoom, angle.sin() / zoom
+    first_row = torch.stack([cos * aspect, -sin, x], 1)
+    second_row = torch.stack([sin, cos / aspect, y], 1)
+    return torch.stack([first_row, second_row], 1)
+
+
 def move(images: Tensor, target: Tensor, config: AugmentConfig) -> tuple:
     "Rotate, scale and shift each face at random"
     n = len(images)
-    angle = _draw(n, math.radians(config.rotate), images)
-    zoom, aspect = (
-        _draw(n, math.log1p(config.scale), images).exp(),
-        _draw(n, math.log1p(config.aspect), images).exp(),
-    )
-    x, y = _draw(n, 2 * config.shift, images), _draw(n, 2 * config.shift, images)
-    cos, sin = angle.cos() / zoom, angle.sin() / zoom
-    theta = torch.stack(
-        [torch.stack([cos * aspect, -sin, x], 1), torch.stack([sin, cos / aspect, y], 1)], 1
-    )
-    grid = F.affine_grid(theta, (n, 1, *images.shape[-2:]), align_corners=False)
-    images = F.grid_sample(
-        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
-    )
-    target = F.grid_sample(
-        target[:, None].to(images.dtype),
-        grid,
-        mode="nearest",
-        padding_mode="reflection",
-        align_corners=False,
-    )
-    return images, target[:, 0].round().long()
+    maps = _draw_maps(n, config, images)
+    grid = F.affine_grid(maps, (n, 1, *images.shape[-2:]), align_corners=False)
+    options = dict(padding_mode="reflection", align_corners=False)
+    labels = target[:, None].to(images.dtype)
+    images = F.grid_sample(images, grid, mode="bilinear", **options)
+    labels = F.grid_sample(labels, grid, mode="nearest", **options)
+    return images, labels[:, 0].round().long()
 
 # %% ../../nbs/lib/10_data/12_augment.ipynb #augment-12
 def relight(
@@ -91,9 +95,11 @@ def relight(
     config: AugmentConfig,
 ) -> Tensor:
     "Change brightness, contrast, saturation and tint of each face at random"
-    factor = lambda spread, channels=1: (
-        1 + _draw(len(images) * channels, spread, images).view(-1, channels, 1, 1)
-    )
+
+    def factor(spread, channels=1):
+        "(B, channels, 1, 1) factors from 1 - spread to 1 + spread"
+        return 1 + _draw(len(images) * channels, spread, images).view(-1, channels, 1, 1)
+
     images = images * factor(config.brightness)
     mean = images.mean((1, 2, 3), keepdim=True)
     images = (images - mean) * factor(config.contrast) + mean
@@ -110,11 +116,10 @@ def augment(
 ) -> tuple:  # images, target of the same shapes
     "Random mirror, geometry and light, from torch's global random state"
     if config.flip:
-        images, target = mirror(
-            images, target, torch.rand(len(images), device=images.device) < config.flip, order
-        )
+        chosen = torch.rand(len(images), device=images.device) < config.flip
+        images, target = mirror(images, target, chosen, order)
     if config.moves:
         images, target = move(images, target, config)
-    if any((config.brightness, config.contrast, config.saturation, config.tint)):
+    if config.relights:
         images = relight(images, config)
     return images, target

@@ -32,26 +32,25 @@ def image_seeds(
     seed: int = 0,  # another seed, other damage to every image
 ) -> list:  # one int in 0..2**63-1 for each id
     "A seed for each image that depends on its id and `seed` alone"
-    return [
-        int.from_bytes(hashlib.blake2b(f"{seed}/{i}".encode(), digest_size=8).digest(), "little")
-        >> 1
-        for i in ids
-    ]
+    digests = (hashlib.blake2b(f"{seed}/{id}".encode(), digest_size=8).digest() for id in ids)
+    return [int.from_bytes(digest, "little") >> 1 for digest in digests]
 
 # %% ../../nbs/lib/10_data/13_damage.ipynb #damage-05
 def _checked_seeds(seeds, n):
     "`seeds` as a list of `n` ints"
     try:
-        seeds = [operator.index(s) for s in (seeds.tolist() if hasattr(seeds, "tolist") else seeds)]
+        listed = seeds.tolist() if hasattr(seeds, "tolist") else seeds
+        numbers = [operator.index(seed) for seed in listed]
     except TypeError:
         raise InputError(
             f"seeds must be whole numbers, one for each image, not {seeds!r}: see `image_seeds`"
         ) from None
-    if len(seeds) != n:
-        raise InputError(f"{len(seeds)} seeds for {n} images: give one for each image")
-    if wrong := [s for s in seeds if not 0 <= s < 2**63]:
+    if len(numbers) != n:
+        raise InputError(f"{len(numbers)} seeds for {n} images: give one for each image")
+    wrong = [seed for seed in numbers if not 0 <= seed < 2**63]
+    if wrong:
         raise InputError(f"seeds must lie in 0..2**63-1, not {wrong[0]}")
-    return seeds
+    return numbers
 
 # %% ../../nbs/lib/10_data/13_damage.ipynb #damage-06
 class Draws:
@@ -66,9 +65,8 @@ class Draws:
 
     @cached_property
     def generators(self):
-        return [
-            torch.Generator(self.device).manual_seed(s) for s in self.seeds
-        ]  # only where something is drawn
+        "A generator an image, made only where something is drawn"
+        return [torch.Generator(self.device).manual_seed(seed) for seed in self.seeds]
 
     def normal(self, *shape: int) -> Tensor:  # (B, *shape), mean 0, standard deviation 1
         "Standard normal numbers"
@@ -80,9 +78,8 @@ class Draws:
     def bits(self, *shape: int) -> Tensor:  # (B, *shape) int16
         "Uniform whole numbers in -32768..32767, four of them from each draw"
         count = math.prod(shape)
-        drawn = torch.empty(
-            len(self.generators), (count + 3) // 4, dtype=torch.int64, device=self.device
-        )
+        size = (len(self.generators), (count + 3) // 4)
+        drawn = torch.empty(size, dtype=torch.int64, device=self.device)
         for row, generator in zip(drawn, self.generators):
             row.random_(-(2**63), None, generator=generator)
         return drawn.view(torch.int16)[:, :count].reshape(-1, *shape)
@@ -109,8 +106,14 @@ class Perturbation:
 PERTURBATIONS: dict[str, Perturbation] = {}
 
 
-def perturbation(unit: str, value: Callable[[float], float]) -> Callable:
-    "Register a function of (images, value, draws) under its name; the images, (B, 3, H, W) float32 in 0..255, are its own to overwrite"
+def perturbation(
+    unit: str,  # what the value is, and in which unit
+    value: Callable[[float], float],  # severity in 0..1 -> value
+) -> Callable:
+    """Register a function of (images, value, draws) under its name
+
+    The images, (B, 3, H, W) float32 in 0..255, are its own to overwrite.
+    """
 
     def register(function):
         PERTURBATIONS[function.__name__] = Perturbation(function.__name__, unit, value, function)
@@ -120,15 +123,11 @@ def perturbation(unit: str, value: Callable[[float], float]) -> Callable:
 
 # %% ../../nbs/lib/10_data/13_damage.ipynb #damage-11
 def _check_images(images):
-    if (
-        not isinstance(images, Tensor)
-        or images.ndim != 4
-        or images.shape[1] != 3
-        or not images.shape[2] * images.shape[3]
-    ):
-        raise InputError(
-            f"images must be a (B, 3, H, W) tensor, not {tuple(images.shape) if hasattr(images, 'shape') else type(images).__name__}"
-        )
+    "`InputError` unless `images` is a batch of pictures in 0..255"
+    is_batch = isinstance(images, Tensor) and images.ndim == 4 and images.shape[1] == 3
+    if not is_batch or 0 in images.shape[2:]:
+        found = tuple(images.shape) if hasattr(images, "shape") else type(images).__name__
+        raise InputError(f"images must be a (B, 3, H, W) tensor, not {found}")
     if images.is_complex():
         raise InputError("images must be real numbers in 0..255, not complex ones")
     if images.dtype == torch.uint8 or not len(images):
@@ -136,37 +135,34 @@ def _check_images(images):
     low, high = (float(x) for x in torch.aminmax(images.detach()))
     if not 0 <= low <= high <= 255:
         raise InputError(
-            f"images must lie in 0..255, not {low:g}..{high:g}: perturb them before they are normalised"
+            f"images must lie in 0..255, not {low:g}..{high:g}: "
+            "perturb them before they are normalised"
         )
 
-# %% ../../nbs/lib/10_data/13_damage.ipynb #damage-12
-def perturb(
-    images: Tensor,  # (B, 3, H, W), any real type, in 0..255
-    name: str,  # see `PERTURBATIONS`
-    severity: float,  # 0..1; 0 changes nothing
-    seeds: Sequence[int]
-    | None = None,  # one an image, see `image_seeds`; None draws from the global random state
-) -> Tensor:  # (B, 3, H, W) float32 in 0..255, a new tensor on the same device, without gradient
-    "Apply a perturbation; `InputError` for an unknown name, a severity outside 0..1, wrong images or seeds"
-    if name not in PERTURBATIONS:
-        raise InputError(
-            f"there is no perturbation {name!r}{nearest(str(name), PERTURBATIONS)}: there are {', '.join(PERTURBATIONS)}; add yours in nbs/lib/10_data/13_damage.ipynb"
-        )
-    if not isinstance(severity, numbers.Real) or not 0 <= severity <= 1:
-        raise InputError(f"severity must lie in 0..1, not {severity}")
-    _check_images(images)
-    seeds = (
-        torch.randint(2**63 - 1, (len(images),)).tolist()
-        if seeds is None
-        else _checked_seeds(seeds, len(images))
-    )
-    if severity == 0:
-        return images.detach().to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-    function, value = PERTURBATIONS[name].function, PERTURBATIONS[name].value(severity)
-    with torch.inference_mode(False):
-        damaged = torch.empty(
-            images.shape, dtype=torch.float32, device=images.device
-        )  # the threads are in no such mode
+# %% ../../nbs/lib/10_data/13_damage.ipynb #damage-13
+def _each_image(function, n):
+    """Call `function` with the slice of each of `n` images
+
+    As many images at a time as PyTorch has threads, one thread each.
+    """
+    threads, images = torch.get_num_threads(), iter([slice(i, i + 1) for i in range(n)])
+
+    def work(_):
+        for image in images:
+            function(image)  # the next one that no thread has taken
+
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, range(threads)))
+    finally:
+        torch.set_num_threads(threads)
+
+# %% ../../nbs/lib/10_data/13_damage.ipynb #damage-44
+def _damage(images, function, value, seeds):
+    "What `function` makes of `images`, clipped: (B, 3, H, W) float32, a new tensor"
+    with torch.inference_mode(False):  # the threads are in no such mode
+        damaged = torch.empty(images.shape, dtype=torch.float32, device=images.device)
 
     @torch.no_grad()
     def damage(part):
@@ -181,21 +177,34 @@ def perturb(
             damage(slice(None))
     return damaged
 
-# %% ../../nbs/lib/10_data/13_damage.ipynb #damage-13
-def _each_image(function, n):
-    "Call `function` with the slice of each of `n` images, as many at a time as PyTorch has threads, one thread each"
-    threads, images = torch.get_num_threads(), iter([slice(i, i + 1) for i in range(n)])
+# %% ../../nbs/lib/10_data/13_damage.ipynb #damage-12
+def perturb(
+    images: Tensor,  # (B, 3, H, W), any real type, in 0..255
+    name: str,  # see `PERTURBATIONS`
+    severity: float,  # 0..1; 0 changes nothing
+    # one an image, see `image_seeds`; None draws from the global random state
+    seeds: Sequence[int] | None = None,
+) -> Tensor:  # (B, 3, H, W) float32 in 0..255, a new tensor on the same device
+    """Apply a perturbation; the result carries no gradient
 
-    def work(_):
-        for image in images:
-            function(image)  # the next one that no thread has taken
-
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, range(threads)))
-    finally:
-        torch.set_num_threads(threads)
+    `InputError` for an unknown name, a severity outside 0..1, wrong images or seeds.
+    """
+    if name not in PERTURBATIONS:
+        raise InputError(
+            f"there is no perturbation {name!r}{nearest(str(name), PERTURBATIONS)}: "
+            f"there are {', '.join(PERTURBATIONS)}; add yours in nbs/lib/10_data/13_damage.ipynb"
+        )
+    if not isinstance(severity, numbers.Real) or not 0 <= severity <= 1:
+        raise InputError(f"severity must lie in 0..1, not {severity}")
+    _check_images(images)
+    if seeds is None:
+        seeds = torch.randint(2**63 - 1, (len(images),)).tolist()
+    else:
+        seeds = _checked_seeds(seeds, len(images))
+    if severity == 0:
+        return images.detach().to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    chosen = PERTURBATIONS[name]
+    return _damage(images, chosen.function, chosen.value(severity), seeds)
 
 # %% ../../nbs/lib/10_data/13_damage.ipynb #damage-15
 @perturbation("standard deviation, share of the full range", lambda s: s)
@@ -206,24 +215,31 @@ def gaussian_noise(images, value, draws):
 
 @perturbation("share of values lost, each channel by itself", lambda s: s)
 def salt_and_pepper(images, value, draws):
-    "Half of the lost values become far too small, half far too large: clipping makes them 0 and 255"
-    lost = F.hardshrink(
-        draws.bits(*images.shape[1:]).float().add_(0.5), 32768 * (1 - value)
-    )  # 0 where the value survives
+    """Half of the lost values become far too small, half far too large
+
+    Clipping makes them 0 and 255.
+    """
+    bits = draws.bits(*images.shape[1:]).float().add_(0.5)
+    lost = F.hardshrink(bits, 32768 * (1 - value))  # 0 where the value survives
     return images.add_(lost, alpha=1e6)
 
 # %% ../../nbs/lib/10_data/13_damage.ipynb #damage-18
+def _shift_range(shifts):
+    "The furthest shifts to both sides, as numbers of pixels to pad with"
+    return max(0, *(-shift for shift in shifts)), max(0, *shifts)
+
+
 def _sum_of_shifts(images, weights, offsets):
-    "Sum over (rows, columns) in `offsets` of weight * image read that far away; the edge goes on beyond the border"
+    """Sum over (rows, columns) in `offsets` of weight * image read that far away
+
+    The edge goes on beyond the border.
+    """
     height, width = images.shape[-2:]
-    rows, columns = ([min(0, *o), max(0, *o)] for o in zip(*offsets, (0, 0)))
-    padded = F.pad(images, (-columns[0], columns[1], -rows[0], rows[1]), mode="replicate")
+    top, bottom = _shift_range([row for row, _ in offsets])
+    left, right = _shift_range([column for _, column in offsets])
+    padded = F.pad(images, (left, right, top, bottom), mode="replicate")
     shifted = [
-        padded[
-            ...,
-            row - rows[0] : row - rows[0] + height,
-            column - columns[0] : column - columns[0] + width,
-        ]
+        padded[..., top + row : top + row + height, left + column : left + column + width]
         for row, column in offsets
     ]
     total = shifted[0] * weights[0]
@@ -242,38 +258,38 @@ def _gaussian_weights(taps, sigma):
 def blur(images, value, draws):
     "Gaussian blur"
     sigma = value * min(images.shape[-2:])
-    taps = range(-int(4 * sigma + 0.5), int(4 * sigma + 0.5) + 1)
+    reach = int(4 * sigma + 0.5)
+    taps = range(-reach, reach + 1)
     weights = _gaussian_weights(taps, sigma)
-    return _sum_of_shifts(
-        _sum_of_shifts(images, weights, [(i, 0) for i in taps]), weights, [(0, i) for i in taps]
-    )
+    along_rows = _sum_of_shifts(images, weights, [(i, 0) for i in taps])
+    return _sum_of_shifts(along_rows, weights, [(0, i) for i in taps])
 
 # %% ../../nbs/lib/10_data/13_damage.ipynb #damage-21
+def _nearest_pixel(position):
+    return math.ceil(position - 0.5)
+
+
 @perturbation("standard deviation of the smear, share of the shorter side", lambda s: 0.12 * s)
 def motion_blur(images, value, draws, reach=3.0):
-    "Smear by half a Gaussian, cut off at `reach` standard deviations, at a random angle in -45..45 degrees for each image"
+    """Smear by half a Gaussian, cut off at `reach` standard deviations
+
+    Each image has a random angle in -45..45 degrees.
+    """
     sigma = value * min(images.shape[-2:])
     taps = range(round(reach * sigma) + 1)
-    weights, angles = (
-        _gaussian_weights(taps, sigma),
-        (draws.uniform().double() - 0.5) * (math.pi / 2),
-    )
-    nearest_pixel = lambda position: math.ceil(position - 0.5)
-    return torch.stack(
-        [
-            _sum_of_shifts(
-                image,
-                weights,
-                [(nearest_pixel(i * math.sin(a)), nearest_pixel(i * math.cos(a))) for i in taps],
-            )
-            for image, a in zip(images, angles.tolist())
-        ]
-    )
+    weights = _gaussian_weights(taps, sigma)
+    angles = (draws.uniform().double() - 0.5) * (math.pi / 2)
+    smeared = []
+    for image, angle in zip(images, angles.tolist()):
+        rows = [_nearest_pixel(i * math.sin(angle)) for i in taps]
+        columns = [_nearest_pixel(i * math.cos(angle)) for i in taps]
+        smeared.append(_sum_of_shifts(image, weights, list(zip(rows, columns))))
+    return torch.stack(smeared)
 
 # %% ../../nbs/lib/10_data/13_damage.ipynb #damage-25
 @perturbation("added to the HSV value, share of the full range", lambda s: s)
 def brightness(images, value, draws):
-    "Raise the largest channel by `value`, clipped, and the others in proportion; black becomes grey"
+    "Raise the largest channel by `value`, clipped, and the others in proportion; black turns grey"
     largest = images.amax(1, keepdim=True)
     raised = (largest + 255 * value).clamp_(max=255)
     return images.mul_(raised / largest.clamp(min=1e-6)).add_(raised * (largest == 0))
@@ -288,74 +304,80 @@ def darkness(images, value, draws):
 @perturbation("share of the contrast kept", lambda s: (1 - s) ** 3)
 def contrast(images, value, draws):
     "Draw each channel towards its mean over the image"
-    rows = images.sum(
-        3, keepdim=True
-    )  # sums of whole numbers are exact, whatever their order: the same in every batch
+    # sums of whole numbers are exact, whatever their order: the same in every batch
+    rows = images.sum(3, keepdim=True)
     mean = rows.mean(2, keepdim=True, dtype=torch.float64).float() / images.shape[3]
     return images.mul_(value).add_(mean * (1 - value))
 
 # %% ../../nbs/lib/10_data/13_damage.ipynb #damage-29
+def _recode(planes, quality):
+    "(3, H, W) uint8 planes after a JPEG file of this quality"
+    file = io.BytesIO()
+    image = Image.merge("RGB", [Image.fromarray(plane) for plane in planes])
+    image.save(file, "JPEG", quality=quality)
+    return np.stack(Image.open(file).split())
+
+
 @perturbation("JPEG quality, 1..100", lambda s: max(1, round(50 * (1 - s) ** 3)))
 def jpeg(images, value, draws):
     "Compress and decompress with Pillow, on the CPU"
-    decoded = []
-    for planes in images.round().clamp_(0, 255).byte().cpu().numpy():
-        file = io.BytesIO()
-        Image.merge("RGB", [Image.fromarray(plane) for plane in planes]).save(
-            file, "JPEG", quality=int(value)
-        )
-        decoded.append(np.stack(Image.open(file).split()))
-    return torch.from_numpy(np.stack(decoded)).to(images.device, torch.float32)
+    rounded = images.round().clamp_(0, 255).byte().cpu().numpy()
+    decoded = np.stack([_recode(planes, int(value)) for planes in rounded])
+    return torch.from_numpy(decoded).to(images.device, torch.float32)
 
 # %% ../../nbs/lib/10_data/13_damage.ipynb #damage-30
+def _cells(length, count, device):
+    "(length,) which of `count` cells the centre of each pixel lies in"
+    return (2 * torch.arange(length, device=device) + 1) * count // (2 * length)
+
+
 @perturbation("share of the side kept", lambda s: (1 - s) ** 2)
 def downscaling(images, value, draws):
     "Average the pixels of each cell, then fill the cell with its mean"
-    cells = []
-    for length in images.shape[-2:]:
-        count = max(1, int(length * value))
-        cells.append(
-            (2 * torch.arange(length, device=images.device) + 1) * count // (2 * length)
-        )  # where each pixel's centre lies
-    rows, columns = (F.one_hot(cell).float() for cell in cells)
-    means = (rows.T @ (images @ columns)) / (rows.sum(0)[:, None] * columns.sum(0))
-    return means.gather(-1, cells[1].expand(*means.shape[:-1], -1)).index_select(-2, cells[0])
+    height, width = images.shape[-2:]
+    row_cells = _cells(height, max(1, int(height * value)), images.device)
+    column_cells = _cells(width, max(1, int(width * value)), images.device)
+    rows, columns = F.one_hot(row_cells).float(), F.one_hot(column_cells).float()
+    sums = rows.T @ (images @ columns)
+    means = sums / (rows.sum(0)[:, None] * columns.sum(0))
+    wide = means.gather(-1, column_cells.expand(*means.shape[:-1], -1))
+    return wide.index_select(-2, row_cells)
 
 # %% ../../nbs/lib/10_data/13_damage.ipynb #damage-31
+def _inside(length, start, value, device):
+    "(B, length) bool: which pixels a box covers that begins at `start` (B, 1)"
+    position = torch.arange(length, device=device)
+    return (position >= start) & (position < start + value * length)
+
+
 @perturbation("side of the box, share of the image's", lambda s: s)
 def occlusion(images, value, draws):
     "A grey box at a random place"
+    height, width = images.shape[-2:]
     corners = draws.uniform(2) * (1 - value)
-    inside = []
-    for axis, length in enumerate(images.shape[-2:]):
-        position, start = (
-            torch.arange(length, device=images.device),
-            corners[:, axis, None] * length,
-        )
-        inside.append((position >= start) & (position < start + value * length))
-    return images.masked_fill_((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 128)
+    rows = _inside(height, corners[:, 0, None] * height, value, images.device)
+    columns = _inside(width, corners[:, 1, None] * width, value, images.device)
+    return images.masked_fill_((rows[:, :, None] & columns[:, None, :])[:, None], 128)
 
 # %% ../../nbs/lib/10_data/13_damage.ipynb #damage-33
 def level_table():
-    "A pandas table: a row for each perturbation, with what its value is and the value at each of the five `LEVELS`"
+    """A pandas table: a row for each perturbation
+
+    It says what the perturbation's value is, and the value at each of the five `LEVELS`.
+    """
     import pandas as pd
 
-    return pd.DataFrame(
-        [
-            {
-                "perturbation": p.name,
-                "unit": p.unit,
-                **{f"level_{k}": p.value(s) for k, s in enumerate(LEVELS, 1)},
-            }
-            for p in PERTURBATIONS.values()
-        ]
-    )
+    rows = []
+    for p in PERTURBATIONS.values():
+        levels = {f"level_{k}": p.value(severity) for k, severity in enumerate(LEVELS, 1)}
+        rows.append({"perturbation": p.name, "unit": p.unit, **levels})
+    return pd.DataFrame(rows)
 
 # %% ../../nbs/lib/10_data/13_damage.ipynb #damage-40
 def perturb_uint8(
     images: np.ndarray,  # (B, H, W, 3) uint8
-    ids: list,  # B image ids; they decide the randomness, see `perturb.image_seeds`
-    perturbation: str,  # "none", or a name of `perturb.PERTURBATIONS`
+    ids: list,  # B image ids; they decide the randomness, see `image_seeds`
+    perturbation: str,  # "none", or a name of `PERTURBATIONS`
     severity: float,
     seed: int = 0,
     device: str = "cpu",

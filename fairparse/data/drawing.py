@@ -16,30 +16,42 @@ from .labels import CLASSES
 def ellipse(x, y, rx, ry, n=2.0):
     "Signed distance, along the ray, to a superellipse around the origin"
     x, y = x / rx, y / ry
-    k = np.sqrt(x * x + y * y) if np.all(n == 2) else (np.abs(x) ** n + np.abs(y) ** n) ** (1 / n)
-    return np.sqrt((x * rx) ** 2 + (y * ry) ** 2 + 1e-9) * (1 - 1 / (k + 1e-6))
+    if np.all(n == 2):
+        k = np.sqrt(x * x + y * y)
+    else:
+        k = (np.abs(x) ** n + np.abs(y) ** n) ** (1 / n)
+    from_centre = np.sqrt((x * rx) ** 2 + (y * ry) ** 2 + 1e-9)
+    return from_centre * (1 - 1 / (k + 1e-6))
 
 
 def band(x, y, top, bottom, half_width):
-    "Signed distance to the region between the curves `top` and `bottom` where |x| is below `half_width`"
+    """Signed distance to the region between two curves
+
+    `top` and `bottom` are the curves' y at `x`; the region ends where |x| is `half_width`.
+    """
     return np.maximum(np.maximum(top - y, y - bottom), np.abs(x) - half_width)
 
 # %% ../../nbs/lib/10_data/07_drawing.ipynb #drawing-08
 def smooth_noise(rng, size, cells):
-    "(size, size) float32 in -1..1, a random lattice of `cells` x `cells` interpolated smoothly: the same field at any size"
+    """(size, size) float32 in -1..1: a random lattice of `cells` x `cells`, interpolated smoothly
+
+    It is the same field at any size.
+    """
     position = (np.arange(size) + 0.5) / size * (cells - 1)
     cell = position.astype(int)
     t = position - cell
-    t, weights = t * t * (3 - 2 * t), np.zeros((size, cells), np.float32)
-    weights[np.arange(size), cell], weights[np.arange(size), cell + 1] = 1 - t, t
-    return weights @ rng.uniform(-1, 1, (cells, cells)).astype(np.float32) @ weights.T
+    t = t * t * (3 - 2 * t)
+    weights = np.zeros((size, cells), np.float32)
+    weights[np.arange(size), cell] = 1 - t
+    weights[np.arange(size), cell + 1] = t
+    lattice = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
+    return weights @ lattice @ weights.T
 
 # %% ../../nbs/lib/10_data/07_drawing.ipynb #drawing-09
 def colour(luminance, hue=0.0, chroma=0.0):
     "RGB in 0..1 from luminance, hue (0 red, 2.1 green, 4.2 blue) and chroma"
-    return np.clip(luminance + chroma * np.cos(hue - np.array([0, 2.094, 4.189])), 0, 1).astype(
-        np.float32
-    )
+    channels = np.cos(hue - np.array([0, 2.094, 4.189]))
+    return np.clip(luminance + chroma * channels, 0, 1).astype(np.float32)
 
 # %% ../../nbs/lib/10_data/07_drawing.ipynb #drawing-11
 @dataclass
@@ -68,10 +80,11 @@ def paint_layer(
     if not len(rows):
         return
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    cover = np.clip(0.5 - layer.distance[box] / width, 0, 1) * layer.opacity
-    texture = (
-        layer.texture[box][..., None] if isinstance(layer.texture, np.ndarray) else layer.texture
-    )
+    distance, texture = layer.distance[box], layer.texture
+    if isinstance(texture, np.ndarray):
+        texture = texture[box][..., None]
+
+    cover = np.clip(0.5 - distance / width, 0, 1) * layer.opacity
     image[box] += cover[..., None] * (layer.colour + texture - image[box])
     if layer.label:
-        mask[box][layer.distance[box] < 0] = CLASSES.index(layer.label)
+        mask[box][distance < 0] = CLASSES.index(layer.label)

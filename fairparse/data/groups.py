@@ -45,23 +45,25 @@ HIGH_DISPARITY = [
 ]
 
 # %% ../../nbs/lib/10_data/11_groups.ipynb #groups-07
+def _repeated(names):
+    "The names that occur more than once"
+    return sorted(name for name in set(names) if list(names).count(name) > 1)
+
+
 @dataclass(frozen=True, eq=False)
 class Groups:
     "Named groups of faces; they may overlap, and a face may be in none"
 
     names: list  # G names
     membership: np.ndarray  # (G, N) bool
-    dropped: dict = field(
-        default_factory=dict
-    )  # {name: size} of the groups that were below the minimum size
+    # {name: size} of the groups that were below the minimum size
+    dropped: dict = field(default_factory=dict)
 
     def __post_init__(self):
         if len(self.names) != len(self.membership):
             raise InputError(f"{len(self.names)} names for {len(self.membership)} groups")
-        if len(set(self.names)) < len(self.names):
-            raise InputError(
-                f"group names appear twice: {sorted(n for n in set(self.names) if self.names.count(n) > 1)}"
-            )
+        if repeated := _repeated(self.names):
+            raise InputError(f"group names appear twice: {repeated}")
 
     def __len__(self):
         return len(self.names)
@@ -113,57 +115,75 @@ def join_groups(*groups: Groups) -> Groups:
     )
 
 # %% ../../nbs/lib/10_data/11_groups.ipynb #groups-11
+def _values_of_table(table, names):
+    "(N, A) float of a table's attributes, NaN where unknown"
+    unknown = [name for name in names if name not in table]
+    if unknown:
+        raise InputError(f"the table has no attributes {unknown}: it has {list(table.columns)}")
+    try:
+        return table[names].astype("Float64").to_numpy(float, na_value=np.nan)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"attributes are 1, 0 or missing: {error}") from error
+
+
+def _refuse_values(wrong, values, names, allowed):
+    "`InputError` that names the first value that is no attribute's"
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise InputError(
+            f"attribute {names[column]!r} is {values[row, column]} in row {row}: "
+            f"attributes are {allowed}"
+        )
+
+# %% ../../nbs/lib/10_data/11_groups.ipynb #groups-23
 def _values(attributes, names):
     "(names, (N, A) int8) of a face set, table or array"
-    if names is not None and len(set(names)) < len(names):
-        raise InputError(
-            f"attributes are named twice: {sorted(n for n in set(names) if list(names).count(n) > 1)}"
-        )
+    if names is not None and (repeated := _repeated(names)):
+        raise InputError(f"attributes are named twice: {repeated}")
     if isinstance(attributes, FaceSet):
         names = list(attributes.attributes if names is None else names)
         return names, attributes.attribute_values(names)
     if isinstance(attributes, pd.DataFrame):
         names = list(attributes.columns if names is None else names)
-        unknown = [n for n in names if n not in attributes]
-        if unknown:
-            raise InputError(
-                f"the table has no attributes {unknown}: it has {list(attributes.columns)}"
-            )
-        try:
-            values = attributes[names].astype("Float64").to_numpy(float, na_value=np.nan)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"attributes are 1, 0 or missing: {error}") from error
-        allowed, wrong = "1, 0 or missing", ~(np.isin(values, [1, 0]) | np.isnan(values))
+        values = _values_of_table(attributes, names)
+        wrong = ~(np.isin(values, [1, 0]) | np.isnan(values))
+        _refuse_values(wrong, values, names, "1, 0 or missing")
     else:
         values = np.asarray(attributes)
         if names is None or values.ndim != 2 or values.shape[1] != len(names):
             raise InputError(
-                f"an array of attributes is (N, A) with a name for each column: its shape is {values.shape}, the names are {names}"
+                "an array of attributes is (N, A) with a name for each column: "
+                f"its shape is {values.shape}, the names are {names}"
             )
-        allowed, names, wrong = "1, 0 or -1 (unknown)", list(names), ~np.isin(values, [1, 0, -1])
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise InputError(
-            f"attribute {names[column]!r} is {values[row, column]} in row {row}: attributes are {allowed}"
-        )
+        names = list(names)
+        _refuse_values(~np.isin(values, [1, 0, -1]), values, names, "1, 0 or -1 (unknown)")
     return names, np.where(np.isin(values, [1, 0]), values, -1).astype(np.int8)
 
 # %% ../../nbs/lib/10_data/11_groups.ipynb #groups-13
 def attribute_groups(
-    values: FaceSet
-    | pd.DataFrame
-    | np.ndarray,  # attributes of N faces; array: (N, A), 1, 0, -1 unknown
+    # attributes of N faces; array: (N, A), 1, 0, -1 unknown
+    values: FaceSet | pd.DataFrame | np.ndarray,
     names: list | None = None,  # which attributes (array: the name of each column); None: all
     min_size: int = 1,  # smaller groups are dropped, see `Groups.dropped`
     negative: bool = False,  # also the group "not NAME"
 ) -> Groups:
-    "The faces with each attribute, and if asked those without it; `InputError` for names or values that are none"
+    """The faces with each attribute, and if asked those without it
+
+    `InputError` for names or values that are none.
+    """
     names, values = _values(values, names)
     yes, no = values.T == 1, values.T == 0
     if not negative:
         return keep_large(names, yes, min_size)
     both = np.stack([yes, no], 1).reshape(2 * len(names), len(values))
-    return keep_large([title for n in names for title in (n, f"not {n}")], both, min_size)
+    titles = [title for name in names for title in (name, f"not {name}")]
+    return keep_large(titles, both, min_size)
+
+# %% ../../nbs/lib/10_data/11_groups.ipynb #groups-25
+def _intersection_title(attributes, without):
+    "'Male & not Young' for the attributes of which the second is absent"
+    words = [f"not {name}" if absent else name for name, absent in zip(attributes, without)]
+    return " & ".join(words)
 
 # %% ../../nbs/lib/10_data/11_groups.ipynb #groups-17
 def intersect_groups(
@@ -172,26 +192,25 @@ def intersect_groups(
     names: list | None = None,  # array: the name of each column
     min_size: int = 1,  # smaller groups are dropped, see `Groups.dropped`
 ) -> Groups:
-    'All combinations of `attributes`, as in "Male & not Young"; a face with one of them unknown is in none'
+    """All combinations of `attributes`, as in "Male & not Young"
+
+    A face with one of them unknown is in none.
+    """
     attributes = list(attributes)
-    if len(attributes) < 2 or len(set(attributes)) < len(attributes):
+    if len(attributes) < 2 or _repeated(attributes):
         raise InputError(
             f"an intersection takes two or more different attributes, not {attributes}"
         )
     if not isinstance(values, (FaceSet, pd.DataFrame)):
         names, values = _values(values, names)
-        missing = [n for n in attributes if n not in names]
+        missing = [name for name in attributes if name not in names]
         if missing:
             raise InputError(f"there are no attributes {missing}: there are {names}")
-        values = values[:, [names.index(n) for n in attributes]]
+        values = values[:, [names.index(name) for name in attributes]]
     _, values = _values(values, attributes)
-    literals = np.stack([values.T == 1, values.T == 0])  # (2, k, N)
-    signs = np.array(
-        list(itertools.product((0, 1), repeat=len(attributes)))
-    )  # (2^k, k): 0 with, 1 without
-    membership = literals[signs, np.arange(len(attributes))].all(1)  # (2^k, k, N) -> (2^k, N)
-    return keep_large(
-        [" & ".join("not " * s + n for s, n in zip(sign, attributes)) for sign in signs],
-        membership,
-        min_size,
-    )
+
+    known = np.stack([values.T == 1, values.T == 0])  # (2, k, N): 0 with, 1 without
+    signs = np.array(list(itertools.product((0, 1), repeat=len(attributes))))  # (2^k, k)
+    membership = known[signs, np.arange(len(attributes))].all(1)  # (2^k, k, N) -> (2^k, N)
+    titles = [_intersection_title(attributes, sign) for sign in signs]
+    return keep_large(titles, membership, min_size)

@@ -8,7 +8,7 @@ __all__ = ['RACES', 'TO_FIVE', 'EMOTIONS', 'TASKS', 'AGE_BANDS', 'LabelledFaces'
 
 # %% ../../nbs/lib/10_data/14_labelled.ipynb #labelled-02
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,13 @@ from PIL import Image, ImageOps
 
 from ..core.records import SPLITS
 from ..core.runs import InputError
+from .pixels import EIGHT_BIT_MODES
 
 # %% ../../nbs/lib/10_data/14_labelled.ipynb #labelled-05
+def _nothing_rejected():
+    return pd.DataFrame({"file": [], "reason": []}, dtype="str")
+
+
 @dataclass
 class LabelledFaces:
     "Square pictures of faces with a label each; `InputError` where the parts do not fit together"
@@ -31,43 +36,44 @@ class LabelledFaces:
     ids: list  # N names, unique
     source: str  # layout and place, for people
     task: str = "group"  # what the labels say
-    rejected: pd.DataFrame = field(
-        default_factory=lambda: pd.DataFrame({"file": [], "reason": []}, dtype="str")
-    )  # what was left out
+    rejected: pd.DataFrame = field(default_factory=_nothing_rejected)  # what was left out
 
     def __post_init__(self):
-        self.labels, self.split, self.attributes = (
-            np.asarray(self.labels, np.int64),
-            np.asarray(self.split).astype(str),
-            self.attributes.reset_index(drop=True),
-        )
-        n = len(self.images)
-        if (
-            self.images.ndim != 4
-            or self.images.dtype != np.uint8
-            or self.images.shape[1] != self.images.shape[2]
-            or self.images.shape[3] != 3
-        ):
-            raise InputError(
-                f"images must be (N, S, S, 3) of type uint8, not {self.images.shape} of {self.images.dtype}"
-            )
+        self.labels = np.asarray(self.labels, np.int64)
+        self.split = np.asarray(self.split).astype(str)
+        self.attributes = self.attributes.reset_index(drop=True)
+        self._check_images()
         for name in ("labels", "split", "attributes", "ids"):
-            if len(getattr(self, name)) != n:
-                raise InputError(f"{len(getattr(self, name))} {name} for {n} faces")
-        if n and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
+            if len(getattr(self, name)) != len(self.images):
+                count = len(getattr(self, name))
+                raise InputError(f"{count} {name} for {len(self.images)} faces")
+        self._check_labels()
+
+    def _check_images(self):
+        "`InputError` unless the images are square, RGB and of 8 bits"
+        shape, dtype = self.images.shape, self.images.dtype
+        square = len(shape) == 4 and shape[1] == shape[2] and shape[3] == 3
+        if not square or dtype != np.uint8:
+            raise InputError(f"images must be (N, S, S, 3) of type uint8, not {shape} of {dtype}")
+
+    def _check_labels(self):
+        "`InputError` unless labels are positions in `classes` and splits are known"
+        n_classes = len(self.classes)
+        if len(self) and not 0 <= self.labels.min() <= self.labels.max() < n_classes:
             raise InputError(
-                f"labels are {self.labels.min()}..{self.labels.max()}, but there are {len(self.classes)} classes"
+                f"labels are {self.labels.min()}..{self.labels.max()}, "
+                f"but there are {n_classes} classes"
             )
-        if set(self.split) - set(SPLITS):
-            raise InputError(
-                f"splits must be of {SPLITS}, not {sorted(set(self.split) - set(SPLITS))}"
-            )
+        unknown = sorted(set(self.split) - set(SPLITS))
+        if unknown:
+            raise InputError(f"splits must be of {SPLITS}, not {unknown}")
 
     def __len__(self):
         return len(self.labels)
 
     @property
     def size(self) -> int:
+        "The side of the pictures in pixels"
         return self.images.shape[1]
 
     def rows(self, split: str) -> np.ndarray:
@@ -78,31 +84,24 @@ class LabelledFaces:
 
     def take(self, rows) -> "LabelledFaces":
         "The faces at `rows`"
-        return LabelledFaces(
-            self.images[rows],
-            self.labels[rows],
-            self.classes,
-            self.split[rows],
-            self.attributes.iloc[rows],
-            [self.ids[r] for r in rows],
-            self.source,
-            self.task,
-            self.rejected,
+        return replace(
+            self,
+            images=self.images[rows],
+            labels=self.labels[rows],
+            split=self.split[rows],
+            attributes=self.attributes.iloc[rows],
+            ids=[self.ids[r] for r in rows],
         )
 
     def counts(self) -> pd.DataFrame:  # classes x splits
         "Number of faces of each class in each split"
-        return pd.DataFrame(
-            {
-                s: np.bincount(self.labels[self.split == s], minlength=len(self.classes))
-                for s in SPLITS
-            },
-            index=pd.Index(self.classes, name=self.task),
-        )
+        n = len(self.classes)
+        counts = {s: np.bincount(self.labels[self.split == s], minlength=n) for s in SPLITS}
+        return pd.DataFrame(counts, index=pd.Index(self.classes, name=self.task))
 
 # %% ../../nbs/lib/10_data/14_labelled.ipynb #labelled-07
 RACES = ["White", "Black", "Asian", "Indian", "Others"]  # UTKFace's codes 0 to 4
-TO_FIVE = {
+TO_FIVE = {  # FairFace's seven in UTKFace's five
     "White": "White",
     "Black": "Black",
     "East Asian": "Asian",
@@ -110,18 +109,11 @@ TO_FIVE = {
     "Indian": "Indian",
     "Latino_Hispanic": "Others",
     "Middle Eastern": "Others",
-}  # FairFace's seven in UTKFace's five
+}
 
 # %% ../../nbs/lib/10_data/14_labelled.ipynb #labelled-08
-EMOTIONS = [
-    "angry",
-    "disgust",
-    "fear",
-    "happy",
-    "sad",
-    "surprise",
-    "neutral",
-]  # FER2013's codes 0 to 6
+# FER2013's codes 0 to 6
+EMOTIONS = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
 
 # %% ../../nbs/lib/10_data/14_labelled.ipynb #labelled-09
 TASKS = {
@@ -135,31 +127,29 @@ TASKS = {
 }
 
 # %% ../../nbs/lib/10_data/14_labelled.ipynb #labelled-10
-AGE_BANDS = [
-    "0-2",
-    "3-9",
-    "10-19",
-    "20-29",
-    "30-39",
-    "40-49",
-    "50-59",
-    "60-69",
-    "more than 70",
-]  # FairFace's
+# FairFace's, and the age in years at which each but the first begins
+AGE_BANDS = ["0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70"]
+_BAND_STARTS = [3, 10, 20, 30, 40, 50, 60, 70]
 
 # %% ../../nbs/lib/10_data/14_labelled.ipynb #labelled-11
 def age_band(age: int) -> str:
     "FairFace's name for a range of ages in years"
-    return AGE_BANDS[int(np.searchsorted([3, 10, 20, 30, 40, 50, 60, 70], age, side="right"))]
+    return AGE_BANDS[int(np.searchsorted(_BAND_STARTS, age, side="right"))]
 
 # %% ../../nbs/lib/10_data/14_labelled.ipynb #labelled-14
-_unreadable = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    Image.DecompressionBombError,
-)  # what Pillow raises for broken files
+# what Pillow raises for broken files
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+def _crop_square(image, size):
+    "(size, size, 3) uint8 of the centred square of an image in memory"
+    if image.mode not in EIGHT_BIT_MODES:
+        raise InputError(f"a picture of mode {image.mode}, not 8 bits a channel: convert it")
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
 
 # %% ../../nbs/lib/10_data/14_labelled.ipynb #labelled-15
 def read_square(
@@ -167,37 +157,44 @@ def read_square(
     size: int,  # wanted side in pixels
 ) -> np.ndarray:  # (size, size, 3) uint8
     "The centred square of a picture, upright, RGB, at `size`; `InputError` if it cannot be read"
-    if not isinstance(picture, Image.Image):
-        try:
-            with Image.open(picture) as image:
-                image.draft("RGB", (2 * size, 2 * size))
-                image.load()
-                return read_square(image, size)
-        except InputError as error:
-            raise InputError(f"{picture}: {error}") from error
-        except _unreadable as error:
-            raise InputError(f"{picture} is no readable picture ({error})") from error
-    if picture.mode not in ("RGB", "RGBA", "L", "LA", "P", "CMYK", "1"):
-        raise InputError(f"a picture of mode {picture.mode}, not 8 bits a channel: convert it")
-    image = ImageOps.exif_transpose(picture).convert("RGB")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return np.asarray(
-        image.crop((left, top, left + side, top + side)).resize(
-            (size, size), Image.Resampling.BILINEAR
-        )
-    )
+    if isinstance(picture, Image.Image):
+        return _crop_square(picture, size)
+    try:
+        with Image.open(picture) as image:
+            image.draft("RGB", (2 * size, 2 * size))
+            image.load()
+            return _crop_square(image, size)
+    except InputError as error:
+        raise InputError(f"{picture}: {error}") from error
+    except _UNREADABLE as error:
+        raise InputError(f"{picture} is no readable picture ({error})") from error
 
 # %% ../../nbs/lib/10_data/14_labelled.ipynb #labelled-17
 def hash_order(
-    ids, seed: int
+    ids,
+    seed: int,
 ) -> np.ndarray:  # positions, in an order that depends on ids and seed only
     "A shuffle that is the same everywhere"
-    return np.argsort(
-        [hashlib.sha256(f"{seed}:{i}".encode()).hexdigest() for i in ids], kind="stable"
-    )
+    digests = [hashlib.sha256(f"{seed}:{id}".encode()).hexdigest() for id in ids]
+    return np.argsort(digests, kind="stable")
 
 # %% ../../nbs/lib/10_data/14_labelled.ipynb #labelled-18
+def _official_splits(given, n):
+    "(n,) official splits, '' where there is none; what is evaluated is tested, not validated"
+    split = np.full(n, "", "U5") if given is None else np.asarray(given).astype("U5")
+    official = set(split) - {""}
+    if "valid" in official and "test" not in official:
+        split[split == "valid"] = "test"
+    return split
+
+
+def _count_dealt(share, n, taken):
+    "How many of `n` a share is: at least one, but one is always left to train on"
+    if not share:
+        return 0
+    return min(max(round(share * n), 1), max(n - taken - 1, 0))
+
+# %% ../../nbs/lib/10_data/14_labelled.ipynb #labelled-23
 def deal_splits(
     labels: np.ndarray,  # (N,) int
     ids: list,
@@ -210,31 +207,25 @@ def deal_splits(
     "Complete the official splits; `InputError` for impossible shares"
     if valid_share < 0 or test_share < 0 or valid_share + test_share >= 1:
         raise InputError(
-            f"valid_share {valid_share} and test_share {test_share} leave nothing to train on: make them smaller"
+            f"valid_share {valid_share} and test_share {test_share} "
+            "leave nothing to train on: make them smaller"
         )
-    split = np.full(len(ids), "", "U5") if given is None else np.asarray(given).astype("U5")
-    official = set(split) - {""}
-    if "valid" in official and "test" not in official:
-        split[split == "valid"] = "test"
-    shares = {
-        name: share
-        for name, share in (("test", test_share), ("valid", valid_share))
-        if name not in set(split)
-    }
+    split = _official_splits(given, len(ids))
+    shares = {"test": test_share, "valid": valid_share}
+    shares = {name: share for name, share in shares.items() if name not in set(split)}
     pool = np.isin(split, ["", "train"])
-    strata = np.zeros(len(ids), int) if persons is not None else np.asarray(labels)
-    units = np.asarray(ids if persons is None else persons).astype(str)
     split[pool] = "train"
+
+    # persons are dealt all at once, pictures class by class
+    strata = np.asarray(labels) if persons is None else np.zeros(len(ids), int)
+    units = np.asarray(ids if persons is None else persons).astype(str)
     for stratum in np.unique(strata[pool]):
         inside = pool & (strata == stratum)
         names = np.unique(units[inside])
-        names, taken = names[hash_order(names, seed)], 0
+        names = names[hash_order(names, seed)]
+        taken = 0
         for name, share in shares.items():
-            n = (
-                min(max(round(share * len(names)), 1), max(len(names) - taken - 1, 0))
-                if share
-                else 0
-            )
+            n = _count_dealt(share, len(names), taken)
             split[inside & np.isin(units, names[taken : taken + n])] = name
             taken += n
     return split

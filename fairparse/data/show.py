@@ -54,18 +54,13 @@ def tile_faces(
     "One picture of many, row by row; places that are left over stay white"
     n, h, w, _ = images.shape
     rows = -(-n // columns)
-    sheet = np.full((rows * columns, h + gap, w + gap, 3), 255, np.uint8)
-    sheet[:n, :h, :w] = images
-    sheet = (
-        sheet.reshape(rows, columns, h + gap, w + gap, 3)
-        .swapaxes(1, 2)
-        .reshape(rows * (h + gap), columns * (w + gap), 3)
-    )
-    return (
-        sheet[: rows * (h + gap) - gap, : columns * (w + gap) - gap]
-        .repeat(enlarge, 0)
-        .repeat(enlarge, 1)
-    )
+    tiles = np.full((rows * columns, h + gap, w + gap, 3), 255, np.uint8)
+    tiles[:n, :h, :w] = images
+
+    height, width = rows * (h + gap), columns * (w + gap)
+    sheet = tiles.reshape(rows, columns, h + gap, w + gap, 3).swapaxes(1, 2)
+    sheet = sheet.reshape(height, width, 3)[: height - gap, : width - gap]
+    return sheet.repeat(enlarge, 0).repeat(enlarge, 1)
 
 # %% ../../nbs/lib/10_data/02_show.ipynb #show-11
 def draw_predictions(
@@ -81,9 +76,8 @@ def draw_predictions(
         "truth": colour_labels(masks),
         **{name: colour_labels(maps) for name, maps in predicted.items()},
     }
-    fig, axes = plt.subplots(
-        len(rows), len(images), figsize=(1.3 * len(images), 1.35 * len(rows)), squeeze=False
-    )
+    figsize = (1.3 * len(images), 1.35 * len(rows))
+    fig, axes = plt.subplots(len(rows), len(images), figsize=figsize, squeeze=False)
     for line, (title, pictures) in zip(axes, rows.items()):
         for ax, picture in zip(line, pictures):
             ax.imshow(picture, interpolation="nearest")

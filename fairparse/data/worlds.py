@@ -59,50 +59,58 @@ EMOTIONS = {
 }
 
 # %% ../../nbs/lib/10_data/10_worlds.ipynb #worlds-07
+def _is_number(value):
+    "Whether `value` is a number, and not True or False"
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _check_values(what, given, known):
     "Refuse names outside `known` and values outside 0..1"
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise InputError(f"{what} {unknown} not known: use names of {list(known)}")
     for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        if not _is_number(value) or not 0 <= value <= 1:
             raise InputError(f"{what} {name!r} is {value!r}: give a number from 0 to 1")
 
+
+def _check_shares(what, shares):
+    "Refuse shares that do not add up to 1"
+    total = sum(shares.values())
+    if abs(total - 1) > 1e-6:
+        raise InputError(f"the shares of {what} add up to {total:g}: they must add up to 1")
+
 # %% ../../nbs/lib/10_data/10_worlds.ipynb #worlds-08
+def _equal_tones():
+    return dict.fromkeys(TONES, 0.2)
+
+
+def _usual_emotions():
+    return dict(EMOTIONS)
+
+
 @dataclass(frozen=True)
 class World:
-    "How often things occur, and for whom pictures are worse; `InputError` for unknown names and impossible numbers"
+    """How often things occur, and for whom pictures are worse
 
-    tones: dict = field(
-        default_factory=lambda: dict.fromkeys(TONES, 0.2)
-    )  # tone -> share; shares add up to 1
-    attributes: dict = field(
-        default_factory=dict
-    )  # attribute -> probability; the others as in `PROBABILITIES`
-    emotions: dict = field(
-        default_factory=lambda: dict(EMOTIONS)
-    )  # emotion -> share; shares add up to 1
+    `InputError` for unknown names and impossible numbers.
+    """
+
+    tones: dict = field(default_factory=_equal_tones)  # tone -> share; shares add up to 1
+    # attribute -> probability; the others as in `PROBABILITIES`
+    attributes: dict = field(default_factory=dict)
+    emotions: dict = field(default_factory=_usual_emotions)  # emotion -> share; they add up to 1
     difficulty: dict = field(default_factory=dict)  # tone -> level 0..1; the others 0
     spread: float = 1.0  # how far the tones lie apart: 0 (all alike) to 2
 
     def __post_init__(self):
-        for what, given, known in (
-            ("tone", self.tones, TONES),
-            ("attribute", self.attributes, ATTRIBUTES),
-            ("emotion", self.emotions, EMOTIONS),
-            ("difficulty of", self.difficulty, TONES),
-        ):
-            _check_values(what, given, known)
-        for what, shares in (("tones", self.tones), ("emotions", self.emotions)):
-            if abs(sum(shares.values()) - 1) > 1e-6:
-                raise InputError(
-                    f"the shares of {what} add up to {sum(shares.values()):g}: they must add up to 1"
-                )
-        if (
-            isinstance(self.spread, bool)
-            or not isinstance(self.spread, (int, float))
-            or not 0 <= self.spread <= 2
-        ):
+        _check_values("tone", self.tones, TONES)
+        _check_values("attribute", self.attributes, ATTRIBUTES)
+        _check_values("emotion", self.emotions, EMOTIONS)
+        _check_values("difficulty of", self.difficulty, TONES)
+        _check_shares("tones", self.tones)
+        _check_shares("emotions", self.emotions)
+        if not _is_number(self.spread) or not 0 <= self.spread <= 2:
             raise InputError(f"spread is {self.spread!r}: give a number from 0 to 2")
         object.__setattr__(self, "attributes", {**PROBABILITIES, **self.attributes})
 
@@ -110,7 +118,14 @@ class World:
 def _pick(shares, names, position):
     "The name at `position` (0..1) when the shares of `names` are laid end to end"
     ends = np.cumsum([shares.get(name, 0) for name in names])
-    return names[int(np.searchsorted(ends, position * ends[-1], side="right"))]
+    place = np.searchsorted(ends, position * ends[-1], side="right")
+    return names[int(place)]
+
+
+def _draw_numbers(seed, index, kind, ranges, aspect):
+    "A `Geometry` or `Appearance` with each number drawn from its range"
+    low, high = np.array(list(ranges.values())).T
+    return kind(*random_stream(seed, index, aspect).uniform(low, high).tolist())
 
 # %% ../../nbs/lib/10_data/10_worlds.ipynb #worlds-12
 def sample_parameters(
@@ -121,23 +136,19 @@ def sample_parameters(
     "Draw the parameters of one face: a pure function of its arguments"
     if seed < 0 or index < 0:
         raise InputError(f"seed {seed} and index {index}: neither may be negative")
-
-    def numbers(kind, ranges, aspect):
-        low, high = np.array(list(ranges.values())).T
-        return kind(*random_stream(seed, index, aspect).uniform(low, high).tolist())
-
-    draw = random_stream(seed, index, "attributes").random(2 + len(ATTRIBUTES))
-    tone = _pick(world.tones, TONES, draw[0])
+    chances = random_stream(seed, index, "attributes").random(2 + len(ATTRIBUTES))
+    tone = _pick(world.tones, TONES, chances[0])
+    worn = zip(ATTRIBUTES, chances[2:])
     return Face(
         seed,
         index,
         tone,
-        _pick(world.emotions, list(EXPRESSIONS), draw[1]),
+        _pick(world.emotions, list(EXPRESSIONS), chances[1]),
         float(world.difficulty.get(tone, 0)),
         float(world.spread),
-        **{name: bool(d < world.attributes[name]) for name, d in zip(ATTRIBUTES, draw[2:])},
-        geometry=numbers(Geometry, GEOMETRY, "geometry"),
-        appearance=numbers(Appearance, APPEARANCE, "appearance"),
+        **{name: bool(chance < world.attributes[name]) for name, chance in worn},
+        geometry=_draw_numbers(seed, index, Geometry, GEOMETRY, "geometry"),
+        appearance=_draw_numbers(seed, index, Appearance, APPEARANCE, "appearance"),
     )
 
 # %% ../../nbs/lib/10_data/10_worlds.ipynb #worlds-13
@@ -157,6 +168,32 @@ def _render(index, size, seed, world):
     face = sample_parameters(seed, index, world)
     return *render_face(face, size), attribute_row(face)
 
+
+def _map(render, indices, workers):
+    "Yield the rendered faces in order, from this process or from several"
+    if workers and workers > 1:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            yield from pool.map(render, indices, chunksize=16)
+    else:
+        yield from map(render, indices)
+
+
+def _collect(faces, count, size):
+    "Images, masks and rows of attributes of rendered faces"
+    images = np.empty((count, size, size, 3), np.uint8)
+    masks = np.empty((count, size, size), np.uint8)
+    rows = []
+    for i, (images[i], masks[i], row) in enumerate(faces):
+        rows.append(row)
+    return images, masks, pd.DataFrame(rows, dtype="Int8")
+
+
+def _with_bar(faces, count):
+    "The same faces, with a bar that shows how many are done"
+    from tqdm.auto import tqdm
+
+    return tqdm(faces, total=count, desc="faces", unit="face")
+
 # %% ../../nbs/lib/10_data/10_worlds.ipynb #worlds-19
 def render_faces(
     count: int,  # number of faces
@@ -166,40 +203,58 @@ def render_faces(
     start: int = 0,  # index of the first face
     workers: int | None = None,  # processes; None draws in this one
     progress: bool = False,  # show a bar
-) -> tuple[
-    np.ndarray, np.ndarray, pd.DataFrame
-]:  # images (N, size, size, 3) uint8, masks (N, size, size) uint8, attributes (N rows, Int8)
-    "Draw `count` faces; the result does not depend on `workers`; `InputError` for a size below 32 or no faces"
+    # images (N, size, size, 3) uint8, masks (N, size, size) uint8, attributes (N rows, Int8)
+) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+    """Draw `count` faces; the result does not depend on `workers`
+
+    `InputError` for a size below 32 or no faces.
+    """
     if count < 1:
         raise InputError(f"count {count} asks for no faces: use 1 or more")
     if size < 32:
         raise InputError(f"size {size} is too small for a face: use 32 pixels or more")
-    images, masks, rows = (
-        np.empty((count, size, size, 3), np.uint8),
-        np.empty((count, size, size), np.uint8),
-        [],
-    )
-    render, indices = (
-        partial(_render, size=size, seed=seed, world=world),
-        range(start, start + count),
-    )
-
-    def collect(faces):
-        if progress:
-            from tqdm.auto import tqdm
-
-            faces = tqdm(faces, total=count, desc="faces", unit="face")
-        for i, (images[i], masks[i], row) in enumerate(faces):
-            rows.append(row)
-
-    if workers and workers > 1:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            collect(pool.map(render, indices, chunksize=16))
-    else:
-        collect(map(render, indices))
-    return images, masks, pd.DataFrame(rows, dtype="Int8")
+    render = partial(_render, size=size, seed=seed, world=world)
+    indices = range(start, start + count)
+    faces = _map(render, indices, workers)
+    if progress:
+        faces = _with_bar(faces, count)
+    return _collect(faces, count, size)
 
 # %% ../../nbs/lib/10_data/10_worlds.ipynb #worlds-21
+def _count_splits(count, valid_share, test_share, folds):
+    "Numbers of faces for training, validation and test; `InputError` for impossible requests"
+    shares = {"valid_share": valid_share, "test_share": test_share}
+    _check_values("share", shares, tuple(shares))
+    n_valid, n_test = round(count * valid_share), round(count * test_share)
+    n_train = count - n_valid - n_test
+    if n_train < 1:
+        raise InputError(
+            f"valid_share {valid_share} and test_share {test_share} "
+            f"leave no training face of {count}: make them smaller"
+        )
+    if folds < 0 or folds == 1 or folds > n_train + n_test:
+        raise InputError(
+            f"folds {folds} is impossible with {n_train + n_test} faces: "
+            "use 0 for none, or 2 or more"
+        )
+    return n_train, n_valid, n_test
+
+
+def _index(counts, seed, folds):
+    "Id, split, fold and source of drawn faces"
+    n = sum(counts)
+    split = np.repeat(["train", "valid", "test"], counts)
+    fold = pd.Series(np.arange(n) % folds if folds else np.full(n, 0), dtype="Int8")
+    return pd.DataFrame(
+        {
+            "id": [f"synth-{seed}-{i:06d}" for i in range(n)],
+            "split": split,
+            "fold": fold.mask((split == "valid") | (folds == 0)),
+            "source": "synthetic",
+        }
+    )
+
+# %% ../../nbs/lib/10_data/10_worlds.ipynb #worlds-25
 def build_synthetic_set(
     out: str | Path,  # the face set's folder
     count: int,
@@ -213,41 +268,10 @@ def build_synthetic_set(
     progress: bool = False,
 ) -> FaceSet:
     "Draw faces and write them as a face set; `InputError` for impossible shares, sizes and folds"
-    _check_values(
-        "share",
-        {"valid_share": valid_share, "test_share": test_share},
-        ("valid_share", "test_share"),
-    )
-    n_valid, n_test = round(count * valid_share), round(count * test_share)
-    n_train = count - n_valid - n_test
-    if n_train < 1:
-        raise InputError(
-            f"valid_share {valid_share} and test_share {test_share} leave no training face of {count}: make them smaller"
-        )
-    if folds < 0 or folds == 1 or folds > n_train + n_test:
-        raise InputError(
-            f"folds {folds} is impossible with {n_train + n_test} faces: use 0 for none, or 2 or more"
-        )
+    counts = _count_splits(count, valid_share, test_share, folds)
     images, masks, table = render_faces(
         count, size, seed, world, workers=workers, progress=progress
     )
-    split = np.repeat(["train", "valid", "test"], [n_train, n_valid, n_test])
-    fold = pd.Series(np.arange(count) % folds if folds else np.full(count, 0), dtype="Int8").mask(
-        (split == "valid") | (folds == 0)
-    )
-    index = pd.DataFrame(
-        {
-            "id": [f"synth-{seed}-{i:06d}" for i in range(count)],
-            "split": split,
-            "fold": fold,
-            "source": "synthetic",
-        }
-    )
-    return write_face_set(
-        out,
-        images,
-        masks,
-        pd.concat([index, table], axis=1),
-        CLASSES,
-        [f"procedural faces, seed {seed}, world {json.dumps(asdict(world))}"],
-    )
+    index = pd.concat([_index(counts, seed, folds), table], axis=1)
+    source = f"procedural faces, seed {seed}, world {json.dumps(asdict(world))}"
+    return write_face_set(out, images, masks, index, CLASSES, [source])

@@ -38,12 +38,13 @@ def test_mirror_swaps_the_chosen_faces_only():
     images, target = painted()
     chosen = torch.tensor([True, False, True, False])
     mirrored, labels = mirror(images, target, chosen, ORDER)
-    assert torch.equal(mirrored[1::2], images[1::2]) and torch.equal(labels[1::2], target[1::2])
-    assert torch.equal(mirrored[::2], images[::2].flip(-1)) and torch.equal(
-        labels[::2], ORDER[target[::2].flip(-1)]
-    )
+    assert torch.equal(mirrored[1::2], images[1::2])
+    assert torch.equal(labels[1::2], target[1::2])
+    assert torch.equal(mirrored[::2], images[::2].flip(-1))
+    assert torch.equal(labels[::2], ORDER[target[::2].flip(-1)])
     twice = mirror(mirrored, labels, chosen, ORDER)
-    assert torch.equal(twice[0], images) and torch.equal(twice[1], target)
+    assert torch.equal(twice[0], images)
+    assert torch.equal(twice[1], target)
     left, right = CLASSES.index("l_eye"), CLASSES.index("r_eye")
     assert (
         mirror(images, torch.full_like(target, left), chosen, ORDER)[1][0].unique().item() == right
@@ -65,15 +66,13 @@ def test_image_and_mask_move_together(ranges):
     images, target = painted(8)
     torch.manual_seed(0)
     moved, labels = move(images, target, AugmentConfig(flip=0, **ranges))
-    assert (
-        labels.dtype == torch.int64
-        and moved.shape == images.shape
-        and (labels != target).float().mean() > 0.05
-    )
+    assert labels.dtype == torch.int64
+    assert moved.shape == images.shape
+    assert (labels != target).float().mean() > 0.05
     assert set(labels.unique().tolist()) <= set(target.unique().tolist())
-    assert agreement(images, target) == 1 and agreement(moved, labels) > 0.9 > agreement(
-        moved, target
-    )  # the rest are mixed colours along borders
+    # the rest are mixed colours along borders
+    assert agreement(images, target) == 1
+    assert agreement(moved, labels) > 0.9 > agreement(moved, target)
 
 
 def test_shift_and_scale_are_what_their_comments_say():
@@ -86,7 +85,8 @@ def test_shift_and_scale_are_what_their_comments_say():
     slope = (zoomed[:, 0, 32, 40] - zoomed[:, 0, 32, 24]) / (
         ramp[:, 0, 32, 40] - ramp[:, 0, 32, 24]
     )
-    assert 1 / 1.26 <= slope.min() < 0.85 and 1.18 < slope.max() <= 1.26
+    assert 1 / 1.26 <= slope.min() < 0.85
+    assert 1.18 < slope.max() <= 1.26
 
 
 def test_light_stays_in_range_and_is_drawn_for_each_face():
@@ -98,7 +98,8 @@ def test_light_stays_in_range_and_is_drawn_for_each_face():
             setting
         )
     grey = torch.full((16, 3, 4, 4), 100.0)
-    assert 70 <= relight(grey, AugmentConfig(brightness=0.3)).min() < 80 and torch.allclose(
+    assert 70 <= relight(grey, AugmentConfig(brightness=0.3)).min() < 80
+    assert torch.allclose(
         relight(grey, AugmentConfig(saturation=0.5, contrast=0.5)), grey, atol=1e-3
     )
 
@@ -112,19 +113,19 @@ def test_augment_depends_on_the_seed_alone():
         return augment(images, target, ORDER, wild)
 
     first, again, other = once(1), once(1), once(2)
-    assert (
-        torch.equal(first[0], again[0])
-        and torch.equal(first[1], again[1])
-        and not torch.equal(first[0], other[0])
-    )
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0])
 
 
 def test_nothing_asked_for_changes_nothing():
     images, target = painted()
     same, labels = augment(images, target, ORDER, AugmentConfig(flip=0))
-    assert torch.equal(same, images) and torch.equal(labels, target)
+    assert torch.equal(same, images)
+    assert torch.equal(labels, target)
     still, kept = move(images, target, AugmentConfig())
-    assert torch.allclose(still, images, atol=1e-2) and torch.equal(kept, target)
+    assert torch.allclose(still, images, atol=1e-2)
+    assert torch.equal(kept, target)
 
 
 def test_half_of_the_faces_are_mirrored():

@@ -1,4 +1,4 @@
-"Perturbations: agreement with imagecorruptions (`bench_scores` compares their speed), seeds, ranges, severity, errors"
+"Damage: agreement with imagecorruptions, seeds, ranges, severity, errors"
 
 import importlib.util
 
@@ -23,7 +23,8 @@ from fairparse.data.worlds import render_faces
 
 NAMES = list(PERTURBATIONS)
 RANDOM = {"gaussian_noise", "salt_and_pepper", "occlusion", "motion_blur"}
-# our name -> the constants of its five severities (pixels as a share of 256); motion blur: radius and deviation in pixels
+# our name -> the constants of its five severities (pixels as a share of 256);
+# motion blur: radius and deviation in pixels
 CONSTANTS = {
     "gaussian_noise": [0.08, 0.12, 0.18, 0.26, 0.38],
     "salt_and_pepper": [0.03, 0.06, 0.09, 0.17, 0.27],
@@ -90,17 +91,16 @@ def test_agrees_with_imagecorruptions_at_its_constants(name, level, faces, their
     if name == "motion_blur":
         np.random.seed(level)
         radius, sigma = value
-        value, draws, extra = (
-            sigma / 256,
-            GivenAngles(np.random.uniform(-45, 45, 4)),
-            {"reach": 2 * radius / sigma},
-        )
+        value = sigma / 256
+        draws = GivenAngles(np.random.uniform(-45, 45, 4))
+        extra = {"reach": 2 * radius / sigma}
     np.random.seed(level)
     reference = as_batch([theirs.corrupt(face, level, other) for face in faces])
     ours = getattr(module, name)(as_batch(faces).float(), value, draws, **extra).clamp(0, 255)
     for clean, one, two in zip(as_batch(faces), ours, reference):
         assert abs(psnr(one, clean) - psnr(two, clean)) < 1
-    # without chance the pictures are the same but for the fraction that theirs cut off; independent noise differs by twice its variance
+    # without chance the pictures are the same but for the fraction that theirs cut off;
+    # independent noise differs by twice its variance
     if name in ("gaussian_noise", "salt_and_pepper"):
         assert psnr(ours, reference) == pytest.approx(psnr(ours, as_batch(faces)) - 3, abs=0.3)
     else:
@@ -111,12 +111,10 @@ def test_agrees_with_imagecorruptions_at_its_constants(name, level, faces, their
 
 
 def test_names_and_levels():
-    assert (
-        LEVELS == (0.1, 0.2, 0.3, 0.4, 0.5)
-        and set(PAPER) < set(NAMES)
-        and len(PAPER) == 6
-        and len(NAMES) == 10
-    )
+    assert LEVELS == (0.1, 0.2, 0.3, 0.4, 0.5)
+    assert set(PAPER) < set(NAMES)
+    assert len(PAPER) == 6
+    assert len(NAMES) == 10
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,13 +123,12 @@ def test_names_and_levels():
 def test_range_shape_and_input_left_alone(name, severity, size):
     clean = images(size)
     damaged = perturb(clean, name, severity, [1, 2, 3])
-    assert (
-        damaged.shape == (3, 3, *size)
-        and damaged.dtype == torch.float32
-        and 0 <= damaged.min()
-        and damaged.max() <= 255
-    )
-    assert torch.equal(clean, images(size)) and damaged.data_ptr() != clean.data_ptr()
+    assert damaged.shape == (3, 3, *size)
+    assert damaged.dtype == torch.float32
+    assert 0 <= damaged.min()
+    assert damaged.max() <= 255
+    assert torch.equal(clean, images(size))
+    assert damaged.data_ptr() != clean.data_ptr()
     if severity == 0:
         assert torch.equal(damaged, clean)
 
@@ -151,14 +148,13 @@ def test_result_depends_on_image_and_seed_alone(name):
     for count in (1, 3):
         torch.set_num_threads(count)
         try:
-            assert (
-                torch.equal(perturb(clean, name, 0.3, seeds), whole)
-                and torch.get_num_threads() == count
-            )
+            assert torch.equal(perturb(clean, name, 0.3, seeds), whole)
+            assert torch.get_num_threads() == count
         finally:
             torch.set_num_threads(threads)
     same = perturb(clean[:1].repeat(4, 1, 1, 1), name, 0.9, [1, 2, 3, 1])
-    assert torch.equal(same[0], same[3]) and torch.equal(same[0], same[1]) == (name not in RANDOM)
+    assert torch.equal(same[0], same[3])
+    assert torch.equal(same[0], same[1]) == (name not in RANDOM)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -167,7 +163,8 @@ def test_without_seeds_the_global_state_decides(name):
         torch.manual_seed(seed)
         return perturb(images()[:1].repeat(4, 1, 1, 1), name, 0.4)
 
-    assert torch.equal(once(0), once(0)) and torch.equal(once(0), once(1)) == (name not in RANDOM)
+    assert torch.equal(once(0), once(0))
+    assert torch.equal(once(0), once(1)) == (name not in RANDOM)
     assert torch.equal(once(0)[0], once(0)[1]) == (name not in RANDOM)
 
 
@@ -182,9 +179,8 @@ def test_more_severe_is_further_away(name, faces):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float16, torch.float64])
 def test_types(name, dtype):
     damaged = perturb(images().to(dtype), name, 0.2, [1, 2, 3])
-    assert damaged.dtype == torch.float32 and torch.equal(
-        damaged, perturb(images(), name, 0.2, [1, 2, 3])
-    )
+    assert damaged.dtype == torch.float32
+    assert torch.equal(damaged, perturb(images(), name, 0.2, [1, 2, 3]))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -192,9 +188,8 @@ def test_autocast_and_gradients_leave_no_trace(name):
     clean = images().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         damaged = perturb(clean, name, 0.2, [1, 2, 3])
-    assert not damaged.requires_grad and torch.equal(
-        damaged, perturb(images(), name, 0.2, [1, 2, 3])
-    )
+    assert not damaged.requires_grad
+    assert torch.equal(damaged, perturb(images(), name, 0.2, [1, 2, 3]))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -207,9 +202,8 @@ def test_an_empty_batch_stays_empty(name):
 def test_on_a_gpu(name):
     clean, seeds = images((64, 48), 5), image_seeds(range(5))
     whole = perturb(clean.cuda(), name, 0.3, seeds)
-    assert whole.is_cuda and torch.equal(
-        perturb(clean[2:4].cuda(), name, 0.3, seeds[2:4]), whole[2:4]
-    )
+    assert whole.is_cuda
+    assert torch.equal(perturb(clean[2:4].cuda(), name, 0.3, seeds[2:4]), whole[2:4])
     if name not in RANDOM:
         torch.testing.assert_close(
             whole.cpu(), perturb(clean, name, 0.3, seeds), rtol=1e-4, atol=1e-2
@@ -221,7 +215,8 @@ def test_on_a_gpu(name):
 
 def test_noise_has_its_deviation():
     noise = perturb(torch.full((4, 3, 64, 64), 128.0), "gaussian_noise", 0.1, [1, 2, 3, 4]) - 128
-    assert noise.std() == pytest.approx(25.5, rel=0.03) and noise.mean().abs() < 0.5
+    assert noise.std() == pytest.approx(25.5, rel=0.03)
+    assert noise.mean().abs() < 0.5
 
 
 @pytest.mark.parametrize("severity", [0.03, 0.3, 1.0])
@@ -229,9 +224,8 @@ def test_salt_and_pepper_loses_its_share(severity):
     specked = perturb(torch.full((4, 3, 64, 64), 100.0), "salt_and_pepper", severity, [1, 2, 3, 4])
     for colour in (0, 255):
         assert (specked == colour).float().mean() == pytest.approx(severity / 2, abs=0.01)
-    assert ((specked == 100) | (specked == 0) | (specked == 255)).all() and (
-        severity < 1 or not (specked == 100).any()
-    )
+    assert ((specked == 100) | (specked == 0) | (specked == 255)).all()
+    assert severity < 1 or not (specked == 100).any()
     lost = (specked != 100).float()
     assert severity == 1 or (
         (lost[:, 0] * lost[:, 1]).mean() == pytest.approx(severity**2, abs=0.01)
@@ -244,9 +238,8 @@ def test_blur_spreads_a_point_as_its_value_says(size):
     point[..., 32, 32] = 255
     spread = perturb(point, "blur", 1.0)[0, 0]
     deviation = ((spread.sum(1) / spread.sum()) * (torch.arange(65) - 32.0) ** 2).sum().sqrt()
-    assert spread.sum() == pytest.approx(255, rel=1e-3) and deviation == pytest.approx(
-        0.04 * 65, rel=0.01
-    )
+    assert spread.sum() == pytest.approx(255, rel=1e-3)
+    assert deviation == pytest.approx(0.04 * 65, rel=0.01)
     assert torch.allclose(
         perturb(torch.full((1, 3, 32, 32), 77.0), "blur", 0.7), torch.tensor(77.0)
     )
@@ -259,20 +252,19 @@ def test_motion_smears_along_a_line_within_45_degrees():
     places = torch.arange(101) - 50.0
     rows, columns = ((smeared.sum(axis) * places).sum(1) / 255 for axis in (2, 1))
     angles = torch.rad2deg(torch.atan(rows / columns))
-    assert (
-        torch.allclose(smeared.sum((1, 2)), torch.tensor(255.0), rtol=1e-4) and (columns < 0).all()
-    )
-    assert angles.abs().max() < 47 and angles.min() < -25 and angles.max() > 25
+    assert torch.allclose(smeared.sum((1, 2)), torch.tensor(255.0), rtol=1e-4)
+    assert (columns < 0).all()
+    assert angles.abs().max() < 47
+    assert angles.min() < -25
+    assert angles.max() > 25
 
 
 def test_occlusion_hides_one_grey_box_a_face():
     hidden = (perturb(torch.zeros(50, 3, 40, 40), "occlusion", 0.5, range(50)) == 128).all(1)
     rows, columns = hidden.any(2).sum(1), hidden.any(1).sum(1)
-    assert (
-        (hidden.sum((1, 2)) == rows * columns).all()
-        and ((rows - 20).abs() <= 1).all()
-        and ((columns - 20).abs() <= 1).all()
-    )
+    assert (hidden.sum((1, 2)) == rows * columns).all()
+    assert ((rows - 20).abs() <= 1).all()
+    assert ((columns - 20).abs() <= 1).all()
     assert len({tuple(h.nonzero()[0].tolist()) for h in hidden}) > 20
     assert (perturb(torch.zeros(2, 3, 8, 8), "occlusion", 1.0) == 128).all()
 
@@ -300,10 +292,10 @@ def test_downscaling_repeats_the_mean_of_each_cell():
 
 def test_level_table_states_what_perturb_does(monkeypatch):
     table = level_table().set_index("perturbation")
-    assert list(table.index) == NAMES and table.unit.str.len().min() > 5
-    assert table.loc["jpeg"].tolist()[1:] == [36, 26, 17, 11, 6] and table.loc[
-        "blur", "level_5"
-    ] == pytest.approx(0.02)
+    assert list(table.index) == NAMES
+    assert table.unit.str.len().min() > 5
+    assert table.loc["jpeg"].tolist()[1:] == [36, 26, 17, 11, 6]
+    assert table.loc["blur", "level_5"] == pytest.approx(0.02)
     for name in NAMES:
         for k, severity in enumerate(LEVELS, 1):
             value = table.loc[name, f"level_{k}"]
@@ -323,19 +315,21 @@ def test_seeds_of_ids_are_stable_and_differ():
     assert image_seeds(["00012", "28800"]) == [
         2373431721294824464,
         7403072661087458317,
-    ] and image_seeds([5]) == image_seeds(["5"])
+    ]
+    assert image_seeds([5]) == image_seeds(["5"])
     many = image_seeds(range(10_000)) + image_seeds(range(10_000), seed=1)
-    assert len(set(many)) == 20_000 and min(many) >= 0 and max(many) < 2**63 and max(many) > 2**62
+    assert len(set(many)) == 20_000
+    assert min(many) >= 0
+    assert max(many) < 2**63
+    assert max(many) > 2**62
 
 
 def test_uniform_numbers_are_uniform():
     drawn = Draws([1, 2]).uniform(3, 50, 67)
-    assert (
-        drawn.shape == (2, 3, 50, 67)
-        and 0 < drawn.min()
-        and drawn.max() < 1
-        and not torch.equal(drawn[0], drawn[1])
-    )
+    assert drawn.shape == (2, 3, 50, 67)
+    assert 0 < drawn.min()
+    assert drawn.max() < 1
+    assert not torch.equal(drawn[0], drawn[1])
     assert torch.histc(drawn, 10, 0, 1) == pytest.approx(drawn.numel() / 10, rel=0.1)
     lanes = drawn[0].flatten()[:10_048].view(-1, 4).T  # four numbers come from one draw
     assert (torch.corrcoef(lanes) - torch.eye(4)).abs().max() < 0.06
@@ -396,11 +390,10 @@ def test_a_perturbation_of_ones_own(monkeypatch):
     def brighter(images, value, draws):
         return images + value
 
-    assert (
-        perturb(images(), "brighter", 1.0).min() == 255
-        and module.PERTURBATIONS["brighter"].unit == "added"
-    )
-    assert "brighter" in level_table().perturbation.tolist() and "brighter" not in PERTURBATIONS
+    assert perturb(images(), "brighter", 1.0).min() == 255
+    assert module.PERTURBATIONS["brighter"].unit == "added"
+    assert "brighter" in level_table().perturbation.tolist()
+    assert "brighter" not in PERTURBATIONS
 
     @perturbation("nothing", lambda s: s)
     def broken(images, value, draws):

@@ -1,4 +1,4 @@
-"Face sets from folders: both layouts, mask modes, merge order, splits, resume after a kill, bad input, real samples"
+"Face sets from folders: layouts, mask modes, merge order, splits, resume, bad input, real samples"
 
 import errno
 import json
@@ -29,12 +29,10 @@ from fairparse.data.faceset import (
 from fairparse.data.labels import CLASSES, MERGE_ORDER, PALETTE
 from fairparse.data.pixels import label_table, merge_parts, read_image, read_label_map, read_part
 
-IMAGES, ANNO, ATTRIBUTES, MAPPING = (
-    "CelebA-HQ-img",
-    "CelebAMask-HQ-mask-anno",
-    "CelebAMask-HQ-attribute-anno.txt",
-    "CelebA-HQ-to-CelebA-mapping.txt",
-)
+IMAGES = "CelebA-HQ-img"
+ANNO = "CelebAMask-HQ-mask-anno"
+ATTRIBUTES = "CelebAMask-HQ-attribute-anno.txt"
+MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 
 
 def write_celeba(
@@ -129,7 +127,8 @@ def refused(tmp_path, data, *parts, **more):
 def test_merge_equals_plain_pil(tmp_path, mode, mask_size, size):
     data = write_celeba(tmp_path / "raw", [3, 17, 2001], mask_size=mask_size, mode=mode)
     faces = build(tmp_path, data, size=size)
-    assert faces.index.id.tolist() == ["3", "17", "2001"] and faces.masks.dtype == np.uint8
+    assert faces.index.id.tolist() == ["3", "17", "2001"]
+    assert faces.masks.dtype == np.uint8
     for row, id in enumerate([3, 17, 2001]):
         assert (faces.masks[row] == plain_merge(data, id, size)).all()
 
@@ -184,10 +183,8 @@ def test_part_mask_16_bit_and_odd_colours(tmp_path):
             )
     assert Image.open(tmp_path / "sixteen.png").mode.startswith("I")
     Image.new("L", (20, 20)).save(tmp_path / "empty.png")
-    assert (
-        read_part(tmp_path / "empty.png", 8)[0] is None
-        and not merge_parts(((5, tmp_path / "empty.png"),), 8)[0].any()
-    )
+    assert read_part(tmp_path / "empty.png", 8)[0] is None
+    assert not merge_parts(((5, tmp_path / "empty.png"),), 8)[0].any()
 
 
 def label_versions(labels):
@@ -260,7 +257,8 @@ def test_image_is_reduced_with_antialiasing(tmp_path):
             Image.fromarray(array).save(tmp_path / (name + suffix))
             pixels, full = read_image(tmp_path / (name + suffix), 32)
             means = array.reshape(32, 16, 32, 16, 3).mean((1, 3))
-            assert full == (512, 512) and pixels.shape == (32, 32, 3)
+            assert full == (512, 512)
+            assert pixels.shape == (32, 32, 3)
             assert abs(pixels[2:-2, 2:-2] - means[2:-2, 2:-2]).max() < 4, suffix
     Image.fromarray(smooth).save(tmp_path / "same.png")
     assert (read_image(tmp_path / "same.png", 512)[0] == smooth).all()
@@ -272,7 +270,8 @@ def test_image_modes(tmp_path, mode):
     image = grey.quantize(4) if mode == "P" else grey.convert(mode)
     image.save(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"))
     pixels = read_image(next(tmp_path.iterdir()), 10)[0]
-    assert pixels.shape == (10, 10, 3) and abs(pixels.astype(int) - 120).mean() < 6
+    assert pixels.shape == (10, 10, 3)
+    assert abs(pixels.astype(int) - 120).mean() < 6
 
 
 def test_labels_layout_with_attributes(tmp_path):
@@ -283,9 +282,11 @@ def test_labels_layout_with_attributes(tmp_path):
     (data / "images" / ".DS_Store").write_text("x")
     (data / "labels" / "readme.txt").write_text("x")
     faces = build(tmp_path, data)
-    assert faces.index.id.tolist() == list("abcdef") and faces.attributes == ["Hat", "Note_1"]
+    assert faces.index.id.tolist() == list("abcdef")
+    assert faces.attributes == ["Hat", "Note_1"]
     assert faces.attribute_values().T.tolist() == [[1, 0, -1, 1, 1, 0], [-1, 1, 0, 1, 1, 0]]
-    assert faces.meta["sources"] == ["own"] and faces.classes == CLASSES
+    assert faces.meta["sources"] == ["own"]
+    assert faces.classes == CLASSES
     assert (faces.masks[0] == np.array(Image.open(data / "labels" / "a.png"))).all()
 
 
@@ -420,7 +421,8 @@ def test_seeded_split(tmp_path):
         for seed in (0, 0, 1)
     ]
     assert splits[0].value_counts().to_dict() == {"train": 21, "test": 6, "valid": 3}
-    assert (splits[0] == splits[1]).all() and (splits[0] != splits[2]).any()
+    assert (splits[0] == splits[1]).all()
+    assert (splits[0] != splits[2]).any()
     assert set(build(tmp_path, data, size=8, split="train").index.split) == {"train"}
     assert build(tmp_path, data, size=8, split="seeded", test_share=0).meta["splits"] == {
         "train": 27,
@@ -430,10 +432,8 @@ def test_seeded_split(tmp_path):
 
 
 def test_extra_faces_are_never_tested(tmp_path):
-    data, extra = (
-        write_celeba(tmp_path / "raw", range(20), size=16, mask_size=16, parts=("skin",)),
-        write_labels(tmp_path / "own", [f"{i}" for i in range(20)], size=16),
-    )
+    data = write_celeba(tmp_path / "raw", range(20), size=16, mask_size=16, parts=("skin",))
+    extra = write_labels(tmp_path / "own", [f"{i}" for i in range(20)], size=16)
     alone = build(tmp_path, data, split="seeded").index.split.tolist()
     faces = build(tmp_path, data, extra=extra, split="seeded")
     assert faces.index.split[:20].tolist() == alone
@@ -441,7 +441,8 @@ def test_extra_faces_are_never_tested(tmp_path):
     assert faces.index.id[[3, 23]].tolist() == [
         "raw/3",
         "own/11",
-    ] and faces.index.source.value_counts().to_dict() == {"raw": 20, "own": 20}
+    ]
+    assert faces.index.source.value_counts().to_dict() == {"raw": 20, "own": 20}
     assert faces.attribute_values(["Male"])[20:].ravel().tolist() == [-1] * 20
 
 
@@ -452,28 +453,21 @@ def test_folds(tmp_path, with_extra):
     faces = build(tmp_path, data, size=8, split="auto", folds=4, extra=extra)
     n, rest = (23, set(range(23, 29))) if with_extra else (21, set())
     counts = faces.index.fold.value_counts()
-    assert (
-        sorted(counts.index) == [0, 1, 2, 3]
-        and counts.sum() == n
-        and counts.max() - counts.min() <= 1
-    )
+    assert sorted(counts.index) == [0, 1, 2, 3]
+    assert counts.sum() == n
+    assert counts.max() - counts.min() <= 1
     valid = set(faces.rows("valid"))
-    assert valid and valid <= (
-        rest or set(range(23)) - set(np.flatnonzero(faces.index.fold.notna()))
-    )
+    assert valid
+    assert valid <= (rest or set(range(23)) - set(np.flatnonzero(faces.index.fold.notna())))
     tested = [set(faces.rows("test", fold=f)) for f in range(4)]
-    assert (
-        sum(map(len, tested)) == n
-        and set.union(*tested) == set(np.flatnonzero(faces.index.fold.notna()))
-        and not set.union(*tested) & (rest | valid)
-    )
+    assert sum(map(len, tested)) == n
+    assert set.union(*tested) == set(np.flatnonzero(faces.index.fold.notna()))
+    assert not set.union(*tested) & (rest | valid)
     for f in range(4):
         parts = [set(faces.rows(split, fold=f)) for split in ("train", "valid", "test")]
-        assert (
-            set.union(*parts) == set(range(len(faces)))
-            and sum(map(len, parts)) == len(faces)
-            and parts[1] == valid
-        )
+        assert set.union(*parts) == set(range(len(faces)))
+        assert sum(map(len, parts)) == len(faces)
+        assert parts[1] == valid
 
 
 @pytest.mark.parametrize(
@@ -558,12 +552,11 @@ def test_duplicated_ids(tmp_path):
 
 
 def test_same_names_in_two_folders_stay_apart(tmp_path):
-    one, two = (
-        write_labels(tmp_path / "x" / "own", seed=1),
-        write_labels(tmp_path / "y" / "own", seed=2),
-    )
+    one = write_labels(tmp_path / "x" / "own", seed=1)
+    two = write_labels(tmp_path / "y" / "own", seed=2)
     faces = build(tmp_path, [one, two])
-    assert faces.index.id.is_unique and faces.index.id[[0, 6]].tolist() == ["own/a", "own-2/a"]
+    assert faces.index.id.is_unique
+    assert faces.index.id[[0, 6]].tolist() == ["own/a", "own-2/a"]
 
 
 def test_misplaced_and_misnamed_files(tmp_path):
@@ -804,8 +797,10 @@ def test_killed_build_is_resumed(tmp_path, monkeypatch, workers):
     with open(out / ".building" / "journal.txt", "a") as journal:
         journal.write("5")  # a line that was being written
     faces = build_face_set(out, data, size=16, workers=1, progress=False)
-    assert 0 < len(read) <= 60 - 3 * 4 and len(set(read)) == len(read)
-    assert faces.meta["sha256"] == whole.meta["sha256"] and faces.index.equals(whole.index)
+    assert 0 < len(read) <= 60 - 3 * 4
+    assert len(set(read)) == len(read)
+    assert faces.meta["sha256"] == whole.meta["sha256"]
+    assert faces.index.equals(whole.index)
     assert sorted(p.name for p in out.iterdir()) == [
         "faces.json",
         "images.npy",
@@ -817,11 +812,9 @@ def test_killed_build_is_resumed(tmp_path, monkeypatch, workers):
 
 @pytest.mark.parametrize("change", ["size", "file", "damage", "array"])
 def test_only_what_still_holds_is_taken_over(tmp_path, monkeypatch, change):
-    data, out, size = (
-        write_celeba(tmp_path / "raw", range(24), parts=("skin",)),
-        tmp_path / "set",
-        16,
-    )
+    data = write_celeba(tmp_path / "raw", range(24), parts=("skin",))
+    out = tmp_path / "set"
+    size = 16
     interrupted(out, data, 1)
     if change == "size":
         size = 20
@@ -839,7 +832,8 @@ def test_only_what_still_holds_is_taken_over(tmp_path, monkeypatch, change):
         faces_module, "read_face", lambda *args: read.append(args[0].id) or quick(*args)
     )
     faces = build_face_set(out, data, size=size, workers=1, progress=False)
-    assert "0" in read and (len(read) <= 24 - 2 * 4 if change == "damage" else len(read) == 24)
+    assert "0" in read
+    assert len(read) <= 24 - 2 * 4 if change == "damage" else len(read) == 24
     assert (
         faces.meta["sha256"]
         == build_face_set(tmp_path / "whole", data, size=size, workers=1, progress=False).meta[
@@ -849,11 +843,9 @@ def test_only_what_still_holds_is_taken_over(tmp_path, monkeypatch, change):
 
 
 def test_lost_worker_is_said_and_its_chunks_are_made_later(tmp_path, monkeypatch):
-    data, quick, out = (
-        write_celeba(tmp_path / "raw", range(24), parts=("skin",)),
-        faces_module.read_face,
-        tmp_path / "set",
-    )
+    data = write_celeba(tmp_path / "raw", range(24), parts=("skin",))
+    quick = faces_module.read_face
+    out = tmp_path / "set"
     monkeypatch.setattr(faces_module, "CHUNK", 4)
     monkeypatch.setattr(
         faces_module, "read_face", lambda *args: os._exit(1) if args[0].id == "20" else quick(*args)
@@ -861,9 +853,11 @@ def test_lost_worker_is_said_and_its_chunks_are_made_later(tmp_path, monkeypatch
     with pytest.raises(RuntimeError, match="a worker process was ended"):
         build_face_set(out, data, size=16, workers=2, progress=False)
     monkeypatch.setattr(faces_module, "read_face", quick)
-    assert (out / ".building").is_dir() and not (out / "faces.json").exists()
+    assert (out / ".building").is_dir()
+    assert not (out / "faces.json").exists()
     faces = build_face_set(out, data, size=16, workers=2, progress=False)
-    assert (faces.masks[20] == plain_merge(data, 20, 16)).all() and not (out / ".building").exists()
+    assert (faces.masks[20] == plain_merge(data, 20, 16)).all()
+    assert not (out / ".building").exists()
 
 
 def test_workers_change_nothing(tmp_path):
@@ -871,20 +865,22 @@ def test_workers_change_nothing(tmp_path):
     one, three = (
         build_face_set(tmp_path / f"{n}", data, size=16, workers=n, progress=False) for n in (1, 3)
     )
-    assert one.meta["sha256"] == three.meta["sha256"] and one.index.equals(three.index)
+    assert one.meta["sha256"] == three.meta["sha256"]
+    assert one.index.equals(three.index)
 
 
 def test_replacing_a_set(tmp_path):
     first = build(tmp_path, write_labels(tmp_path / "own"))
     second = build(tmp_path, write_labels(tmp_path / "more", "xy"), size=24)
-    assert len(second) == 2 and open_face_set(tmp_path / "set").size == 24 and len(first) == 6
+    assert len(second) == 2
+    assert open_face_set(tmp_path / "set").size == 24
+    assert len(first) == 6
     broken = write_labels(tmp_path / "broken")
     (broken / "images" / "a.jpg").write_text("x")
     with pytest.raises(InputError):
         build(tmp_path, broken)
-    assert (
-        len(open_face_set(tmp_path / "set")) == 2 and not (tmp_path / "set" / ".building").exists()
-    )
+    assert len(open_face_set(tmp_path / "set")) == 2
+    assert not (tmp_path / "set" / ".building").exists()
 
 
 # ---- looking
@@ -897,17 +893,18 @@ def test_describe_and_show(tmp_path):
     raw, own = write_celeba(tmp_path / "raw", range(10)), write_labels(tmp_path / "own")
     faces = build(tmp_path, raw, extra=own, split="auto", folds=2)
     table = describe_face_set(faces)
-    assert table.faces.sum() == 16 and len(table) == 4
+    assert table.faces.sum() == 16
+    assert len(table) == 4
     assert np.allclose(table[CLASSES].sum(axis=1), 100, atol=0.2)
     rows = faces.index.fold == 1
     row = table[(table.source == "raw") & (table.fold == 1)].iloc[0]
-    assert row.faces == 5 and row["hair"] == pytest.approx(
+    assert row.faces == 5
+    assert row["hair"] == pytest.approx(
         100 * (faces.masks[rows.fillna(False).to_numpy(bool)] == 13).mean(), abs=0.01
     )
     figure = show_faces(faces, [0, 3, 12, 1, 2])
-    assert sum(bool(ax.images) for ax in figure.axes) == 5 and figure.axes[0].images[
-        0
-    ].get_array().shape == (16, 32, 3)
+    assert sum(bool(ax.images) for ax in figure.axes) == 5
+    assert figure.axes[0].images[0].get_array().shape == (16, 32, 3)
     with pytest.raises(InputError, match="no rows"):
         show_faces(faces, [])
     matplotlib.pyplot.close(figure)
@@ -937,16 +934,16 @@ def test_real_official_counts():
 def test_real_faces(tmp_path):
     raw, merged = REAL / "CelebAMask-HQ", REAL / "merged_labels"
     faces = build_face_set(tmp_path / "set", raw, extra=merged, size=64, folds=5, progress=False)
-    assert len(faces) == 700 and faces.index.source.value_counts().to_dict() == {
+    assert len(faces) == 700
+    assert faces.index.source.value_counts().to_dict() == {
         "merged_labels": 513,
         "CelebAMask-HQ": 187,
     }
-    assert (
-        faces.index.fold.value_counts().sort_index().tolist() == [38, 38, 37, 37, 37]
-        and len(faces.rows("valid")) == 51
-    )
+    assert faces.index.fold.value_counts().sort_index().tolist() == [38, 38, 37, 37, 37]
+    assert len(faces.rows("valid")) == 51
     assert len(faces.attributes) == 40
-    line = next(l for l in (raw / ATTRIBUTES).read_text().splitlines() if l.startswith("17.jpg"))
+    lines = (raw / ATTRIBUTES).read_text().splitlines()
+    line = next(line for line in lines if line.startswith("17.jpg"))
     row = int(np.flatnonzero(faces.index.id == "CelebAMask-HQ/17")[0])
     assert faces.attribute_values()[row].tolist() == [(int(v) + 1) // 2 for v in line.split()[1:]]
     assert (faces.attribute_values()[187:] == -1).all()
@@ -990,4 +987,6 @@ def test_real_faces(tmp_path):
 @needs_real
 def test_real_official_split_of_the_sample():
     split, fold = assign_splits(scan_sources(REAL / "CelebAMask-HQ"), "official")
-    assert len(split) == 187 and (split == "test").sum() == 9 and all(f is None for f in fold)
+    assert len(split) == 187
+    assert (split == "test").sum() == 9
+    assert all(f is None for f in fold)

@@ -17,10 +17,13 @@ from fairparse.data.groups import (
     join_groups,
 )
 
-CELEBA = """5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose Black_Hair Blond_Hair Blurry Brown_Hair
-Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee Gray_Hair Heavy_Makeup High_Cheekbones Male Mouth_Slightly_Open Mustache Narrow_Eyes
-No_Beard Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks Sideburns Smiling Straight_Hair Wavy_Hair Wearing_Earrings
-Wearing_Hat Wearing_Lipstick Wearing_Necklace Wearing_Necktie Young""".split()
+CELEBA = """
+5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose
+Black_Hair Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee
+Gray_Hair Heavy_Makeup High_Cheekbones Male Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard
+Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks Sideburns Smiling Straight_Hair
+Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace Wearing_Necktie Young
+""".split()
 
 
 def random_values(n=200, k=4, seed=0):
@@ -30,7 +33,8 @@ def random_values(n=200, k=4, seed=0):
 def test_named_lists_are_of_celebas_forty():
     assert len(CELEBA) == 40
     for names in (DEMOGRAPHIC, HIGH_DISPARITY):
-        assert set(names) <= set(CELEBA) and len(set(names)) == len(names)
+        assert set(names) <= set(CELEBA)
+        assert len(set(names)) == len(names)
     assert not set(DEMOGRAPHIC) & {
         "Wearing_Hat",
         "Smiling",
@@ -48,10 +52,8 @@ def test_membership_equals_a_loop_over_faces():
         for column, name in enumerate(names):
             assert groups.membership[groups.names.index(name), face] == (row[column] == 1)
             assert groups.membership[groups.names.index(f"not {name}"), face] == (row[column] == 0)
-    assert (
-        groups.membership.dtype == bool
-        and groups.sizes.tolist() == groups.membership.sum(1).tolist()
-    )
+    assert groups.membership.dtype == bool
+    assert groups.sizes.tolist() == groups.membership.sum(1).tolist()
 
 
 @pytest.mark.parametrize("wanted", [["a", "c"], ["d", "b", "a"]])
@@ -74,13 +76,12 @@ def test_known_faces_are_in_exactly_one_intersection():
 def test_all_unknown():
     values = np.full((5, 2), -1, np.int8)
     groups = attribute_groups(values, ["a", "b"], negative=True)
-    assert (
-        len(groups) == 0
-        and groups.membership.shape == (0, 5)
-        and groups.dropped == {"a": 0, "not a": 0, "b": 0, "not b": 0}
-    )
+    assert len(groups) == 0
+    assert groups.membership.shape == (0, 5)
+    assert groups.dropped == {"a": 0, "not a": 0, "b": 0, "not b": 0}
     kept = attribute_groups(values, ["a", "b"], min_size=0)
-    assert kept.sizes.tolist() == [0, 0] and kept.dropped == {}
+    assert kept.sizes.tolist() == [0, 0]
+    assert kept.dropped == {}
     assert intersect_groups(values, ["a", "b"], ["a", "b"]).dropped == {
         "a & b": 0,
         "a & not b": 0,
@@ -92,7 +93,9 @@ def test_all_unknown():
 def test_no_faces_and_no_attributes():
     assert attribute_groups(np.empty((0, 2), np.int8), ["a", "b"]).dropped == {"a": 0, "b": 0}
     none = attribute_groups(np.empty((3, 0), np.int8), [])
-    assert len(none) == 0 and none.membership.shape == (0, 3) and none.sizes.shape == (0,)
+    assert len(none) == 0
+    assert none.membership.shape == (0, 3)
+    assert none.sizes.shape == (0,)
 
 
 @pytest.mark.parametrize("min_size,kept", [(0, "abc"), (1, "bc"), (2, "c"), (3, "c"), (4, "")])
@@ -102,12 +105,14 @@ def test_min_size(min_size, kept):
     assert groups.names == list(kept)
     assert groups.dropped == {n: s for n, s in zip("abc", [0, 1, 3]) if n not in kept}
     table = groups.table()
-    assert sorted(table.group) == list("abc") and table.kept.sum() == len(kept)
+    assert sorted(table.group) == list("abc")
+    assert table.kept.sum() == len(kept)
 
 
 def test_one_face():
     groups = attribute_groups(np.array([[1, 0, -1]]), list("abc"), negative=True)
-    assert groups.names == ["a", "not b"] and groups.sizes.tolist() == [1, 1]
+    assert groups.names == ["a", "not b"]
+    assert groups.sizes.tolist() == [1, 1]
 
 
 def test_face_set_table_and_array_agree(tmp_path):
@@ -183,4 +188,5 @@ def test_large_sets_take_no_loop_over_faces():
     values = np.random.default_rng(0).integers(-1, 2, (200_000, 3)).astype(np.int8)
     groups = intersect_groups(values, list("abc"), list("abc"))
     known = (values >= 0).all(1)
-    assert (groups.membership.sum(0) == known).all() and groups.sizes.sum() == known.sum()
+    assert (groups.membership.sum(0) == known).all()
+    assert groups.sizes.sum() == known.sum()

@@ -1,4 +1,4 @@
-"Part masks read without Pillow: the same as with it for every filter and size, and Pillow's turn for all that is not plain"
+"Part masks read without Pillow: the same as with it, and its turn for all that is not plain"
 
 import io
 import struct
@@ -9,9 +9,15 @@ import pytest
 from PIL import Image
 
 from fairparse.core.runs import InputError
-from fairparse.data import face_folders as facefiles
-from fairparse.data import pixels as plain_masks
-from fairparse.data.pixels import merge_parts, nearest_positions, read_part, read_plain_mask
+from fairparse.data import pixels as module
+from fairparse.data.pixels import (
+    merge_parts,
+    nearest_positions,
+    read_part,
+    read_photograph,
+    read_plain_mask,
+    read_upright,
+)
 
 
 def chunk(kind, content):
@@ -29,8 +35,8 @@ def paeth(a, b, c):
 
 
 def filtered(pixels, kind):
-    "Rows (H, W * C) after one filter each, as the PNG specification writes it; kind: (H,) numbers 0..4"
-    channels, (height, width) = 3 if pixels.ndim == 3 else 1, pixels.shape[:2]
+    "Rows (H, W * C) after one filter each, of (H,) kinds 0..4, as the PNG specification writes it"
+    channels, height = 3 if pixels.ndim == 3 else 1, len(pixels)
     flat = pixels.reshape(height, -1).astype(int)
     rows = []
     for y in range(height):
@@ -86,7 +92,7 @@ def pillow(monkeypatch):
 
     def read(path, size):
         with monkeypatch.context() as patch:
-            patch.setattr(facefiles, "read_plain_mask", lambda path, size: None)
+            patch.setattr(module, "read_plain_mask", lambda path, size: None)
             return read_part(path, size)
 
     return read
@@ -102,7 +108,9 @@ def test_every_filter_as_pillow_reads_it(tmp_path, pillow, seed, channels):
     path.write_bytes(png(pixels, rng.choice([0, 1, 2, 4], height), pieces=rng.integers(1, 4)))
     for size in (8, 17, 40, 64, int(height), int(width)):
         part, expected = read_plain_mask(path, size), pillow(path, size)
-        assert part is not None and part[2] == (width, height) and same(part, expected)
+        assert part is not None
+        assert part[2] == (width, height)
+        assert same(part, expected)
 
 
 def test_files_that_pillow_writes(tmp_path, pillow):
@@ -144,9 +152,8 @@ def test_means_are_for_pillow(tmp_path):
     path, mask = tmp_path / "part.png", np.zeros((12, 12), np.uint8)
     mask[3:8, 4:9] = 255
     path.write_bytes(png(mask, [0, 1, 2, 3] * 3))
-    assert read_plain_mask(path, 12) is None and np.array_equal(
-        read_part(path, 12)[1], mask[3:8, 4:9] > 0
-    )
+    assert read_plain_mask(path, 12) is None
+    assert np.array_equal(read_part(path, 12)[1], mask[3:8, 4:9] > 0)
 
 
 @pytest.mark.parametrize("mode", ["1", "P", "LA", "RGBA", "I;16"])
@@ -216,9 +223,9 @@ def test_a_head_that_promises_more_than_there_is(tmp_path):
         np.random.default_rng(0).integers(0, 2, (1200, 1200), dtype=np.uint8) * 255
     ).save(buffer, "PNG")
     path.write_bytes(buffer.getvalue())
-    assert (
-        len(buffer.getvalue()) > plain_masks.LARGEST and read_plain_mask(path, 16) is None
-    )  # no mask
+    # no mask
+    assert len(buffer.getvalue()) > module.LARGEST
+    assert read_plain_mask(path, 16) is None
 
 
 @pytest.mark.parametrize("plainly", [False, True])
@@ -232,9 +239,10 @@ def test_merged_masks_do_not_depend_on_the_reader(tmp_path, monkeypatch, plainly
     for (label, _), mask in zip(parts, masks):
         expected[mask > 0] = label
     if not plainly:
-        monkeypatch.setattr(facefiles, "read_plain_mask", lambda path, size: None)
+        monkeypatch.setattr(module, "read_plain_mask", lambda path, size: None)
     merged, full = merge_parts(tuple(parts), 24)
-    assert full == (48, 48) and np.array_equal(
+    assert full == (48, 48)
+    assert np.array_equal(
         merged, np.asarray(Image.fromarray(expected).resize((24, 24), Image.Resampling.NEAREST))
     )
 
@@ -243,4 +251,35 @@ def test_a_tall_picture_is_left_to_pillow(tmp_path):
     "Each row costs Python's time: a small file of a great many rows must not stall a worker"
     path = tmp_path / "part.png"
     path.write_bytes(png(np.full((300_000, 1), 255, np.uint8), [0] + [4] * 299_999))
-    assert path.stat().st_size < plain_masks.LARGEST and read_plain_mask(path, 8) is None
+    assert path.stat().st_size < module.LARGEST
+    assert read_plain_mask(path, 8) is None
+
+
+# ---- photographs at their own size
+
+
+def test_a_photograph_is_read_as_it_is_or_as_in_a_face_set(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert np.array_equal(read_photograph(tmp_path / "a.png"), pixels)
+    assert read_photograph(tmp_path / "a.png", 12).shape == (12, 12, 3)
+    exif = Image.Exif()
+    exif[module.ORIENTATION] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    with pytest.raises(InputError, match="turned.png is marked as rotated"):
+        read_photograph(tmp_path / "turned.png")
+    upright = np.asarray(read_upright(tmp_path / "turned.png"))
+    assert np.array_equal(upright, np.rot90(pixels, -1))
+
+
+def test_any_picture_becomes_rgb_of_eight_bits(tmp_path):
+    Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(tmp_path / "deep.png")
+    assert (np.asarray(read_upright(tmp_path / "deep.png")) == 40000 // 257).all()
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert (np.asarray(read_upright(tmp_path / "clear.png")) == 255).all()  # on white
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(InputError, match="float.tif has 32 bits a channel"):
+        read_upright(tmp_path / "float.tif")
+    (tmp_path / "text.jpg").write_text("no picture")
+    with pytest.raises(InputError, match="text.jpg is not a readable image"):
+        read_upright(tmp_path / "text.jpg")

@@ -27,7 +27,8 @@ def faces():
 def test_a_mask_covers_mouth_and_nostrils_but_neither_eyes_nor_hair(faces):
     images, maps = faces
     result = masked_faces(images, maps)
-    assert len(result.rows) == len(images) and result.skipped.empty
+    assert len(result.rows) == len(images)
+    assert result.skipped.empty
     for before, after in zip(maps, result.maps):
         covered = before != after
         assert (after[covered] == CLOTH).all()
@@ -56,14 +57,11 @@ def test_nothing_changes_beyond_the_face_and_what_is_covered_takes_the_colour(fa
 
 def test_a_face_s_mask_depends_on_seed_and_row_alone(faces):
     images, maps = faces
-    one, again, other = (
-        masked_faces(images, maps, seed=1),
-        masked_faces(images[:3], maps[:3], seed=1),
-        masked_faces(images, maps, seed=2),
-    )
-    assert np.array_equal(one.images[:3], again.images) and not np.array_equal(
-        one.images, other.images
-    )
+    one = masked_faces(images, maps, seed=1)
+    again = masked_faces(images[:3], maps[:3], seed=1)
+    other = masked_faces(images, maps, seed=2)
+    assert np.array_equal(one.images[:3], again.images)
+    assert not np.array_equal(one.images, other.images)
 
 
 def test_the_mask_turns_with_the_head(faces):
@@ -84,10 +82,8 @@ def test_the_mask_turns_with_the_head(faces):
 
 def test_left_and_right_are_alike(faces):
     images, maps = faces
-    straight, mirrored = (
-        masked_faces(images, maps),
-        masked_faces(images[:, :, ::-1], flip_labels(maps)),
-    )
+    straight = masked_faces(images, maps)
+    mirrored = masked_faces(images[:, :, ::-1], flip_labels(maps))
     a, b = straight.maps == CLOTH, mirrored.maps[:, :, ::-1] == CLOTH
     assert (a & b).sum() / (a | b).sum() > 0.95
 
@@ -99,11 +95,9 @@ def test_faces_without_nose_or_mouth_are_skipped_and_named(faces, missing, reaso
     images, maps = faces[0][:3], faces[1][:3].copy()
     maps[1][np.isin(maps[1], missing)] = CLASSES.index("skin")
     result = masked_faces(images, maps)
-    assert (
-        result.rows.tolist() == [0, 2]
-        and result.skipped.row.tolist() == [1]
-        and reason in result.skipped.reason[0]
-    )
+    assert result.rows.tolist() == [0, 2]
+    assert result.skipped.row.tolist() == [1]
+    assert reason in result.skipped.reason[0]
 
 
 def test_impossible_maps_are_skipped_not_fatal():
@@ -118,11 +112,9 @@ def test_impossible_maps_are_skipped_not_fatal():
         MOUTH[1],
     )  # a nose of two pixels
     result = masked_faces(images, maps)
-    assert (
-        len(result.rows) == 0
-        and result.skipped.row.tolist() == [0, 1, 2, 3, 4]
-        and result.images.shape == (0, 32, 32, 3)
-    )
+    assert len(result.rows) == 0
+    assert result.skipped.row.tolist() == [0, 1, 2, 3, 4]
+    assert result.images.shape == (0, 32, 32, 3)
     with pytest.raises(InputError, match="wear a mask"):
         mask_training_faces(images, maps)
 
@@ -148,14 +140,12 @@ def test_training_faces_hold_each_face_once_and_leave_skipped_ones_out(faces):
     maps[4][maps[4] == NOSE] = 0
     split = np.array(["train"] * 8 + ["valid"] * 2 + ["test"] * 2)
     made = mask_training_faces(images, maps, ids=[f"f{i}" for i in range(12)], split=split)
-    assert (
-        made.classes == ["no mask", "mask"]
-        and made.task == "mask"
-        and len(set(made.ids)) == len(made) == 11
-    )
-    assert made.rejected.file.tolist() == ["f4"] and "f4" not in made.ids
-    assert made.labels.sum() == 6 and made.split.tolist() == [
-        s for i, s in enumerate(split) if i != 4
-    ]
+    assert made.classes == ["no mask", "mask"]
+    assert made.task == "mask"
+    assert len(set(made.ids)) == len(made) == 11
+    assert made.rejected.file.tolist() == ["f4"]
+    assert "f4" not in made.ids
+    assert made.labels.sum() == 6
+    assert made.split.tolist() == [s for i, s in enumerate(split) if i != 4]
     for name, label, picture in zip(made.ids, made.labels, made.images):
         assert np.array_equal(picture, images[int(name[1:])]) == (label == 0)

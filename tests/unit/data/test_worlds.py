@@ -51,11 +51,9 @@ def test_ellipse_and_band_have_their_sign_and_size():
 
 def test_noise_is_the_same_field_at_any_size():
     small, large = (smooth_noise(np.random.default_rng(3), size, 9) for size in (64, 256))
-    assert (
-        np.abs(large.reshape(64, 4, 64, 4).mean((1, 3)) - small).max() < 0.05
-        and small.std() > 0.2
-        and np.abs(large).max() <= 1
-    )
+    assert np.abs(large.reshape(64, 4, 64, 4).mean((1, 3)) - small).max() < 0.05
+    assert small.std() > 0.2
+    assert np.abs(large).max() <= 1
 
 
 def test_painter_labels_what_it_paints():
@@ -63,7 +61,9 @@ def test_painter_labels_what_it_paints():
     image, mask = np.zeros((32, 32, 3), np.float32), np.zeros((32, 32), np.uint8)
     disc = ellipse(x, y, 0.5, 0.5)
     paint_layer(Layer(None, disc, colour(0.5)), image, mask, 1 / 16)
-    assert not mask.any() and image.max() == pytest.approx(0.5)  # paint changes the picture only
+    # paint changes the picture only
+    assert not mask.any()
+    assert image.max() == pytest.approx(0.5)
     paint_layer(Layer("hat", disc, colour(1.0)), image, mask, 1 / 16)
     assert (
         (mask == CLASSES.index("hat")) == (image[..., 0] > 0.75)
@@ -82,10 +82,12 @@ def test_painter_labels_what_it_paints():
 def test_a_face_does_not_depend_on_company_or_workers(crowd):
     _, images, masks, table = crowd
     image, mask = render_face(sample_parameters(0, 37), 64)
-    assert (image == images[37]).all() and (mask == masks[37]).all()
+    assert (image == images[37]).all()
+    assert (mask == masks[37]).all()
     for workers in (None, 2):
         some_images, some_masks, some_table = render_faces(6, 64, start=35, workers=workers)
-        assert (some_images == images[35:41]).all() and (some_masks == masks[35:41]).all()
+        assert (some_images == images[35:41]).all()
+        assert (some_masks == masks[35:41]).all()
         assert some_table.equals(table.iloc[35:41].reset_index(drop=True))
 
 
@@ -102,9 +104,8 @@ def test_worlds_change_only_what_they_must(crowd):
     tones = [
         sample_parameters(0, i, World(tones={"tone_5": 0.5, "tone_1": 0.5})) for i in range(COUNT)
     ]  # order of names does not matter
-    assert all(t == replace(f, tone=t.tone) for f, t in zip(faces, tones)) and {
-        t.tone for t in tones
-    } == {"tone_1", "tone_5"}
+    assert all(t == replace(f, tone=t.tone) for f, t in zip(faces, tones))
+    assert {t.tone for t in tones} == {"tone_1", "tone_5"}
     assert all(t.tone == "tone_1" for f, t in zip(faces, tones) if f.tone in ("tone_1", "tone_2"))
     hard = [sample_parameters(0, i, World(difficulty={"tone_2": 0.7})) for i in range(COUNT)]
     assert all(
@@ -121,11 +122,9 @@ def test_same_face_at_other_sizes(size):
         at = lambda a: a[np.ix_((pick * len(a)).astype(int), (pick * len(a)).astype(int))]
         assert (at(small) == at(mask)).mean() > (0.9 if size == 32 else 0.95)
         assert np.abs(at(small_image).astype(float) - at(image)).mean() < 16
-    assert (
-        image.shape == (size, size, 3)
-        and mask.shape == (size, size)
-        and image.dtype == mask.dtype == np.uint8
-    )
+    assert image.shape == (size, size, 3)
+    assert mask.shape == (size, size)
+    assert image.dtype == mask.dtype == np.uint8
 
 
 # Classes and attributes
@@ -134,7 +133,8 @@ def test_same_face_at_other_sizes(size):
 def test_all_classes_occur_about_as_often_as_in_photographs(crowd):
     masks = crowd[2]
     share = np.array([has(masks, name).mean() for name in CLASSES])
-    assert masks.max() == NUM_CLASSES - 1 and (share > 0).all()
+    assert masks.max() == NUM_CLASSES - 1
+    assert (share > 0).all()
     often = [
         "background",
         "skin",
@@ -162,7 +162,9 @@ def test_all_classes_occur_about_as_often_as_in_photographs(crowd):
 
 def test_picture_uses_its_range(crowd):
     images = crowd[1]
-    assert images.dtype == np.uint8 and images.min() < 20 and images.max() > 235
+    assert images.dtype == np.uint8
+    assert images.min() < 20
+    assert images.max() > 235
     assert (images.std((1, 2, 3)) > 10).all()  # no empty picture
 
 
@@ -180,13 +182,14 @@ def test_attributes_agree_with_masks(crowd):
     assert (has(masks, "u_lip") == ~covered).all()
     assert (has(masks, "hair") == ~bald).all()
     dark = np.array([wears_sunglasses(f) for f in faces])
-    assert not (has(masks, "l_eye") & dark).any() and not (has(masks, "r_eye") & dark).any()
+    assert not (has(masks, "l_eye") & dark).any()
+    assert not (has(masks, "r_eye") & dark).any()
     assert (has(masks, "l_eye") | dark).mean() > 0.98
     assert (table.Smiling == table.Emotion_happy).all()
-    assert (table[[t.capitalize() for t in TONES]].sum(axis=1) == 1).all() and (
-        table[[f"Emotion_{e}" for e in EXPRESSIONS]].sum(axis=1) == 1
-    ).all()
-    assert (table.dtypes == "Int8").all() and table.isin([0, 1]).all().all()
+    assert (table[[t.capitalize() for t in TONES]].sum(axis=1) == 1).all()
+    assert (table[[f"Emotion_{e}" for e in EXPRESSIONS]].sum(axis=1) == 1).all()
+    assert (table.dtypes == "Int8").all()
+    assert table.isin([0, 1]).all().all()
 
 
 def test_left_is_the_persons_left(crowd):
@@ -238,29 +241,24 @@ def test_shares_follow_the_world():
     )
     rows = [attribute_row(sample_parameters(5, i, world)) for i in range(1500)]
     share = {name: np.mean([row[name] for row in rows]) for name in rows[0]}
-    assert (
-        share["Tone_1"] == pytest.approx(0.6, abs=0.05)
-        and share["Tone_2"] == pytest.approx(0.1, abs=0.03)
-        and share["Tone_4"] == share["Tone_5"] == 0
-    )
-    assert (
-        share["Male"] == pytest.approx(0.9, abs=0.03)
-        and share["Bald"] == 0
-        and share["Young"] == 1
-        and share["Emotion_sad"] == pytest.approx(0.75, abs=0.04)
-    )
+    assert share["Tone_1"] == pytest.approx(0.6, abs=0.05)
+    assert share["Tone_2"] == pytest.approx(0.1, abs=0.03)
+    assert share["Tone_4"] == share["Tone_5"] == 0
+    assert share["Male"] == pytest.approx(0.9, abs=0.03)
+    assert share["Bald"] == 0
+    assert share["Young"] == 1
+    assert share["Emotion_sad"] == pytest.approx(0.75, abs=0.04)
     assert share["Eyeglasses"] == pytest.approx(PROBABILITIES["Eyeglasses"], abs=0.03)
     tone, male = (np.array([row[name] for row in rows]) for name in ("Tone_1", "Male"))
     assert abs(np.corrcoef(tone, male)[0, 1]) < 0.08  # attributes do not depend on tones
 
 
 def test_defaults_are_complete():
-    assert (
-        set(PROBABILITIES) == set(ATTRIBUTES)
-        and set(EMOTIONS) == set(EXPRESSIONS)
-        and sum(EMOTIONS.values()) == pytest.approx(1)
-    )
-    assert set(World().tones.values()) == {0.2} and World().difficulty == {}
+    assert set(PROBABILITIES) == set(ATTRIBUTES)
+    assert set(EMOTIONS) == set(EXPRESSIONS)
+    assert sum(EMOTIONS.values()) == pytest.approx(1)
+    assert set(World().tones.values()) == {0.2}
+    assert World().difficulty == {}
 
 
 # Planted unfairness
@@ -282,7 +280,10 @@ def test_tones_are_equally_hard_by_default():
 
 
 def test_planted_difficulty_is_monotone_and_leaves_masks_alone():
-    faces, step, light, noise = [sample_parameters(8, i) for i in range(20)], [], [], []
+    faces = [sample_parameters(8, i) for i in range(20)]
+    step = []
+    light = []
+    noise = []
     for level in (0.0, 0.25, 0.5, 0.75, 1.0):
         hard = [replace(f, difficulty=level) for f in faces]
         images, masks = zip(*(render_face(f, 64) for f in hard))
@@ -296,8 +297,11 @@ def test_planted_difficulty_is_monotone_and_leaves_masks_alone():
         step.append(np.mean([border_step(f) for f in hard]))
         light.append(np.mean(quiet))
         noise.append(np.std(np.array(images) - quiet))
-    assert (np.diff(step) < 0).all() and (np.diff(light) < 0).all() and (np.diff(noise) > 0).all()
-    assert step[-1] < 0.7 * step[0] and noise[-1] > 1.5 * noise[0]
+    assert (np.diff(step) < 0).all()
+    assert (np.diff(light) < 0).all()
+    assert (np.diff(noise) > 0).all()
+    assert step[-1] < 0.7 * step[0]
+    assert noise[-1] > 1.5 * noise[0]
 
 
 def test_planting_touches_only_its_tone():
@@ -376,17 +380,14 @@ def test_face_set_round_trip(tmp_path):
     )
     again = open_face_set(tmp_path / "set")
     images, masks, table = render_faces(40, 32, seed=2, world=world)
-    assert (
-        (again.images == images).all()
-        and (again.masks == masks).all()
-        and again.classes == CLASSES
-        and again.attributes == list(table)
-    )
+    assert (again.images == images).all()
+    assert (again.masks == masks).all()
+    assert again.classes == CLASSES
+    assert again.attributes == list(table)
     assert (again.attribute_values() == table.to_numpy(int)).all()
     assert [len(again.rows(s)) for s in ("train", "valid", "test")] == [28, 4, 8]
-    assert again.index.id[17] == "synth-2-000017" and again.index.source.unique().tolist() == [
-        "synthetic"
-    ]
+    assert again.index.id[17] == "synth-2-000017"
+    assert again.index.source.unique().tolist() == ["synthetic"]
     held_out = np.concatenate([again.rows("test", fold=k) for k in range(4)])
     assert sorted(held_out) == sorted(
         {*again.rows("train"), *again.rows("test")}
@@ -410,9 +411,8 @@ def test_spread_moves_tones_away_from_the_middle_one():
     from fairparse.data.portrait_parameters import LUMINANCE, Canvas
 
     face = sample_parameters(3, 5)
-    assert face.spread == World().spread == 1.0 and sample_parameters(
-        3, 5, World(spread=1.75)
-    ) == replace(face, spread=1.75)
+    assert face.spread == World().spread == 1.0
+    assert sample_parameters(3, 5, World(spread=1.75)) == replace(face, spread=1.75)
     for spread in (0.0, 0.5, 1.0, 1.75, 2.0):
         skin = {
             tone: Canvas(replace(face, tone=tone, spread=spread), 32).skin
@@ -440,9 +440,8 @@ def test_spread_changes_pictures_of_other_tones_and_no_masks():
                 for face, (_, mask) in zip(faces, drawn)
             )
     middle = brightness["tone_3", 1.0]
-    assert all(brightness[tone, 0.0] == middle for tone in TONES) and all(
-        brightness["tone_3", s] == middle for s in (0.0, 2.0)
-    )
+    assert all(brightness[tone, 0.0] == middle for tone in TONES)
+    assert all(brightness["tone_3", s] == middle for s in (0.0, 2.0))
     for s in (1.0, 2.0):
         assert all(brightness[a, s] > brightness[b, s] + 5 * s for a, b in zip(TONES, TONES[1:]))
     gap = {s: brightness["tone_1", s] - brightness["tone_5", s] for s in (1.0, 2.0)}
