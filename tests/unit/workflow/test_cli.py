@@ -111,7 +111,7 @@ def test_yaml_reads_scientific_notation_as_a_number(tmp_path):
 
 
 def test_help_is_fast_and_loads_nothing_heavy():
-    heavy = "import sys, fairparse; from fairparse. import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'pandas', 'papermill', 'snakemake', 'matplotlib') if m in sys.modules])"
+    heavy = "import sys, fairparse; from fairparse import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'pandas', 'papermill', 'snakemake', 'matplotlib') if m in sys.modules])"
     cpu_seconds = lambda: sum(
         resource.getrusage(resource.RUSAGE_CHILDREN)[:2]
     )  # the clock on the wall depends on what else runs
