@@ -3,6 +3,8 @@
 # make study                           does the method work? all objectives in a world with a planted unfairness, five seeds (an hour or two on two cores)
 # make docs                            the notebooks as a site to read, with search and a reference of every module
 # make bench                           is it fast? everything beside what one would write or install instead (half an hour, on a quiet machine)
+# make quick                           what a change needs, in under three minutes on two cores: what is not committed, or the last commit; SINCE=revision
+# make lint, make format               notebooks, tests and scripts as ruff.toml says: look, mend
 # make test                            everything that must hold before a change is merged
 # PROFILE=ci|demo|sample|paper, CORES=n and OUT=folder are passed on to reproduce (CORES to study too); PYTHON names the interpreter that .venv is made from.
 PYTHON ?= python3
@@ -12,9 +14,10 @@ CORES ?=
 OUT ?=
 RUN ?=
 DEVICE ?=
+SINCE ?=
 BIN := .venv/bin
 
-.PHONY: reproduce study test docs faults publish bench install
+.PHONY: reproduce study quick lint format test docs faults publish bench install
 .DELETE_ON_ERROR:
 
 reproduce: .venv/.installed
@@ -25,6 +28,18 @@ study: .venv/.installed
 	$(BIN)/fairparse reproduce --profile study_even --stages train $(if $(CORES),--cores $(CORES))
 	$(BIN)/fairparse reproduce --profile study_plenty --stages train $(if $(CORES),--cores $(CORES))
 	$(BIN)/fairparse reproduce --profile study $(if $(CORES),--cores $(CORES))
+
+# ruff, the export, the changed notebooks, their tests and those of modules that import them, and the structure; says what it leaves out
+quick: .venv/.installed
+	$(BIN)/python tests/quick.py $(if $(SINCE),--since "$(SINCE)")
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 test: .venv/.installed
 	$(BIN)/python tests/check_export.py

@@ -38,13 +38,14 @@ def _on_terminate(signum, frame):
 # %% ../nbs/lib/99_cli.ipynb #cli-05
 def main(
     argv: list | None = None,  # sys.argv[1:] if None
-) -> int:  # exit code, see 94_terminal
+) -> int:  # exit code, see `workflow.terminal`
     "Entry point of the console script"
 
     def work():
         given = vars(make_parser().parse_args(argv))
         given.pop("debug")
-        return COMMANDS[given.pop("command")][0](**given)
+        function, _ = COMMANDS[given.pop("command")]
+        return function(**given)
 
     signal.signal(signal.SIGTERM, _on_terminate)
     return guarded(work, "--debug" in (sys.argv[1:] if argv is None else argv))
@@ -80,7 +81,8 @@ def run(notebook, out, texts, parameters, threads, verbose, tied):
     "Run one paper notebook with checked parameters"
     if tied:
         die_with_parent(tied)
-    path, out, started = find_notebook(notebook), Path(out).expanduser().absolute(), time.time()
+    started = time.time()
+    path, out = find_notebook(notebook), Path(out).expanduser().absolute()
     if out.suffix != ".ipynb":
         raise InputError(f"{out} does not end in .ipynb: name the executed notebook")
     if out == path.resolve():
@@ -94,7 +96,8 @@ def run(notebook, out, texts, parameters, threads, verbose, tied):
 @command(
     arg(
         "--profile",
-        help="what to run: ci, demo, sample, paper, study, or a .yaml file (default: sample with --data, demo without)",
+        help="what to run: ci, demo, sample, paper, study, or a .yaml file "
+        "(default: sample with --data, demo without)",
     ),
     arg("--data", metavar="DIR", help="folder of real faces, CelebAMask-HQ or images/ + labels/"),
     arg("--cores", type=int, help="CPU cores to use (default: all)"),
@@ -111,7 +114,8 @@ def run(notebook, out, texts, parameters, threads, verbose, tied):
     arg(
         "--cluster",
         metavar="NAME|DIR",
-        help="run the jobs on a cluster: slurm, kubernetes, or a folder with a Snakemake profile (default: on this machine)",
+        help="run the jobs on a cluster: slurm, kubernetes, or a folder with a Snakemake profile "
+        "(default: on this machine)",
     ),
     arg(
         "--dry-run",
@@ -123,7 +127,8 @@ def reproduce(profile, data, cores, out, stages, settings, cluster, dry_run):
     "Run the experiments: whatever is missing or out of date, in the right order"
     import yaml
 
-    profile, started = profile or ("sample" if data else "demo"), time.time()
+    started = time.time()
+    profile = profile or ("sample" if data else "demo")
     if cores is not None and cores < 1:
         raise InputError(f"--cores is {cores}: it must be 1 or more")
     if cluster:
@@ -139,15 +144,17 @@ def reproduce(profile, data, cores, out, stages, settings, cluster, dry_run):
             tmp.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
         snakemake = workflow_command(out, cores, cluster, dry_run)
         if dry_run:
-            from fairparse.workflow.costs import dry_run as tell
+            from fairparse.workflow.costs import dry_run as print_dry_run
 
-            return tell(snakemake, record, Path(profile).stem, out, cores)
+            return print_dry_run(snakemake, record, Path(profile).stem, out, cores)
+
         failed = run_on_cluster(snakemake, cluster, out) if cluster else run_group(snakemake)
         from fairparse.workflow.report import finish_run, write_report
 
         if failed:
             print(
-                f"error: stopped before the end; what is done stays in {out}, and the same command goes on from there",
+                f"error: stopped before the end; what is done stays in {out}, "
+                "and the same command goes on from there",
                 file=sys.stderr,
             )
             print(f"so far: {write_report(out)}", file=sys.stderr)
@@ -164,7 +171,8 @@ def reproduce(profile, data, cores, out, stages, settings, cluster, dry_run):
         action="append",
         required=True,
         metavar="NAME=VALUES",
-        help="values of one parameter, name=v1,v2 or name=0:5; may be repeated: every combination is run",
+        help="values of one parameter, name=v1,v2 or name=0:5; "
+        "may be repeated: every combination is run",
     ),
     arg(
         "-p",
@@ -181,7 +189,8 @@ def reproduce(profile, data, cores, out, stages, settings, cluster, dry_run):
     arg(
         "--cores",
         type=int,
-        help="CPU cores to use, which is how many points of one thread run at a time (default: all)",
+        help="CPU cores to use, which is how many points of one thread run at a time "
+        "(default: all)",
     ),
     arg(
         "--threads",
@@ -194,7 +203,8 @@ def sweep(notebook, grid, texts, out, cores, threads, dry_run):
     """Run one paper notebook over a grid of parameters and gather one table, results.csv
 
     fairparse sweep 20_train_parser -g objective=single,linear -g seed=0:5
-    fairparse sweep 20_train_parser -g lr=1e-4,1e-3 -g 'end_weights=[0.4,0.3,0.3],[0.6,0.2,0.2]' -p epochs 10 --cores 4
+    fairparse sweep 20_train_parser -g lr=1e-4,1e-3 -g 'end_weights=[0.4,0.3,0.3],[0.6,0.2,0.2]' \\
+        -p epochs 10 --cores 4
     fairparse sweep 80_table1_objectives -g resamples=200,2000 --out /tmp/resamples --dry-run"""
     from fairparse.workflow.grid import run_sweep
 
@@ -204,7 +214,8 @@ def sweep(notebook, grid, texts, out, cores, threads, dry_run):
 @command(
     arg(
         "--profile",
-        help="what to examine: a profile, or a .yaml file (default: all; the exit code is then the demo's)",
+        help="what to examine: a profile, or a .yaml file "
+        "(default: all; the exit code is then the demo's)",
     ),
     arg("--data", metavar="DIR", help="folder of real faces"),
     arg(
@@ -233,7 +244,8 @@ def doctor(profile, data, out, offline, as_json):
         "--tolerance",
         type=float,
         default=0.0,
-        help="of numbers that are not whole, absolute below 1 and relative above (default: 0, equal to the last bit)",
+        help="of numbers that are not whole, absolute below 1 and relative above "
+        "(default: 0, equal to the last bit)",
     ),
 )
 def compare(first, second, tolerance):

@@ -25,13 +25,10 @@ from ..data.labels import CLASSES, MERGE_ORDER
 from ..data.worlds import World, render_faces
 
 # %% ../../nbs/lib/95_bench/02_faces.ipynb #faces-05
-_IMAGES, _ANNO, _ATTRIBUTES = (
-    "CelebA-HQ-img",
-    "CelebAMask-HQ-mask-anno",
-    "CelebAMask-HQ-attribute-anno.txt",
-)
-
-# %% ../../nbs/lib/95_bench/02_faces.ipynb #faces-06
+_IMAGES = "CelebA-HQ-img"
+_ANNO = "CelebAMask-HQ-mask-anno"
+_ATTRIBUTES = "CelebAMask-HQ-attribute-anno.txt"
+# things that hide others are frequent
 _OFTEN = World(
     attributes={
         "Eyeglasses": 0.3,
@@ -59,6 +56,25 @@ def overlapping_part(
         wide = binary_fill_holes(wide)  # eyes and nose too
     return own | (wide & (mask > label))  # `MERGE_ORDER` is the order of labels
 
+# %% ../../nbs/lib/95_bench/02_faces.ipynb #faces-07b
+def _write_photograph(folder, number, image, rng):
+    "A face at twice its size, with the noise of a camera"
+    size = 2 * len(image)
+    large = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+    noisy = large + rng.normal(0, 2, large.shape)
+    photograph = Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8))
+    photograph.save(folder / _IMAGES / f"{number}.jpg", quality=90)
+
+
+def _write_parts(folder, number, mask):
+    "The part masks of a face"
+    sub = folder / _ANNO / str(number // 2000)
+    sub.mkdir(parents=True, exist_ok=True)
+    for part in MERGE_ORDER:
+        inside = overlapping_part(mask, CLASSES.index(part), max(len(mask) // 16, 1))
+        if inside.any():
+            Image.fromarray(inside).convert("RGB").save(sub / f"{number:05d}_{part}.png")
+
 # %% ../../nbs/lib/95_bench/02_faces.ipynb #faces-08
 def overlapping_faces(
     folder: str | Path,  # gets the files; it must not exist, or be empty
@@ -67,30 +83,22 @@ def overlapping_faces(
     seed: int = 0,
     workers: int | None = None,  # processes that draw; None: this one
 ) -> np.ndarray:  # (count, size, size) uint8, the label maps that merging must give
-    "Write drawn faces in the layout of CelebAMask-HQ, with part masks that overlap; `InputError` for a folder that is not empty"
+    """Write drawn faces in the layout of CelebAMask-HQ, with part masks that overlap
+
+    `InputError` for a folder that is not empty."""
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: choose another folder for the made faces")
     images, masks, attributes = render_faces(count, size, seed, _OFTEN, workers=workers)
     rng = np.random.default_rng(seed)
     (folder / _IMAGES).mkdir(parents=True)
-    for i, (image, mask) in enumerate(zip(images, masks)):
-        large = np.asarray(
-            Image.fromarray(image).resize((2 * size, 2 * size), Image.Resampling.BICUBIC)
-        )
-        noisy = large + rng.normal(0, 2, large.shape)  # of a camera
-        Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8)).save(
-            folder / _IMAGES / f"{i}.jpg", quality=90
-        )
-        sub = folder / _ANNO / str(i // 2000)
-        sub.mkdir(parents=True, exist_ok=True)
-        for part in MERGE_ORDER:
-            inside = overlapping_part(mask, CLASSES.index(part), max(size // 16, 1))
-            if inside.any():
-                Image.fromarray(inside).convert("RGB").save(sub / f"{i:05d}_{part}.png")
+    for number, (image, mask) in enumerate(zip(images, masks)):
+        _write_photograph(folder, number, image, rng)
+        _write_parts(folder, number, mask)
+
     rows = [
-        f"{i}.jpg  " + " ".join(map(str, 2 * row - 1))
-        for i, row in enumerate(attributes.to_numpy(int))
+        f"{number}.jpg  " + " ".join(map(str, 2 * row - 1))
+        for number, row in enumerate(attributes.to_numpy(int))
     ]
     (folder / _ATTRIBUTES).write_text("\n".join([str(count), " ".join(attributes), *rows]) + "\n")
     return masks
@@ -108,10 +116,11 @@ def _decode(faces, size):
 
 # %% ../../nbs/lib/95_bench/02_faces.ipynb #faces-12
 def pure_decoding(
-    faces: list,  # of `facefiles.Face`
-    size: int,  # of the face set: photographs are decoded at the smallest scale that is twice as large, or more
-    workers: int | None = None,
-):  # processes; None: one a core
+    faces: list,  # as in `scan_source(folder).faces`
+    # of the face set: photographs are decoded at the smallest scale that is twice as large, or more
+    size: int,
+    workers: int | None = None,  # processes; None: one a core
+):
     "Decode every file with Pillow, in parallel"
     chunks = [faces[start : start + CHUNK] for start in range(0, len(faces), CHUNK)]
     workers = min(workers or available_cores(), len(chunks))
@@ -145,51 +154,48 @@ def _save(out, images, masks):
     for name, array in (("images", images), ("masks", masks)):
         np.save(Path(out) / f"{name}.npy", array)
 
+
+def _empty_arrays(count, size):
+    "Images and masks of `count` faces, to be filled"
+    images = np.zeros((count, size, size, 3), np.uint8)
+    return images, np.zeros((count, size, size), np.uint8)
+
 # %% ../../nbs/lib/95_bench/02_faces.ipynb #faces-16
 def pillow_script(folder: str | Path, out: str | Path, size: int):
     "The usual script with Pillow: images.npy and masks.npy of a raw folder"
-    listed = _listed(folder)
-    images, masks = (
-        np.zeros((len(listed), size, size, 3), np.uint8),
-        np.zeros((len(listed), size, size), np.uint8),
-    )
+    listed, square = _listed(folder), (size, size)
+    images, masks = _empty_arrays(len(listed), size)
     for row, (number, path) in enumerate(listed):
-        images[row] = np.array(
-            Image.open(path).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-        )
+        photograph = Image.open(path).convert("RGB")
+        images[row] = np.array(photograph.resize(square, Image.Resampling.BILINEAR))
         for label, part in _part_files(folder, number):
-            inside = np.array(
-                Image.open(part).resize((size, size), Image.Resampling.NEAREST).convert("L")
-            )
-            masks[row] = np.where(inside > 0, label, masks[row])
+            small = Image.open(part).resize(square, Image.Resampling.NEAREST)
+            masks[row] = np.where(np.array(small.convert("L")) > 0, label, masks[row])
     _save(out, images, masks)
 
 # %% ../../nbs/lib/95_bench/02_faces.ipynb #faces-17
 def opencv_script(folder: str | Path, out: str | Path, size: int):
-    "The usual script with OpenCV, after g_mask.py of CelebAMask-HQ: images.npy and masks.npy of a raw folder; `InputError` without OpenCV"
+    """The usual script with OpenCV, after g_mask.py of CelebAMask-HQ
+
+    images.npy and masks.npy of a raw folder; `InputError` without OpenCV."""
     try:
         import cv2
     except ImportError:
         raise InputError(
             "the comparison with OpenCV needs it: pip install opencv-python-headless"
         ) from None
-    listed = _listed(folder)
-    images, masks = (
-        np.zeros((len(listed), size, size, 3), np.uint8),
-        np.zeros((len(listed), size, size), np.uint8),
-    )
+    listed, square = _listed(folder), (size, size)
+    images, masks = _empty_arrays(len(listed), size)
     for row, (number, path) in enumerate(listed):
-        images[row] = cv2.cvtColor(
-            cv2.resize(cv2.imread(str(path)), (size, size), interpolation=cv2.INTER_AREA),
-            cv2.COLOR_BGR2RGB,
-        )
+        small = cv2.resize(cv2.imread(str(path)), square, interpolation=cv2.INTER_AREA)
+        images[row] = cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
         mask = None
         for label, part in _part_files(folder, number):
             inside = cv2.imread(str(part))[:, :, 0]
             if mask is None:
                 mask = np.zeros(inside.shape, np.uint8)
             mask[inside != 0] = label
-        masks[row] = cv2.resize(mask, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+        masks[row] = cv2.resize(mask, square, interpolation=cv2.INTER_NEAREST_EXACT)
     _save(out, images, masks)
 
 # %% ../../nbs/lib/95_bench/02_faces.ipynb #faces-19
@@ -218,34 +224,29 @@ def raw_cases(
         "Pillow script": lambda: pillow_script(folder, scratch / "pillow", size),
         "OpenCV script": lambda: opencv_script(folder, scratch / "opencv", size),
     }
-    masks = sum(len(face.masks) for face in source.faces) / len(source.faces)
     goals = (
         Goal("ours", "pure decoding", at_most=1.3),
         Goal("ours", "Pillow script", at_least=5),
         Goal("ours", "OpenCV script"),
         Goal("ours, one process", "Pillow script"),
     )
-    note = f"{len(source.faces)} faces with {masks:.1f} part masks each; ours and pure decoding with {min(workers or available_cores(), -(-len(source.faces) // CHUNK))} processes, the scripts with one"
-    return [
-        Case(
-            "faces",
-            f"{name or folder.name} to {size} px",
-            ways,
-            len(source.faces),
-            "face",
-            goals,
-            note=note,
-        )
-    ]
+    count = len(source.faces)
+    masks = sum(len(face.masks) for face in source.faces) / count
+    processes = min(workers or available_cores(), -(-count // CHUNK))
+    note = (
+        f"{count} faces with {masks:.1f} part masks each; "
+        f"ours and pure decoding with {processes} processes, the scripts with one"
+    )
+    name = f"{name or folder.name} to {size} px"
+    return [Case("faces", name, ways, count, "face", goals, note=note)]
 
 # %% ../../nbs/lib/95_bench/02_faces.ipynb #faces-22
 class PictureFiles:
     "The usual map-style dataset of torch: one JPEG and one PNG a face"
 
     def __init__(self, folder):
-        self.images, self.labels = (
-            sorted((Path(folder) / name).iterdir()) for name in ("images", "labels")
-        )
+        self.images = sorted((Path(folder) / "images").iterdir())
+        self.labels = sorted((Path(folder) / "labels").iterdir())
 
     def __len__(self):
         return len(self.images)
@@ -253,38 +254,34 @@ class PictureFiles:
     def __getitem__(self, i):
         import torch
 
-        image, mask = (
-            np.array(Image.open(self.images[i]).convert("RGB")),
-            np.array(Image.open(self.labels[i])),
-        )
+        image = np.array(Image.open(self.images[i]).convert("RGB"))
+        mask = np.array(Image.open(self.labels[i]))
         return torch.from_numpy(image), torch.from_numpy(mask)
 
 # %% ../../nbs/lib/95_bench/02_faces.ipynb #faces-23
 def write_pictures(
     folder: Path,  # gets images/ and labels/
-    images: np.ndarray,
-    masks: np.ndarray,  # (N, H, W, 3) and (N, H, W) uint8
-    count: int,
-):  # files; the faces are repeated
+    images: np.ndarray,  # (N, H, W, 3) uint8
+    masks: np.ndarray,  # (N, H, W) uint8
+    count: int,  # files; the faces are repeated
+):
     "Write faces as JPEG and PNG files"
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)
     for i in range(count):
-        Image.fromarray(images[i % len(images)]).save(
-            folder / "images" / f"{i:06d}.jpg", quality=90
-        )
-        Image.fromarray(masks[i % len(masks)]).save(folder / "labels" / f"{i:06d}.png")
+        image, mask = images[i % len(images)], masks[i % len(masks)]
+        Image.fromarray(image).save(folder / "images" / f"{i:06d}.jpg", quality=90)
+        Image.fromarray(mask).save(folder / "labels" / f"{i:06d}.png")
 
 # %% ../../nbs/lib/95_bench/02_faces.ipynb #faces-24
 def batch_order(count: int, batch: int, seed: int = 0) -> np.ndarray:  # (batches, batch) rows
     "Shuffled rows in batches; what is left over is dropped"
-    return (
-        np.random.default_rng(seed).permutation(count)[: count // batch * batch].reshape(-1, batch)
-    )
+    rows = np.random.default_rng(seed).permutation(count)
+    return rows[: count // batch * batch].reshape(-1, batch)
 
 # %% ../../nbs/lib/95_bench/02_faces.ipynb #faces-26
 def load_ours(faces, order: np.ndarray):  # order: (batches, batch) rows
-    "Batches as `train.Trainer.fetch` reads them"
+    "Batches as the parser's trainer reads them"
     import torch
 
     for rows in order:
@@ -310,6 +307,13 @@ def picture_loader(folder: Path, batch: int, workers: int):
         persistent_workers=workers > 0,
     )
 
+# %% ../../nbs/lib/95_bench/02_faces.ipynb #faces-27b
+def _read_through(batches, times=1):
+    "Take each batch once, in each of some epochs; `batches()` begins an epoch"
+    for _ in range(times):
+        for _ in batches():
+            pass
+
 # %% ../../nbs/lib/95_bench/02_faces.ipynb #faces-28
 def batch_cases(
     scratch: str | Path,  # for files and the face set; what an earlier call left there is replaced
@@ -332,33 +336,20 @@ def batch_cases(
     else:
         built = build_face_set(scratch / "raw", data, size=size, progress=False)
         images, masks = built.images, built.masks
+
     write_pictures(scratch / "pictures", images, masks, count)
     faces = build_face_set(scratch / "faces", scratch / "pictures", size=size, progress=False)
     copies = np.array(faces.images), np.array(faces.masks)
     loader, order = picture_loader(scratch / "pictures", batch, workers), batch_order(count, batch)
 
-    def run(batches, times=1):
-        for _ in range(times):
-            for _ in batches():
-                pass
-
     name = f"DataLoader, JPEG and PNG, {workers} workers"
     ways = {
-        "ours": lambda: run(lambda: load_ours(faces, order), epochs),
-        name: lambda: run(lambda: loader),
-        "memory copy": lambda: run(lambda: copy_memory(*copies, batch), epochs),
+        "ours": lambda: _read_through(lambda: load_ours(faces, order), epochs),
+        name: lambda: _read_through(lambda: loader),
+        "memory copy": lambda: _read_through(lambda: copy_memory(*copies, batch), epochs),
     }
     goals = (Goal("ours", name, at_least=20), Goal("ours", "memory copy", at_least=0.7))
     note = f"{count} faces, {epochs} epochs; ours and the copy make new arrays for each batch"
-    return [
-        Case(
-            "batches",
-            f"batches of {batch} at {size} px, uint8, shuffled",
-            ways,
-            order.size * epochs,
-            "image",
-            goals,
-            {name: epochs},
-            note,
-        )
-    ]
+    title = f"batches of {batch} at {size} px, uint8, shuffled"
+    amount, scale = order.size * epochs, {name: epochs}
+    return [Case("batches", title, ways, amount, "image", goals, scale, note)]

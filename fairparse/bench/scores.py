@@ -18,20 +18,19 @@ import numpy as np
 import pandas as pd
 
 from .timing import Case, Goal, finding
-from ..measure.fairness import bootstrap_groups
-
-# %% ../../nbs/lib/95_bench/03_scores.ipynb #scores-03
 from ..core.runs import InputError, keep_freed_memory
 from ..data.groups import Groups
 from ..measure.counts import count_pixels, iou, mean_present, resample_weights
+from ..measure.fairness import bootstrap_groups
 
-
+# %% ../../nbs/lib/95_bench/03_scores.ipynb #scores-03
 def _need(package, why):
     "`InputError` unless a package is installed"
     if importlib.util.find_spec(package) is None:
         raise InputError(f"{package} is not installed, {why}: pip install {package}")
 
 # %% ../../nbs/lib/95_bench/03_scores.ipynb #scores-05
+# our name -> theirs
 CORRUPTIONS = {
     "gaussian_noise": "gaussian_noise",
     "salt_and_pepper": "impulse_noise",
@@ -41,7 +40,7 @@ CORRUPTIONS = {
     "contrast": "contrast",
     "jpeg": "jpeg_compression",
     "downscaling": "pixelate",
-}  # our name -> theirs
+}
 
 # %% ../../nbs/lib/95_bench/03_scores.ipynb #scores-06
 @contextlib.contextmanager
@@ -67,9 +66,10 @@ def load_imagecorruptions():
         from imagecorruptions import corruptions
     from skimage.filters import gaussian
 
-    corruptions.gaussian = lambda image, sigma, multichannel: gaussian(
-        image, sigma=sigma, channel_axis=-1 if multichannel else None
-    )
+    def renamed(image, sigma, multichannel):
+        return gaussian(image, sigma=sigma, channel_axis=-1 if multichannel else None)
+
+    corruptions.gaussian = renamed
     return imagecorruptions
 
 # %% ../../nbs/lib/95_bench/03_scores.ipynb #scores-09
@@ -85,25 +85,18 @@ def perturb_cases(
 
     keep_freed_memory()  # as training does
     theirs, faces = load_imagecorruptions(), render_faces(count, size, seed=1)[0]
-    batch, seeds = (
-        torch.from_numpy(faces).permute(0, 3, 1, 2).contiguous(),
-        image_seeds(range(count)),
-    )
+    batch = torch.from_numpy(faces).permute(0, 3, 1, 2).contiguous()
+    seeds = image_seeds(range(count))
+    note = f"ours in {torch.get_num_threads()} threads, theirs in one"
 
     def case(name, other):
         ways = {
             "ours": lambda: perturb(batch, name, 0.3, seeds),
             "imagecorruptions": lambda: [theirs.corrupt(face, 3, other) for face in faces],
         }
-        return Case(
-            "perturb",
-            f"{count} images of {size} px, {name}",
-            ways,
-            count,
-            "image",
-            (Goal("ours", "imagecorruptions"),),
-            note=f"ours in {torch.get_num_threads()} threads, theirs in one",
-        )
+        title = f"{count} images of {size} px, {name}"
+        goal = Goal("ours", "imagecorruptions")
+        return Case("perturb", title, ways, count, "image", (goal,), note=note)
 
     return [case(*names) for names in CORRUPTIONS.items()]
 
@@ -117,9 +110,8 @@ def median_finding(
         raise InputError(
             "the findings hold no perturbation: measure the cases of `perturb_cases` first"
         )
-    each = "; ".join(
-        f"{case.split(', ')[-1]} {value:.1f}" for case, value in zip(single.case, single.value)
-    )
+    names = [case.split(", ")[-1] for case in single.case]
+    each = "; ".join(f"{name} {value:.1f}" for name, value in zip(names, single.value))
     return finding(
         "perturb",
         f"median of {len(single)} perturbations",
@@ -129,12 +121,15 @@ def median_finding(
         single.value.min(),
         single.value.max(),
         at_least=5,
-        note=f"low and high are the slowest and the fastest perturbation: {each}; ours in as many threads as torch has, theirs in one",
+        note=f"low and high are the slowest and the fastest perturbation: {each}; "
+        "ours in as many threads as torch has, theirs in one",
     )
 
 # %% ../../nbs/lib/95_bench/03_scores.ipynb #scores-11
 def perturb_here(
-    name: str, count: int = 64, size: int = 256
+    name: str,  # of a perturbation
+    count: int = 64,
+    size: int = 256,
 ) -> Callable:  # a function without arguments
     "Ours, one image after the other in this thread, where a profiler sees it"
     import torch
@@ -142,16 +137,25 @@ def perturb_here(
     from fairparse.data.damage import PERTURBATIONS, Draws, image_seeds
     from fairparse.data.worlds import render_faces
 
-    kind, images = (
-        PERTURBATIONS[name],
-        torch.from_numpy(render_faces(count, size, seed=1)[0]).permute(0, 3, 1, 2),
-    )
+    kind, faces = PERTURBATIONS[name], render_faces(count, size, seed=1)[0]
+    images = torch.from_numpy(faces).permute(0, 3, 1, 2)
 
     def here():
         for image, seed in zip(images.split(1), image_seeds(range(count))):
             kind.function(image.float().contiguous(), kind.value(0.3), Draws([seed]))
 
     return here
+
+# %% ../../nbs/lib/95_bench/03_scores.ipynb #scores-13b
+def _made_masks(shape, classes):
+    "Predicted and true masks: patches of 8 px, a tenth of the pixels wrong"
+    import torch
+
+    random, (count, height, width) = torch.Generator().manual_seed(0), shape
+    patches = torch.randint(classes, (count, -(-height // 8), -(-width // 8)), generator=random)
+    true = patches.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :height, :width].contiguous()
+    wrong = torch.rand(shape, generator=random) < 0.1
+    return torch.where(wrong, torch.randint(classes, shape, generator=random), true), true
 
 # %% ../../nbs/lib/95_bench/03_scores.ipynb #scores-14
 def count_cases(
@@ -164,40 +168,27 @@ def count_cases(
     from segmentation_models_pytorch.metrics import get_stats
     from torchmetrics.functional.classification import multiclass_stat_scores
 
-    random, (n, height, width) = torch.Generator().manual_seed(0), shape
-    patches = torch.randint(classes, (n, -(-height // 8), -(-width // 8)), generator=random)
-    true = patches.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :height, :width].contiguous()
-    pred = torch.where(
-        torch.rand(shape, generator=random) < 0.1,
-        torch.randint(classes, shape, generator=random),
-        true,
-    )
+    pred, true = _made_masks(shape, classes)
 
     def with_torchmetrics():
-        stats = multiclass_stat_scores(
-            pred, true, classes, average="none", multidim_average="samplewise"
-        )  # tp, fp, tn, fn, support
-        return stats[..., [0, 1, 3]].numpy()
+        kept_apart = dict(average="none", multidim_average="samplewise")
+        stats = multiclass_stat_scores(pred, true, classes, **kept_apart)
+        return stats[..., [0, 1, 3]].numpy()  # of tp, fp, tn, fn, support
+
+    def with_smp():
+        stats = get_stats(pred, true, mode="multiclass", num_classes=classes)
+        return torch.stack(stats[:3], -1).numpy()
 
     ways = {
         "ours": lambda: count_pixels(pred, true, classes),
         "torchmetrics": with_torchmetrics,
-        "smp.metrics": lambda: torch.stack(
-            get_stats(pred, true, mode="multiclass", num_classes=classes)[:3], -1
-        ).numpy(),
+        "smp.metrics": with_smp,
     }
     goals = Goal("ours", "smp.metrics", at_most=1.0), Goal("ours", "torchmetrics", at_most=0.1)
-    return [
-        Case(
-            "counts",
-            f"{n} masks of {height} x {width} px, {classes} classes",
-            ways,
-            n,
-            "image",
-            goals,
-            note="torchmetrics: multiclass_stat_scores, samplewise",
-        )
-    ]
+    count, height, width = shape
+    name = f"{count} masks of {height} x {width} px, {classes} classes"
+    note = "torchmetrics: multiclass_stat_scores, samplewise"
+    return [Case("counts", name, ways, count, "image", goals, note=note)]
 
 # %% ../../nbs/lib/95_bench/03_scores.ipynb #scores-17
 def plain_bootstrap(
@@ -245,14 +236,16 @@ def fairlearn_bootstrap(
 
 # %% ../../nbs/lib/95_bench/03_scores.ipynb #scores-19
 def made_counts(
-    images: int, groups: int, classes: int, seed: int = 0
+    images: int,
+    groups: int,
+    classes: int,
+    seed: int = 0,
 ) -> tuple:  # counts (N, C, 3), Groups
     "Made-up counts, and groups of 2 to 50 % of the faces"
     random = np.random.default_rng(seed)
     membership = random.random((groups, images)) < np.linspace(0.02, 0.5, groups)[:, None]
-    return random.integers(0, 4000, (images, classes, 3)), Groups(
-        [f"attribute {g}" for g in range(groups)], membership
-    )
+    names = [f"attribute {number}" for number in range(groups)]
+    return random.integers(0, 4000, (images, classes, 3)), Groups(names, membership)
 
 # %% ../../nbs/lib/95_bench/03_scores.ipynb #scores-20
 def bootstrap_cases(
@@ -260,9 +253,10 @@ def bootstrap_cases(
     groups: int = 40,
     resamples: int = 1000,
     classes: int = 19,
+    # what the rivals do, scaled up to `resamples`
     loop_resamples: int = 100,
     fairlearn_resamples: int = 20,
-) -> list:  # what the rivals do, scaled up to `resamples`
+) -> list:
     "Group mIoUs in resamples of the faces"
     _need("fairlearn", "beside which resampling is timed")
     counts, named = made_counts(images, groups, classes)
@@ -272,19 +266,17 @@ def bootstrap_cases(
         resample_weights.cache_clear()
         return bootstrap_groups(counts[None], named, resamples=resamples)
 
+    def further_parser():
+        return bootstrap_groups(counts[None], named, resamples=resamples)
+
     def loop():
         random = np.random.default_rng(0)
-        return plain_bootstrap(
-            counts,
-            named.membership,
-            (random.integers(images, size=images) for _ in range(loop_resamples)),
-        )
+        draws = (random.integers(images, size=images) for _ in range(loop_resamples))
+        return plain_bootstrap(counts, named.membership, draws)
 
     ways = {
         "ours, first parser": first_parser,
-        "ours, each further parser": lambda: bootstrap_groups(
-            counts[None], named, resamples=resamples
-        ),
+        "ours, each further parser": further_parser,
         "plain loop": loop,
         "fairlearn": lambda: fairlearn_bootstrap(each_face, named.membership, fairlearn_resamples),
     }
@@ -293,19 +285,13 @@ def bootstrap_cases(
         for rival in ("plain loop", "fairlearn")
         for way in list(ways)[:2]
     ]
-    note = f"the loop did {loop_resamples} resamples and fairlearn {fairlearn_resamples}, scaled up; fairlearn: mean over faces of their IoU, not the IoU of the set"
-    return [
-        Case(
-            "bootstrap",
-            f"{images} faces, {groups} groups, {resamples} resamples, {classes} classes",
-            ways,
-            resamples,
-            "resample",
-            tuple(goals),
-            {
-                "plain loop": resamples / loop_resamples,
-                "fairlearn": resamples / fairlearn_resamples,
-            },
-            note,
-        )
-    ]
+    note = (
+        f"the loop did {loop_resamples} resamples and fairlearn {fairlearn_resamples}, scaled up; "
+        "fairlearn: mean over faces of their IoU, not the IoU of the set"
+    )
+    name = f"{images} faces, {groups} groups, {resamples} resamples, {classes} classes"
+    scale = {
+        "plain loop": resamples / loop_resamples,
+        "fairlearn": resamples / fairlearn_resamples,
+    }
+    return [Case("bootstrap", name, ways, resamples, "resample", tuple(goals), scale, note)]

@@ -52,44 +52,46 @@ class Case:
     amount: float  # items in one call
     unit: str  # what an item is: "face", "image", "step"
     goals: tuple = ()  # of `Goal`
-    scale: dict = field(
-        default_factory=dict
-    )  # way -> factor for its seconds, if it does only a part of the work
+    # way -> factor for its seconds, if it does only a part of the work
+    scale: dict = field(default_factory=dict)
     note: str = ""  # what a reader must know to read the numbers
 
     def __post_init__(self):
-        wrong = sorted(
-            {name for goal in self.goals for name in (goal.way, goal.beside)} - set(self.ways)
-            | set(self.scale) - set(self.ways)
-        )
+        named = {name for goal in self.goals for name in (goal.way, goal.beside)}
+        wrong = sorted((named | set(self.scale)) - set(self.ways))
         if wrong:
             raise InputError(
-                f"case {self.name!r}: goals or scales name {wrong}, which are none of its ways {list(self.ways)}"
+                f"case {self.name!r}: goals or scales name {wrong}, "
+                f"which are none of its ways {list(self.ways)}"
             )
         if any(goal.at_most is not None and goal.at_least is not None for goal in self.goals):
             raise InputError(f"case {self.name!r}: a goal has one bound, at_most or at_least")
 
 # %% ../../nbs/lib/95_bench/01_timing.ipynb #timing-07
+def _is_reached(value, at_most, at_least):
+    '"yes" or "no"; "" without a bound'
+    if at_most is not None:
+        return "yes" if value <= at_most else "no"
+    if at_least is not None:
+        return "yes" if value >= at_least else "no"
+    return ""
+
+
 def finding(
-    part: str,
+    part: str,  # of the benchmark
     case: str,
     what: str,
     value: float,
     unit: str,
+    # the range over turns, or an interval
     low: float = math.nan,
     high: float = math.nan,
+    # bounds of the value, at most one
     at_most: float | None = None,
     at_least: float | None = None,
     note: str = "",
 ) -> dict:
-    "A row of the findings; low and high: the range over turns, or an interval"
-    reached = (
-        ""
-        if at_most is None and at_least is None
-        else "yes"
-        if (value <= at_most if at_most is not None else value >= at_least)
-        else "no"
-    )
+    "A row of the findings"
     return {
         "part": part,
         "case": case,
@@ -100,7 +102,7 @@ def finding(
         "unit": unit,
         "at_most": math.nan if at_most is None else at_most,
         "at_least": math.nan if at_least is None else at_least,
-        "reached": reached,
+        "reached": _is_reached(value, at_most, at_least),
         "note": note,
     }
 
@@ -151,11 +153,17 @@ def _seconds(function):
             gc.enable()
 
 # %% ../../nbs/lib/95_bench/01_timing.ipynb #timing-13
+_times_columns = ["part", "case", "way", "turn", "seconds", "amount", "unit"]
+
+
 def measure(
     case: Case,
     repetitions: int = 5,  # turns
-) -> tuple:  # times: a row a turn and way (part, case, way, turn, seconds, amount, unit); findings: a row a goal
-    "Time the ways of a case in turns"
+) -> tuple:  # times, findings
+    """Time the ways of a case in turns
+
+    Times: a row a turn and way (part, case, way, turn, seconds, amount, unit); findings: a row a
+    goal."""
     if repetitions < 1:
         raise InputError(f"repetitions {repetitions}: it must be 1 or more")
     for function in case.ways.values():
@@ -163,39 +171,25 @@ def measure(
     rows = []
     for turn in range(repetitions):
         for way in list(case.ways)[:: 1 if turn % 2 == 0 else -1]:
-            rows.append(
-                [
-                    case.part,
-                    case.name,
-                    way,
-                    turn,
-                    _seconds(case.ways[way]) * case.scale.get(way, 1),
-                    case.amount,
-                    case.unit,
-                ]
-            )
-    times = pd.DataFrame(rows, columns=["part", "case", "way", "turn", "seconds", "amount", "unit"])
+            seconds = _seconds(case.ways[way]) * case.scale.get(way, 1)
+            rows.append([case.part, case.name, way, turn, seconds, case.amount, case.unit])
+    times = pd.DataFrame(rows, columns=_times_columns)
     return times, pd.DataFrame([ratio(times, goal, case.note) for goal in case.goals])
 
 # %% ../../nbs/lib/95_bench/01_timing.ipynb #timing-16
-_SCALES = ((1, "s"), (1e-3, "ms"), (0, "µs"))
-
-
 def per_item(
-    times: pd.DataFrame,
-) -> (
-    pd.DataFrame
-):  # a row a case and way: median, smallest and largest time of an item in ms, items a second
+    times: pd.DataFrame,  # of `measure`
+) -> pd.DataFrame:  # a row a case and way: median_ms, min_ms and max_ms of an item, per_second
     "Time of one item"
-    each = (
-        times.assign(ms=1000 * times.seconds / times.amount)
-        .groupby(["part", "case", "way", "unit"], sort=False)
-        .ms
-    )
+    each = times.assign(ms=1000 * times.seconds / times.amount)
+    each = each.groupby(["part", "case", "way", "unit"], sort=False).ms
     table = each.agg(median_ms="median", min_ms="min", max_ms="max").reset_index()
     return table.assign(per_second=1000 / table.median_ms)
 
 # %% ../../nbs/lib/95_bench/01_timing.ipynb #timing-17
+_SCALES = ((1, "s"), (1e-3, "ms"), (0, "µs"))
+
+
 def tell_time(milliseconds: float) -> str:
     "A time with three digits and its unit"
     seconds = milliseconds / 1000
@@ -213,24 +207,20 @@ def time_shares(
     profile.runcall(function)
     stats = pstats.Stats(profile).stats
     total = sum(own for _, _, own, *_ in stats.values()) or 1
-    table = pd.DataFrame(
-        [
-            (_name(where), calls, 1000 * own, 100 * own / total)
-            for where, (calls, _, own, *_) in stats.items()
-        ],
-        columns=["function", "calls", "ms", "share"],
-    )
+    found = [
+        (_name(where), calls, 1000 * own, 100 * own / total)
+        for where, (calls, _, own, *_) in stats.items()
+    ]
+    table = pd.DataFrame(found, columns=["function", "calls", "ms", "share"])
     return table.sort_values("share", ascending=False, ignore_index=True).head(rows)
 
 # %% ../../nbs/lib/95_bench/01_timing.ipynb #timing-21
 def _name(where):
     "Module and function of a profiler's key, for people"
     file, _, name = where
-    return (
-        name.strip("<>").removeprefix("built-in method ").removeprefix("method ")
-        if file == "~"
-        else f"{Path(file).stem}.{name}"
-    )
+    if file == "~":
+        return name.strip("<>").removeprefix("built-in method ").removeprefix("method ")
+    return f"{Path(file).stem}.{name}"
 
 # %% ../../nbs/lib/95_bench/01_timing.ipynb #timing-24
 RIVALS = (
@@ -252,42 +242,44 @@ RIVALS = (
 )
 
 # %% ../../nbs/lib/95_bench/01_timing.ipynb #timing-25
+def _processor():
+    "The model's name where Linux knows it, else what the platform calls it"
+    known = Path("/proc/cpuinfo")
+    for line in known.read_text().splitlines() if known.is_file() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
 def describe_machine(device: str = "cpu") -> dict:
     "Processor, cores, memory, accelerator, versions"
     import psutil
 
-    models = (
-        [
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        if Path("/proc/cpuinfo").is_file()
-        else []
-    )
     card = None
     if device.startswith("cuda"):
         import torch
 
         card = torch.cuda.get_device_name(device)
+    versions = package_versions(RIVALS)
     return {
-        "processor": models[0] if models else platform.processor(),
+        "processor": _processor(),
         "cores": available_cores(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "device": device,
         "card": card,
         "system": platform.system(),
         "python": platform.python_version(),
-        "packages": {
-            name: version for name, version in package_versions(RIVALS).items() if version
-        },
+        "packages": {name: version for name, version in versions.items() if version},
     }
 
 # %% ../../nbs/lib/95_bench/01_timing.ipynb #timing-26
 class OtherPrograms:
-    "Share of our cores' time that other programs took while the block ran: `share`, NaN where it is not known"
+    """Share of our cores' time that other programs took while the block ran
+
+    `share`, NaN where it is not known."""
 
     def _busy(self):
+        "Processor seconds of all programs on our cores, and of ours alone"
         import psutil
 
         own, every = psutil.Process(), psutil.cpu_times(percpu=True)
@@ -297,9 +289,8 @@ class OtherPrograms:
         for child in own.children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
                 mine += sum(child.cpu_times()[:2])
-        return sum(
-            getattr(core, kind, 0) for core in every for kind in ("user", "nice", "system", "steal")
-        ), mine  # steal: other machines on the same processor
+        kinds = ("user", "nice", "system", "steal")  # steal: other machines on the same processor
+        return sum(getattr(core, kind, 0) for core in every for kind in kinds), mine
 
     def __enter__(self):
         self.start, self.before = time.perf_counter(), self._busy()
@@ -307,10 +298,9 @@ class OtherPrograms:
 
     def __exit__(self, *_):
         everyone, mine = (after - before for after, before in zip(self._busy(), self.before))
-        seconds = time.perf_counter() - self.start
-        self.share = (
-            max(0.0, everyone - mine) / (seconds * available_cores()) if seconds > 0.2 else math.nan
-        )
+        seconds, self.share = time.perf_counter() - self.start, math.nan
+        if seconds > 0.2:
+            self.share = max(0.0, everyone - mine) / (seconds * available_cores())
 
 # %% ../../nbs/lib/95_bench/01_timing.ipynb #timing-29
 class Bench:
@@ -323,11 +313,8 @@ class Bench:
         repetitions: int = 5,
         device: str = "cpu",
     ):
-        self.folder, self.repetitions, self.machine = (
-            Path(folder),
-            repetitions,
-            describe_machine(device),
-        )
+        self.folder, self.repetitions = Path(folder), repetitions
+        self.machine = describe_machine(device)
         self.identity = {
             "settings": settings,
             "repetitions": repetitions,
@@ -348,24 +335,22 @@ class Bench:
         if not self._same(folder):
             with OtherPrograms() as others:
                 times, findings, seconds = self._measure(part, make, conclude)
-            for name, table in (("times", times), ("findings", findings)):
-                write_csv(table, folder / f"{name}.csv")
-            write_json(
-                folder / "part.json",
-                {**self.identity, "others_share": others.share, "seconds": round(seconds, 1)},
-            )
+            write_csv(times, folder / "times.csv")
+            write_csv(findings, folder / "findings.csv")
+            measured = {"others_share": others.share, "seconds": round(seconds, 1)}
+            write_json(folder / "part.json", {**self.identity, **measured})
         share = read_json(folder / "part.json")["others_share"]
         if share > 0.1:
             print(
-                f"{part}: other programs took {100 * share:.0f} % of the machine meanwhile; measure again when it is quiet (delete {folder})"
+                f"{part}: other programs took {100 * share:.0f} % of the machine meanwhile; "
+                f"measure again when it is quiet (delete {folder})"
             )
         return self.read(part, "findings")
 
     def read(self, part: str, name: str) -> pd.DataFrame:  # name: "times" or "findings"
         "A table of a part that was measured"
-        table = pd.read_csv(
-            self.folder / part / f"{name}.csv", dtype={"reached": "str", "note": "str"}
-        )
+        types = {"reached": "str", "note": "str"}
+        table = pd.read_csv(self.folder / part / f"{name}.csv", dtype=types)
         return table.fillna({"reached": "", "note": ""}) if name == "findings" else table
 
     def _same(self, folder):
@@ -378,7 +363,8 @@ class Bench:
 
     def _measure(self, part, make, conclude):
         "Times and findings of a part, and how long it took"
-        start, measured, found = time.perf_counter(), [], []
+        start = time.perf_counter()
+        measured, found = [], []
         for item in make():
             if isinstance(item, Case):
                 times, findings = measure(item, self.repetitions)
@@ -387,25 +373,23 @@ class Bench:
             else:
                 found.append(item)
         columns = list(finding("", "", "", 0, ""))
-        times = (
-            pd.concat(measured, ignore_index=True)
-            if measured
-            else pd.DataFrame(columns=["part", "case", "way", "turn", "seconds", "amount", "unit"])
-        )
+        times = pd.DataFrame(columns=_times_columns)
+        if measured:
+            times = pd.concat(measured, ignore_index=True)
         if conclude:
             found += conclude(times, pd.DataFrame(found, columns=columns))
         wrong = {row["part"] for row in found} - {part}
         if wrong:
             raise InputError(
-                f"part {part!r} gave findings of {sorted(wrong)}: a case names the part that it belongs to"
+                f"part {part!r} gave findings of {sorted(wrong)}: "
+                "a case names the part that it belongs to"
             )
         return times, pd.DataFrame(found, columns=columns), time.perf_counter() - start
 
     def others(self) -> dict:  # part -> share, NaN where it is not known
         "What other programs took of the machine in each part"
-        return {
-            part: read_json(self.folder / part / "part.json")["others_share"] for part in self.parts
-        }
+        records = {part: read_json(self.folder / part / "part.json") for part in self.parts}
+        return {part: record["others_share"] for part, record in records.items()}
 
     def gather(self, name: str) -> pd.DataFrame:  # name: "times" or "findings"
         "One table of all parts that were run"
@@ -413,33 +397,21 @@ class Bench:
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 # %% ../../nbs/lib/95_bench/01_timing.ipynb #timing-30
+_machine_columns = ("processor", "cores", "memory_gb", "device", "card", "system", "python")
+
+
 def machine_table(
     bench: Bench,
-) -> pd.DataFrame:  # a row: processor, cores, memory_gb, device, card, torch, repetitions, others_percent: the most that other programs took during a part
-    "What the numbers were measured on, for a file beside them"
-    machine, shares = (
-        bench.machine,
-        [share for share in bench.others().values() if not math.isnan(share)],
-    )
-    return pd.DataFrame(
-        [
-            {
-                **{
-                    name: machine[name]
-                    for name in (
-                        "processor",
-                        "cores",
-                        "memory_gb",
-                        "device",
-                        "card",
-                        "system",
-                        "python",
-                    )
-                },
-                "torch": machine["packages"]["torch"],
-                "repetitions": bench.repetitions,
-                "date": time.strftime("%Y-%m-%d", time.gmtime()),
-                "others_percent": round(100 * max(shares, default=0), 1),
-            }
-        ]
-    )
+) -> pd.DataFrame:  # one row
+    """What the numbers were measured on, for a file beside them
+
+    `others_percent` is the most that other programs took during a part."""
+    shares = [share for share in bench.others().values() if not math.isnan(share)]
+    row = {
+        **{name: bench.machine[name] for name in _machine_columns},
+        "torch": bench.machine["packages"]["torch"],
+        "repetitions": bench.repetitions,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "others_percent": round(100 * max(shares, default=0), 1),
+    }
+    return pd.DataFrame([row])

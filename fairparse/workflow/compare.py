@@ -10,7 +10,6 @@ __all__ = ['LOGS', 'ABOUT_THE_RUN', 'is_left_out', 'folder_names', 'read_values'
 import json
 import os
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,26 +36,37 @@ def _is_about_the_run(name):
     return bool(re.fullmatch(r"(.*_)?seconds|.*_per_second|_name_or_path|identity", name))
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-07
-def folder_names(folder: Path) -> list:
-    "Paths by which files of an output folder call it: where it is and where it was made, absolute and from the repository on"
-    names = {str(folder)}
-    for path in sorted(folder.rglob("run.json")):
-        try:
-            inputs = [
-                Path(name).parts for name in json.loads(path.read_text(encoding="utf-8"))["inputs"]
-            ]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # no record of a run, or one that is refused when it is compared
-        for parts in inputs:
-            start = next(
-                (i for i in range(1, len(parts) - 1) if folder.joinpath(*parts[i:]).is_file()), None
-            )
-            if start:
-                names.add(os.path.join(*parts[:start]))
-    parts = [Path(name).parts for name in names]
+def _recorded_inputs(path):
+    "Inputs that a record of a run names, as the parts of their paths"
+    try:
+        inputs = json.loads(path.read_text(encoding="utf-8"))["inputs"]
+        return [Path(name).parts for name in inputs]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []  # no record of a run, or one that is refused when it is compared
+
+
+def _place_of(folder, parts):
+    "Where `folder` was when it held an input, from the input's path; None if it does not hold it"
+    for start in range(1, len(parts) - 1):
+        if folder.joinpath(*parts[start:]).is_file():
+            return os.path.join(*parts[:start])
+    return None
+
+# %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-07b
+def folder_names(folder: Path) -> list:  # the longest first
+    """Paths by which files of an output folder call it
+
+    Where it is and where it was made, absolute and from any folder above it on."""
+    records = sorted(folder.rglob("run.json"))
+    inputs = [parts for path in records for parts in _recorded_inputs(path)]
+    places = {_place_of(folder, parts) for parts in inputs}
+    names = {str(folder)} | places - {None}
     tails = {
-        os.path.join(*name[start:]) for name in parts for start in range(len(name) - 1)
-    }  # from the repository on, wherever that is
+        # from the repository on, wherever that is
+        os.path.join(*parts[start:])
+        for parts in (Path(name).parts for name in names)
+        for start in range(len(parts) - 1)
+    }
     return sorted(names | tails, key=len, reverse=True)
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-08
@@ -68,146 +78,174 @@ def _anywhere(text, names):
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-10
 def _flatten(value, name=""):
-    "Entries of nested dicts and lists as (dotted name, scalar); of a list also its length, of an empty dict that it is there"
+    """Entries of nested dicts and lists as (dotted name, scalar)
+
+    Of a list also its length, of an empty dict that it is there."""
     if isinstance(value, dict) and value:
-        pairs, first = value.items(), []
+        pairs, found = value.items(), []
     elif isinstance(value, list):
-        pairs, first = enumerate(value), [(f"{name} (length)", len(value))]
+        pairs, found = enumerate(value), [(f"{name} (length)", len(value))]
     else:
         return [(name, "{}" if value == {} else value)]
-    return first + [
-        entry
-        for key, part in pairs
-        for entry in _flatten(part, f"{name}.{key}" if name else str(key))
-    ]
+    for key, part in pairs:
+        found += _flatten(part, f"{name}.{key}" if name else str(key))
+    return found
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-11
+def _results_of(record, names):
+    "A record without what tells of the run, or is a hash of a file that is compared itself"
+    record = {key: part for key, part in record.items() if key not in ABOUT_THE_RUN}
+    if isinstance(record.get("inputs"), dict):
+        record["inputs"] = {
+            name: "compared by value" if _anywhere(name, names).startswith("…") else digest
+            for name, digest in record["inputs"].items()
+        }
+    return record
+
+
+def _scalar(value, names):
+    "One entry of a record as an array"
+    if isinstance(value, str):
+        value = _anywhere(value, names)
+    return np.array([value], dtype=None if isinstance(value, (int, float)) else object)
+
+# %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-11b
 def _read_record(record, names):
     "Entries of a JSON or YAML document that tell of results"
     if isinstance(record, dict):
-        record = {key: part for key, part in record.items() if key not in ABOUT_THE_RUN}
-        if isinstance(record.get("inputs"), dict):
-            record["inputs"] = {
-                name: "compared by value" if _anywhere(name, names).startswith("…") else digest
-                for name, digest in record["inputs"].items()
-            }
+        record = _results_of(record, names)
     return {
-        _anywhere(name, names): np.array(
-            [_anywhere(part, names) if isinstance(part, str) else part],
-            dtype=None if isinstance(part, (int, float)) else object,
-        )
-        for name, part in _flatten(record)
+        _anywhere(name, names): _scalar(value, names)
+        for name, value in _flatten(record)
         if not _is_about_the_run(name.rpartition(".")[2])
     }
 
-# %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-12
-_exactly = (
-    {}
-    if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1)
-    else {"float_precision": "round_trip"}
-)  # since 3.1 numbers are always read to the last bit
+
+def _read_json(path, names):
+    return _read_record(json.loads(path.read_text(encoding="utf-8")), names)
+
+
+def _read_json_lines(path, names):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return _read_record([json.loads(line) for line in lines], names)
+
+
+def _read_yaml(path, names):
+    import yaml
+
+    return _read_record(yaml.safe_load(path.read_text(encoding="utf-8")), names)
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-13
+def _column(values, names):
+    "A column of a table; text, lists and anything else that is no number as text"
+    if pd.api.types.is_numeric_dtype(values):
+        return values.to_numpy(float, na_value=np.nan) if values.hasnans else values.to_numpy()
+
+    def text(value):
+        if not np.ndim(value) and pd.isna(value):
+            return ""
+        return _anywhere(str(value.tolist() if hasattr(value, "tolist") else value), names)
+
+    return np.array([text(value) for value in values], object)
+
+
 def _read_table(table, names):
-    "Columns of a table; text, lists and anything else that is no number as text"
+    "Columns of a table, without those that tell of the run"
+    kept = [name for name in table if not _is_about_the_run(str(name))]
+    return {str(name): _column(table[name], names) for name in kept}
 
-    def column(values):
-        if pd.api.types.is_numeric_dtype(values):
-            return values.to_numpy(float, na_value=np.nan) if values.hasnans else values.to_numpy()
-        return np.array(
-            [
-                _anywhere(str(v.tolist() if hasattr(v, "tolist") else v), names)
-                if np.ndim(v) or not pd.isna(v)
-                else ""
-                for v in values
-            ],
-            object,
-        )
+# %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-13b
+# since pandas 3.1 numbers are always read to the last bit
+_new_pandas = tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1)
+_exactly = {} if _new_pandas else {"float_precision": "round_trip"}
 
-    return {str(name): column(table[name]) for name in table if not _is_about_the_run(str(name))}
+
+def _read_csv(path, names):
+    if path.stat().st_size <= 1:
+        return {}
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], **_exactly)
+    return _read_table(table, names)
+
+
+def _read_parquet(path, names):
+    return _read_table(pd.read_parquet(path), names)
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-14
-def _read_picture(image):
+def _read_picture(path, names):
     "Pixels as they are seen: a palette's colours, not its indices"
-    return {
-        "pixels": np.asarray(
-            image.convert("RGBA")
-            if image.mode in ("P", "PA") or "transparency" in image.info
-            else image
-        )
-    }
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if image.mode in ("P", "PA") or "transparency" in image.info:
+            return {"pixels": np.asarray(image.convert("RGBA"))}
+        return {"pixels": np.asarray(image)}
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-15
-def _read_tensors(path):
-    "Tensors of a safetensors file; such as numpy has no type for (bfloat16, float8) as float32, which holds each of their values"
+def _unknown_to_numpy(kind):
+    return kind == "BF16" or kind.startswith("F8")
+
+
+def _read_tensors(path, names):
+    """Tensors of a safetensors file
+
+    Types that numpy has not (bfloat16, float8) as float32, which holds each of their values."""
     from safetensors import safe_open
     from safetensors.numpy import load_file
 
     with safe_open(path, "numpy") as file:
         kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}
-    if not any(kind == "BF16" or kind.startswith("F8") for kind in kinds.values()):
+    if not any(map(_unknown_to_numpy, kinds.values())):
         return load_file(path)
+
     import torch
     from safetensors.torch import load_file as load_torch
 
-    return {
-        name: (
-            tensor.to(torch.float32)
-            if kinds[name] == "BF16" or kinds[name].startswith("F8")
-            else tensor
-        ).numpy()
-        for name, tensor in load_torch(path).items()
-    }
+    tensors = load_torch(path)
+    for name, kind in kinds.items():
+        if _unknown_to_numpy(kind):
+            tensors[name] = tensors[name].to(torch.float32)
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+# %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-15b
+def _read_array(path, names):
+    return {"": np.load(path, mmap_mode="r")}
+
+
+def _read_arrays(path, names):
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _read_text(path, names):
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    return {"": np.array([_anywhere(text, names)], object)}
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-16
+_readers = {
+    ".json": _read_json,
+    ".jsonl": _read_json_lines,
+    ".yaml": _read_yaml,
+    ".yml": _read_yaml,
+    ".parquet": _read_parquet,
+    ".csv": _read_csv,
+    ".npy": _read_array,
+    ".npz": _read_arrays,
+    ".safetensors": _read_tensors,
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp"), _read_picture),
+}
+
+
 def read_values(
     path: Path,
     names: list,  # by which it may call its output folder, see `folder_names`
 ) -> dict:  # name -> array
     "A file as named arrays; `InputError` if it cannot be read to its end"
-    kind = path.suffix
     try:
-        if kind == ".json":
-            return _read_record(json.loads(path.read_text(encoding="utf-8")), names)
-        if kind == ".jsonl":
-            return _read_record(
-                [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()], names
-            )
-        if kind in (".yaml", ".yml"):
-            import yaml
-
-            return _read_record(yaml.safe_load(path.read_text(encoding="utf-8")), names)
-        if kind == ".parquet":
-            return _read_table(pd.read_parquet(path), names)
-        if kind == ".csv":
-            return (
-                _read_table(
-                    pd.read_csv(path, keep_default_na=False, na_values=[""], **_exactly), names
-                )
-                if path.stat().st_size > 1
-                else {}
-            )
-        if kind == ".npy":
-            return {"": np.load(path, mmap_mode="r")}
-        if kind == ".npz":
-            with np.load(path) as file:
-                return {name: file[name] for name in file.files}
-        if kind == ".safetensors":
-            return _read_tensors(path)
-        if kind in (".png", ".jpg", ".jpeg", ".webp"):
-            from PIL import Image
-
-            with Image.open(path) as image:
-                return _read_picture(image)
-        return {
-            "": np.array(
-                [_anywhere(path.read_text(encoding="utf-8", errors="surrogateescape"), names)],
-                object,
-            )
-        }
+        return _readers.get(path.suffix, _read_text)(path, names)
     except Exception as error:
         raise InputError(
-            f"{path} cannot be read ({type(error).__name__}: {error}): delete it and run its stage again"
+            f"{path} cannot be read ({type(error).__name__}: {error}): "
+            "delete it and run its stage again"
         ) from error
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-19
@@ -219,19 +257,18 @@ def _is_number(array):
 
 
 def _kind(array):
-    return (
-        f"{array.dtype} {array.ravel()[0]!r}".replace("np.", "")
-        if array.size == 1
-        else str(array.dtype)
-    )
+    "The type of an array; of a single element also its value"
+    if array.size == 1:
+        return f"{array.dtype} {array.ravel()[0]!r}".replace("np.", "")
+    return str(array.dtype)
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-20
 def _differ(a, b, tolerance):
     "Where two arrays of one shape differ, as booleans"
     if not (_is_number(a) and _is_number(b)):
-        return np.array(
-            [x != y and not (x != x and y != y) for x, y in zip(a.ravel(), b.ravel())], bool
-        ).reshape(a.shape)
+        pairs = zip(a.ravel(), b.ravel())
+        wrong = [x != y and not (x != x and y != y) for x, y in pairs]
+        return np.array(wrong, bool).reshape(a.shape)
     if not (np.issubdtype(a.dtype, np.inexact) or np.issubdtype(b.dtype, np.inexact)):
         return a != b
     with np.errstate(invalid="ignore"):
@@ -240,47 +277,63 @@ def _differ(a, b, tolerance):
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-21
 def _size(a, b):
-    "Absolute and relative differences of numbers, infinite where one is missing; NaN for anything else"
+    """Absolute and relative differences of numbers, infinite where one is missing
+
+    NaN for anything else."""
     if not (_is_number(a) and _is_number(b)):
         return (np.full(a.shape, np.nan),) * 2
     a, b = a.astype(float), b.astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
         absolute = np.where(np.isnan(a) != np.isnan(b), np.inf, np.abs(a - b))
-    with np.errstate(invalid="ignore", divide="ignore"):
         return absolute, absolute / np.maximum(np.abs(a), np.abs(b))
 
+# %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-21b
+def _worst_of(x, y, wrong, start):
+    "Differences between two pieces of arrays that begin at row `start`, and the largest of them"
+    absolute, relative = (np.where(wrong, part, -1.0) for part in _size(x, y))
+    worst = np.unravel_index(np.argmax(np.where(np.isnan(absolute), np.inf, absolute)), x.shape)
+    return {
+        "differ": int(wrong.sum()),
+        "absolute": float(absolute[worst]),
+        "relative": float(relative.max()),
+        "at": (start + int(worst[0]), *map(int, worst[1:])),
+        "first": x[worst],
+        "second": y[worst],
+    }
+
+
+def _worse_of(found, here):
+    "What two pieces found, as one"
+    return {
+        **(found if found["absolute"] >= here["absolute"] else here),
+        "differ": found["differ"] + here["differ"],
+        "relative": max(found["relative"], here["relative"]),
+    }
+
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-22
-def compare_arrays(a: np.ndarray, b: np.ndarray, tolerance: float = 0.0) -> dict | None:
-    "How two arrays differ: how many elements, the largest differences, where the largest is and what stands there; None if they agree"
+def compare_arrays(
+    a: np.ndarray,
+    b: np.ndarray,
+    tolerance: float = 0.0,  # of numbers that are not whole
+) -> dict | None:  # None: they agree
+    """How two arrays differ
+
+    How many elements, the largest differences, where the largest is and what stands there; or a
+    `note` where shape or kind differ."""
     if a.shape != b.shape:
         return {"note": f"shape {a.shape} and {b.shape}"}
     if _is_number(a) != _is_number(b) or (a.dtype.kind == "b") != (b.dtype.kind == "b"):
         return {"note": f"{_kind(a)} and {_kind(b)}"}
+
     a, b = np.atleast_1d(a), np.atleast_1d(b)
-    step, found = max(1, _piece // max(1, int(np.prod(a.shape[1:])))), None
+    step = max(1, _piece // max(1, int(np.prod(a.shape[1:]))))
+    found = None
     for start in range(0, len(a), step):
         x, y = np.asarray(a[start : start + step]), np.asarray(b[start : start + step])
         wrong = _differ(x, y, tolerance)
-        if not wrong.any():
-            continue
-        absolute, relative = (np.where(wrong, part, -1.0) for part in _size(x, y))
-        worst = np.unravel_index(np.argmax(np.where(np.isnan(absolute), np.inf, absolute)), x.shape)
-        here = {
-            "differ": int(wrong.sum()),
-            "absolute": float(absolute[worst]),
-            "relative": float(relative.max()),
-            "at": (start + int(worst[0]), *map(int, worst[1:])),
-            "first": x[worst],
-            "second": y[worst],
-        }
-        if found:
-            kept = found if found["absolute"] >= here["absolute"] else here
-            here = {
-                **kept,
-                "differ": found["differ"] + here["differ"],
-                "relative": max(found["relative"], here["relative"]),
-            }
-        found = here
+        if wrong.any():
+            here = _worst_of(x, y, wrong, start)
+            found = _worse_of(found, here) if found else here
     return found and {**found, "of": a.size}
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-25
@@ -288,7 +341,9 @@ def compare_arrays(a: np.ndarray, b: np.ndarray, tolerance: float = 0.0) -> dict
 class Comparison:
     "What `compare_folders` found"
 
-    differences: pd.DataFrame  # a row a differing file, column, entry or array: file, what, differ, of, absolute, relative, row, first, second, note
+    # a row a differing file, column, entry or array: file, what, differ, of, absolute, relative,
+    # row, first, second, note
+    differences: pd.DataFrame
     files: int  # that both folders have
     values: int  # that were compared in them
     left_out: int  # files that tell of the run
@@ -316,6 +371,8 @@ def _files(folder):
         for path in every
         if not is_left_out(path.relative_to(folder))
     }
+    if not kept:
+        raise InputError(f"{folder} holds no results to compare: is it an output folder?")
     return kept, len(every) - len(kept)
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-28
@@ -329,55 +386,49 @@ def _row(values, at):
     return ", ".join([str(at[0]), *names])
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-29
+def _only_in(first):
+    return f"only in the {'first' if first else 'second'}"
+
+
+def _longer_lists(a, b):
+    "Beginnings of the names of entries of lists whose lengths differ"
+    lengths = [what for what in a if what.endswith("(length)") and what in b]
+    differ = [what for what in lengths if a[what][0] != b[what][0]]
+    lists = [what.removesuffix("(length)").strip() for what in differ]
+    return tuple(f"{what}." if what else "" for what in lists)
+
+
+def _place(values, what, at, table):
+    "Where a difference is, in words: a row of a table, an index of an array, nothing for a scalar"
+    if at is None:
+        return ""
+    if table:
+        return _row(values, at)
+    return "" if values[what].size == 1 else ", ".join(map(str, at))
+
+# %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-29b
 def _compare_file(name, a, b, tolerance):
     "Differences of two files, each read as named arrays"
     table = name.endswith((".csv", ".parquet"))
-    if (
-        table
-        and a
-        and b
-        and (rows := [len(next(iter(values.values()))) for values in (a, b)])[0] != rows[1]
-    ):
-        yield {"file": name, "note": f"{rows[0]:,} rows and {rows[1]:,} rows"}
-        a, b = ({what: values[what][:0] for what in values} for values in (a, b))
-    lists = [
-        what.removesuffix("(length)").strip()
-        for what in a
-        if not table and what.endswith("(length)") and what in b and a[what][0] != b[what][0]
-    ]
-    longer = tuple(
-        f"{what}." if what else "" for what in lists
-    )  # of these the lengths differ: that is said once, and what both have is compared
+    if table and a and b:
+        rows, others = (len(next(iter(values.values()))) for values in (a, b))
+        if rows != others:
+            yield {"file": name, "note": f"{rows:,} rows and {others:,} rows"}
+            a, b = ({what: values[what][:0] for what in values} for values in (a, b))
+
+    # where lengths of lists differ, that is said once, and what both have is compared
+    longer = () if table else _longer_lists(a, b)
     for what in dict.fromkeys([*a, *b]):
-        if (what not in a or what not in b) and what.startswith(longer):
-            continue
         if what not in a or what not in b:
-            yield {
-                "file": name,
-                "what": what,
-                "note": f"only in the {'first' if what in a else 'second'}",
-            }
+            if not what.startswith(longer):
+                yield {"file": name, "what": what, "note": _only_in(what in a)}
         elif found := compare_arrays(a[what], b[what], tolerance):
-            at = found.pop("at", None)
-            place = (
-                ""
-                if at is None
-                else _row(a, at)
-                if table
-                else ""
-                if a[what].size == 1
-                else ", ".join(map(str, at))
-            )
+            place = _place(a, what, found.pop("at", None), table)
             yield {"file": name, "what": what, "row": place, **found}
 
-# %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-30
-def compare_folders(
-    first: str | Path,
-    second: str | Path,  # output folders, or two files
-    tolerance: float = 0.0,  # of numbers that are not whole; 0: equal to the last bit
-) -> Comparison:
-    "Compare the results of two runs by value; `InputError` if a folder is missing, holds no results, or has a file that cannot be read"
-    folders = [Path(os.path.abspath(Path(folder).expanduser())) for folder in (first, second)]
+# %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-29c
+def _check_pair(folders, tolerance):
+    "`InputError` unless two paths can be compared"
     if not 0 <= tolerance < np.inf:
         raise InputError(f"the tolerance is {tolerance}: it must be a number, 0 or more")
     for folder in folders:
@@ -385,75 +436,88 @@ def compare_folders(
             raise InputError(f"{folder} is missing: name two output folders, such as outputs/demo")
     if folders[0].is_dir() != folders[1].is_dir():
         raise InputError(
-            f"one of {folders[0]} and {folders[1]} is a folder and the other a file: name two of a kind"
+            f"one of {folders[0]} and {folders[1]} is a folder and the other a file: "
+            "name two of a kind"
         )
+
+# %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-30
+def compare_folders(
+    # output folders, or two files
+    first: str | Path,
+    second: str | Path,
+    tolerance: float = 0.0,  # of numbers that are not whole; 0: equal to the last bit
+) -> Comparison:
+    """Compare the results of two runs by value
+
+    `InputError` if a folder is missing, holds no results, or has a file that cannot be read."""
+    folders = [Path(os.path.abspath(Path(folder).expanduser())) for folder in (first, second)]
+    _check_pair(folders, tolerance)
     if folders[0].is_dir():
         (a, out_a), (b, out_b) = map(_files, folders)
     else:
-        (a, out_a), (b, out_b), folders = (
-            ({folders[0].name: folders[0]}, 0),
-            ({folders[0].name: folders[1]}, 0),
-            [folder.parent for folder in folders],
-        )
-    for folder, files in zip(folders, (a, b)):
-        if not files:
-            raise InputError(f"{folder} holds no results to compare: is it an output folder?")
+        name = folders[0].name
+        a, b = ({name: file} for file in folders)
+        out_a = out_b = 0
+        folders = [file.parent for file in folders]
+
     names = [folder_names(folder) for folder in folders]
-    rows, values = (
-        [
-            {"file": name, "note": f"only in the {'first' if name in a else 'second'}"}
-            for name in sorted(a.keys() ^ b.keys())
-        ],
-        0,
-    )
-    for name in sorted(a.keys() & b.keys()):
+    alone = sorted(a.keys() ^ b.keys())
+    rows = [{"file": name, "note": _only_in(name in a)} for name in alone]
+    both = sorted(a.keys() & b.keys())
+    values = 0
+    for name in both:
         read = [read_values(files[name], known) for files, known in zip((a, b), names)]
         values += sum(array.size for array in read[0].values())
         rows += _compare_file(name, *read, tolerance)
-    differences = pd.DataFrame(
-        [{"what": "", "row": "", "note": "", "absolute": np.nan, **row} for row in rows],
-        columns=_columns,
-    )
-    return Comparison(differences, len(a.keys() & b.keys()), values, out_a + out_b)
+
+    empty = {"what": "", "row": "", "note": "", "absolute": np.nan}
+    differences = pd.DataFrame([{**empty, **row} for row in rows], columns=_columns)
+    return Comparison(differences, len(both), values, out_a + out_b)
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-32
-def _line(d):
-    "One difference in words"
-    where = f"  {d['what']}: " if d["what"] else "  "
-    if d["note"]:
-        return f"{where}{d['note']}"
-    show = lambda value: (
-        f"{value:.9g}"
-        if isinstance(value, (float, np.floating))
-        else repr(value)[:60]
-        if isinstance(value, str)
-        else str(value)[:60]
-    )
-    text = f"{show(d['first'])} and {show(d['second'])}"
-    size = (
-        ""
-        if np.isnan(d["absolute"])
-        else f"; largest difference {d['absolute']:.3g}, relative {d['relative']:.3g}"
-    )
-    if d["of"] == 1:
+def _shown(value):
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.9g}"
+    if isinstance(value, str):
+        return repr(value)[:60]
+    return str(value)[:60]
+
+
+def _line(found):
+    "One difference, a row of the table of them, in words"
+    where = f"  {found['what']}: " if found["what"] else "  "
+    if found["note"]:
+        return f"{where}{found['note']}"
+    text = f"{_shown(found['first'])} and {_shown(found['second'])}"
+    size = ""
+    if not np.isnan(found["absolute"]):
+        size = f"; largest difference {found['absolute']:.3g}, relative {found['relative']:.3g}"
+    if found["of"] == 1:
         return f"{where}{text}{size}"
-    return f"{where}{d['differ']:,} of {d['of']:,} differ{size}; {text}" + (
-        f" in row {d['row']}" if d["row"] else ""
-    )
+    row = f" in row {found['row']}" if found["row"] else ""
+    return f"{where}{int(found['differ']):,} of {int(found['of']):,} differ{size}; {text}{row}"
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-33
+def _top_folder(name):
+    "`tables/` for tables/table1.csv; a file that lies in no folder as itself"
+    first, slash, _ = name.partition("/")
+    return first + slash
+
+
 def _lines_alone(alone):
     "Files that one folder alone has, by the folder that they lie in"
     for note, part in alone.groupby("note"):
-        folders = Counter(
-            name.partition("/")[0] + ("/" if "/" in name else "") for name in part.file
-        )
-        yield f"{note}: " + ", ".join(
-            f"{name} ({count} files)"
-            if count > 1
-            else next(f for f in part.file if f.startswith(name))
-            for name, count in folders.items()
-        )
+        folders = part.file.groupby(part.file.map(_top_folder), sort=False)
+        names = [
+            files.iloc[0] if len(files) == 1 else f"{folder} ({len(files)} files)"
+            for folder, files in folders
+        ]
+        yield f"{note}: {', '.join(names)}"
+
+# %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-33b
+def _reading_order(name):
+    "Tables first, then figures, then the records that they were made from"
+    return not name.startswith("tables/"), not name.startswith("figures/"), name
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-34
 def describe_comparison(
@@ -461,25 +525,23 @@ def describe_comparison(
     most: int = 60,  # lines at most
 ) -> str:
     "A comparison as text: one sentence if the folders are equal"
-    compared = f"{found.files:,} files, {found.values:,} values ({found.left_out:,} logs and other files of the runs themselves left out)"
-    if not len(found.differences):
-        return f"equal: {compared}"
-    alone = (found.differences.what == "") & found.differences.note.str.startswith("only in")
-    lines = [*_lines_alone(found.differences[alone])]
-    both = found.differences[~alone]
-    for name in sorted(
-        both.file.unique(),
-        key=lambda name: (not name.startswith("tables/"), not name.startswith("figures/"), name),
-    ):
-        lines += [name, *map(_line, both[both.file == name].to_dict("records"))]
-    hidden = [f"… and {len(lines) - most:,} lines more"] if len(lines) > most else []
-    return "\n".join(
-        [
-            *lines[:most],
-            *hidden,
-            f"different: {found.differences.file.nunique():,} files differ or are in one folder only; compared: {compared}",
-        ]
+    compared = (
+        f"{found.files:,} files, {found.values:,} values "
+        f"({found.left_out:,} logs and other files of the runs themselves left out)"
     )
+    rows = found.differences
+    if not len(rows):
+        return f"equal: {compared}"
+
+    alone = (rows.what == "") & rows.note.str.startswith("only in")
+    lines = [*_lines_alone(rows[alone])]
+    both = rows[~alone]
+    for name in sorted(both.file.unique(), key=_reading_order):
+        lines += [name, *map(_line, both[both.file == name].to_dict("records"))]
+
+    hidden = [f"… and {len(lines) - most:,} lines more"] if len(lines) > most else []
+    differ = f"different: {rows.file.nunique():,} files differ or are in one folder only"
+    return "\n".join([*lines[:most], *hidden, f"{differ}; compared: {compared}"])
 
 # %% ../../nbs/lib/90_workflow/10_compare.ipynb #compare-35
 def compare(first: str | Path, second: str | Path, tolerance: float = 0.0) -> int:

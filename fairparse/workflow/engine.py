@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SLOTS', 'own_folder', 'run_group', 'list_devices', 'count_gpus', 'claim_device', 'own_device', 'snakemake_command',
-           'workflow_command', 'print_table', 'find_cluster', 'cluster_executor', 'job_prefix', 'cancel_jobs',
-           'start_on_cluster', 'print_failures', 'run_on_cluster']
+           'workflow_command', 'find_cluster', 'cluster_executor', 'job_prefix', 'cancel_jobs', 'start_on_cluster',
+           'print_failures', 'run_on_cluster', 'print_table']
 
 # %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-02
 import contextlib
@@ -44,11 +44,13 @@ def own_folder(out: Path):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"another `fairparse` run is working in {out}: wait for it, or choose another folder with --out"
+                f"another `fairparse` run is working in {out}: "
+                "wait for it, or choose another folder with --out"
             ) from None
         except OSError as error:
             raise InputError(
-                f"{out} cannot be locked ({error.strerror}), so two runs could spoil each other: choose a folder on another file system with --out"
+                f"{out} cannot be locked ({error.strerror}), so two runs could spoil each other: "
+                "choose a folder on another file system with --out"
             ) from error
         yield
 
@@ -56,7 +58,9 @@ def own_folder(out: Path):
 def run_group(
     argv: list,  # a command
 ) -> int:  # its exit code
-    "Run a command in a process group of its own; when this process is interrupted or ended, so is the group"
+    """Run a command in a process group of its own
+
+    When this process is interrupted or ended, so is the group."""
     child = subprocess.Popen(
         argv,
         cwd=find_root(),
@@ -79,7 +83,7 @@ def run_group(
 # %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-09
 SLOTS = "/tmp/fairparse-devices"  # not TMPDIR, which differs between jobs
 
-
+# %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-09b
 def list_devices() -> list:  # names for CUDA_VISIBLE_DEVICES
     "The GPUs (or the parts that a GPU is divided into) that this process may use"
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
@@ -89,45 +93,55 @@ def list_devices() -> list:  # names for CUDA_VISIBLE_DEVICES
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
     return re.findall(r"UUID: (MIG-[^)]+)", listed) or re.findall(r"UUID: (GPU-[^)]+)", listed)
 
-# %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-10
+
 def count_gpus() -> int:
-    "How many of them there are"
+    "How many devices this process may use"
     return len(list_devices())
+
+# %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-10
+def _take_slot(path):
+    "The slot's open file, locked by this process; None if another holds it"
+    with explain_write_errors(path):
+        # opened to read only: other users' files can be locked too
+        slot = os.fdopen(os.open(path, os.O_RDONLY | os.O_CREAT, 0o644))
+    try:
+        fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        slot.close()
+        return None
+    return slot
 
 # %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-11
 def claim_device(
     devices: list,  # of `list_devices`
     folder: str | Path = SLOTS,  # shared by all processes of this machine
 ) -> tuple:  # (device, open file that holds it)
-    "Take the first device that is free, or else one that the fewest share; it is free again when the file is closed or the process ends"
+    """Take the first device that is free, or else one that the fewest share
+
+    It is free again when the file is closed or the process ends."""
     folder = Path(folder)
     if not folder.is_dir():
         with explain_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(
-            0o777
-        )  # for all users; not sticky, or Linux would refuse them each other's files
+        # for all users; not sticky, or Linux would refuse them each other's files
+        folder.chmod(0o777)
     if not devices:
         raise InputError("there is no device to claim")
-    for number, device in ((number, device) for number in itertools.count() for device in devices):
-        path = folder / f"{re.sub(r'[^A-Za-z0-9.-]', '_', device)}.{number}"
-        with explain_write_errors(path):
-            slot = os.fdopen(
-                os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-            )  # to read: others' files can be locked too
-        try:
-            fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            slot.close()
-        else:
-            return device, slot
+
+    for number in itertools.count():
+        for device in devices:
+            name = re.sub(r"[^A-Za-z0-9.-]", "_", device)
+            if slot := _take_slot(folder / f"{name}.{number}"):
+                return device, slot
 
 # %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-12
 @contextlib.contextmanager
 def own_device(
     parameters: dict,  # of a notebook; only those with `device` use one
 ):
-    "While the block runs, let this process and its children see one device of their own; without a choice do nothing"
+    """While the block runs, let this process and its children see one device of their own
+
+    Where there is no choice, nothing is done."""
     devices = [] if parameters.get("device") not in ("auto", "cuda") else list_devices()
     if len(devices) < 2:
         yield None
@@ -149,101 +163,72 @@ def snakemake_command(
     out: Path, *options: str, cluster: Path | None = None, config: str = "profile.yaml"
 ) -> list:
     "The command line that runs the project's Snakefile in `out`, here or on a cluster"
-    return [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(find_root() / "nbs" / "workflow" / "Snakefile"),
-        "--directory",
-        str(out),
-        "--configfile",
-        str(out / config),
-        "--profile",
-        "none",
-        "--workflow-profile",
-        str(cluster or "none"),
-        *options,
-    ]
+    snakefile = find_root() / "nbs" / "workflow" / "Snakefile"
+    settings = {
+        "--snakefile": snakefile,
+        "--directory": out,
+        "--configfile": out / config,
+        "--profile": "none",
+        "--workflow-profile": cluster or "none",
+    }
+    words = [str(word) for setting in settings.items() for word in setting]
+    return [sys.executable, "-m", "snakemake", *words, *options]
+
+# %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-16b
+def _clear_lock(out):
+    "Delete the lock that a killed run of Snakemake left in `out`"
+    if not any((out / ".snakemake" / "locks").glob("*")):
+        return
+    if run_group(snakemake_command(out, "--unlock", "--cores", "1", "--quiet", "all")):
+        raise InputError(
+            f"cannot unlock {out}: see the message above, or delete {out}/.snakemake/locks"
+        )
 
 # %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-17
 def workflow_command(
     out: Path,  # owned by this process, with profile.yaml
     cores: int | None = None,  # None: all of this machine
-    cluster: Path | None = None,  # of `clusters.find_cluster`; None: this machine
+    cluster: Path | None = None,  # of `find_cluster`; None: this machine
     dry_run: bool = False,  # only tell what would run, with plan.yaml for profile.yaml
 ) -> list:  # for `run_group`
-    "The command that runs the graph in `out`, after clearing away what a killed run left there; what is done is not done again"
-    if any((out / ".snakemake" / "locks").glob("*")) and run_group(
-        snakemake_command(out, "--unlock", "--cores", "1", "--quiet", "all")
-    ):
-        raise InputError(
-            f"cannot unlock {out}: see the message above, or delete {out}/.snakemake/locks"
-        )
-    options = [
-        "--rerun-incomplete",
-        "--keep-going",
-        "--retries",
-        "0",
-        *(["--dry-run"] if dry_run else ["--quiet", "rules", "host"]),
-    ]
+    """The command that runs the graph in `out`, after clearing away what a killed run left there
+
+    What is done is not done again."""
+    _clear_lock(out)
+    options = ["--rerun-incomplete", "--keep-going", "--retries", "0"]
+    options += ["--dry-run"] if dry_run else ["--quiet", "rules", "host"]
     if cluster and not dry_run:  # what would run is the same everywhere
         return snakemake_command(out, *options, *start_on_cluster(cluster, out), cluster=cluster)
+
     if gpus := count_gpus():
         options += ["--resources", f"gpu={gpus}"]
-    return snakemake_command(
-        out,
-        *options,
-        "--cores",
-        str(cores or "all"),
-        config="plan.yaml" if dry_run else "profile.yaml",
-    )
-
-# %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-20
-def print_table(path: Path, keep: tuple = (), max_rows: int = 60):
-    "Print a CSV file; columns that say the same in every row stand below it, unless in `keep`"
-    import pandas as pd
-
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    same = [
-        c for c in table if c not in keep and len(table) > 1 and table[c].nunique(dropna=False) == 1
-    ]
-    print(f"\n{path}")
-    if len(table):
-        print(
-            table.drop(columns=same).to_string(
-                index=False,
-                max_rows=max_rows,
-                line_width=shutil.get_terminal_size((140, 24)).columns,
-                max_colwidth=40,
-                float_format="%.4g",
-                na_rep="",
-            )
-        )
-    if same:
-        print("in every row:", ", ".join(f"{c} = {str(table[c].iloc[0])[:60]}" for c in same))
+    options += ["--cores", str(cores or "all")]
+    config = "plan.yaml" if dry_run else "profile.yaml"
+    return snakemake_command(out, *options, config=config)
 
 # %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-24
 def find_cluster(
     name: str,  # of a folder in nbs/workflow/clusters, or a path to a folder
 ) -> Path:
-    "The folder of a cluster's profile; `InputError` if there is none, or its executor is not installed"
+    "The folder of a cluster's profile; `InputError` without one, or without its executor"
     known = find_root() / "nbs" / "workflow" / "clusters"
-    folder = (
-        Path(name).expanduser().absolute()
-        if "/" in name or not (known / name).is_dir()
-        else known / name
-    )
-    names = sorted(path.parent.name for path in known.glob("*/config.yaml"))
+    if "/" in name or not (known / name).is_dir():
+        folder = Path(name).expanduser().absolute()
+    else:
+        folder = known / name
     if not (folder / "config.yaml").is_file():
+        names = sorted(path.parent.name for path in known.glob("*/config.yaml"))
         raise InputError(
-            f"there is no cluster {name!r}{nearest(name, names)}: there are {', '.join(names)}, or give a folder with a Snakemake profile, config.yaml"
+            f"there is no cluster {name!r}{nearest(name, names)}: there are {', '.join(names)}, "
+            "or give a folder with a Snakemake profile, config.yaml"
         )
+
     executor = cluster_executor(folder)
     module = f"snakemake_executor_plugin_{executor.replace('-', '_')}"
     if not importlib.util.find_spec(module) and not (folder / module).is_dir():
         raise InputError(
-            f"cluster {name} needs the executor {executor!r}, which is not installed: pip install snakemake-executor-plugin-{executor}"
+            f"cluster {name} needs the executor {executor!r}, which is not installed: "
+            f"pip install snakemake-executor-plugin-{executor}"
         )
     return folder
 
@@ -263,29 +248,31 @@ def job_prefix(out: Path) -> str:
     return f"fairparse-{hashlib.sha256(os.path.realpath(out).encode()).hexdigest()[:12]}"
 
 # %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-29
+def _running_jobs(out):
+    "Numbers of the Slurm jobs of an output folder"
+    command = ["squeue", "--me", "--noheader", "--format", "%i %j"]
+    queue = subprocess.run(command, capture_output=True, text=True)
+    if queue.returncode:
+        raise InputError(f"Slurm does not answer: {queue.stderr.strip()}")
+    own = f" {job_prefix(out)}"
+    return [line.split()[0] for line in queue.stdout.splitlines() if own in line]
+
+# %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-29b
 def cancel_jobs(out: Path):
     "Cancel the Slurm jobs that a run in `out` left behind, and wait until they are gone"
-
-    def left():
-        queue = subprocess.run(
-            ["squeue", "--me", "--noheader", "--format", "%i %j"], capture_output=True, text=True
-        )
-        if queue.returncode:
-            raise InputError(f"Slurm does not answer: {queue.stderr.strip()}")
-        return [
-            line.split()[0] for line in queue.stdout.splitlines() if f" {job_prefix(out)}" in line
-        ]
-
-    if jobs := left():
-        print(f"cancelling the Slurm jobs that are left in {out}: {' '.join(jobs)}")
-        subprocess.run(["scancel", *jobs])
-        for _ in range(60):
-            if not left():
-                return
-            time.sleep(1)
-        raise InputError(
-            f"the Slurm jobs {' '.join(left())} do not end: see `squeue --me`, and try again when they are gone"
-        )
+    jobs = _running_jobs(out)
+    if not jobs:
+        return
+    print(f"cancelling the Slurm jobs that are left in {out}: {' '.join(jobs)}")
+    subprocess.run(["scancel", *jobs])
+    for _ in range(60):
+        if not _running_jobs(out):
+            return
+        time.sleep(1)
+    raise InputError(
+        f"the Slurm jobs {' '.join(_running_jobs(out))} do not end: "
+        "see `squeue --me`, and try again when they are gone"
+    )
 
 # %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-30
 def start_on_cluster(
@@ -293,20 +280,27 @@ def start_on_cluster(
     out: Path,  # the output folder, which the caller owns
 ) -> list:  # further options for Snakemake
     "Make ready for a run; `InputError` if jobs cannot be handed over from here"
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        str(path) for path in (folder, os.environ.get("PYTHONPATH")) if path
-    )  # for plugins that lie in it
+    # plugins that lie in the folder are found as well
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = f"{folder}{os.pathsep}{before}" if before else str(folder)
     if cluster_executor(folder) != "slurm":
         return []
     if not shutil.which("sbatch"):
         raise InputError(
-            "there is no `sbatch` here: start this on a machine that submits jobs to Slurm, such as the login node"
+            "there is no `sbatch` here: "
+            "start this on a machine that submits jobs to Slurm, such as the login node"
         )
     cancel_jobs(out)
     return ["--slurm-jobname-prefix", job_prefix(out)]
 
 # %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-33
-def print_failures(out: Path, since: float):
+_failure = re.compile(r"^error: .*(?:\nexecuted notebook: .*)?", re.MULTILINE)
+
+
+def print_failures(
+    out: Path,
+    since: float,  # seconds since the epoch: older logs are another run's
+):
     "Print what the jobs that failed on a cluster said, from their logs"
     logs = [
         path
@@ -315,16 +309,12 @@ def print_failures(out: Path, since: float):
         if path.stat().st_mtime >= since
     ]
     for path in sorted(logs):
-        said = re.findall(
-            r"^error: .*(?:\nexecuted notebook: .*)?",
-            path.read_text(encoding="utf-8", errors="replace"),
-            re.MULTILINE,
-        )
-        print("", *said[:1], f"log of the job: {path}", sep="\n", file=sys.stderr)
+        messages = _failure.findall(path.read_text(encoding="utf-8", errors="replace"))
+        print("", *messages[:1], f"log of the job: {path}", sep="\n", file=sys.stderr)
 
 # %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-34
 def run_on_cluster(
-    command: list,  # of `engine.workflow_command`
+    command: list,  # of `workflow_command`
     folder: Path,  # of `find_cluster`
     out: Path,
 ) -> int:  # exit code of Snakemake
@@ -339,3 +329,33 @@ def run_on_cluster(
     if code:
         print_failures(out, started)
     return code
+
+# %% ../../nbs/lib/90_workflow/03_engine.ipynb #engine-20
+def print_table(
+    path: Path,  # a CSV file
+    keep: tuple = (),  # columns that stay in the table
+    max_rows: int = 60,
+):
+    "Print a CSV file; columns that say the same in every row stand below it, unless in `keep`"
+    import pandas as pd
+
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    same = [
+        name
+        for name in table
+        if name not in keep and len(table) > 1 and table[name].nunique(dropna=False) == 1
+    ]
+    print(f"\n{path}")
+    if len(table):
+        text = table.drop(columns=same).to_string(
+            index=False,
+            max_rows=max_rows,
+            line_width=shutil.get_terminal_size((140, 24)).columns,
+            max_colwidth=40,
+            float_format="%.4g",
+            na_rep="",
+        )
+        print(text)
+    if same:
+        constant = [f"{name} = {str(table[name].iloc[0])[:60]}" for name in same]
+        print("in every row:", ", ".join(constant))

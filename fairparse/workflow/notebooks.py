@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['find_notebook', 'read_cells', 'read_parameters', 'load_yaml', 'read_yaml', 'parse_literal', 'check_type',
-           'check_parameters', 'notebook_sources', 'code_fingerprint', 'job_environment', 'NotebookError',
-           'execute_notebook']
+           'check_parameters', 'imported_files', 'notebook_sources', 'code_fingerprint', 'job_environment',
+           'NotebookError', 'execute_notebook']
 
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-02
 import ast
@@ -34,13 +34,14 @@ def find_notebook(
     known = sorted(path.stem for path in folder.glob("*.ipynb"))
     if name not in known:
         raise InputError(
-            f"there is no notebook {name!r} in {folder}{nearest(name, known)}: there are {', '.join(known) or 'none'}"
+            f"there is no notebook {name!r} in {folder}{nearest(name, known)}: "
+            f"there are {', '.join(known) or 'none'}"
         )
     return folder / f"{name}.ipynb"
 
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-05
-def read_cells(notebook: Path) -> list:
-    "Cells of a notebook as (source, tags) of its code cells; `InputError` if the file is no notebook"
+def read_cells(notebook: Path) -> list:  # of (source, tags)
+    "The code cells of a notebook; `InputError` if the file is no notebook"
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError, TypeError) as error:
@@ -55,32 +56,36 @@ def read_cells(notebook: Path) -> list:
 
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-06
 def read_parameters(notebook: Path) -> dict:  # name -> default, in the notebook's order
-    "Parameters of a notebook, from its cell tagged `parameters`; `InputError` unless there is exactly one, of literals only"
+    """Parameters of a notebook, from its cell tagged `parameters`
+
+    `InputError` unless there is exactly one such cell, of literals only."""
     cells = [source for source, tags in read_cells(notebook) if "parameters" in tags]
     if len(cells) != 1:
         raise InputError(
             f"{notebook} has {len(cells)} cells tagged `parameters`: it needs exactly one"
         )
-    found = {}
     try:
         statements = ast.parse(cells[0]).body
     except SyntaxError as error:
         raise InputError(
             f"{notebook}: the parameters cell is not valid Python ({error})"
         ) from error
-    for statement in statements:
-        target = (
-            statement.targets[0]
-            if isinstance(statement, ast.Assign)
-            else getattr(statement, "target", None)
-        )
-        try:
-            found[target.id] = ast.literal_eval(statement.value)
-        except (AttributeError, ValueError, TypeError):
-            raise InputError(
-                f"{notebook}: `{ast.unparse(statement)}` in the parameters cell is not of the form `name = literal`: move it to the next cell"
-            ) from None
-    return found
+    return dict(_literal_assignment(notebook, statement) for statement in statements)
+
+# %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-06b
+def _literal_assignment(notebook, statement):
+    "Name and value of a statement `name = literal`"
+    if isinstance(statement, ast.Assign):
+        target = statement.targets[0]
+    else:
+        target = getattr(statement, "target", None)
+    try:
+        return target.id, ast.literal_eval(statement.value)
+    except (AttributeError, ValueError, TypeError):
+        raise InputError(
+            f"{notebook}: `{ast.unparse(statement)}` in the parameters cell "
+            "is not of the form `name = literal`: move it to the next cell"
+        ) from None
 
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-08
 def load_yaml(text: str):
@@ -90,14 +95,10 @@ def load_yaml(text: str):
     class Loader(yaml.SafeLoader):
         pass
 
-    Loader.yaml_implicit_resolvers = {
-        k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"),
-        list("-+0123456789"),
-    )
+    inherited = yaml.SafeLoader.yaml_implicit_resolvers.items()
+    Loader.yaml_implicit_resolvers = {first: list(found) for first, found in inherited}
+    with_exponent = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", with_exponent, list("-+0123456789"))
     return yaml.load(text, Loader)
 
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-09
@@ -145,14 +146,17 @@ _accepted = {
 
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-12
 def check_type(name: str, value, default, where: str = ""):
-    "`value` if it fits the type of the notebook's `default` (a None default takes anything); `InputError` if not"
+    """`value` if it fits the type of the notebook's `default`; `InputError` if not
+
+    A default of None takes anything."""
     if default is None:
         return value
     kind = type(default)
     if not isinstance(value, _accepted[kind]) or (isinstance(value, bool) and kind is not bool):
         wanted = "float or int" if kind is float else kind.__name__
         raise InputError(
-            f"{where}parameter {name!r} is {value!r} ({type(value).__name__}): it must be {wanted}, like its default {default!r}"
+            f"{where}parameter {name!r} is {value!r} ({type(value).__name__}): "
+            f"it must be {wanted}, like its default {default!r}"
         )
     return float(value) if kind is float else value
 
@@ -163,52 +167,64 @@ def check_parameters(
     texts: dict = {},  # values from the command line, as text; they win
 ) -> dict:  # all of them, checked
     "Parameters for `notebook`; `InputError` for a name it does not have or a value of another type"
-    known, where = read_parameters(notebook), f"{notebook.name}: "
+    known = read_parameters(notebook)
+    where = f"{notebook.name}: "
     for name in (*given, *texts):
         if name not in known:
             raise InputError(
-                f"{where}there is no parameter {name!r}{nearest(name, known)}: it has {', '.join(known)}"
+                f"{where}there is no parameter {name!r}{nearest(name, known)}: "
+                f"it has {', '.join(known)}"
             )
-    values = {
-        **given,
-        **{
-            name: text if isinstance(known[name], str) else parse_literal(text)
-            for name, text in texts.items()
-        },
+
+    parsed = {
+        name: text if isinstance(known[name], str) else parse_literal(text)
+        for name, text in texts.items()
     }
+    values = {**given, **parsed}
     return {name: check_type(name, value, known[name], where) for name, value in values.items()}
 
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-16
 def _imported_names(node, here):
-    "Full names that an import statement may load; `here` is the name of the package that a relative import starts from"
+    """Full names that an import statement may load
+
+    `here` is the package, as a list of names, that a relative import starts from."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
-    parents = here.split(".")[: len(here.split(".")) + 1 - node.level] if node.level else []
+    parents = here[: len(here) + 1 - node.level] if node.level else []
     base = ".".join([*parents, *filter(None, [node.module])])
     return [base, *(f"{base}.{alias.name}" for alias in node.names)]
 
+# %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-16b
+def _module_files(name, package):
+    "Files that importing a module of the package runs: its own, and the `__init__.py` of each room"
+    top, *parts = name.split(".")
+    if top != package.name:
+        return
+    for depth in range(1, len(parts) + 1):
+        path = package.joinpath(*parts[:depth])
+        for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
+            if file.is_file():
+                yield file
+
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-17
-def _imports(tree, package, folder):
-    "Files of the package that a syntax tree of a module in `folder` imports, with the `__init__.py` of each room on the way"
-    here = ".".join([package.name, *folder.relative_to(package).parts])
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Import | ast.ImportFrom):
-            continue
-        for name in _imported_names(node, here):
-            top, *parts = name.split(".")
-            if top != package.name:
-                continue
-            for depth in range(1, len(parts) + 1):
-                path = package.joinpath(*parts[:depth])
-                yield from (
-                    file
-                    for file in (path / "__init__.py", path.with_name(f"{path.name}.py"))
-                    if file.is_file()
-                )
+def imported_files(
+    tree: ast.Module,
+    # the package's folder, such as fairparse/
+    package: Path,
+    # where the module of this tree lies: relative imports start there
+    folder: Path,
+) -> set:  # of paths
+    """Files of the package that a module imports directly, at the top or inside a function
+
+    With each file come the `__init__.py` of the rooms on the way to it."""
+    here = [package.name, *folder.relative_to(package).parts]
+    statements = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [name for node in statements for name in _imported_names(node, here)]
+    return {file for name in names for file in _module_files(name, package)}
 
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-18
 def _cell_statements(source):
-    "Statements of a cell; a magic such as `%matplotlib inline` becomes the call that IPython makes of it"
+    "Statements of a cell; a magic such as `%matplotlib inline` as the call that IPython makes"
     try:
         return ast.parse(source).body
     except SyntaxError:
@@ -226,6 +242,11 @@ def _code_tree(notebook):
         raise InputError(f"{notebook}: a code cell is not valid Python ({error})") from error
     return ast.Module(body=sum(statements, []), type_ignores=[])
 
+# %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-19b
+def _module_tree(path):
+    "Syntax tree of a module"
+    return ast.parse(path.read_text(encoding="utf-8"))
+
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-20
 def notebook_sources(
     notebook: Path,
@@ -236,45 +257,50 @@ def notebook_sources(
     found, todo = set(), [(_code_tree(notebook), package)]
     while todo:
         tree, folder = todo.pop()
-        new = set(_imports(tree, package, folder)) - found
+        new = imported_files(tree, package, folder) - found
         found |= new
-        todo += [(ast.parse(path.read_text(encoding="utf-8")), path.parent) for path in new]
+        todo += [(_module_tree(path), path.parent) for path in new]
     return sorted(found)
 
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-21
 def code_fingerprint(notebook: Path, package: Path | None = None) -> str:
-    "Hash over the code of a notebook and its modules; comments, prose and stored outputs do not count"
-    trees = [
-        _code_tree(notebook),
-        *(
-            ast.parse(path.read_text(encoding="utf-8"))
-            for path in notebook_sources(notebook, package)
-        ),
-    ]
+    """Hash over the code of a notebook and its modules
+
+    Comments, prose and stored outputs do not count."""
+    trees = [_code_tree(notebook), *map(_module_tree, notebook_sources(notebook, package))]
     return hashlib.sha256("\n".join(map(ast.dump, trees)).encode()).hexdigest()[:16]
 
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-24
-_kernel = "import os; from fairparse.core.runs import die_with_parent; die_with_parent(int(os.environ.get('JPY_PARENT_PID', 0))); from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+_kernel = (
+    "import os; from fairparse.core.runs import die_with_parent; "
+    "die_with_parent(int(os.environ.get('JPY_PARENT_PID', 0))); "
+    "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+)
+
+
+def _write_kernel(jupyter):
+    "A Jupyter folder with a kernel `python3`: this interpreter, in a process that ends with ours"
+    spec = jupyter / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    kernel = {
+        "argv": [sys.executable, "-c", _kernel, "-f", "{connection_file}"],
+        "display_name": "python3",
+        "language": "python",
+    }
+    spec.write_text(json.dumps(kernel))
+
+# %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-24b
+_thread_variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @contextlib.contextmanager
 def job_environment(
     threads: int | None = None,  # for OpenMP, MKL and OpenBLAS; as set outside if None
 ):
-    "A temporary folder of the job's own, with a kernel `python3` that runs this interpreter and ends with this process"
+    "A temporary folder of the job's own, with the kernel that its notebook runs in"
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="fairparse-", ignore_cleanup_errors=True) as folder:
-        spec = Path(folder) / "jupyter" / "kernels" / "python3" / "kernel.json"
-        spec.parent.mkdir(parents=True)
-        spec.write_text(
-            json.dumps(
-                {
-                    "argv": [sys.executable, "-c", _kernel, "-f", "{connection_file}"],
-                    "display_name": "python3",
-                    "language": "python",
-                }
-            )
-        )
+        _write_kernel(Path(folder) / "jupyter")
         os.environ |= {
             "TMPDIR": folder,
             "IPYTHONDIR": f"{folder}/ipython",
@@ -282,10 +308,7 @@ def job_environment(
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         }
         if threads:
-            os.environ |= {
-                name: str(threads)
-                for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-            }
+            os.environ |= dict.fromkeys(_thread_variables, str(threads))
         tempfile.tempdir = None
         try:
             yield Path(folder)
@@ -300,7 +323,76 @@ class NotebookError(RuntimeError):
 
 
 _no_memory = re.compile(r"MemoryError|OutOfMemory|out of memory|can't allocate memory|bad_alloc")
-_more_memory = "close other programs, set a smaller batch_size, or run fewer jobs at a time (--cores); the same command goes on from what is done"
+_more_memory = (
+    "close other programs, set a smaller batch_size, or run fewer jobs at a time (--cores); "
+    "the same command goes on from what is done"
+)
+
+# %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-27a
+@contextlib.contextmanager
+def _quick_imports():
+    """Spare papermill's imports a second
+
+    jsonschema, which checks notebooks, would compile its grammar of web addresses, and does
+    without it."""
+    absent = "rfc3987_syntax" not in sys.modules
+    if absent:
+        sys.modules["rfc3987_syntax"] = None
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules["rfc3987_syntax"]
+
+# %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-27b
+def _papermill_options(verbose):
+    "How papermill runs every notebook of ours"
+    from traitlets.config import Config
+
+    # sockets in the job's temporary folder, not network ports, which parallel jobs race for;
+    # their paths are limited to about 100 characters
+    sockets = f"{tempfile.gettempdir()}/kernel"
+    if sys.platform == "linux" and len(sockets) < 90:
+        connection = {"transport": "ipc", "ip": sockets}
+    else:
+        connection = {"transport": "tcp"}
+    streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if verbose else {}
+    return {
+        "kernel_name": "python3",
+        "language": "python",
+        "cwd": str(find_root()),
+        "progress_bar": sys.stderr.isatty() and not verbose,
+        "config": Config(KernelManager=connection),
+        **streams,
+    }
+
+# %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-27c
+def _literal_path(path):
+    "A path in which papermill fills in no parameters"
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _run_papermill(notebook, running, failed, parameters, verbose):
+    "The executed notebook; whatever stops it becomes a `NotebookError`"
+    with _quick_imports():
+        from jupyter_client.kernelspec import NoSuchKernel
+        from nbclient.exceptions import DeadKernelError
+        from papermill import execute_notebook as papermill_run
+        from papermill.exceptions import PapermillExecutionError
+
+        options = _papermill_options(verbose)
+    paths = _literal_path(notebook), _literal_path(running)
+    try:
+        return papermill_run(*paths, parameters=parameters, **options)
+    except PapermillExecutionError as error:
+        own = error.evalue if error.ename == "InputError" else f"{error.ename}: {error.evalue}"
+        remedy = f"\nmemory ran out: {_more_memory}" if _no_memory.search(own) else ""
+        raise NotebookError(f"{own}{remedy}\nexecuted notebook: {failed}") from error
+    except (DeadKernelError, NoSuchKernel) as error:
+        raise NotebookError(
+            f"the notebook's process ended without a word ({error}): was it killed, "
+            f"or did memory run out? If so, {_more_memory}\nexecuted notebook: {failed}"
+        ) from error
 
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-27
 def execute_notebook(
@@ -309,62 +401,22 @@ def execute_notebook(
     parameters: dict,  # checked
     verbose: bool = False,  # show what the cells print
 ):
-    "Run `notebook` with papermill in the repository root; `NotebookError` with the notebook's own message if it fails"
-    absent = "rfc3987_syntax" not in sys.modules
-    if absent:
-        sys.modules["rfc3987_syntax"] = (
-            None  # jsonschema, which checks notebooks, would compile its grammar of web addresses for a second, and does without it
-        )
-    from jupyter_client.kernelspec import NoSuchKernel
-    from nbclient.exceptions import DeadKernelError
-    from papermill import execute_notebook as papermill_run
-    from papermill.exceptions import PapermillExecutionError
-    from traitlets.config import Config
+    """Run `notebook` with papermill in the repository root
 
-    if absent:
-        del sys.modules["rfc3987_syntax"]
-    # sockets in the job's temporary folder, not network ports, which parallel jobs race for; their paths are limited to about 100 characters
-    sockets = f"{tempfile.gettempdir()}/kernel"
-    connection = (
-        {"transport": "ipc", "ip": sockets}
-        if sys.platform == "linux" and len(sockets) < 90
-        else {"transport": "tcp"}
-    )
+    `NotebookError` with the notebook's own message if it fails."""
     running, failed = out.with_suffix(".running.ipynb"), out.with_suffix(".failed.ipynb")
     with explain_write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         for old in (out, running, failed):
             old.unlink(missing_ok=True)
 
-    def literal(path):
-        return (
-            str(path).replace("{", "{{").replace("}", "}}")
-        )  # papermill fills parameters into paths
-
-    streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if verbose else {}
     try:
-        done = papermill_run(
-            literal(notebook),
-            literal(running),
-            parameters=parameters,
-            kernel_name="python3",
-            language="python",
-            cwd=str(find_root()),
-            progress_bar=sys.stderr.isatty() and not verbose,
-            config=Config(KernelManager=connection),
-            **streams,
-        )
-    except PapermillExecutionError as error:
-        own = error.evalue if error.ename == "InputError" else f"{error.ename}: {error.evalue}"
-        remedy = f"\nmemory ran out: {_more_memory}" if _no_memory.search(own) else ""
-        raise NotebookError(f"{own}{remedy}\nexecuted notebook: {failed}") from error
-    except (DeadKernelError, NoSuchKernel) as error:
-        raise NotebookError(
-            f"the notebook's process ended without a word ({error}): was it killed, or did memory run out? If so, {_more_memory}\nexecuted notebook: {failed}"
-        ) from error
-    finally:
-        if running.is_file() and sys.exc_info()[0]:
+        done = _run_papermill(notebook, running, failed, parameters, verbose)
+    except BaseException:
+        if running.is_file():
             running.rename(failed)
+        raise
+
     done.metadata.papermill["output_path"] = str(out)
     import nbformat
 

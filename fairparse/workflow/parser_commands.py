@@ -20,8 +20,6 @@ _faces = arg(
     metavar="DIR",
     help="folders of faces: CelebAMask-HQ, or images/ and labels/",
 )
-
-# %% ../../nbs/lib/90_workflow/16_parser_commands.ipynb #parser-commands-05
 _which = arg(
     "--which",
     default="model",
@@ -31,8 +29,6 @@ _which = arg(
 _map = arg(
     "--label-map", metavar="FILE", help="JSON or CSV that maps another class list to the 19 classes"
 )
-
-# %% ../../nbs/lib/90_workflow/16_parser_commands.ipynb #parser-commands-06
 _common = (
     arg("--threads", type=int, default=available_cores(), help="CPU threads (default: all cores)"),
     arg("--device", default="auto", help="auto, cpu or cuda"),
@@ -64,22 +60,17 @@ def prepare(data, label_map, out, size, split, folds, seed, extra):
     "Pack folders of faces into a face set"
     from fairparse.data.faceset import build_face_set, describe_face_set
 
-    print(
-        describe_face_set(
-            build_face_set(
-                out,
-                data,
-                extra=extra,
-                size=size,
-                split=split,
-                folds=folds,
-                seed=seed,
-                label_map=label_map,
-            )
-        )
-        .round(2)
-        .T.to_string()
+    faces = build_face_set(
+        out,
+        data,
+        extra=extra,
+        size=size,
+        split=split,
+        folds=folds,
+        seed=seed,
+        label_map=label_map,
     )
+    print(describe_face_set(faces).round(2).T.to_string())
 
 # %% ../../nbs/lib/90_workflow/16_parser_commands.ipynb #parser-commands-08
 @command(
@@ -141,11 +132,8 @@ def score(parser, data, label_map, out, which, size, threads, device):
     "Score a parser on folders of images and labels: dataset-level IoU and Dice of each class"
     from fairparse.parsing.recipes import score_folder
 
-    print(
-        score_folder(parser, data, out, which, size, label_map, threads, device)
-        .round(2)
-        .to_string(index=False)
-    )
+    scores = score_folder(parser, data, out, which, size, label_map, threads, device)
+    print(scores.round(2).to_string(index=False))
 
 # %% ../../nbs/lib/90_workflow/16_parser_commands.ipynb #parser-commands-11
 @command(
@@ -159,24 +147,28 @@ def score(parser, data, label_map, out, which, size, threads, device):
         "--out",
         default="parsed",
         metavar="DIR",
-        help="gets NAME.labels.png, NAME.overlay.png and NAME.areas.json of each picture (default: parsed)",
+        help="gets NAME.labels.png, NAME.overlay.png and NAME.areas.json of each picture "
+        "(default: parsed)",
     ),
     arg(
         "--parser",
         metavar="DIR",
-        help="a trained parser (default, of real faces if there is one: the first of your own in outputs/NAME, paper, sample, others; of several the best by validation)",
+        help="a trained parser (default, of real faces if there is one: the first of your own in "
+        "outputs/NAME, paper, sample, others; of several the best by validation)",
     ),
     arg(
         "--box",
         metavar="X0,Y0,X1,Y1",
-        help="face box in pixels, hairline to chin and cheek to cheek, for pictures that are not aligned crops",
+        help="face box in pixels, hairline to chin and cheek to cheek, "
+        "for pictures that are not aligned crops",
     ),
     arg("--boxes", metavar="FILE.csv", help="a face box for each picture: id,x0,y0,x1,y1"),
     arg(
         "--margin",
         type=float,
         default=1.35,
-        help="side of the square around a box, in longer sides of the box (default: 1.35, as in CelebA-HQ)",
+        help="side of the square around a box, in longer sides of the box "
+        "(default: 1.35, as in CelebA-HQ)",
     ),
     arg(
         "--fit",
@@ -205,7 +197,8 @@ def parse(
 ):
     """Label maps, overlays and areas of your own pictures
 
-    Parsers are trained on aligned faces: upright, in the middle, as large as in a passport photo. Other pictures need --box.
+    Parsers are trained on aligned faces: upright, in the middle, as large as in a passport photo.
+    Other pictures need --box.
     fairparse parse photo.jpg --box 410,220,690,600
     fairparse parse photos/ --out parsed/ --parser outputs/mine"""
     from fairparse.parsing.photographs import parse_images
@@ -240,8 +233,9 @@ def parse(
     _which,
 )
 def export(parser, onnx, which):
-    """Write a parser as ONNX: uint8 RGB in, probabilities out, any batch; compared with PyTorch before it is kept
+    """Write a parser as ONNX: uint8 RGB in, probabilities out
 
+    The file takes any batch size, and is compared with PyTorch before it is kept.
     fairparse export outputs/mine --onnx parser.onnx"""
     from fairparse.parsing.export import export_onnx
 
@@ -249,7 +243,8 @@ def export(parser, onnx, which):
     if about["warning"]:
         print(f"warning: {about['warning']}", file=sys.stderr)
     print(
-        f"{onnx}: {about['bytes'] / 1e6:.1f} MB, {about['size']} px; largest difference from PyTorch {about['difference']:.1e}"
+        f"{onnx}: {about['bytes'] / 1e6:.1f} MB, {about['size']} px; "
+        f"largest difference from PyTorch {about['difference']:.1e}"
     )
 
 # %% ../../nbs/lib/90_workflow/16_parser_commands.ipynb #parser-commands-13
@@ -266,7 +261,8 @@ def export(parser, onnx, which):
     arg(
         "--faces",
         metavar="DIR",
-        help="face set with the attributes of the tested faces (default: the one it was trained with)",
+        help="face set with the attributes of the tested faces "
+        "(default: the one it was trained with)",
     ),
     arg(
         "--push",
@@ -319,7 +315,8 @@ _workers = arg(
         nargs="+",
         required=True,
         metavar="NAME=DIR",
-        help="label maps of each parser: {id}.png, or {setting}/{id}.png with none/ and such as blur_0.3/, or the folder that `fairparse parse` wrote; the first is the baseline",
+        help="label maps of each parser: {id}.png, or {setting}/{id}.png with none/ and such as "
+        "blur_0.3/, or the folder that `fairparse parse` wrote; the first is the baseline",
     ),
     arg(
         "--truth",
@@ -330,7 +327,8 @@ _workers = arg(
     arg(
         "--attributes",
         metavar="FILE",
-        help="CSV with an id column, CelebAMask-HQ-attribute-anno.txt, or a face set (default: the truth's own)",
+        help="CSV with an id column, CelebAMask-HQ-attribute-anno.txt, or a face set "
+        "(default: the truth's own)",
     ),
     arg("--out", required=True, metavar="DIR", help="gets counts, tables and figures"),
     arg(
@@ -338,7 +336,8 @@ _workers = arg(
         nargs="+",
         default=[],
         metavar="NAME=FILE",
-        help="JSON or CSV that maps another class list to the 19 classes; without NAME for all parsers",
+        help="JSON or CSV that maps another class list to the 19 classes; "
+        "without NAME for all parsers",
     ),
     arg("--truth-map", metavar="FILE", help="the same for the truth"),
     _split,
@@ -378,7 +377,8 @@ def audit(
     """Fairness and robustness of any parser, from its label maps
 
     fairparse audit --maps mine=maps/ --truth CelebAMask-HQ/ --out audit/
-    fairparse audit --maps bisenet=a/ mine=b/ --label-map bisenet=classes.csv --truth labels/ --attributes CelebAMask-HQ-attribute-anno.txt --out audit/"""
+    fairparse audit --maps bisenet=a/ mine=b/ --label-map bisenet=classes.csv --truth labels/ \\
+        --attributes CelebAMask-HQ-attribute-anno.txt --out audit/"""
     from fairparse.results.audit import audit as audit_parsers
     from fairparse.results.audit import named_folders, named_label_maps
 
@@ -436,9 +436,9 @@ def perturb(data, out, perturbations, severities, size, seed, split, threads):
     from fairparse.data.damage import PAPER
     from fairparse.robustness.damaged_images import write_perturbed
 
-    print(
-        f"{write_perturbed(data, out, perturbations or PAPER, severities, seed, size, split, threads)} images written: {out}"
-    )
+    names = perturbations or PAPER
+    count = write_perturbed(data, out, names, severities, seed, size, split, threads)
+    print(f"{count} images written: {out}")
 
 # %% ../../nbs/lib/90_workflow/16_parser_commands.ipynb #parser-commands-19
 @command(

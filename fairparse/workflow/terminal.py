@@ -17,7 +17,7 @@ from ..core.runs import InputError, find_root, package_folder
 from .notebooks import NotebookError
 
 # %% ../../nbs/lib/90_workflow/04_terminal.ipynb #terminal-04
-COMMANDS = {}
+COMMANDS = {}  # name -> (function, arguments)
 
 
 def arg(
@@ -65,10 +65,12 @@ def make_parser() -> argparse.ArgumentParser:
 def _place(error):
     "Where in the package an error arose: file and line"
     frames = traceback.extract_tb(error.__traceback__)
-    own = [
-        frame for frame in frames if Path(frame.filename).is_relative_to(package_folder())
-    ] or frames
-    return f"{Path(own[-1].filename).name}, line {own[-1].lineno}" if own else "an unknown place"
+    if not frames:
+        return "an unknown place"
+    package = package_folder()
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(package)]
+    last = (own or frames)[-1]
+    return f"{Path(last.filename).name}, line {last.lineno}"
 
 # %% ../../nbs/lib/90_workflow/04_terminal.ipynb #terminal-12
 def _is_out_of_memory(error):
@@ -80,12 +82,56 @@ def _is_out_of_memory(error):
     )
 
 # %% ../../nbs/lib/90_workflow/04_terminal.ipynb #terminal-13
-def describe_error(error: BaseException) -> tuple:  # (text, exit code)
-    "What to tell the user about an error"
-    again, first = (
-        "run it again with --debug for the traceback",
-        str(error).strip().partition("\n")[0],
+def _is_missing_package(error):
+    "A package of others' that is not installed; a module of our own that is missing is a bug"
+    return (
+        isinstance(error, ModuleNotFoundError)
+        and bool(error.name)
+        and error.name.partition(".")[0] != "fairparse"
     )
+
+# %% ../../nbs/lib/90_workflow/04_terminal.ipynb #terminal-12b
+_with_traceback = "run it again with --debug for the traceback"
+
+
+def _first_line(error):
+    return str(error).strip().partition("\n")[0]
+
+
+def _describe_no_memory(error):
+    return (
+        f"error: out of memory ({_first_line(error) or type(error).__name__}): "
+        "fewer --cores, a smaller batch_size or smaller pictures take less; "
+        f"{_with_traceback}"
+    )
+
+
+def _describe_missing_package(error):
+    return (
+        f"error: the package that provides `{error.name.partition('.')[0]}` is not installed: "
+        "`make install` (or see `fairparse doctor`)"
+    )
+
+# %% ../../nbs/lib/90_workflow/04_terminal.ipynb #terminal-12c
+def _describe_refusal(error):
+    "What the system refused, and which file"
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    files = f": {', '.join(names)}" if names else ""
+    what = error.strerror or _first_line(error) or type(error).__name__
+    return f"error: {what}{files}; {_with_traceback}"
+
+
+def _describe_bug(error):
+    what = f"{type(error).__name__}: {_first_line(error) or 'no message'}"
+    return (
+        f"internal error: {what} ({_place(error)})\n"
+        f"This is a bug. Please report it with the traceback ({_with_traceback}) "
+        "and the output of `fairparse doctor --json`."
+    )
+
+# %% ../../nbs/lib/90_workflow/04_terminal.ipynb #terminal-12d
+def describe_error(error: BaseException) -> tuple:  # (text, exit code)
+    "What to print about an error, and the exit code: the first line of the table that fits"
     if isinstance(error, InputError):
         return f"error: {error}", 2
     if isinstance(error, NotebookError):
@@ -93,31 +139,12 @@ def describe_error(error: BaseException) -> tuple:  # (text, exit code)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", 130
     if _is_out_of_memory(error):
-        return (
-            f"error: out of memory ({first or type(error).__name__}): fewer --cores, a smaller batch_size or smaller pictures take less; {again}",
-            1,
-        )
-    if (
-        isinstance(error, ModuleNotFoundError)
-        and error.name
-        and error.name.partition(".")[0] != "fairparse"
-    ):
-        return (
-            f"error: the package that provides `{error.name.partition('.')[0]}` is not installed: `make install` (or see `fairparse doctor`)",
-            2,
-        )
+        return _describe_no_memory(error), 1
+    if _is_missing_package(error):
+        return _describe_missing_package(error), 2
     if isinstance(error, OSError):
-        files = ", ".join(
-            str(name) for name in (error.filename, error.filename2) if name is not None
-        )
-        return (
-            f"error: {error.strerror or first or type(error).__name__}{f': {files}' if files else ''}; {again}",
-            1,
-        )
-    return (
-        f"internal error: {type(error).__name__}: {first or 'no message'} ({_place(error)})\nThis is a bug. Please report it with the traceback ({again}) and the output of `fairparse doctor --json`.",
-        70,
-    )
+        return _describe_refusal(error), 1
+    return _describe_bug(error), 70
 
 # %% ../../nbs/lib/90_workflow/04_terminal.ipynb #terminal-16
 def guarded(
@@ -131,9 +158,8 @@ def guarded(
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # what is left has nowhere to go
+        # what is left to be written has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (Exception, KeyboardInterrupt) as error:
         if debug:
@@ -153,6 +179,16 @@ def _known_values():
         "notebook": sorted(path.stem for path in (find_root() / "nbs" / "paper").glob("*.ipynb")),
     }
 
+# %% ../../nbs/lib/90_workflow/04_terminal.ipynb #terminal-19b
+def _may_be_a_file(action):
+    "Whether an argument is text whose values nobody can list"
+    return (
+        action.choices is None
+        and action.nargs != 0
+        and action.dest not in ("grid", "texts", "settings")
+        and action.type not in (int, float)
+    )
+
 # %% ../../nbs/lib/90_workflow/04_terminal.ipynb #terminal-20
 def completion_script(
     parser: argparse.ArgumentParser,  # with subcommands; its arguments are given names to offer
@@ -166,20 +202,13 @@ def completion_script(
             f"no completion for {shell!r}: there are {', '.join(shtab.SUPPORTED_SHELLS)}"
         )
     values = _known_values()
-    for sub in next(
-        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
-    ).choices.values():
+    (commands,) = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    for sub in commands.choices.values():
         for action in sub._actions:
             if action.dest in values and action.choices is None:
                 action.choices = values[action.dest]
             elif action.metavar in ("DIR", "FOLDER"):
                 action.complete = shtab.DIRECTORY
-            elif (
-                action.choices is None
-                and action.nargs != 0
-                and not (
-                    action.dest in ("grid", "texts", "settings") or action.type in (int, float)
-                )
-            ):
+            elif _may_be_a_file(action):
                 action.complete = shtab.FILE
     return shtab.complete(parser, shell=shell)

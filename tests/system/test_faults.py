@@ -13,8 +13,8 @@ import faults
 import pandas as pd
 import psutil
 import pytest
+from cli_helpers import wait_until
 from conftest import ROOT, fairparse, write_notebook
-from test_cli import wait_until
 
 from fairparse.workflow.compare import compare_folders, describe_comparison
 

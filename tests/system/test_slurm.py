@@ -12,8 +12,8 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
+from cli_helpers import wait_until
 from conftest import ROOT, fairparse
-from test_cli import wait_until
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "unshare", "nsenter")
 

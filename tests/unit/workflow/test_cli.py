@@ -6,10 +6,10 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
+from cli_helpers import celeba, wait_until
 from conftest import ROOT, fairparse, write_notebook
 
 from fairparse import cli
@@ -111,7 +111,7 @@ def test_yaml_reads_scientific_notation_as_a_number(tmp_path):
 
 
 def test_help_is_fast_and_loads_nothing_heavy():
-    heavy = "import sys, fairparse; from fairparse. import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'pandas', 'papermill', 'snakemake', 'matplotlib') if m in sys.modules])"
+    heavy = "import sys, fairparse; from fairparse import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'pandas', 'papermill', 'snakemake', 'matplotlib') if m in sys.modules])"
     cpu_seconds = lambda: sum(
         resource.getrusage(resource.RUSAGE_CHILDREN)[:2]
     )  # the clock on the wall depends on what else runs
@@ -211,16 +211,6 @@ def test_debug_shows_the_traceback(tmp_path):
     assert "Traceback" in fairparse("run", path, tmp_path / "o.ipynb", "--debug").stderr
 
 
-def wait_until(condition, seconds=30):
-    "Poll until `condition()` holds; whether it did"
-    limit = time.time() + seconds
-    while time.time() < limit:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return condition()
-
-
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_kernel_outlives_a_killed_run(tmp_path, signum):
     path = write_notebook(
@@ -281,14 +271,6 @@ def test_a_command_is_one_function(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         cli.main(["count-faces", "--help"])
     assert "100 % of the faces" in capsys.readouterr().out
-
-
-def celeba(folder):
-    "An empty-handed CelebAMask-HQ folder: the layout, one file each"
-    for name in ("CelebA-HQ-img/0.jpg", "CelebAMask-HQ-mask-anno/0/00000_skin.png"):
-        (folder / name).parent.mkdir(parents=True)
-        (folder / name).touch()
-    return folder
 
 
 def test_data_that_a_profile_needs(tmp_path):

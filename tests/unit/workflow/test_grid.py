@@ -11,8 +11,8 @@ import sys
 
 import pandas as pd
 import pytest
+from cli_helpers import wait_until
 from conftest import ROOT, fairparse, write_notebook
-from test_cli import wait_until
 
 from fairparse.core.runs import InputError
 from fairparse.workflow import grid

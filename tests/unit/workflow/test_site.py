@@ -17,11 +17,11 @@ from fairparse.core.runs import InputError
 from fairparse.workflow.reference import (
     argument_rows,
     argument_table,
-    call,
-    cell,
     cell_entries,
+    escape_markdown,
     line_comments,
     module_page,
+    signature_block,
 )
 from fairparse.workflow.site import (
     broken_links,
@@ -196,16 +196,16 @@ def test_comments_are_found_beside_their_arguments(code, expected):
 
 
 def test_the_call_shows_types_only_without_a_table():
-    assert "f(a, b=1)" in call("f", rows_of("def f(a: int, # what\n b=1): pass"))
-    assert "f(a: int, b: int = 1) -> str" in call(
+    assert "f(a, b=1)" in signature_block("f", rows_of("def f(a: int, # what\n b=1): pass"))
+    assert "f(a: int, b: int = 1) -> str" in signature_block(
         "f", rows_of("def f(a: int, b: int = 1) -> str: pass")
     )
     assert (
-        "f(a, *, b=1)" in call("f", rows_of("def f(a, *, b=1): pass"))
-        and "f(*, b=1)" in call("f", rows_of("def f(*,\n b=1 # what\n ): pass"))
-        and "f(*a, b=1)" in call("f", rows_of("def f(*a, b=1): pass"))
+        "f(a, *, b=1)" in signature_block("f", rows_of("def f(a, *, b=1): pass"))
+        and "f(*, b=1)" in signature_block("f", rows_of("def f(*,\n b=1 # what\n ): pass"))
+        and "f(*a, b=1)" in signature_block("f", rows_of("def f(*a, b=1): pass"))
     )
-    assert call("f", []) == ""
+    assert signature_block("f", []) == ""
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_the_call_shows_types_only_without_a_table():
     ],
 )
 def test_only_text_outside_code_is_escaped(text, shown):
-    assert cell(text) == shown
+    assert escape_markdown(text) == shown
 
 
 def test_a_table_shows_what_was_written():

@@ -275,7 +275,7 @@ def test_a_bug_is_placed_and_reportable(capsys):
 
     assert guarded(lambda: nearest("a", None)) == 70
     said = capsys.readouterr().err
-    assert "notebooks.py, line" in said and "--debug" in said and "fairparse doctor --json" in said
+    assert "runs.py, line" in said and "--debug" in said and "fairparse doctor --json" in said
 
 
 def test_exit_codes_pass_through():
