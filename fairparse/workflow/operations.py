@@ -4,8 +4,10 @@
 
 # %% auto #0
 __all__ = ['CARDS', 'SHARES', 'PICTURES', 'GFLOP', 'GUIDANCE', 'MIRRORED', 'PAINTERS', 'PARSES', 'DISCRIMINATIONS', 'GROUPS',
-           'STOPPING', 'GUIDED_FACES', 'gan_scale', 'job_count', 'stage_operations', 'gpu_hours', 'list_gpus',
-           'find_card', 'known_card', 'memory_limit', 'free_disk']
+           'STOPPING', 'GUIDED_FACES', 'OPERATIONS', 'gan_scale', 'job_count', 'operations_formula', 'parser_training',
+           'damaged_parsing', 'gan_training', 'controlnet_training', 'scoring', 'classifier_training', 'sampling',
+           'guidance', 'labelling', 'retraining', 'stage_operations', 'gpu_hours', 'list_gpus', 'find_card',
+           'known_card', 'memory_limit', 'free_disk']
 
 # %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-02
 import functools
@@ -15,7 +17,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from .profiles import face_count, stage_parameters
+from .profiles import classifier_parameters, face_count, stage_parameters
+from .stages import controlnet_maps, load_stages, stage_jobs
 
 # %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-04
 CARDS = {
@@ -40,25 +43,34 @@ PICTURES = {
 }
 
 # %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-06
-GFLOP = {  # one picture; *_step: forward and backward; side in pixels
+# one picture; *_step: forward and backward; side in pixels
+GFLOP = {
+    # U-Net with ResNet-34, 256
     "unet": 15.97,
-    "unet_step": 47.6,  # U-Net with ResNet-34, 256
+    "unet_step": 47.6,
+    # Pix2PixHD's generator, 64 channels, 9 blocks, 256, and its two discriminators
     "generator": 114.1,
-    "generator_step": 334.5,  # Pix2PixHD's, 64 channels, 9 blocks, 256
-    "discriminators_step": 29.1,  # its two, 256
+    "generator_step": 334.5,
+    "discriminators_step": 29.1,
+    # Stable Diffusion 1.5's U-Net with ControlNet, 512; checkpointing: activations computed twice
     "diffusion": 1086.6,
-    "diffusion_step": 2265.2,  # Stable Diffusion 1.5's U-Net with ControlNet, 512
-    "diffusion_step_checkpointing": 2860.2,  # the same, activations computed twice
+    "diffusion_step": 2265.2,
+    "diffusion_step_checkpointing": 2860.2,
+    # its autoencoder, 512
     "encoder": 1116.7,
-    "decoder": 2514.5,  # of its autoencoder, 512
-    "stylegan": 150.8,  # StyleGAN2's generator, 1024
-    "inception": 11.4,  # Inception v3, 299
-    "lpips": 4.0,  # AlexNet's convolutions on a pair of pictures, 256; rounded
+    "decoder": 2514.5,
+    # StyleGAN2's generator, 1024
+    "stylegan": 150.8,
+    # Inception v3, 299
+    "inception": 11.4,
+    # AlexNet's convolutions on a pair of pictures, 256; rounded
+    "lpips": 4.0,
+    # classifiers, 224; resnet34 stands for every backbone that is not VGG-16
     "vgg16": 30.9,
-    "vgg16_step": 92.6,  # 224
+    "vgg16_step": 92.6,
     "resnet34": 7.3,
     "resnet34_step": 21.7,
-}  # 224; stands for every backbone that is not VGG-16
+}
 
 # %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-07
 GUIDANCE = 2  # passes of a diffusion step: with and without the prompt
@@ -66,174 +78,203 @@ MIRRORED = 2  # latents cached of a face: as it is and mirrored
 PAINTERS = 2  # generators that paint for a score: the parser's own and the shared one
 PARSES = 2  # parses for a painted face: of the face that gives the map, and of the painted one
 DISCRIMINATIONS = 2.5
-
-# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-08
 GROUPS = 5
 STOPPING = 0.2
 GUIDED_FACES = (50_000, 250_000)
 
-
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-10
 def _splits(profile, faces):
     "Faces for training, validation, testing"
     n = face_count(profile, faces)
     return n * 24_183 / 30_000, n * 2_993 / 30_000, n * 2_824 / 30_000
 
-# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-09
+
 def gan_scale(profile: dict) -> float:
     "Operations and weights of the profile's generator, as a share of those with 64 channels"
     return (stage_parameters(profile, "gan")["channels"] / 64) ** 2
 
 
-def _classifiers(profile):
-    return [
-        {**stage_parameters(profile, "classifier"), **(own or {})}
-        for own in profile["classifiers"].values()
-    ]
+def _area(profile):
+    "Pixels of a face, as a share of those of 256 px"
+    return (stage_parameters(profile, "prepare")["size"] / 256) ** 2
 
-# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-10
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-11
 def _answer(asked, kind=""):
-    return (
-        GFLOP[("vgg16" if asked["backbone"] == "vgg16" else "resnet34") + kind]
-        * (asked["size"] / 224) ** 2
-    )
+    "GFLOP of a classifier's answer, or of a training step; asked: its parameters"
+    network = "vgg16" if asked["backbone"] == "vgg16" else "resnet34"
+    return GFLOP[network + kind] * (asked["size"] / 224) ** 2
 
 
 def _drawing(steps):
+    "GFLOP of a face drawn by diffusion"
     return steps * GUIDANCE * GFLOP["diffusion"] + GFLOP["decoder"]
 
 
-def _controlnet_maps(profile):
-    return profile["controlnet_maps"] or profile["objectives"][:2]
-
-# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-11
 def job_count(stage: str, profile: dict) -> int:
-    "Jobs of a stage in a whole run, as the Snakefile's `TARGETS` have them"
-    seeds, objectives, shared = (
-        len(profile["seeds"]),
-        len(profile["objectives"]),
-        len(profile["shared_seeds"] or profile["seeds"]),
-    )
-    if stage in ("train", "sweep"):
-        return seeds * objectives
-    if stage == "gan":
-        return seeds * objectives + shared
-    if stage == "controlnet":
-        return sum(shared if maps == "truth" else seeds for maps in _controlnet_maps(profile))
-    if stage == "score":
-        return objectives + 1
-    return len(profile["classifiers"]) if stage == "classifier" else 1
+    "Jobs of a stage in a whole run"
+    return len(stage_jobs(stage, profile))
 
-# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-12
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-14
+OPERATIONS = {}  # name in a stage's record -> formula
+
+
+def operations_formula(function):
+    "Register a formula under its function's name"
+    OPERATIONS[function.__name__] = function
+    return function
+
+
+def _convolutions(low, high=None):  # GFLOP
+    return {"convolutions": (low / 1e6, (high or low) / 1e6)}
+
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-15
+@operations_formula
+def parser_training(profile, own, faces):
+    "Learn from the training faces, look at the validation faces each epoch, then test"
+    train, valid, test = _splits(profile, faces)
+    parse, learn = GFLOP["unet"] * _area(profile), GFLOP["unet_step"] * _area(profile)
+    return _convolutions(own["epochs"] * (train * learn + valid * parse) + test * parse)
+
+
+@operations_formula
+def damaged_parsing(profile, own, faces):
+    "Parse the test faces, as they are and with each perturbation at each severity"
+    *_, test = _splits(profile, faces)
+    parse = GFLOP["unet"] * _area(profile)
+    settings = 1 + (len(own["perturbations"]) or 6) * len(own["severities"])
+    return _convolutions(test * parse * settings)
+
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-16
+@operations_formula
+def gan_training(profile, own, faces):
+    "Parse all faces once, then teach a generator and its two discriminators"
+    train, valid, test = _splits(profile, faces)
+    n, scale = train + valid + test, _area(profile)
+    parse = GFLOP["unet"] * scale
+    generate = GFLOP["generator_step"] * gan_scale(profile)
+    step = generate + DISCRIMINATIONS * GFLOP["discriminators_step"]
+    return _convolutions(n * parse + own["epochs"] * train * step * scale)
+
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-17
+@operations_formula
+def controlnet_training(profile, own, faces):
+    "Cache the latents of all faces, learn, and draw a few faces to look at"
+    train, valid, test = _splits(profile, faces)
+    n = train + valid + test
+    steps = own["max_steps"] * own["batch_size"] or own["epochs"] * train
+    looks = own["checked"]
+    if own["validate_every"]:
+        looks = own["checked"] * (1 + steps / own["batch_size"] / own["validate_every"])
+    checkpointing = own["training"].get("checkpointing")
+    step = GFLOP["diffusion_step_checkpointing" if checkpointing else "diffusion_step"]
+    work = MIRRORED * n * GFLOP["encoder"] + steps * step + looks * _drawing(own["steps"])
+    return {"diffusion": ((own["size"] / 512) ** 2 * work / 1e6,) * 2}
+
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-18
+@operations_formula
+def scoring(profile, own, faces):
+    "Paint the test faces' maps, damaged and not, parse the paintings and measure distances"
+    train, valid, test = _splits(profile, faces)
+    n, scale = train + valid + test, _area(profile)
+    parse = GFLOP["unet"] * scale
+    seeds, maps = len(profile["seeds"]), len(profile["objectives"]) + 1
+    settings = 1 + len(own["perturbations"]) * len(own["severities"])
+    painted = seeds * test * PAINTERS * settings
+    drawn = 0
+    if "controlnet" in profile:
+        drawn = seeds * test * len(controlnet_maps(profile)) / maps
+    paint = GFLOP["generator"] * gan_scale(profile) * scale
+    each = paint + PARSES * parse + GFLOP["inception"] + GFLOP["lpips"]
+    drawing = _drawing(own["sampling"].get("steps", 20))
+    return {
+        **_convolutions(painted * each + n * GFLOP["inception"]),
+        "diffusion": (drawn * drawing / 1e6,) * 2,
+    }
+
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-19
+@operations_formula
+def classifier_training(profile, own, faces):
+    "Learn the classifiers' data sets, on average over the classifiers"
+    train, valid, test = _splits(profile, faces)
+    n = train + valid + test
+
+    def pictures(asked):
+        return next((count for name, count in PICTURES.items() if name in asked["source"]), n)
+
+    each = [
+        _answer(asked, "_step") * asked["epochs"] * pictures(asked)
+        for asked in classifier_parameters(profile).values()
+    ] or [0]
+    return _convolutions(STOPPING * sum(each) / len(each), sum(each) / len(each))
+
+
+def _answers(profile):
+    "GFLOP of all classifiers' answers about one face"
+    return sum(map(_answer, classifier_parameters(profile).values()))
+
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-20
+@operations_formula
+def sampling(profile, own, faces):
+    "Draw faces and ask one classifier about each"
+    group = profile["classifiers"].get("group") or {}
+    asked = {**stage_parameters(profile, "classifier"), **group}
+    return {
+        **_convolutions(own["draws"] * _answer(asked)),
+        "stylegan": (own["draws"] * GFLOP["stylegan"] / 1e6,) * 2,
+    }
+
+
+@operations_formula
+def guidance(profile, own, faces):
+    "Paint faces for each group and ask all classifiers about each"
+    each = _answers(profile) + GFLOP["inception"]
+    return {
+        **_convolutions(*(count * each for count in GUIDED_FACES)),
+        "stylegan": tuple(count * GFLOP["stylegan"] / 1e6 for count in GUIDED_FACES),
+    }
+
+
+@operations_formula
+def labelling(profile, own, faces):
+    "Ask all classifiers about the balanced faces"
+    return _convolutions(GROUPS * own["count"] * _answers(profile))
+
+
+@operations_formula
+def retraining(profile, own, faces):
+    "Train parsers again, with added faces"
+    train, *_ = _splits(profile, faces)
+    trainings = len(own["arms"]) * len(own["seeds"]) * own["epochs"]
+    learn = GFLOP["unet_step"] * _area(profile)
+    return _convolutions(trainings * (train + own["added"]) * learn)
+
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-21
 def stage_operations(
     stage: str, profile: dict, faces: int | None = None
 ) -> dict:  # kind of `SHARES` -> (low, high) PFLOP of one job
     "Operations of a job, as the paper's profile has them; empty for what needs no GPU"
-    own, (train, valid, test) = stage_parameters(profile, stage), _splits(profile, faces)
-    n, scale = train + valid + test, (stage_parameters(profile, "prepare")["size"] / 256) ** 2
+    formula = load_stages()[stage].cost.get("operations")
+    if not formula:
+        return {}
+    return OPERATIONS[formula](profile, stage_parameters(profile, stage), faces)
 
-    def conv(low, high=None):
-        return {"convolutions": (low / 1e6, (high or low) / 1e6)}
-
-    parse, learn = GFLOP["unet"] * scale, GFLOP["unet_step"] * scale
-    if stage == "train":
-        return conv(own["epochs"] * (train * learn + valid * parse) + test * parse)
-    if stage == "sweep":
-        return conv(test * parse * (1 + (len(own["perturbations"]) or 6) * len(own["severities"])))
-    if stage == "gan":
-        return conv(
-            n * parse
-            + own["epochs"]
-            * train
-            * (
-                GFLOP["generator_step"] * gan_scale(profile)
-                + DISCRIMINATIONS * GFLOP["discriminators_step"]
-            )
-            * scale
-        )
-    if stage == "controlnet":
-        steps = own["max_steps"] * own["batch_size"] or own["epochs"] * train
-        looks = own["checked"] * (
-            1 + steps / own["batch_size"] / own["validate_every"] if own["validate_every"] else 1
-        )
-        step = GFLOP[
-            "diffusion_step_checkpointing"
-            if own["training"].get("checkpointing")
-            else "diffusion_step"
-        ]
-        return {
-            "diffusion": (
-                (own["size"] / 512) ** 2
-                * (MIRRORED * n * GFLOP["encoder"] + steps * step + looks * _drawing(own["steps"]))
-                / 1e6,
-            )
-            * 2
-        }
-    if stage == "score":
-        seeds, maps = len(profile["seeds"]), len(profile["objectives"]) + 1
-        painted = seeds * test * PAINTERS * (1 + len(own["perturbations"]) * len(own["severities"]))
-        drawn = (
-            seeds * test * len(_controlnet_maps(profile)) / maps if "controlnet" in profile else 0
-        )
-        return conv(
-            painted
-            * (
-                GFLOP["generator"] * gan_scale(profile) * scale
-                + PARSES * parse
-                + GFLOP["inception"]
-                + GFLOP["lpips"]
-            )
-            + n * GFLOP["inception"]
-        ) | {"diffusion": (drawn * _drawing(own["sampling"].get("steps", 20)) / 1e6,) * 2}
-    if stage == "classifier":
-
-        def pictures(asked):
-            return next((count for name, count in PICTURES.items() if name in asked["source"]), n)
-
-        each = [
-            _answer(asked, "_step") * asked["epochs"] * pictures(asked)
-            for asked in _classifiers(profile)
-        ] or [0]
-        return conv(STOPPING * sum(each) / len(each), sum(each) / len(each))
-    answers = sum(map(_answer, _classifiers(profile)))  # of all classifiers about one face
-    if stage == "latents":
-        return conv(
-            own["draws"]
-            * _answer(
-                {
-                    **stage_parameters(profile, "classifier"),
-                    **(profile["classifiers"].get("group") or {}),
-                }
-            )
-        ) | {"stylegan": (own["draws"] * GFLOP["stylegan"] / 1e6,) * 2}
-    if stage == "guide":
-        return conv(*(count * (answers + GFLOP["inception"]) for count in GUIDED_FACES)) | {
-            "stylegan": tuple(count * GFLOP["stylegan"] / 1e6 for count in GUIDED_FACES)
-        }
-    if stage == "label":
-        return conv(GROUPS * own["count"] * answers)
-    if stage == "audit_parser":
-        return conv(
-            len(own["arms"]) * len(own["seeds"]) * own["epochs"] * (train + own["added"]) * learn
-        )
-    return {}
-
-# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-13
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-22
 def gpu_hours(
     stage: str, profile: dict, faces: int | None = None, card: str = "A100"
 ) -> tuple:  # (low, high) of one job
     "Hours of one job on a card of `CARDS`; (0, 0) for what needs no GPU"
     done = stage_operations(stage, profile, faces)
-    low, high = (
-        sum(
+
+    def hours(k):  # 0: the least, at the largest share of the peak
+        seconds = sum(
             operations[k] * 1e15 / (SHARES[kind][1 - k] * CARDS[card] * 1e12)
             for kind, operations in done.items()
         )
-        / 3600
-        for k in (0, 1)
-    )
-    return low, high
+        return seconds / 3600
 
-# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-17
+    return hours(0), hours(1)
+
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-24
 @functools.cache
 def list_gpus() -> list:  # [(name, memory in GB)]
     "GPUs that nvidia-smi lists, none without it"
@@ -259,7 +300,7 @@ def list_gpus() -> list:  # [(name, memory in GB)]
         if memory.strip().isdigit()
     ]
 
-# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-18
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-25
 def find_card(name: str) -> str | None:  # name: as nvidia-smi writes it
     "The card of `CARDS` that a GPU is; None for any other, laptops' variants too"
     return next((card for card in CARDS if re.search(rf"\b{card}\b(?! Laptop)", name)), None)
@@ -268,12 +309,13 @@ def find_card(name: str) -> str | None:  # name: as nvidia-smi writes it
 def known_card() -> tuple:  # (of `CARDS`, in words)
     "The card of this machine; an A100 if there is none or it is not known, which the words say"
     names = [name for name, _ in list_gpus()]
-    card = next(filter(None, map(find_card, names)), None)
-    return card or "A100", card or (
-        f"A100 (as on an A100; yours ({names[0]}) is not in the table)" if names else "A100"
-    )
+    if card := next(filter(None, map(find_card, names)), None):
+        return card, card
+    if names:
+        return "A100", f"A100 (as on an A100; yours ({names[0]}) is not in the table)"
+    return "A100", "A100"
 
-# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-19
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-26
 def memory_limit() -> float:  # GB
     "Memory that this process may use: the machine's, or less in a container"
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
@@ -285,10 +327,8 @@ def memory_limit() -> float:  # GB
             limits.append(int(text))
     return min(limits) / 1e9
 
-# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-20
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-27
 def free_disk(out: Path) -> float:  # GB
     "Space where results go"
-    return (
-        shutil.disk_usage(next(folder for folder in (out, *out.parents) if folder.exists())).free
-        / 1e9
-    )
+    there = next(folder for folder in (out, *out.parents) if folder.exists())
+    return shutil.disk_usage(there).free / 1e9

@@ -140,32 +140,38 @@ def _generators(profile, painted):
 
 @job_list
 def one_job(profile):
+    "A stage that is run once"
     return [{}]
 
 
 @job_list
 def each_parser(profile):
+    "A parser for each objective and seed"
     pairs = product(profile["objectives"], profile["seeds"])
     return [{"objective": objective, "seed": seed} for objective, seed in pairs]
 
 
 @job_list
 def each_gan(profile):
+    "A GAN for each parser, and shared ones of the true maps"
     return _generators(profile, [*profile["objectives"], "truth"])
 
 
 @job_list
 def each_controlnet(profile):
+    "A ControlNet for each chosen maps and seed"
     return _generators(profile, controlnet_maps(profile) if "controlnet" in profile else [])
 
 
 @job_list
 def each_score(profile):
+    "A score for each objective's maps, and one for the true maps"
     return [{"maps": maps} for maps in (*profile["objectives"], "truth")]
 
 
 @job_list
 def each_classifier(profile):
+    "A classifier for each question"
     return [{"name": name} for name in profile.get("classifiers") or {}]
 
 # %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-11
