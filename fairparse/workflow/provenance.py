@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..core.runs import InputError, find_root, hash_file, read_json, write_json
 from .notebooks import code_fingerprint, find_notebook, read_yaml
-from .profiles import workflow_stages
+from .stages import load_stages, workflow_stages
 
 # %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-04
 @dataclass
@@ -33,27 +33,31 @@ class Made:
     end: float
 
 # %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-05
+def _read_made(record):  # of Snakemake
+    "One record as `Made`"
+    params = [value for value in record.get("params") or [] if isinstance(value, str)]
+    quoted = [value for value in params if value[:2] in ("'{", '"{')]
+    values = [json.loads(ast.literal_eval(value)) for value in quoted]
+    codes = [m[1] for value in params if (m := re.fullmatch(r"'([0-9a-f]{16})'", value))]
+    return Made(
+        record.get("rule", ""),
+        codes[0] if codes else "",
+        record.get("input") or [],
+        values[0] if values else {},
+        record.get("starttime") or 0,
+        record.get("endtime") or 0,
+    )
+
+
 def made_files(out: Path) -> dict:  # path below `out` -> Made
     "What Snakemake recorded about each file that it made in an output folder"
     found = {}
     for path in sorted((out / ".snakemake" / "metadata").glob("*")):
         try:
-            name, record = base64.urlsafe_b64decode(path.name).decode(), read_json(path)
-            params = [value for value in record.get("params") or [] if isinstance(value, str)]
-            values = [
-                json.loads(ast.literal_eval(value)) for value in params if value[:2] in ("'{", '"{')
-            ]
+            name = base64.urlsafe_b64decode(path.name).decode()
+            found[name] = _read_made(read_json(path))
         except (ValueError, InputError):
             continue  # not a record of a file of ours
-        codes = [m[1] for value in params if (m := re.fullmatch(r"'([0-9a-f]{16})'", value))]
-        found[name] = Made(
-            record.get("rule", ""),
-            codes[0] if codes else "",
-            record.get("input") or [],
-            values[0] if values else {},
-            record.get("starttime") or 0,
-            record.get("endtime") or 0,
-        )
     return found
 
 # %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-06
@@ -100,48 +104,50 @@ _shared = (
     "threads",
 )
 
-# %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-10
+
 def stage_settings(profile: dict, stages: list) -> dict:  # stage -> hash
     "Hashes of what a profile says about stages"
 
     def digest(stage):
-        said = {
-            key: profile.get(key) or None
-            for key in (*_shared, stage, *(["classifiers"] if stage == "classifier" else []))
-        }
-        return hashlib.sha256(json.dumps(said, sort_keys=True, default=list).encode()).hexdigest()[
-            :16
-        ]
+        own = ["classifiers"] if stage == "classifier" else []
+        values = {key: profile.get(key) or None for key in (*_shared, stage, *own)}
+        text = json.dumps(values, sort_keys=True, default=list)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     return {stage: digest(stage) for stage in sorted(stages)}
 
 # %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-11
+def _section(name, stage, profile):
+    "What a profile says about the job that made a file"
+    section = profile.get(stage) or {}
+    if stage != "classifier":
+        return section
+    own = profile["classifiers"].get(Path(name).parent.name, {})
+    paths = ("source", "check", "maps")  # the workflow makes paths of these
+    return {key: value for key, value in {**section, **own}.items() if key not in paths}
+
+
 def _other_values(name, this, profile):
     "Parameters that a file was made with and that the profile does not have"
-    section = profile.get(this.rule) or {}
-    if this.rule == "classifier":
-        section = {
-            key: value
-            for key, value in {
-                **section,
-                **profile["classifiers"].get(Path(name).parent.name, {}),
-            }.items()
-            if key not in ("source", "check", "maps")
-        }  # the workflow makes paths of these
-    shared = {
-        key: profile[key]
-        for key in ("objectives", "seeds")
-        if key in this.values and this.rule in ("table1", "table3", "gaps", "claims")
+    stage = load_stages().get(this.rule)
+    given = {
+        key: profile[value]
+        for key, value in (stage.given if stage else {}).items()
+        if value in ("objectives", "seeds") and value in profile and key in this.values
     }
+    expected = {**_section(name, this.rule, profile), **given}
     return [
         key
-        for key, value in {**section, **shared}.items()
+        for key, value in expected.items()
         if key not in this.values or this.values[key] != value
     ]
 
 # %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-12
 def why_old(name: str, made: dict, profile: dict) -> str:  # empty if it is not
-    "Why a file is no result of the run as it is now: something before it was made later, or with other parameters"
+    """Why a file is no result of the run as it is now
+
+    Something before it was made later, or with other parameters.
+    """
     for one in files_behind(name, made):
         this = made[one]
         later = [
@@ -156,7 +162,7 @@ def why_old(name: str, made: dict, profile: dict) -> str:  # empty if it is not
     return ""
 
 # %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-15
-def notebook_fingerprint(name: str) -> str:  # name: without .ipynb
+def notebook_fingerprint(name: str) -> str:  # of nbs/paper, or room/name in nbs/lib
     "Fingerprint of today's notebook of the papers or the library; empty if it is gone"
     path = find_root() / "nbs" / "lib" / f"{name}.ipynb"
     try:
@@ -164,82 +170,80 @@ def notebook_fingerprint(name: str) -> str:  # name: without .ipynb
     except InputError:
         return ""
 
+
+def _entry(copy, codes, out):
+    "What is noted of a published file"
+    entry = {"sha256": hash_file(copy), "code": codes}
+    profile = out / "profile.yaml"
+    if not profile.is_file():
+        return entry
+    stage_of = {notebook: stage for stage, notebook in workflow_stages().items()}
+    stages = [stage_of[notebook] for notebook in codes if notebook in stage_of]
+    return {
+        **entry,
+        "profile": "study" if (out / "study").is_dir() else "demo",
+        "settings": stage_settings(read_yaml(profile), stages),
+    }
+
+
+def _union(entries):
+    "All notebooks' fingerprints, several of one notebook with spaces between"
+    union = {}
+    for entry in entries:
+        for notebook, code in entry["code"].items():
+            union.setdefault(notebook, set()).update(code.split())
+    return {notebook: " ".join(sorted(found)) for notebook, found in sorted(union.items())}
+
 # %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-16
 def note_code(
     out: Path,
     pairs: list,  # (source below `out`, its published copy)
     published: Path,
-    whole: dict = {},  # file in `published` that is made of all these -> notebook of the library that makes it
+    # file in `published` that is made of all these -> notebook of the library that makes it
+    whole: dict = {},
     **more,  # for the entry of report.html
 ) -> Path:
-    "Write what made each published file to made_by.json; files that an earlier run published and this one no longer has are removed"
-    path, made, stages = (
-        published / "made_by.json",
-        made_files(out),
-        {notebook: stage for stage, notebook in workflow_stages().items()},
-    )
-    known, study = read_json(path) if path.is_file() else {}, (out / "study").is_dir()
-    profile = read_yaml(out / "profile.yaml") if (out / "profile.yaml").is_file() else None
+    """Write what made each published file to made_by.json
 
-    def entry(copy, codes):
-        settings = (
-            {}
-            if profile is None
-            else {
-                "profile": "study" if study else "demo",
-                "settings": stage_settings(
-                    profile, [stages[notebook] for notebook in codes if notebook in stages]
-                ),
-            }
-        )
-        return {"sha256": hash_file(copy), "code": codes, **settings}
-
+    Files that an earlier run published and this one no longer has are removed.
+    """
+    path, made = published / "made_by.json", made_files(out)
+    known = read_json(path) if path.is_file() else {}
     new = {
-        copy.relative_to(published).as_posix(): entry(
-            copy, codes_behind(source.relative_to(out).as_posix(), made)
+        copy.relative_to(published).as_posix(): _entry(
+            copy, codes_behind(source.relative_to(out).as_posix(), made), out
         )
         for source, copy in pairs
     }
-    union = {}
-    for notebook, code in (item for one in list(new.values()) for item in one["code"].items()):
-        union.setdefault(notebook, set()).update(code.split())
+    union = _union(new.values())
     for name, maker in whole.items():
         if union and (published / name).is_file():
-            new[name] = entry(
-                published / name,
-                {
-                    **{
-                        notebook: " ".join(sorted(found))
-                        for notebook, found in sorted(union.items())
-                    },
-                    maker: notebook_fingerprint(maker),
-                },
-            )
+            codes = {**union, maker: notebook_fingerprint(maker)}
+            new[name] = _entry(published / name, codes, out)
     if "report.html" in new:
         new["report.html"] |= more
-    return write_made_by(path, known, new, "study/" if study else "")
+    return write_made_by(path, known, new, "study/" if (out / "study").is_dir() else "")
 
 # %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-17
-APART = (
-    "study/",
-    "bench/",
-    "bench_cuda/",
-)  # what is published by itself, beside the demo's results
+# what is published by itself, beside the demo's results
+APART = ("study/", "bench/", "bench_cuda/")
 
-# %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-18
+
 def write_made_by(
     path: Path,  # of made_by.json
     known: dict,  # what it holds
     new: dict,  # file -> its entry
-    where: str,
-):  # of `APART`, or "" for the demo's
-    "Put the `new` entries in place of all that were published `where` before; files of those that have no entry any more are removed"
-    for name in [
-        name
-        for name in known
-        if next((apart for apart in APART if name.startswith(apart)), "") == where
-        and name not in new
-    ]:
+    where: str,  # of `APART`, or "" for the demo's
+):
+    """Put the `new` entries in place of all that were published `where` before
+
+    Files of those that have no entry any more are removed.
+    """
+
+    def place(name):
+        return next((apart for apart in APART if name.startswith(apart)), "")
+
+    for name in [name for name in known if place(name) == where and name not in new]:
         del known[name]
         (path.parent / name).unlink(missing_ok=True)
     write_json(path, dict(sorted({**known, **new}.items())))
@@ -249,30 +253,29 @@ def write_made_by(
 def run_time(
     out: Path,
 ) -> tuple:  # minutes, NaN if nothing is known; cores, None if not known or not always the same
-    "How long the run took, from Snakemake's records: the time in which jobs ran, without interruptions of more than a minute"
-    spans = sorted(
-        {(made.start, made.end) for made in made_files(out).values() if made.start and made.end}
-    )
+    """How long the run took, from Snakemake's records
+
+    The time in which jobs ran, without interruptions of more than a minute.
+    """
+    made = made_files(out).values()
+    spans = sorted({(file.start, file.end) for file in made if file.start and file.end})
     if not spans:
         return math.nan, None
     seconds, until = 0.0, spans[0][0]
     for start, end in spans:
         if start - until > 60:
             until = start
-        seconds, until = seconds + max(0.0, end - until), max(until, end)
-    logs = "".join(
-        path.read_text(encoding="utf-8", errors="replace")
-        for path in sorted((out / ".snakemake" / "log").glob("*.log"))
-    )
-    cores = {int(number) for number in re.findall(r"Provided cores: (\d+)", logs)}
+        seconds += max(0.0, end - until)
+        until = max(until, end)
+    logs = sorted((out / ".snakemake" / "log").glob("*.log"))
+    text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in logs)
+    cores = {int(number) for number in re.findall(r"Provided cores: (\d+)", text)}
     return seconds / 60, cores.pop() if len(cores) == 1 else None
 
-# %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-21
+
 def run_minutes(out: Path) -> str:  # such as "23 minutes on 2 CPU cores"; empty if nothing is known
     "How long the run took, in words"
     minutes, cores = run_time(out)
-    return (
-        ""
-        if math.isnan(minutes)
-        else f"{max(1, round(minutes))} minutes" + (f" on {cores} CPU cores" if cores else "")
-    )
+    if math.isnan(minutes):
+        return ""
+    return f"{max(1, round(minutes))} minutes" + (f" on {cores} CPU cores" if cores else "")

@@ -109,7 +109,7 @@ def embed(path: Path, widest: int = 1600) -> dict:  # picture (data URI), width,
 
 # %% ../../nbs/lib/90_workflow/12_report.ipynb #report-13
 class Folder:
-    "The output folder, and what a page at `target` can link to: what lies beside it under the same name"
+    "The output folder, and what a page at `target` can link to: files beside it of the same name"
 
     def __init__(self, out: Path, target: Path):
         self.out = out
