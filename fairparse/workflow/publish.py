@@ -225,7 +225,7 @@ def check_source(out: Path):
 
 # %% ../../nbs/lib/90_workflow/13_publish.ipynb #publish-15
 def copy_results(sources: list, folder: Path, target: Path) -> list:  # files written
-    "Copy files from below `folder` to the same places below `target`; `InputError` if one is missing"
+    "Copy files below `folder` to the same places below `target`; `InputError` if one is missing"
     _all_there(sources)
     for source in sources:
         with atomic_write(target / source.relative_to(folder)) as tmp:
