@@ -109,7 +109,8 @@ def test_only_what_depends_on_a_change_runs_again(toy_root):
     assert (out / "10_faces" / "10_prepare.ipynb").is_file() and (
         out / "20_parsers" / "single" / "seed1" / "20_train_parser.ipynb"
     ).is_file()
-    # the parameters that a run records are relative to the repository: results do not name the machine they were made on
+    # the parameters that a run records are relative to the repository: results do not name the
+    # machine they were made on
     log = json.loads(
         (out / "20_parsers" / "single" / "seed1" / "20_train_parser.ipynb").read_text()
     )["metadata"]["papermill"]["parameters"]
@@ -258,7 +259,10 @@ def test_a_fault_keeps_the_checkpoint_and_the_log(toy_root):
 
 
 def start_slow_run(root):
-    "A run whose training waits, started in the background; the process, once its kernel is in the waiting cell"
+    """A run whose training waits, started in the background
+
+    The process, once its kernel is in the waiting cell, and its descendants.
+    """
     command = [
         sys.executable,
         "-m",
