@@ -35,7 +35,7 @@ class Job:
     reasons: list = field(default_factory=list)
     threads: int = 1
 
-
+# %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-05b
 def _note(job, key, value):
     "Write a line of Snakemake's description into a job"
     if key == "threads":
@@ -60,7 +60,7 @@ def _check_count(jobs, text):
             "or install the versions of requirements.lock"
         )
 
-
+# %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-06b
 def read_plan(text: str) -> list:  # of `Job`, in Snakemake's order, without rule `all`
     "Jobs of a dry run's output; `InputError` if its own count differs"
     jobs, job = [], None
@@ -96,7 +96,7 @@ def work_formula(function):
     WORK[function.__name__] = function
     return function
 
-
+# %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-10b
 @work_formula
 def pixels(own, n, pixels):
     "All pixels of all faces"
@@ -108,7 +108,7 @@ def pixels_and_epochs(own, n, pixels):
     "All pixels, once an epoch"
     return n * pixels * own["epochs"]
 
-
+# %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-10c
 @work_formula
 def pictures_shown(own, n, pixels):
     "Pictures that a network is shown"
@@ -126,7 +126,7 @@ def pictures_learnt(own, n, pixels):
     "Pixels of a classifier's pictures, once an epoch"
     return own["epochs"] * own["count"] * own["size"] ** 2
 
-
+# %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-11b
 @work_formula
 def draws(own, n, pixels):
     "Faces drawn"
@@ -138,7 +138,7 @@ def guided_faces(own, n, pixels):
     "Faces painted to calibrate, to try and to collect"
     return own["calibration"] + own["fresh"] + own["collect"]
 
-
+# %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-11c
 @work_formula
 def retrained_faces(own, n, pixels):
     "Faces of all retrainings, once an epoch"
@@ -156,7 +156,7 @@ def job_work(
     formula = load_stages()[stage].cost.get("work")
     return WORK[formula](own, n, pixels) if formula else 1
 
-
+# %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-12b
 def stage_work(stage: str, profile: dict, faces: int | None = None) -> float:
     "Work of one job of a profile's stage, on average over its jobs"
     own = stage_parameters(profile, stage)
@@ -173,7 +173,7 @@ def _face_set(out):
     record = out / "10_faces" / "faces.json"
     return {**stage_parameters({}, "prepare"), **(read_json(record) if record.is_file() else {})}
 
-
+# %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-13b
 def _timing(path):
     "What papermill wrote into an executed notebook; `InputError` if it is none"
     try:
@@ -183,7 +183,7 @@ def _timing(path):
             f"{path} is no notebook ({error}): delete it, the next run makes it again"
         ) from error
 
-
+# %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-13c
 def _measured_job(path, stage, timing, faces):
     "Seconds, work and device of one executed notebook"
     record = path.parent / "run.json"
@@ -259,12 +259,13 @@ def profile_costs(
 
 # %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-21
 _head = "    {:13} {:>4} {:>15} {:>7} {:>7} {:>15}"
+
 _row = (
     "    {stage:13} {jobs:4} {gpu_hours_low:6.1f} to {gpu_hours_high:5.1f} {gpu_gb:7.1f} "
     "{ram_gb:7.0f} {disk_gb_low:6.1f} to {disk_gb_high:5.1f}"
 )
 
-
+# %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-21b
 def print_costs(rows: list, faces: int):  # of `profile_costs`; faces: that it was computed for
     "The table of a profile's costs"
 
@@ -301,7 +302,7 @@ MARGINS = {
     "published, another profile": (0.3, 4.0),
 }
 
-
+# %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-24b
 def published_costs():  # -> pandas.DataFrame or None
     "The published measurements, None before the first `fairparse publish`"
     import pandas as pd
@@ -309,7 +310,7 @@ def published_costs():  # -> pandas.DataFrame or None
     path = find_root() / "outputs" / "published" / "costs.csv"
     return pd.read_csv(path) if path.is_file() else None
 
-
+# %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-24c
 def _sources(name, out):
     "Tables of measurements and what they are called, the best witness first"
     sources = [("this folder", measured_costs(out))] if out and Path(out).is_dir() else []
@@ -364,7 +365,7 @@ def _span(low, high):
     unit, per = next((u for u in (("h", 3600), ("min", 60)) if high >= u[1]), ("s", 1))
     return f"{low / per:.{int(low < 10 * per)}f} to {high / per:.{int(high < 10 * per)}f} {unit}"
 
-
+# %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-28b
 def _why(jobs):
     "The reasons of a stage's jobs, the telling ones first"
     counts = Counter(reason for job in jobs for reason in job.reasons)
@@ -386,7 +387,7 @@ def _stage_table(stages, seconds, disk, what):
             space = f"{disk[stage]['gb_low']:.1f} to {disk[stage]['gb_high']:.1f} GB"
         print(f"{stage:18} {len(own):4}  {_span(low, high) if high else '':18} {space}".rstrip())
 
-
+# %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-30b
 def _times(stages, profile, name, out, faces):
     "Seconds of one job of each stage, as (low, high, source)"
     known = expected_seconds(stages, profile, name, out, faces)
@@ -424,7 +425,7 @@ def _print_sum(jobs, stages, known, profile, cores):
         text += f"; not counted, because nobody measured them: {', '.join(unknown)}"
     print(text)
 
-
+# %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-41b
 def _print_space(ram, disk):
     "Print memory and disk"
     if ram:
@@ -473,7 +474,7 @@ def print_plan(
     _print_space(ram_asked(profile, list(stages)), disk)
     _print_reasons(stages, out)
 
-
+# %% ../../nbs/lib/90_workflow/07_costs.ipynb #costs-31b
 def dry_run(
     command: list,  # of Snakemake
     record: dict,  # from `profiles.plan_run`

@@ -38,7 +38,7 @@ def _too_large(asked, there):  # asked: stage -> GB
     "Stages that ask for more than there is, and those that stand on them"
     return with_followers(*(stage for stage, gigabytes in asked.items() if gigabytes > there))
 
-
+# %% ../../nbs/lib/90_workflow/09_doctor.ipynb #doctor-04b
 def _memory_item(asked):  # stage -> GB
     "Main memory"
     ram, least, most = memory_limit(), min(asked.values()), max(asked.values())
@@ -67,7 +67,7 @@ def _disk_item(rows, out, stages):  # rows: of `expected_disk`
         found += ": may not be enough"
     return Item("disk", use, state, found, "another folder with --out", stages)
 
-
+# %% ../../nbs/lib/90_workflow/09_doctor.ipynb #doctor-05b
 def _gpu_item(profile, stages):
     "The card, or cards"
     asked, gpus = gpu_memory(profile), list_gpus()
@@ -124,7 +124,7 @@ def _installed_from():
             return Path(given["url"].removeprefix("file://"))
     return None
 
-
+# %% ../../nbs/lib/90_workflow/09_doctor.ipynb #doctor-08b
 def _writable(folder):
     "Whether a file can be written there"
     there = (path for path in (folder, *folder.parents) if path.is_dir())
@@ -134,7 +134,7 @@ def _writable(folder):
     except OSError:
         return False
 
-
+# %% ../../nbs/lib/90_workflow/09_doctor.ipynb #doctor-08c
 def _version(name):
     "Version of an installed package, None if it is not there"
     try:
@@ -158,7 +158,7 @@ def _package_items():
     state = "optional" if differ else "ok"
     return [packages, Item("tested versions", "requirements.lock", state, told, "make install")]
 
-
+# %% ../../nbs/lib/90_workflow/09_doctor.ipynb #doctor-09b
 def _python_item():
     "The interpreter: an older one cannot run this, a newer one was not tested"
     here, state = sys.version_info[:2], "ok"
@@ -206,7 +206,7 @@ def _join(items):
         joined[key] = item
     return list(joined.values())
 
-
+# %% ../../nbs/lib/90_workflow/09_doctor.ipynb #doctor-13b
 def _offline(item):
     "The item where nothing can be downloaded"
     return dataclasses.replace(item, state="missing") if item.state == "download" else item
@@ -215,7 +215,7 @@ def _offline(item):
 def _name(item):
     return FACTS[item.fact].name if item.fact in FACTS else item.fact
 
-
+# %% ../../nbs/lib/90_workflow/09_doctor.ipynb #doctor-13c
 def _reasons(stage, profile, items, folder):
     "Why a stage cannot run"
     if lacking := [_name(i) for i in items if i.state == "missing" and stage in i.stages]:
@@ -264,7 +264,7 @@ def _wrap(text, width, first, rest, **options):
     lines = textwrap.wrap(text, width, initial_indent=first, subsequent_indent=rest, **options)
     print(*lines, sep="\n")
 
-
+# %% ../../nbs/lib/90_workflow/09_doctor.ipynb #doctor-16b
 def _show(item, width):
     "An item in lines of the terminal's width"
     fact, margin = FACTS.get(item.fact), " " * 11
@@ -321,7 +321,7 @@ def _as_json(able, environment, found):
     }
     return json.dumps(answer, indent=2, default=str)
 
-
+# %% ../../nbs/lib/90_workflow/09_doctor.ipynb #doctor-27b
 def _print_all(able, environment, found):
     "All that was found, for people"
     width = max(60, min(shutil.get_terminal_size((110, 24)).columns, 140))

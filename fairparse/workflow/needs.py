@@ -40,6 +40,8 @@ class Fact:
 
 
 _facts = read_yaml(package_folder() / "assets" / "needs" / "facts.yaml")
+
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-04b
 FACTS = {key: Fact(**values) for key, values in _facts.items()}
 
 # %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-07
@@ -96,7 +98,7 @@ class Item:
     put: str = ""  # where it belongs
     stages: tuple = ()  # that cannot run without it
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-13b
 def refusal(check, *arguments) -> str:
     "What a check says against it, '' if nothing"
     try:
@@ -113,13 +115,13 @@ def data_need(function):
     DATA[function.__name__] = function
     return function
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-14b
 def weights_need(function):
     "Register which weights or packages a stage asks for, under the function's name"
     WEIGHTS[function.__name__] = function
     return function
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-14c
 def _asking(need, profile):
     "Stages of a profile whose record names a need"
     return [
@@ -137,7 +139,7 @@ class GivenFaces:
     beside: tuple = ()  # folders beside it that are read too
     refused: str = ""  # why the folder is not read
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-16b
 def _given_faces(profile, data):
     if profile["data"] != "required":
         return GivenFaces()
@@ -147,7 +149,7 @@ def _given_faces(profile, data):
         return GivenFaces(refused=str(error))
     return GivenFaces(folder, tuple(beside))
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-16c
 def _contents(folder):
     "How many files the parts of a data set have"
     parts = ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "images", "labels")
@@ -169,7 +171,7 @@ def _faces_item(given):
     put = "anywhere; then --data FOLDER"
     return Item("celebamask", "--data", "missing", why, put, everything)
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-17b
 @data_need
 def faces(profile, stage, given):
     "The real faces, and what may lie beside them"
@@ -198,7 +200,7 @@ def _source_item(name, key, source, profile, given, stages):
     use, state = f"classifier {name}: {key}", "missing" if lacks else "ok"
     return Item(kind, use, state, lacks or place, place, stages)
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-27b
 @data_need
 def classified_faces(profile, stage, given):
     "The data sets of the classifiers"
@@ -230,7 +232,7 @@ def _from_torch(fact, use, file, stages):
     broken = "complete " if place.exists() else ""
     return Item(fact, use, "download", f"no {broken}{file} in the cache", str(place), stages)
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-18b
 def _from_hub(fact, use, name, parts, stages):
     "A model in the hub's cache"
     path = find_in_hub(name, parts)
@@ -269,7 +271,7 @@ def _imagenet(use, weights, network, stages):
     state, place = "missing" if absent_weights(weights) else "ok", str(resolve(weights))
     return [Item(fact, use, state, place, place, stages)]
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-22b
 def _encoder(profile, stage):
     "Items for the encoder of a stage's parsers"
     own = stage_parameters(profile, stage)
@@ -284,7 +286,7 @@ TRUNKS = {
 }
 _inception = "weights-inception-2015-12-05-6726825d.pth"
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-23b
 def _quality_items(kind, use, path, stages):  # kind: the parameter `features`
     "Items for the network behind a Fréchet distance"
     if kind == "inception_offline":
@@ -301,7 +303,7 @@ def encoder(profile, stage):
     "The encoder of the parsers"
     return _encoder(profile, stage)
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-24b
 @weights_need
 def perceptual_loss(profile, stage):
     "VGG-19, if the generators' loss has a perceptual term"
@@ -313,7 +315,7 @@ def perceptual_loss(profile, stage):
     path = own["perceptual_weights"]
     return [_from_path("vgg19", f"{stage}.perceptual_weights", path, stages)]
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-24c
 @weights_need
 def features(profile, stage):
     "The network behind the distance of crowds"
@@ -321,7 +323,7 @@ def features(profile, stage):
     use, path = f"{stage}.features", own["features_path"]
     return _quality_items(own["features"], use, path, with_followers(stage))
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-24d
 @weights_need
 def perceptual_distance(profile, stage):
     "The network behind the distance of two pictures"
@@ -336,7 +338,7 @@ def perceptual_distance(profile, stage):
 # %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-25
 _known_models = {"stable-diffusion-v1-5": "sd15", "control_v11p_sd15_seg": "controlnet_seg"}
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-25b
 @weights_need
 def diffusion_model(profile, stage):
     "A diffusion model and the ControlNet that training starts from"
@@ -352,7 +354,7 @@ def diffusion_model(profile, stage):
             items.append(_from_path(fact, use, source, stages))
     return items
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-25c
 @weights_need
 def backbones(profile, stage):
     "What the classifiers start from"
@@ -371,7 +373,7 @@ def guide_features(profile, stage):
     kind = stage_parameters(profile, stage)["features"]
     return _quality_items(kind, f"{stage}.features", "", with_followers(stage))
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-31b
 @weights_need
 def generator(profile, stage):
     "The generator whose faces are balanced"
@@ -383,7 +385,7 @@ def generator(profile, stage):
         return [_package("gan_face_generate", use, stages)]
     return [_from_path("stylegan", use, source, stages)]
 
-
+# %% ../../nbs/lib/90_workflow/08_needs.ipynb #needs-31c
 @weights_need
 def retrained_encoder(profile, stage):
     "The encoder of parsers that learn from balanced faces"

@@ -31,6 +31,8 @@ CARDS = {
     "V100": 125,
     "T4": 65,
 }  # TFLOP/s
+
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-04b
 SHARES = {"convolutions": (0.05, 0.25), "diffusion": (0.2, 0.45), "stylegan": (0.01, 0.08)}
 
 # %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-05
@@ -93,7 +95,7 @@ def gan_scale(profile: dict) -> float:
     "Operations and weights of the profile's generator, as a share of those with 64 channels"
     return (stage_parameters(profile, "gan")["channels"] / 64) ** 2
 
-
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-10b
 def _area(profile):
     "Pixels of a face, as a share of those of 256 px"
     return (stage_parameters(profile, "prepare")["size"] / 256) ** 2
@@ -109,7 +111,7 @@ def _drawing(steps):
     "GFLOP of a face drawn by diffusion"
     return steps * GUIDANCE * GFLOP["diffusion"] + GFLOP["decoder"]
 
-
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-11b
 def job_count(stage: str, profile: dict) -> int:
     "Jobs of a stage in a whole run"
     return len(stage_jobs(stage, profile))
@@ -135,7 +137,7 @@ def parser_training(profile, own, faces):
     parse, learn = GFLOP["unet"] * _area(profile), GFLOP["unet_step"] * _area(profile)
     return _convolutions(own["epochs"] * (train * learn + valid * parse) + test * parse)
 
-
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-15b
 @operations_formula
 def damaged_parsing(profile, own, faces):
     "Parse the test faces, as they are and with each perturbation at each severity"
@@ -207,7 +209,7 @@ def classifier_training(profile, own, faces):
     ] or [0]
     return _convolutions(STOPPING * sum(each) / len(each), sum(each) / len(each))
 
-
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-19b
 def _answers(profile):
     "GFLOP of all classifiers' answers about one face"
     return sum(map(_answer, classifier_parameters(profile).values()))
@@ -223,7 +225,7 @@ def sampling(profile, own, faces):
         "stylegan": (own["draws"] * GFLOP["stylegan"] / 1e6,) * 2,
     }
 
-
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-20b
 @operations_formula
 def guidance(profile, own, faces):
     "Paint faces for each group and ask all classifiers about each"
@@ -233,13 +235,13 @@ def guidance(profile, own, faces):
         "stylegan": tuple(count * GFLOP["stylegan"] / 1e6 for count in GUIDED_FACES),
     }
 
-
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-20c
 @operations_formula
 def labelling(profile, own, faces):
     "Ask all classifiers about the balanced faces"
     return _convolutions(GROUPS * own["count"] * _answers(profile))
 
-
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-20d
 @operations_formula
 def retraining(profile, own, faces):
     "Train parsers again, with added faces"
@@ -305,7 +307,7 @@ def find_card(name: str) -> str | None:  # name: as nvidia-smi writes it
     "The card of `CARDS` that a GPU is; None for any other, laptops' variants too"
     return next((card for card in CARDS if re.search(rf"\b{card}\b(?! Laptop)", name)), None)
 
-
+# %% ../../nbs/lib/90_workflow/06_operations.ipynb #operations-25b
 def known_card() -> tuple:  # (of `CARDS`, in words)
     "The card of this machine; an A100 if there is none or it is not known, which the words say"
     names = [name for name, _ in list_gpus()]

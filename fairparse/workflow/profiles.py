@@ -58,7 +58,7 @@ def stage_parameters(profile: dict, stage: str) -> dict:
     defaults = read_parameters(find_notebook(workflow_stages()[stage]))
     return {**defaults, **(profile.get(stage) or {})}
 
-
+# %% ../../nbs/lib/90_workflow/02_profiles.ipynb #profiles-08b
 def classifier_parameters(profile: dict) -> dict:  # name -> its parameters
     "All parameters of each classifier: the stage's, changed by its own"
     shared = stage_parameters(profile, "classifier")
@@ -75,6 +75,7 @@ gpu_model mem_mb_per_cpu cpus_per_task cpus_per_gpu nodes tasks tasks_per_node t
 disk_mb gpu_manufacturer machine_type scale
 """.split()
 
+# %% ../../nbs/lib/90_workflow/02_profiles.ipynb #profiles-11b
 # what the Snakefile asks for if a profile does not say
 RESOURCES = {"mem_mb": 4000, "runtime": 720, "gpu": 0, **dict.fromkeys(_cluster_resources)}
 
@@ -97,7 +98,7 @@ def _known(name, allowed, where):
         hint = nearest(str(name), allowed)
         raise InputError(f"{where}there is no {name!r}{hint}: there are {', '.join(allowed)}")
 
-
+# %% ../../nbs/lib/90_workflow/02_profiles.ipynb #profiles-14b
 def _check_threads(threads, where):
     "`InputError` for threads that nothing reads"
     for name, value in threads.items():
@@ -151,7 +152,7 @@ def _parsed(stage, name, text):
     "A parameter of a stage from the command line, typed"
     return check_parameters(find_notebook(workflow_stages()[stage]), {}, {name: text})
 
-
+# %% ../../nbs/lib/90_workflow/02_profiles.ipynb #profiles-17b
 def _change_inner(profile, where, section, name, inner, text):
     "`--set` of one classifier's parameter, or of a resource of one stage"
     if section == "resources":
@@ -163,7 +164,7 @@ def _change_inner(profile, where, section, name, inner, text):
     changed = {**profile[section].get(name, {}), **value}
     return {**profile, section: {**profile[section], name: changed}}
 
-
+# %% ../../nbs/lib/90_workflow/02_profiles.ipynb #profiles-17c
 def _change(profile, setting):
     "A checked profile with one `--set` applied, not checked again"
     key, equals, text = setting.partition("=")
@@ -222,7 +223,7 @@ def _layout(folder):
         (name for name, subs in LAYOUTS.items() if all(holds_files(sub) for sub in subs)), None
     )
 
-
+# %% ../../nbs/lib/90_workflow/02_profiles.ipynb #profiles-22b
 def _refuse_folder(folder):
     "`InputError` for a folder of another layout, with the one inside that was probably meant"
     below = [sub for sub in sorted(folder.iterdir()) if sub.is_dir() and _layout(sub)]
@@ -270,7 +271,7 @@ def absent_source(source: str, folder: Path | None) -> str:  # "" if it is there
         return ""
     return f"{path}, which is not there"
 
-
+# %% ../../nbs/lib/90_workflow/02_profiles.ipynb #profiles-24b
 def absent_weights(weights: str) -> str:  # "" if they are there or come by themselves
     "A file of weights that is not there, in words"
     if weights in ("none", "offline", "imagenet", "") or resolve(weights).is_file():
@@ -283,7 +284,7 @@ _name_the_folder = (
     "put it there, or name its folder with --set classifiers.NAME.source=FOLDER"
 )
 
-
+# %% ../../nbs/lib/90_workflow/02_profiles.ipynb #profiles-26b
 def _absent_of_classifier(name, asked, folder):
     "Data sets, and weights, that a classifier needs and that are not there"
     verbs = {"source": "learns from", "check": "is checked on"}
@@ -296,7 +297,7 @@ def _absent_of_classifier(name, asked, folder):
     start = f"classifier {name!r} starts from {lacks} (61_backbones says where to get it)"
     return data, [start] if lacks else []
 
-
+# %% ../../nbs/lib/90_workflow/02_profiles.ipynb #profiles-26c
 def absent_faces(profile: dict, folder: Path | None) -> str:  # folder: of real faces
     "What the balancing stages of a profile need and what is not there; empty if nothing is absent"
     data, files = [], []
@@ -318,7 +319,7 @@ def _wanted(stage, profile, stages):
     asked = not stages or bool({*stages} & {*with_followers(stage)})
     return asked and is_run(stage, profile)
 
-
+# %% ../../nbs/lib/90_workflow/02_profiles.ipynb #profiles-27b
 def _check_diffusion(own):  # own: parameters of the stage `controlnet`
     "`InputError` for a diffusion model that is neither a stand-in, a path nor a name of the hub"
     for name in ("base", "controlnet"):
@@ -355,7 +356,7 @@ def _packages_asked(profile, stages):
         "torchsummary": shift_tolerant,
     }
 
-
+# %% ../../nbs/lib/90_workflow/02_profiles.ipynb #profiles-28b
 def check_weights(profile: dict, stages: list | None = None):  # stages asked for; None: all
     """`InputError` for weights that a profile asks for and that cannot be had
 
@@ -397,7 +398,7 @@ def count_faces(folders: list) -> int | None:  # folders of real faces, none: No
         return None
     return sum(len(files) for folder in folders for _, _, files in os.walk(pictures(folder)))
 
-
+# %% ../../nbs/lib/90_workflow/02_profiles.ipynb #profiles-31b
 def face_count(
     profile: dict, faces: int | None = None
 ) -> int:  # faces: of the real data, None: not known
@@ -419,7 +420,7 @@ def _describe_data(folder, extra, beside):
     added = [f"beside it: {name} {state(name)}" for name in beside]
     return [f"data: {folder} ({_layout(folder)} layout)", *added]
 
-
+# %% ../../nbs/lib/90_workflow/02_profiles.ipynb #profiles-33b
 def _check_stages(name, profile, stages):
     "`InputError` for stages that a profile has no section for"
     for stage in stages:
@@ -431,7 +432,7 @@ def _check_stages(name, profile, stages):
                 f"use one that has, such as --profile {other}"
             )
 
-
+# %% ../../nbs/lib/90_workflow/02_profiles.ipynb #profiles-33c
 def _not_run(name, profile, balancing, reason):
     "The remark about balancing stages whose data or weights are not there"
     remark = f"not run: the balancing stages ({', '.join(balancing)}). {reason}"

@@ -48,7 +48,7 @@ def _read_made(record):  # of Snakemake
         record.get("endtime") or 0,
     )
 
-
+# %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-05b
 def made_files(out: Path) -> dict:  # path below `out` -> Made
     "What Snakemake recorded about each file that it made in an output folder"
     found = {}
@@ -104,7 +104,7 @@ _shared = (
     "threads",
 )
 
-
+# %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-09b
 def stage_settings(profile: dict, stages: list) -> dict:  # stage -> hash
     "Hashes of what a profile says about stages"
 
@@ -126,7 +126,7 @@ def _section(name, stage, profile):
     paths = ("source", "check", "maps")  # the workflow makes paths of these
     return {key: value for key, value in {**section, **own}.items() if key not in paths}
 
-
+# %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-11b
 def _other_values(name, this, profile):
     "Parameters that a file was made with and that the profile does not have"
     stage = load_stages().get(this.rule)
@@ -170,7 +170,7 @@ def notebook_fingerprint(name: str) -> str:  # of nbs/paper, or room/name in nbs
     except InputError:
         return ""
 
-
+# %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-15b
 def _entry(copy, codes, out):
     "What is noted of a published file"
     entry = {"sha256": hash_file(copy), "code": codes}
@@ -185,7 +185,7 @@ def _entry(copy, codes, out):
         "settings": stage_settings(read_yaml(profile), stages),
     }
 
-
+# %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-15c
 def _union(entries):
     "All notebooks' fingerprints, several of one notebook with spaces between"
     union = {}
@@ -228,7 +228,7 @@ def note_code(
 # what is published by itself, beside the demo's results
 APART = ("study/", "bench/", "bench_cuda/")
 
-
+# %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-17b
 def write_made_by(
     path: Path,  # of made_by.json
     known: dict,  # what it holds
@@ -272,7 +272,7 @@ def run_time(
     cores = {int(number) for number in re.findall(r"Provided cores: (\d+)", text)}
     return seconds / 60, cores.pop() if len(cores) == 1 else None
 
-
+# %% ../../nbs/lib/90_workflow/11_provenance.ipynb #provenance-20b
 def run_minutes(out: Path) -> str:  # such as "23 minutes on 2 CPU cores"; empty if nothing is known
     "How long the run took, in words"
     minutes, cores = run_time(out)

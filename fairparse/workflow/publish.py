@@ -63,7 +63,7 @@ def markdown_table(table: pd.DataFrame, digits: int = 2) -> str:
     rows = [list(table.columns), ["---"] * table.shape[1], *body]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
-
+# %% ../../nbs/lib/90_workflow/13_publish.ipynb #publish-05b
 def fill_block(
     page: str,  # Markdown with `<!-- name -->` and `<!-- /name -->`
     name: str,
@@ -83,7 +83,7 @@ def _todays_settings(name, stages):
     "Hashes of what today's profile of that name says about stages"
     return stage_settings(load_profile(name), stages)
 
-
+# %% ../../nbs/lib/90_workflow/13_publish.ipynb #publish-09b
 def _published_files(published):
     "Names of published tables, pictures and pages, whether anything is known of them or not"
     folders = ("tables", "figures", "study", "bench", "bench_cuda")
@@ -93,7 +93,7 @@ def _published_files(published):
     found += [path for path in pages if path.is_file()]
     return {path.relative_to(published).as_posix() for path in found}
 
-
+# %% ../../nbs/lib/90_workflow/13_publish.ipynb #publish-09c
 def _why_stale(path, entry, fingerprint):  # path: of the published file; entry: what is known of it
     "Why a published file is old or not to be trusted, empty if it is neither"
     codes, settings = entry.get("code"), entry.get("settings", {})
@@ -159,7 +159,7 @@ _make_again = (
     "of the benchmark `make bench publish`"
 )
 
-
+# %% ../../nbs/lib/90_workflow/13_publish.ipynb #publish-12b
 def check_published(
     release: bool = False,  # old results are an error
     published: str | Path | None = None,
@@ -192,7 +192,7 @@ def _check_faces(out):
                 "only results from procedural faces are published"
             )
 
-
+# %% ../../nbs/lib/90_workflow/13_publish.ipynb #publish-14b
 def _check_generator(out):
     "`InputError` unless faces were painted by the stand-in"
     for path in (out / "61_latents" / "run.json", out / "62_guided" / "run.json"):
@@ -232,7 +232,7 @@ def copy_results(sources: list, folder: Path, target: Path) -> list:  # files wr
             shutil.copyfile(source, tmp)
     return [target / source.relative_to(folder) for source in sources]
 
-
+# %% ../../nbs/lib/90_workflow/13_publish.ipynb #publish-15b
 def _all_there(paths):
     "`InputError` for a file that a finished run has and this one has not"
     for path in paths:
@@ -249,7 +249,7 @@ def _all_new(out, sources):
                 f"{source} is old: {why}; finish the run with `fairparse reproduce` first"
             )
 
-
+# %% ../../nbs/lib/90_workflow/13_publish.ipynb #publish-16b
 def new_costs(
     out: Path, published: Path
 ) -> pd.DataFrame | None:  # None: nothing was executed there
@@ -270,7 +270,7 @@ def claims_for_readme(table: pd.DataFrame) -> str:  # Markdown
     on_one_line = shown.map(lambda text: str(text).replace(chr(10), "; "))
     return f"{tell_claims(table)}. Those that were decided:\n\n{markdown_table(on_one_line)}"
 
-
+# %% ../../nbs/lib/90_workflow/13_publish.ipynb #publish-19b
 def bench_for_readme(findings: pd.DataFrame, machine: pd.DataFrame) -> str:  # Markdown
     "What has a goal, and what the papers are about; and the machine"
     of_the_papers = findings.part.isin(["naive_step", "guidance", "controlnet", "inference"])
@@ -288,7 +288,7 @@ def _tabulated(readers):
     "The Markdown of what `readers` makes of tables"
     return lambda *tables: markdown_table(readers(*tables))
 
-
+# %% ../../nbs/lib/90_workflow/13_publish.ipynb #publish-21b
 # block of the README -> its files, and its text from them
 BLOCKS = {
     "table1": (["tables/table1_objectives.csv"], _tabulated(table1_for_readers)),
@@ -302,7 +302,7 @@ BLOCKS = {
     "bench": (["bench/findings.csv", "bench/machine.csv"], bench_for_readme),
 }
 
-
+# %% ../../nbs/lib/90_workflow/13_publish.ipynb #publish-21c
 def readme_texts(
     folder: Path,  # an output folder, or the published one
     names: list,  # of BLOCKS
@@ -323,7 +323,7 @@ def _filled(readme, texts):
         page = fill_block(page, name, text)
     return page
 
-
+# %% ../../nbs/lib/90_workflow/13_publish.ipynb #publish-23b
 def _write_page(readme, page):
     "Write the README"
     with atomic_write(readme) as tmp:
@@ -334,7 +334,7 @@ def _write_page(readme, page):
 # published file that is made of all others -> notebook of the library that makes it
 MADE_OF_ALL = {"report.html": "90_workflow/12_report", "costs.csv": "90_workflow/07_costs"}
 
-
+# %% ../../nbs/lib/90_workflow/13_publish.ipynb #publish-24b
 def _demo_blocks(out):
     "Blocks of the README that a run of the demo fills"
     profile = read_yaml(out / "profile.yaml")
@@ -346,7 +346,7 @@ def _demo_blocks(out):
     }
     return [name for name, there in wanted.items() if there]
 
-
+# %% ../../nbs/lib/90_workflow/13_publish.ipynb #publish-24c
 def _publish_demo(out, published, readme):
     "Copy tables, figures and sample predictions, and refresh report and README"
     tables, figures = out / "tables", out / "figures"
@@ -459,7 +459,7 @@ def _check_bench(out, record):
     if record["notebook_code"] != notebook_fingerprint("95_bench"):
         raise InputError(f"{out} is old: the code has changed since; run `make bench` again")
 
-
+# %% ../../nbs/lib/90_workflow/13_publish.ipynb #publish-36b
 def _bench_text(out):
     "The README's block about a benchmark"
     return bench_for_readme(*(pd.read_csv(out / f"{n}.csv") for n in ("findings", "machine")))

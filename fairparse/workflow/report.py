@@ -50,7 +50,7 @@ def two_models(table: pd.DataFrame) -> dict:  # title -> table
         for model, rows in table.groupby("model", sort=False)
     }
 
-
+# %% ../../nbs/lib/90_workflow/12_report.ipynb #report-05b
 READERS = {
     function.__name__: function
     for function in (
@@ -147,7 +147,7 @@ def table_item(folder: Folder, path: Path, shown: Shown) -> dict:
         "links": folder.links(path, shown.notebook),
     }
 
-
+# %% ../../nbs/lib/90_workflow/12_report.ipynb #report-14b
 def figure_item(folder: Folder, path: Path, shown: Shown) -> dict:
     "A figure of the page"
     numbers = folder.link(path.with_suffix(".csv"), f"{path.stem}.csv")
@@ -183,7 +183,7 @@ def _kinds(folder):
         found = {path.stem: path for path in sorted((folder.out / sub).glob(f"*.{end}"))}
         yield found, {shown.name: shown for shown in shown_results(sub)}
 
-
+# %% ../../nbs/lib/90_workflow/12_report.ipynb #report-20b
 def shown_items(folder: Folder) -> tuple:  # parts in the papers' order, the rest
     "Every table and figure of the output folder"
     things, others = defaultdict(list), []
@@ -249,7 +249,7 @@ def _missing_reason(stage, ran, failed, profile):
         return reasons["not_asked"]
     return reasons["not_finished"]
 
-
+# %% ../../nbs/lib/90_workflow/12_report.ipynb #report-22b
 def stage_section(folder: Folder, profile: dict) -> dict:
     "Stages that ran, with links, and those that did not, with the reason"
     done, missing = [], []
@@ -270,7 +270,7 @@ def _notice(out, kinds):  # kinds: of `stand_ins`
     notice = notices.get(" and ".join(sorted({*kinds} - {"another"})), "")
     return f"{notices['ci']} {notice}" if out.name.startswith("ci") else notice
 
-
+# %% ../../nbs/lib/90_workflow/12_report.ipynb #report-31b
 def _provenance_section(out, records):
     "Code, seeds, packages and input hashes of every job"
     jobs, packages, profile = provenance(out, records)
@@ -281,7 +281,7 @@ def _provenance_section(out, records):
         "profile": profile,
     }
 
-
+# %% ../../nbs/lib/90_workflow/12_report.ipynb #report-31c
 def page_content(out: Path, target: Path) -> dict:
     "All that the template shows"
     folder, records = Folder(out, target), read_records(out)
@@ -343,7 +343,7 @@ def table_line(path: Path, title: str) -> str:
     metric = "" if verdicts == "verdict" else f" in {verdicts.removesuffix('_verdict')}"
     return f"{title}: {', '.join(counts) + metric if counts else f'{len(table)} rows'}"
 
-
+# %% ../../nbs/lib/90_workflow/12_report.ipynb #report-34b
 def _whole_table1(path, title):
     "Lines of Table I"
     columns = ["objective", "mIoU %", "paper: mIoU %", "difference", "verdict"]
@@ -372,7 +372,7 @@ def run_summary(out: str | Path) -> str:
         lines.append(tell_claims(read_result(claims)))
     return "\n".join(lines)
 
-
+# %% ../../nbs/lib/90_workflow/12_report.ipynb #report-35b
 def finish_run(out: str | Path) -> str:
     "Write the report; what to print at the end of a run"
     return f"{run_summary(out)}\nreport: {write_report(out)}".lstrip()

@@ -33,7 +33,7 @@ def read_result(path: Path) -> pd.DataFrame:
             f"{path} is no table ({error}): delete it, and the next run makes it again"
         ) from error
 
-
+# %% ../../nbs/lib/90_workflow/12_run_facts.ipynb #facts-10b
 def clean_paths(text: str, out: Path) -> str:
     "Text without the places of this machine"
     return text.replace(f"{out}/", "").replace(f"{out}", out.name).replace(f"{find_root()}/", "")
@@ -52,7 +52,7 @@ def _used(key, ours, real):  # real: whether it is what the papers used, or "ano
         real = "real" if real else "stand-in"
     return words["what"], words["papers"], ours, real
 
-
+# %% ../../nbs/lib/90_workflow/12_run_facts.ipynb #facts-12b
 def _table(out, name):
     "A table of the run, empty if it is not there"
     path = out / "tables" / f"{name}.csv"
@@ -75,7 +75,7 @@ def _faces_used(out, records):
         rows.append(_used("encoder", ours, real or "another"))
     return rows
 
-
+# %% ../../nbs/lib/90_workflow/12_run_facts.ipynb #facts-13b
 def _distances_used(out):
     "By what painted faces were measured"
     rows = []
@@ -116,7 +116,7 @@ def _models_used(out, records):
         rows.append(_used("classifier", ours, not is_stand_in("faces", str(one.faces))))
     return rows
 
-
+# %% ../../nbs/lib/90_workflow/12_run_facts.ipynb #facts-14b
 def stand_ins(
     out: Path, records: dict
 ) -> pd.DataFrame:  # what, the papers', this run's; real, stand-in or another
@@ -162,7 +162,7 @@ def _records_facts(records):
         ("versions", f"fairparse {code}, commit {', '.join(commits)}; torch {torch}"),
     ]
 
-
+# %% ../../nbs/lib/90_workflow/12_run_facts.ipynb #facts-18b
 def run_facts(
     out: Path, records: dict, costs: pd.DataFrame, profile: dict
 ) -> list:  # (name, value)
@@ -196,7 +196,7 @@ def _input_text(record, out):
     inputs = record.get("inputs", {})
     return "\n".join(f"{shown(name)} {value[:12]}" for name, value in inputs.items())
 
-
+# %% ../../nbs/lib/90_workflow/12_run_facts.ipynb #facts-19b
 def provenance(out: Path, records: dict) -> tuple:  # (jobs, packages, profile's text)
     "Code, seeds, packages and input hashes of every job"
     rows = [

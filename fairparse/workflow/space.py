@@ -22,7 +22,7 @@ PARSER_WEIGHTS = {
 }
 GPU_MEMORY = {}  # name in a stage's record -> formula of the profile and the stage's parameters
 
-
+# %% ../../nbs/lib/90_workflow/07_space.ipynb #space-05b
 def memory_formula(function):
     "Register a formula under its function's name"
     GPU_MEMORY[function.__name__] = function
@@ -32,7 +32,7 @@ def memory_formula(function):
 def _parser_weights(profile):
     return PARSER_WEIGHTS.get(stage_parameters(profile, "train")["encoder"], 25e6)
 
-
+# %% ../../nbs/lib/90_workflow/07_space.ipynb #space-05c
 def _area(profile):
     "Pixels of a face, as a share of those of 256 px"
     return (stage_parameters(profile, "prepare")["size"] / 256) ** 2
@@ -50,7 +50,7 @@ def gan_memory(profile, own):
     "Weights of generator and discriminators with their moments, and activations of a batch"
     return 16e-9 * 188e6 * gan_scale(profile) + 0.2 * _area(profile) * own["batch_size"] + 1
 
-
+# %% ../../nbs/lib/90_workflow/07_space.ipynb #space-06b
 @memory_formula
 def controlnet_memory(profile, own):
     "Weights of both networks, and activations of a batch, of which checkpointing keeps few"
@@ -63,7 +63,7 @@ def drawing_memory(profile, own):
     "A diffusion model that draws; without one a score asks for little"
     return 8 if "controlnet" in profile else 0
 
-
+# %% ../../nbs/lib/90_workflow/07_space.ipynb #space-06c
 def gpu_memory(profile: dict) -> dict:  # stage -> GB
     "What a job of each stage needs of a card, a fifth left free"
     found = {}
@@ -84,14 +84,14 @@ def disk_formula(function):
     DISK[function.__name__] = function
     return function
 
-
+# %% ../../nbs/lib/90_workflow/07_space.ipynb #space-08b
 @disk_formula
 def face_set(profile, own, n, size):
     "Three bytes a pixel for the picture, one for the label"
     face = 4 * size**2
     return n * face, n * face, f"face set: {n} faces of {size} px"
 
-
+# %% ../../nbs/lib/90_workflow/07_space.ipynb #space-08c
 @disk_formula
 def parsers(profile, own, n, size):
     "Weights, and the checkpoints of a training"
@@ -100,7 +100,7 @@ def parsers(profile, own, n, size):
     low, high = 2 * parser * seeds * objectives, (6 * parser + 5e6) * seeds * objectives
     return low, high, "parsers and checkpoints"
 
-
+# %% ../../nbs/lib/90_workflow/07_space.ipynb #space-08d
 @disk_formula
 def sweeps(profile, own, n, size):
     "Counts of all settings"
@@ -121,7 +121,7 @@ def scores(profile, own, n, size):
     "Measurements and the features of pictures"
     return 0, 5e6 * (len(profile["objectives"]) + 1), "scores, features and examples"
 
-
+# %% ../../nbs/lib/90_workflow/07_space.ipynb #space-09b
 @disk_formula
 def controlnets(profile, own, n, size):
     "Weights, checkpoints, and the latents that all trainings share"
@@ -145,7 +145,7 @@ def kept_draws(profile, own, n, size):
     side, kept = _side(profile), min(own["draws"], 5 * own["per_group"])
     return kept * 3 * side**2 / 2, kept * (3 * side**2 + 4096), "kept draws"
 
-
+# %% ../../nbs/lib/90_workflow/07_space.ipynb #space-10b
 @disk_formula
 def balanced_faces(profile, own, n, size):
     "Pictures of all groups"
@@ -158,7 +158,7 @@ def classifiers(profile, own, n, size):
     large = "vgg16" in str(profile.get("classifier"))
     return 2e7, len(profile["classifiers"]) * 3 * 4 * 138e6 if large else 1e8, "classifiers"
 
-
+# %% ../../nbs/lib/90_workflow/07_space.ipynb #space-10c
 @disk_formula
 def retrained_parsers(profile, own, n, size):
     "Parsers, checkpoints and the face sets that they learn from"

@@ -93,7 +93,7 @@ def load_stages(
             stages[name] = _read_stage(name, values, stages, path)
     return stages
 
-
+# %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-07b
 def workflow_stages() -> dict:  # stage -> notebook's name
     "Stages and the notebooks that they run, in order"
     return {name: stage.notebook for name, stage in load_stages().items()}
@@ -117,7 +117,7 @@ def shared_seeds(profile: dict) -> list:
     "Seeds of generators that are trained on the true maps"
     return profile.get("shared_seeds") or profile["seeds"]
 
-
+# %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-09b
 def objective_pair(profile: dict) -> list:
     "The two objectives that the paper compares, or else the first two"
     objectives = profile["objectives"]
@@ -137,7 +137,7 @@ def _generators(profile, painted):
         for seed in (shared_seeds(profile) if maps == "truth" else profile["seeds"])
     ]
 
-
+# %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-10b
 @job_list
 def one_job(profile):
     "A stage that is run once"
@@ -150,7 +150,7 @@ def each_parser(profile):
     pairs = product(profile["objectives"], profile["seeds"])
     return [{"objective": objective, "seed": seed} for objective, seed in pairs]
 
-
+# %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-10c
 @job_list
 def each_gan(profile):
     "A GAN for each parser, and shared ones of the true maps"
@@ -162,7 +162,7 @@ def each_controlnet(profile):
     "A ControlNet for each chosen maps and seed"
     return _generators(profile, controlnet_maps(profile) if "controlnet" in profile else [])
 
-
+# %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-10d
 @job_list
 def each_score(profile):
     "A score for each objective's maps, and one for the true maps"
@@ -179,7 +179,7 @@ def stage_jobs(stage: str, profile: dict) -> list:  # of dicts: wildcard -> valu
     "The jobs of a stage in a whole run of a profile"
     return JOBS[load_stages()[stage].jobs](profile)
 
-
+# %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-11b
 def stage_files(
     stage: str,
     profile: dict,
@@ -206,7 +206,7 @@ def section_stages(section: str) -> tuple:
     "Stages that a profile runs if it has this section"
     return tuple(name for name, stage in load_stages().items() if stage.section == section)
 
-
+# %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-14b
 def is_run(stage: str, profile: dict) -> bool:
     "Whether a profile has the section that a stage waits for"
     section = load_stages()[stage].section
@@ -242,7 +242,7 @@ class Shown:
     def name(self):
         return Path(self.file).stem
 
-
+# %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-20b
 def shown_results(
     folder: str,  # "tables" or "figures"
 ) -> list:  # of Shown: paper 1, paper 2, then the others

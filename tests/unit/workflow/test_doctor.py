@@ -1,4 +1,4 @@
-"""What is missing: data, weights, hardware, installation, and is the verdict that of `reproduce`?"""
+"""What is missing: data, weights, hardware, installation; and is the verdict that of `reproduce`?"""
 
 import hashlib
 import importlib.util

@@ -1,7 +1,10 @@
 "What is known of a stage: records that are read or refused, and whether the rules do as they say"
 
+import json
+
 import pytest
 import yaml
+from conftest import ROOT
 
 from fairparse.core.runs import InputError
 from fairparse.workflow.costs import WORK, plan
@@ -68,6 +71,14 @@ def test_two_stages_of_one_name_are_refused(tmp_path):
         (tmp_path / f"{file}.yaml").write_text("mine: {notebook: x, results: [a/b]}")
     with pytest.raises(InputError, match="b.yaml: there are two stages 'mine'"):
         load_stages(tmp_path)
+
+
+def test_the_index_names_every_stage_beside_its_notebook():
+    cells = json.loads((ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8"))["cells"]
+    lines = "".join("".join(cell["source"]) + "\n" for cell in cells).splitlines()
+    for name, stage in load_stages().items():
+        rows = [line for line in lines if f"(paper/{stage.notebook}.ipynb)" in line]
+        assert any(f"`{name}`" in row or name == "study" for row in rows), name
 
 
 def test_formulas_and_needs_of_the_records_are_those_that_there_are():
