@@ -616,7 +616,7 @@ def test_page_of_the_paper_profile(capsys):
     assert (
         "of GPU time on" in said
         and "from a formula" in said
-        and "07_space" in said
+        and "08_space" in said
         and "memory: 32 GB for a job" in said
     )
     print_plan(
