@@ -277,7 +277,7 @@ def print_costs(rows: list, faces: int):  # of `profile_costs`; faces: that it w
 
     print(
         f"  what a whole run costs, computed for {faces:,} faces "
-        "(nbs/lib/90_workflow/07_operations.ipynb has the assumptions):"
+        "(assumptions: nbs/lib/90_workflow/07_operations.ipynb):"
     )
     print(_head.format("stage", "jobs", "GPU hours", "GPU GB", "RAM GB", "disk GB"))
     for row in rows:
