@@ -1,11 +1,13 @@
-"""A grid of one notebook's parameters: one rule, one job a point, each run by `fairparse run` in a process of its own.
+r"""A grid of one notebook's parameters: one rule, one job a point, each in a process of its own.
 
-`fairparse sweep NOTEBOOK -g name=v1,v2` checks the grid, writes it to sweep.json and runs this in the sweep's folder. By
-hand, for instance on a cluster, once sweep.json is there (`fairparse sweep --dry-run` writes it):
-    snakemake -s nbs/workflow/sweep.smk --configfile DIR/sweep.json --directory DIR --cores 2 --keep-going
+`fairparse sweep NOTEBOOK -g name=v1,v2` checks the grid, writes it to sweep.json and runs this in
+the sweep's folder. By hand, for instance on a cluster, once sweep.json is there (`fairparse sweep
+--dry-run` writes it):
+    snakemake -s nbs/workflow/sweep.smk --configfile DIR/sweep.json --directory DIR \
+        --cores 2 --keep-going
 
-As in the Snakefile, a point runs again when its parameters or the notebook's code change. The executed notebook is written
-last, so it stands for the whole point.
+As in the Snakefile, a point runs again when its parameters or the notebook's code change. The
+executed notebook is written last, so it stands for the whole point.
 """
 import shlex
 import sys
@@ -21,7 +23,8 @@ NOTEBOOK = ROOT / config["notebook"]  # absolute if it lies elsewhere
 LOG = f"{{point}}/{NOTEBOOK.name}"
 RESULT = f"{{point}}/{config['file']}"
 # `exec`: no shell stays between Snakemake and the job, so that a job ends when Snakemake is killed
-RUN = f"cd {shlex.quote(str(ROOT))} && exec {shlex.quote(sys.executable)} -m fairparse.cli run --tied $PPID {shlex.quote(str(config['notebook']))}"
+PYTHON, NAME = shlex.quote(sys.executable), shlex.quote(str(config["notebook"]))
+RUN = f"cd {shlex.quote(str(ROOT))} && exec {PYTHON} -m fairparse.cli run --tied $PPID {NAME}"
 
 
 wildcard_constraints:
@@ -48,4 +51,6 @@ rule point:
     threads: lambda wildcards: config["threads"][wildcards.point]
     resources: gpu=config["gpu"],
     message: "{wildcards.point}"
-    shell: "{RUN} {OUT}/{wildcards.point}/{NOTEBOOK.name:q} --parameters {params.values:q} --threads {params.threads} -p out {OUT}/{params.out:q}"
+    shell:
+        "{RUN} {OUT}/{wildcards.point}/{NOTEBOOK.name:q} --parameters {params.values:q}"
+        " --threads {params.threads} -p out {OUT}/{params.out:q}"

@@ -1,15 +1,19 @@
-"The graph of jobs, in a toy repository with the real Snakefile: what runs again, what survives a fault, who owns a folder"
+"""The graph of jobs, in a toy repository with the real Snakefile
+
+What runs again, what survives a fault, who owns a folder.
+"""
 
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 
 import psutil
-from conftest import ROOT, fairparse, write_notebook
-from test_cli import celeba, wait_until
+from conftest import ROOT, celeba, fairparse, wait_until, write_notebook
 
 from fairparse.workflow.notebooks import code_fingerprint, notebook_sources
 
@@ -105,7 +109,8 @@ def test_only_what_depends_on_a_change_runs_again(toy_root):
     assert (out / "10_faces" / "10_prepare.ipynb").is_file() and (
         out / "20_parsers" / "single" / "seed1" / "20_train_parser.ipynb"
     ).is_file()
-    # the parameters that a run records are relative to the repository: results do not name the machine they were made on
+    # the parameters that a run records are relative to the repository: results do not name the
+    # machine they were made on
     log = json.loads(
         (out / "20_parsers" / "single" / "seed1" / "20_train_parser.ipynb").read_text()
     )["metadata"]["papermill"]["parameters"]
@@ -254,7 +259,10 @@ def test_a_fault_keeps_the_checkpoint_and_the_log(toy_root):
 
 
 def start_slow_run(root):
-    "A run whose training waits, started in the background; the process, once its kernel is in the waiting cell"
+    """A run whose training waits, started in the background
+
+    The process, once its kernel is in the waiting cell, and its descendants.
+    """
     command = [
         sys.executable,
         "-m",
@@ -371,3 +379,36 @@ def test_profiles_of_the_repository_fit_its_notebooks():
     assert names == ["ci", "demo", "paper", "sample", "study", "study_even", "study_plenty"]
     for name in names:
         assert profiles.load_profile(name)["objectives"][0] == "single"
+
+
+def whole_package(root):
+    "The toy with all of the package: its report is the real one"
+    ignored = shutil.ignore_patterns("__pycache__", "tiny_*")
+    shutil.copytree(ROOT / "fairparse", root / "fairparse", dirs_exist_ok=True, ignore=ignored)
+
+
+def test_a_stage_is_added_as_the_contributing_page_says(toy_root):
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = page.split("\n## Add a stage\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    (parameters, code), (record,) = (
+        [text for kind, text in blocks if kind == wanted] for wanted in ("python", "yaml")
+    )
+    commands = next(text for kind, text in blocks if not kind).splitlines()
+    notebook, file = re.findall(r"`(80_\w+)\.ipynb`|here `(\w+\.yaml)`", section)
+    whole_package(toy_root)
+    write_notebook(toy_root / "nbs" / "paper" / f"{notebook[0]}.ipynb", parameters, code)
+    with open(toy_root / "fairparse" / "assets" / "stages" / file[1], "a") as records:
+        records.write("\n" + record)
+
+    planned, run = (shlex.split(line.replace("profile ci", "profile toy"))[1:] for line in commands)
+    done = fairparse(*planned, cwd=toy_root)
+    assert done.returncode == 0 and "training_times" in done.stdout, done.stderr
+    done = fairparse(*run, "--cores", 2, "--set", "training_times.digits=2", cwd=toy_root)
+    assert done.returncode == 0, done.stderr
+    out = toy_root / "outputs" / "toy"
+    table = (out / "tables" / "training_times.csv").read_text()
+    assert table == "objective,seed,seconds\nsingle,0,1.25\nsingle,1,1.25\n"
+    report = (out / "report.html").read_text()
+    assert "How long each training took" in report
+    assert "notebooks/80_training_times.ipynb" in report

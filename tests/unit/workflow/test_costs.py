@@ -14,11 +14,7 @@ from fairparse.workflow import costs
 from fairparse.workflow.costs import (
     Job,
     bound_time,
-    count_faces,
-    expected_disk,
     expected_seconds,
-    face_count,
-    gpu_memory,
     job_work,
     measured_costs,
     plan,
@@ -37,7 +33,9 @@ from fairparse.workflow.operations import (
     list_gpus,
     stage_operations,
 )
-from fairparse.workflow.profiles import load_profile, workflow_stages
+from fairparse.workflow.profiles import count_faces, face_count, load_profile
+from fairparse.workflow.space import PARSER_WEIGHTS, expected_disk, gpu_memory
+from fairparse.workflow.stages import workflow_stages
 
 SNAKEFILE = """
 rule all:
@@ -134,7 +132,8 @@ def test_plan_says_what_snakemake_says(tmp_path):
 )
 def test_an_output_that_is_not_understood_is_refused(damage):
     text = (
-        "Job stats:\njob       count\n------  -------\nall           1\ntrain         2\ntotal         3\n\n"
+        "Job stats:\njob       count\n------  -------\n"
+        "all           1\ntrain         2\ntotal         3\n\n"
         + "rule train:\n    output: a\n" * 2
         + "rule all:\n    input: a\n"
     )
@@ -145,8 +144,10 @@ def test_an_output_that_is_not_understood_is_refused(damage):
 
 def test_functions_in_reasons_and_annotations_are_left_out():
     text = (
-        "Job stats:\njob count\n--- -----\ntrain 1\ntotal 1\n\nlocalrule train:\n    input: a (retrieve from storage), b\n    output: c\n"
-        "    reason: Missing output files: c; Set of input files has changed since last execution; Input files updated by another job: a, b\n    threads: 4\n    resources: tmpdir=/tmp\n"
+        "Job stats:\njob count\n--- -----\ntrain 1\ntotal 1\n\n"
+        "localrule train:\n    input: a (retrieve from storage), b\n    output: c\n"
+        "    reason: Missing output files: c; Set of input files has changed since last execution; "
+        "Input files updated by another job: a, b\n    threads: 4\n    resources: tmpdir=/tmp\n"
     )
     (job,) = read_plan(text)
     assert job.inputs == ["a", "b"] and job.threads == 4
@@ -306,7 +307,7 @@ def test_operations_of_the_parser_are_those_that_pytorch_counts():
         counted.append(counter.get_total_flops() / 1e9)
     assert counted == pytest.approx([GFLOP["unet"], GFLOP["unet_step"]], rel=0.01)
     assert 4 * sum(p.numel() for p in net.parameters()) == pytest.approx(
-        4 * costs._weights["resnet34"], rel=0.01
+        4 * PARSER_WEIGHTS["resnet34"], rel=0.01
     )
     one = load_profile("paper", ["train.epochs=1"])
     train, valid, test = 24_183, 2_993, 2_824
@@ -592,7 +593,8 @@ def test_page_of_a_demo_run(published, run, capsys):
     assert (
         "5 jobs would run" in said
         and "estimates" in said
-        and "on 2 cores, from times measured in: this folder; not counted, because nobody measured them: gan"
+        and "on 2 cores, from times measured in: this folder; "
+        "not counted, because nobody measured them: gan"
         in said
     )
     assert (
@@ -614,7 +616,7 @@ def test_page_of_the_paper_profile(capsys):
     assert (
         "of GPU time on" in said
         and "from a formula" in said
-        and "94_costs" in said
+        and "08_space" in said
         and "memory: 32 GB for a job" in said
     )
     print_plan(

@@ -1,13 +1,15 @@
-"""What is missing: data, weights, hardware, installation, and whether the verdict is that of `reproduce`."""
+"""What is missing: data, weights, hardware, installation; and is the verdict that of `reproduce`?"""
 
 import hashlib
+import importlib.util
 import json
 from types import SimpleNamespace
 
 import pytest
 
-from fairparse.core.runs import InputError
-from fairparse.workflow import needs as module
+from fairparse.core.runs import InputError, find_root
+from fairparse.workflow import doctor as module
+from fairparse.workflow import needs
 from fairparse.workflow.doctor import (
     doctor,
     environment_items,
@@ -15,24 +17,11 @@ from fairparse.workflow.doctor import (
     lock_differences,
     machine_items,
 )
-from fairparse.workflow.needs import (
-    FACTS,
-    Item,
-    find_in_hub,
-    find_in_torch,
-    memory_limit,
-    needing_parsers,
-    weight_items,
-)
+from fairparse.workflow.needs import FACTS, Item, find_in_hub, find_in_torch, weight_items
 from fairparse.workflow.notebooks import find_notebook
-from fairparse.workflow.profiles import (
-    ON_REQUEST,
-    absent_faces,
-    check_data,
-    check_weights,
-    load_profile,
-    workflow_stages,
-)
+from fairparse.workflow.operations import memory_limit
+from fairparse.workflow.profiles import absent_faces, check_data, check_weights, load_profile
+from fairparse.workflow.stages import is_run, section_stages, with_followers, workflow_stages
 
 
 @pytest.fixture(autouse=True)
@@ -143,9 +132,7 @@ def test_the_demo_needs_nothing_but_packages():
         "disk",
     }
     assert set(found["stages"]) == {
-        stage
-        for stage in workflow_stages()
-        if stage not in ON_REQUEST or ON_REQUEST[stage] in load_profile("demo")
+        stage for stage in workflow_stages() if is_run(stage, load_profile("demo"))
     }
 
 
@@ -195,7 +182,7 @@ def test_one_data_set_less_stops_the_balancing_stages_only(faces):
     found = examine("sample", str(faces))
     stopped = {stage for stage, reasons in found["stages"].items() if reasons}
     assert (
-        stopped == set(module.BALANCING)
+        stopped == set(section_stages("latents"))
         and by_fact(found)["fer2013"].state == "missing"
         and by_fact(found)["celeba"].state == "ok"
     )
@@ -217,7 +204,7 @@ def test_the_paper_names_every_weight(faces, tmp_path):
 
 
 def test_missing_weights_are_not_blamed_on_the_data(faces, tmp_path, monkeypatch):
-    "All data there, VGG-Face not: every data set is ok, and only classifiers that start from VGG-Face miss it"
+    "All data there, VGG-Face not: each data set is ok, and only who starts from VGG-Face misses it"
     items = [
         item for item in examine("paper", str(faces))["items"] if item.use.startswith("classifier ")
     ]
@@ -239,7 +226,7 @@ def test_missing_weights_are_not_blamed_on_the_data(faces, tmp_path, monkeypatch
     (tmp_path / "vgg_face_dag.pth").touch()
     own = tmp_path / "own.yaml"
     own.write_text(
-        (module.find_root() / "nbs/workflow/profiles/paper.yaml")
+        (find_root() / "nbs/workflow/profiles/paper.yaml")
         .read_text()
         .replace("outputs/vgg_face_dag.pth", str(tmp_path / "vgg_face_dag.pth"))
     )
@@ -270,7 +257,7 @@ def refused(stage, profile, data):
         check_weights(profile, [stage])
     except InputError:
         return True
-    return ON_REQUEST.get(stage) == "latents" and bool(absent_faces(profile, folder))
+    return stage in section_stages("latents") and bool(absent_faces(profile, folder))
 
 
 @pytest.mark.parametrize(
@@ -285,18 +272,14 @@ def refused(stage, profile, data):
 )
 @pytest.mark.parametrize("name", ["demo", "sample"])
 def test_no_stage_can_run_that_reproduce_refuses(name, lacking, faces, monkeypatch):
-    find = module.importlib.util.find_spec
-    monkeypatch.setattr(
-        module.importlib.util,
-        "find_spec",
-        lambda package, *rest: (
-            None
-            if package in lacking
-            else SimpleNamespace()
-            if package in FACTS
-            else find(package, *rest)
-        ),
-    )
+    find = importlib.util.find_spec
+
+    def found_spec(package, *rest):
+        if package in FACTS:
+            return None if package in lacking else SimpleNamespace()
+        return find(package, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", found_spec)
     data = str(faces) if name == "sample" else None
     found, profile = examine(name, data), load_profile(name)
     assert not [
@@ -312,7 +295,9 @@ def test_no_stage_can_run_that_reproduce_refuses(name, lacking, faces, monkeypat
 def test_a_changed_source_is_followed(tmp_path):
     own = tmp_path / "own.yaml"
     own.write_text(
-        "objectives: [single]\nseeds: [0]\ntrain: {encoder: resnet34, encoder_weights: weights/mine.pth}\ngan: {perceptual: 1.0}\nscore: {features: inception, perceptual: lpips_vgg}\n"
+        "objectives: [single]\nseeds: [0]\n"
+        "train: {encoder: resnet34, encoder_weights: weights/mine.pth}\n"
+        "gan: {perceptual: 1.0}\nscore: {features: inception, perceptual: lpips_vgg}\n"
     )
     items = {item.use: item for item in weight_items(load_profile(str(own)))}
     assert items["train.encoder_weights"].state == "missing" and items[
@@ -336,7 +321,7 @@ def test_files_that_torch_hub_names_are_those_of_torchvision():
         ("lpips_vgg", "vgg16"),
         ("lpips_squeeze", "squeezenet1_1"),
     ):
-        assert models.get_model_weights(network).IMAGENET1K_V1.url.endswith(module.TRUNKS[kind])
+        assert models.get_model_weights(network).IMAGENET1K_V1.url.endswith(needs.TRUNKS[kind])
     assert models.VGG19_Weights.IMAGENET1K_V1.url == FACTS["vgg19"].get
 
 
@@ -405,7 +390,7 @@ def test_memory_limit_of_this_machine_is_sensible():
 
 
 def test_stages_that_need_parsers():
-    needing = needing_parsers(list(workflow_stages()))
+    needing = with_followers("train")
     assert {"train", "table1", "score", "audit_parser"} <= set(needing) and not {
         "prepare",
         "classifier",
@@ -427,7 +412,8 @@ def test_differences_from_the_lock_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(module.importlib.metadata, "version", version)
     monkeypatch.setattr(module, "find_root", lambda: tmp_path)
     (tmp_path / "requirements.lock").write_text(
-        "# a comment\nnumpy==2.0\npandas==2.0\nabsent==1.0\nwindows-only==1 ; sys_platform == 'win32'\n"
+        "# a comment\nnumpy==2.0\npandas==2.0\nabsent==1.0\n"
+        "windows-only==1 ; sys_platform == 'win32'\n"
     )
     assert lock_differences() == [
         "numpy: 1.0 here, 2.0 in requirements.lock",
@@ -484,9 +470,7 @@ def test_the_hub_client_told_to_stay_offline_counts(capsys, faces, monkeypatch):
 def test_by_default_the_demo_decides(capsys):
     assert doctor() == 0
     said = capsys.readouterr().out
-    names = [
-        path.stem for path in (module.find_root() / "nbs" / "workflow" / "profiles").glob("*.yaml")
-    ]
+    names = [path.stem for path in (find_root() / "nbs" / "workflow" / "profiles").glob("*.yaml")]
     assert (
         len(names) >= 7
         and all(f"profile {name}:" in said for name in names)

@@ -85,7 +85,8 @@ def make_recorded(tmp_path):
     )
     record(out, "figures/figure2_schedules.png", "figure2", COUNTS, start=1101.0, end=1125.0)
     readme.write_text(
-        "takes <!-- minutes -->@@MINUTES@@<!-- /minutes -->.\n<!-- table1 -->\nold\n<!-- /table1 -->\n"
+        "takes <!-- minutes -->@@MINUTES@@<!-- /minutes -->.\n"
+        "<!-- table1 -->\nold\n<!-- /table1 -->\n"
     )
     return out, readme
 
@@ -220,7 +221,7 @@ def test_a_published_run_is_current_and_says_how_long_it_took(tmp_path):
         "20_train_parser",
         "80_table1_objectives",
         "85_figure2_schedules",
-        "92_report_page",
+        report.MADE_OF_ALL["report.html"],
     }
     before = {
         path: path.read_bytes() for path in tmp_path.rglob("published/**/*") if path.is_file()

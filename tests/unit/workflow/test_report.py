@@ -1,4 +1,7 @@
-"The report: any subset of stages, nothing from outside, nothing unescaped, honest about what was not run; and what is known of published results"
+"""The report: any subset of stages, nothing from outside, nothing unescaped
+
+It is honest about what was not run; and what is known of published results.
+"""
 
 import base64
 import json
@@ -26,7 +29,8 @@ from fairparse.workflow.publish import (
     new_costs,
     stale_published,
 )
-from fairparse.workflow.report import embed, finish_run, stand_ins, write_report
+from fairparse.workflow.report import embed, finish_run, write_report
+from fairparse.workflow.run_facts import stand_ins
 
 ROW = {
     "title": "Linear",
@@ -48,7 +52,7 @@ ROW = {
 
 
 def make_run(out, stages=("table1", "claims")):
-    "An output folder with one table, one figure, one record, a notebook that ran and one that failed"
+    "A folder with two tables, a figure, a record, a notebook that ran and one that failed"
     for sub in ("tables", "figures", "notebooks", "10_faces", "20_parsers/linear/seed0"):
         (out / sub).mkdir(parents=True)
     pd.DataFrame([ROW, ROW | {"title": "<script>alert(1)</script>"}]).to_csv(
@@ -93,7 +97,9 @@ def make_run(out, stages=("table1", "claims")):
         },
     )
     (out / "profile.yaml").write_text(
-        f"objectives: [single, linear]\nseeds: [0, 1]\nprepare: {{size: 64}}\nstages: {list(stages)}\ndata_folder: /somewhere/else/CelebAMask-HQ\nlatents: {{}}\nabsent: {{label: the faces of UTKFace are not there}}\n"
+        f"objectives: [single, linear]\nseeds: [0, 1]\nprepare: {{size: 64}}\n"
+        f"stages: {list(stages)}\ndata_folder: /somewhere/else/CelebAMask-HQ\nlatents: {{}}\n"
+        "absent: {label: the faces of UTKFace are not there}\n"
     )
     return out
 
@@ -513,6 +519,7 @@ def test_published_results_are_of_todays_code():
     stale = stale_published()
     if stale:
         warnings.warn(
-            f"{len(stale)} published results are older than the code that makes them, for instance {next(iter(stale.items()))}"
+            f"{len(stale)} published results are older than the code that makes them, "
+            f"for instance {next(iter(stale.items()))}"
         )
     assert not (stale and os.environ.get("FAIRPARSE_RELEASE")), stale
