@@ -52,7 +52,6 @@ from fairparse.diffusion.train import (
     ControlNetTrainer,
     Pairs,
     check_precision,
-    controlnet_step,
 )
 from fairparse.gan.pix2pixhd import (
     Generator,
@@ -61,7 +60,7 @@ from fairparse.gan.pix2pixhd import (
     adversarial_loss,
     feature_loss,
 )
-from ..gan.train import GanConfig, GanTrainer, gan_epoch
+from ..gan.train import GanConfig, GanTrainer
 from ..measure.statistics import wilson
 
 # %% ../../nbs/lib/95_bench/05_synthesis.ipynb #synthesis-04
@@ -222,7 +221,7 @@ def controlnet_cases(
 
     def step(trainer):
         with own_precision(picked):
-            controlnet_step(trainer, next(order), 0, 1e-5)
+            trainer.train_step(next(order), 0, 1e-5)
         finish(device)
 
     ways = {"cached": lambda: step(ours), "encoded in each step": lambda: step(usual)}
@@ -298,11 +297,6 @@ def plain_epoch(
         optimizers[1].step()
         total, judged_total = total + loss.item(), judged_total + judge_loss.item()
     return total / len(loader), judged_total / len(loader)
-
-# %% ../../nbs/lib/95_bench/05_synthesis.ipynb #synthesis-16
-class _NoBar:
-    def update(self):
-        pass
 
 # %% ../../nbs/lib/95_bench/05_synthesis.ipynb #synthesis-17
 def gan_ways(
@@ -384,7 +378,7 @@ def gan_cases(
 
     def train(precision):
         with own_precision(precision):
-            gan_epoch(trainers[precision], _NoBar())
+            trainers[precision].train_stretch()
         finish(device)
 
     ways = {"plain loop over files": lambda: plain_epoch(*plain, trainers["no"].config, device)}
