@@ -91,13 +91,18 @@ def package_folder() -> Path:
 
 
 def find_root() -> Path:
-    "The repository: the first folder with `settings.ini` and `nbs`, looked for upwards from here, then from this package"
+    """
+    The repository: the first folder with `settings.ini` and `nbs`
+
+    Looked for upwards from here, then from this package.
+    """
     for start in (Path.cwd(), package_folder()):
         for folder in (start, *start.parents):
             if (folder / "settings.ini").is_file() and (folder / "nbs" / "workflow").is_dir():
                 return folder
     raise InputError(
-        f"no fairparse repository at or above {Path.cwd()}: start from a clone, or install it with `pip install -e .`"
+        f"no fairparse repository at or above {Path.cwd()}: start from a clone, "
+        "or install it with `pip install -e .`"
     )
 
 # %% ../../nbs/lib/00_core/01_runs.ipynb #runs-09
@@ -128,9 +133,9 @@ def explain_write_errors(
     try:
         yield
     except OSError as error:
-        code = error.errno or (
-            errno.ENOSPC if str(error).endswith(" written") else None
-        )  # numpy: "9 requested and 3 written", without a code
+        code = error.errno
+        if not code and str(error).endswith(" written"):
+            code = errno.ENOSPC  # numpy: "9 requested and 3 written", without a code
         if code not in _unwritable:
             raise
         raise InputError(f"cannot write {path}: {_unwritable[code]}") from error
@@ -140,7 +145,11 @@ def explain_write_errors(
 def atomic_write(
     path: str | Path,  # the file to make; missing parent folders are made too
 ):
-    "Yield a temporary path beside `path`, renamed to `path` if the block succeeds and removed if it does not"
+    """
+    Yield a temporary path beside `path`
+
+    Renamed to `path` if the block succeeds and removed if it does not.
+    """
     path = Path(path)
     tmp = path.with_name(f".{path.stem}.tmp{path.suffix}")
     with explain_write_errors(path):
@@ -203,33 +212,29 @@ def available_cores() -> int:
 def pick_device(
     name: str = "auto",  # "auto", "cpu", "cuda", "cuda:1", "mps"
 ) -> str:
-    "A device that exists: `auto` prefers CUDA, then Apple's MPS, then the CPU; `InputError` for one that is not there"
+    """
+    A device that exists: `auto` prefers CUDA, then Apple's MPS, then the CPU
+
+    `InputError` for one that is not there.
+    """
     import torch
 
-    if name == "auto":
-        name = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
-    kind = name.split(":")[0]
     there = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
     }
-    if not there.get(kind, False):
-        raise InputError(
-            f'device {name!r} is not available here: use one of {[k for k, ok in there.items() if ok]} or "auto"'
-        )
+    if name == "auto":
+        name = next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
+    if not there.get(name.split(":")[0], False):
+        usable = [kind for kind, is_there in there.items() if is_there]
+        raise InputError(f'device {name!r} is not available here: use one of {usable} or "auto"')
     return name
 
 # %% ../../nbs/lib/00_core/01_runs.ipynb #runs-25
 def die_with_parent(
-    parent: int
-    | None = None,  # who started this process; if it has ended already, so does this one
+    # who started this process; if it has ended already, so does this one
+    parent: int | None = None,
 ):
     "On Linux, ask the kernel to end this process when its parent ends; elsewhere do nothing"
     if sys.platform == "linux":
@@ -250,7 +255,11 @@ def keep_freed_memory():
 
 # %% ../../nbs/lib/00_core/01_runs.ipynb #runs-29
 def code_version() -> dict:
-    "Version of the package, commit of the repository if there is one, and a hash over the package's source files"
+    """
+    Version of the package, commit of the repository, and a hash over all source files
+
+    The commit is None where there is no repository.
+    """
     digest = hashlib.sha256()
     for source in sorted(package_folder().rglob("*.py")):
         digest.update(f"{source.relative_to(package_folder())}\0".encode() + source.read_bytes())
@@ -308,11 +317,8 @@ class Run:
         parameters: dict,  # the notebook's parameters
         inputs: tuple = (),  # files that the job reads; recorded with their SHA-256
     ):
-        self.folder, self.parameters, self.inputs = (
-            Path(folder),
-            parameters,
-            [Path(p) for p in inputs],
-        )
+        self.folder, self.parameters = Path(folder), parameters
+        self.inputs = [Path(p) for p in inputs]
         self.notes, self.started = {}, time.time()
         with explain_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -321,7 +327,8 @@ class Run:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"another job is writing to {self.folder}: wait for it, or choose another output folder"
+                f"another job is writing to {self.folder}: wait for it, "
+                "or choose another output folder"
             ) from None
         (self.folder / "run.json").unlink(missing_ok=True)
 
