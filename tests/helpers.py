@@ -86,22 +86,3 @@ def run_python(path, *arguments, check=True, timeout=300, **environment):
     if check and done.returncode:
         raise AssertionError(f"{path} failed:\n{done.stdout}\n{done.stderr}")
     return done
-
-
-_killed = """
-import os, signal, sys
-from pathlib import Path
-import pytest
-from fairparse.core.records import open_face_set
-from {module} import make_trainer, stop_at
-faces = open_face_set(sys.argv[1])
-stop_at(pytest.MonkeyPatch(), epoch=1, step=2, how=lambda: os.kill(os.getpid(), signal.SIGKILL))
-make_trainer(faces, Path(sys.argv[2])).fit()
-"""
-
-
-def train_until_killed(module, faces, folder):
-    "Train in a process of its own, with `make_trainer` of the test module, until it kills itself in the second epoch; the finished process"
-    script = folder.with_suffix(".py")
-    script.write_text(_killed.format(module=module))
-    return run_python(script, faces.folder, folder, check=False)

@@ -27,25 +27,23 @@ from fairparse.balancing.stylegan import (
     save_generator,
 )
 from ..core.runs import InputError, check_types, fix_randomness, package_folder
-from ..core.training import derive_seed, move_average, read_checkpoint, write_checkpoint
+from ..core.training import StepTrainer, derive_seed, move_average
 
 # %% ../../nbs/lib/60_balancing/04_stylegan_train.ipynb #stylegan-train-05
-SIZE, SEED, NAME = (
-    32,
-    600032,
-    "tiny_stylegan",
-)  # pixels; a seed used nowhere else; folder in `assets`
-TABLE2 = {
-    "tone_1": 6837,
-    "tone_2": 975,
-    "tone_3": 882,
-    "tone_4": 867,
-    "tone_5": 449,
-}  # faces of each group in the paper's Table 2, dealt out to tones: White, Indian, Asian, Others, Black
+SIZE = 32  # pixels
+SEED = 600032  # used nowhere else
+NAME = "tiny_stylegan"  # folder in `assets`
+# faces of each group in the paper's Table 2, dealt out to tones:
+# White, Indian, Asian, Others, Black
+TABLE2 = {"tone_1": 6837, "tone_2": 975, "tone_3": 882, "tone_4": 867, "tone_5": 449}
 
 # %% ../../nbs/lib/60_balancing/04_stylegan_train.ipynb #stylegan-train-06
 def skewed_world():
-    "Drawn faces with the group shares of the paper's Table 2; closed eyes and masks are frequent enough to be learnt"
+    """
+    Drawn faces with the group shares of the paper's Table 2
+
+    Closed eyes and masks are frequent enough to be learnt.
+    """
     from fairparse.data.worlds import World
 
     total = sum(TABLE2.values())
@@ -63,39 +61,36 @@ class Convolution(nn.Module):
         self, inputs: int, outputs: int, kernel: int, down: bool = False, linear: bool = False
     ):
         super().__init__()
-        self.weight, self.down, self.linear = (
-            nn.Parameter(torch.randn(outputs, inputs, kernel, kernel)),
-            down,
-            linear,
-        )
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs))
+        self.down, self.linear = down, linear
         self.register_buffer("smooth", resample_kernel([1.0, 3.0, 3.0, 1.0]), persistent=False)
 
     def forward(
-        self, x: Tensor, gain: float = 1.0
-    ) -> Tensor:  # (B, I, H, W) -> (B, O, H or H/2, W or W/2)
+        self,
+        x: Tensor,  # (B, I, H, W)
+        gain: float = 1.0,
+    ) -> Tensor:  # (B, O, H, W), of half the side if it halves
         side = self.weight.shape[-1]
         weight = self.weight / math.sqrt(self.weight[0].numel())
         if self.down:
             x = blur(x, self.smooth, (side + 1) // 2, (side + 1) // 2)
-        return activate(
-            F.conv2d(x, weight, stride=1 + self.down, padding=0 if self.down else side // 2),
-            self.bias,
-            gain,
-            linear=self.linear,
-        )
+        padding = 0 if self.down else side // 2
+        x = F.conv2d(x, weight, stride=1 + self.down, padding=padding)
+        return activate(x, self.bias, gain, linear=self.linear)
 
 # %% ../../nbs/lib/60_balancing/04_stylegan_train.ipynb #stylegan-train-09
-def batch_deviation(x: Tensor, group: int = 4) -> Tensor:  # (B, C, H, W) -> (B, C + 1, H, W)
+def batch_deviation(
+    x: Tensor,  # (B, C, H, W)
+    group: int = 4,
+) -> Tensor:  # (B, C + 1, H, W)
     "Append one channel: how much the faces of each group of `group` differ"
     b, _, h, w = x.shape
     group = math.gcd(b, group)
-    spread = (
-        (x.float().view(group, -1, *x.shape[1:]).var(0, unbiased=False) + 1e-8)
-        .sqrt()
-        .mean((1, 2, 3))
-    )
-    return torch.cat([x, spread.to(x.dtype).repeat(group).view(b, 1, 1, 1).expand(b, 1, h, w)], 1)
+    variance = x.float().view(group, -1, *x.shape[1:]).var(0, unbiased=False)
+    spread = (variance + 1e-8).sqrt().mean((1, 2, 3))
+    plane = spread.to(x.dtype).repeat(group).view(b, 1, 1, 1).expand(b, 1, h, w)
+    return torch.cat([x, plane], 1)
 
 # %% ../../nbs/lib/60_balancing/04_stylegan_train.ipynb #stylegan-train-10
 class Discriminator(nn.Module):
@@ -105,16 +100,12 @@ class Discriminator(nn.Module):
         super().__init__()
         self.enter = Convolution(3, channels[-1], 1)
         pairs = list(zip(channels[::-1], channels[-2::-1]))
-        self.first, self.second = (
-            nn.ModuleList(Convolution(a, b, 3, down) for a, b in pairs)
-            for pairs, down in (([(a, a) for a, _ in pairs], False), (pairs, True))
-        )
+        self.first = nn.ModuleList(Convolution(a, a, 3) for a, _ in pairs)
+        self.second = nn.ModuleList(Convolution(a, b, 3, down=True) for a, b in pairs)
         self.beside = nn.ModuleList(Convolution(a, b, 1, down=True, linear=True) for a, b in pairs)
-        self.last, self.hidden, self.out = (
-            Convolution(channels[0] + 1, channels[0], 3),
-            Dense(channels[0] * 16, channels[0]),
-            Dense(channels[0], 1, linear=True),
-        )
+        self.last = Convolution(channels[0] + 1, channels[0], 3)
+        self.hidden = Dense(channels[0] * 16, channels[0])
+        self.out = Dense(channels[0], 1, linear=True)
 
     def forward(self, images: Tensor) -> Tensor:  # (B, 3, H, W), -1..1 -> (B,)
         x, half = self.enter(images), math.sqrt(0.5)
@@ -141,18 +132,15 @@ def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:  # (B, 3, H, W
     return gradient.square().sum((1, 2, 3)).mean()
 
 # %% ../../nbs/lib/60_balancing/04_stylegan_train.ipynb #stylegan-train-16
+def _small_generator():
+    return {"z_dim": 64, "w_dim": 64, "channels": [128, 96, 64, 32], "mapping_layers": 4}
+
+
 @dataclass
 class StyleGANTraining:
     "Settings of a training"
 
-    generator: dict = field(
-        default_factory=lambda: {
-            "z_dim": 64,
-            "w_dim": 64,
-            "channels": [128, 96, 64, 32],
-            "mapping_layers": 4,
-        }
-    )
+    generator: dict = field(default_factory=_small_generator)
     discriminator_channels: list = field(default_factory=lambda: [128, 96, 64, 32])
     steps: int = 9000
     batch_size: int = 32
@@ -166,78 +154,88 @@ class StyleGANTraining:
         check_types(self)
         if min(self.steps, self.batch_size, self.r1_every, self.every) < 1:
             raise InputError(
-                f"steps {self.steps}, batch_size {self.batch_size}, r1_every {self.r1_every}, every {self.every}: each must be 1 or more"
+                f"steps {self.steps}, batch_size {self.batch_size}, r1_every {self.r1_every}, "
+                f"every {self.every}: each must be 1 or more"
             )
         if len(self.discriminator_channels) != len(GeneratorConfig(**self.generator).channels):
             raise InputError(
-                f"discriminator_channels {self.discriminator_channels} and the generator's channels name different numbers of sizes: give one for each"
+                f"discriminator_channels {self.discriminator_channels} and the generator's "
+                "channels name different numbers of sizes: give one for each"
             )
 
 # %% ../../nbs/lib/60_balancing/04_stylegan_train.ipynb #stylegan-train-17
-class StyleGANTrainer:
-    "Both networks, their optimisers and one visible step"
+class StyleGANTrainer(StepTrainer):
+    "Both networks, their optimisers and one visible step; `fit` goes on from `folder`"
+
+    remedy = "lower lr, or raise r1"
 
     def __init__(
-        self, config: StyleGANTraining, images: Tensor, seed: int, device: str = "cpu"
-    ):  # images: (N, 3, H, W) uint8
-        self.config, self.images, self.seed, self.device, self.number = (
-            config,
-            images,
-            seed,
-            device,
-            0,
-        )
+        self,
+        config: StyleGANTraining,
+        images: Tensor,  # (N, 3, H, W) uint8
+        seed: int,
+        folder: str | Path,  # gets checkpoint/
+        device: str = "cpu",
+        say=print,
+    ):
+        super().__init__(config, folder, device, say=say)
+        self.images, self.seed = images, seed
+        self.steps, self.every = config.steps, config.every
         torch.manual_seed(derive_seed(seed, 0))
-        self.g, self.d = (
-            Generator(GeneratorConfig(**config.generator)).to(device),
-            Discriminator(config.discriminator_channels).to(device),
-        )
-        if images.shape[1:] != (3, self.g.config.size, self.g.config.size):
+        self.g = Generator(GeneratorConfig(**config.generator)).to(device)
+        self.d = Discriminator(config.discriminator_channels).to(device)
+        size = self.g.config.size
+        if images.shape[1:] != (3, size, size):
             raise InputError(
-                f"faces of shape {tuple(images.shape[1:])} do not fit a generator of {self.g.config.size} px: draw or resize them to that size"
+                f"faces of shape {tuple(images.shape[1:])} do not fit a generator of {size} px: "
+                "draw or resize them to that size"
             )
         self.average = copy.deepcopy(self.g).requires_grad_(False)
-        lazy = config.r1_every / (
-            config.r1_every + 1
-        )  # the discriminator takes one more step in so many
+        # the discriminator takes one more step in so many
+        lazy = config.r1_every / (config.r1_every + 1)
         self.opt_g = torch.optim.Adam(self.g.parameters(), config.lr, (0.0, 0.99))
         self.opt_d = torch.optim.Adam(self.d.parameters(), config.lr * lazy, (0.0, 0.99**lazy))
+        self.identify([asdict(config) | {"every": 0}, seed], [images.numpy()])
 
-    def step(self) -> tuple:  # losses of generator and discriminator
-        "One step of each network"
+    def networks(self) -> dict:
+        return {"g": self.g, "d": self.d}
+
+    def parts(self) -> dict:
+        return {"average": self.average, "opt_g": self.opt_g, "opt_d": self.opt_d}
+
+    def train_step(self, number: int) -> tuple:  # losses of generator and discriminator
+        "The step `number`, from 0, of each network"
         config, batch = self.config, self.config.batch_size
-        torch.manual_seed(derive_seed(self.seed, 1, self.number))
-        real = (
-            self.images[torch.randint(len(self.images), (batch,))].to(self.device).float() / 127.5
-            - 1
-        )
-        real = torch.where(
-            torch.rand(batch, 1, 1, 1, device=self.device) < 0.5, real.flip(-1), real
-        )
+        kind = torch.device(self.device).type
+        torch.manual_seed(derive_seed(self.seed, 1, number))
+
+        # data: real faces, mirrored at random, and latents
+        real = self.images[torch.randint(len(self.images), (batch,))].to(self.device)
+        real = real.float() / 127.5 - 1
+        mirrored = torch.rand(batch, 1, 1, 1, device=self.device) < 0.5
+        real = torch.where(mirrored, real.flip(-1), real)
         z = torch.randn(2, batch, self.g.config.z_dim, device=self.device)
 
-        with torch.autocast(
-            torch.device(self.device).type, torch.bfloat16
-        ):  # the generator, judged
+        # the generator, judged
+        with torch.autocast(kind, torch.bfloat16):
             w = self.g.mapping(z[0])
             self.d.requires_grad_(False)
             loss_g = generator_loss(self.d(self.g.synthesis(self.g.mapping.broadcast(w), "random")))
         self.g.mapping.w_avg.lerp_(w.detach().float().mean(0), 0.005)
         self._update(self.opt_g, loss_g)
 
+        # the discriminator, on real and painted faces
         self.d.requires_grad_(True)
-        with torch.autocast(
-            torch.device(self.device).type, torch.bfloat16
-        ):  # the discriminator, on real and painted faces
+        with torch.autocast(kind, torch.bfloat16):
             with torch.no_grad():
                 fake = self.g(z[1], noise="random")
             loss_d = discriminator_loss(self.d(real), self.d(fake))
         self._update(self.opt_d, loss_d)
-        if self.number % config.r1_every == 0:
+        if number % config.r1_every == 0:
             self._update(self.opt_d, r1_penalty(self.d, real) * (config.r1 / 2 * config.r1_every))
 
-        self.number += 1
-        move_average(self.average, self.g, config.average, self.number)
+        # the average
+        move_average(self.average, self.g, config.average, number + 1)
         return loss_g.item(), loss_d.item()
 
     def _update(self, optimiser, loss):
@@ -245,48 +243,21 @@ class StyleGANTrainer:
         loss.backward()
         optimiser.step()
 
-    def parts(self) -> dict:
+    def summarise(self, losses: list, started: float) -> dict:
+        "Mean losses of the steps since the last checkpoint, and seconds a step"
+        generator, discriminator = torch.tensor(losses).mean(0).tolist()
         return {
-            "g": self.g,
-            "d": self.d,
-            "average": self.average,
-            "opt_g": self.opt_g,
-            "opt_d": self.opt_d,
+            "step": self.step,
+            "generator": generator,
+            "discriminator": discriminator,
+            "seconds": (time.time() - started) / len(losses),
         }
 
-    def fit(
-        self, path: str | Path, say=print, stop_after: int | None = None
-    ):  # path: the checkpoint; stop_after: leave after this step, as an interruption would
-        "Train to the last step, going on from the checkpoint if there is one of this training"
-        config, last = self.config, stop_after or self.config.steps
-        identity = f"{asdict(config) | {'every': 0}} {tuple(self.images.shape)} {self.seed}"
-        if state := read_checkpoint(path, identity, self.device, say):
-            for name, part in self.parts().items():
-                part.load_state_dict(state[name])
-            self.number = state["number"]
-            say(f"resumed after step {self.number} of {config.steps}")
-        losses, started = [], time.time()
-        while self.number < last:
-            losses.append(self.step())
-            if self.number % config.every and self.number < last:
-                continue
-            mean = torch.tensor(losses).mean(0)
-            if not mean.isfinite().all():
-                raise InputError(
-                    f"the losses before step {self.number} are {mean.tolist()}: lower lr, or raise r1"
-                )
-            write_checkpoint(
-                path,
-                {
-                    "identity": identity,
-                    "number": self.number,
-                    **{name: part.state_dict() for name, part in self.parts().items()},
-                },
-            )
-            say(
-                f"step {self.number} of {config.steps}: generator {mean[0]:.3f}, discriminator {mean[1]:.3f}, {(time.time() - started) / len(losses):.2f} s a step"
-            )
-            losses, started = [], time.time()
+    def report(self, row: dict):
+        self.say(
+            f"step {self.step} of {self.steps}: generator {row['generator']:.3f}, "
+            f"discriminator {row['discriminator']:.3f}, {row['seconds']:.2f} s a step"
+        )
 
 # %% ../../nbs/lib/60_balancing/04_stylegan_train.ipynb #stylegan-train-21
 def train_tiny_stylegan(
@@ -311,18 +282,17 @@ def train_tiny_stylegan(
     images, _, table = render_faces(count, size, seed, skewed_world(), workers=workers)
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     fix_randomness(seed, threads)
-    trainer = StyleGANTrainer(config, images, seed, device)
-    trainer.fit(Path(work) / "training.pt", say)
+    trainer = StyleGANTrainer(config, images, seed, work, device, say)
+    trainer.fit()
     record = {
         "what": "StyleGAN2 on drawn faces, the stand-in for a StyleGAN of photographs",
         "faces": count,
-        "steps": trainer.number,
-        "images_seen": trainer.number * config.batch_size,
+        "steps": trainer.step,
+        "images_seen": trainer.step * config.batch_size,
         "training": asdict(config),
         "seed": seed,
         "shares": {tone: round(float(table[tone.capitalize()].mean()), 4) for tone in TABLE2},
     }
-    save_generator(
-        trainer.average, Path(folder) if folder else package_folder() / "assets" / NAME, record
-    )
+    folder = Path(folder) if folder else package_folder() / "assets" / NAME
+    save_generator(trainer.average, folder, record)
     return record

@@ -21,11 +21,11 @@ from .runs import InputError, atomic_write, hash_file, read_json, write_json
 # %% ../../nbs/lib/00_core/02_records.ipynb #records-05
 @dataclass(frozen=True)
 class Schema:
-    "Columns and pandas dtypes of a table; `extra` is the dtype of further columns, None if there may be none"
+    "Columns and pandas dtypes of a table"
 
     name: str
     columns: dict
-    extra: str | None = None
+    extra: str | None = None  # dtype of further columns; None if there may be none
 
     def check(
         self,
@@ -33,31 +33,27 @@ class Schema:
         where: str = "",  # named in the error
     ) -> pd.DataFrame:  # the same, columns in order, dtypes as stated
         "Cast `table` to this schema; `InputError` for missing, unexpected or uncastable columns"
+        where = where or "table"
         missing = [c for c in self.columns if c not in table]
-        further = [c for c in table if c not in self.columns]
         if missing:
-            raise InputError(
-                f"{where or 'table'} is no {self.name} table: columns {missing} are missing"
-            )
+            raise InputError(f"{where} is no {self.name} table: columns {missing} are missing")
+        further = [c for c in table if c not in self.columns]
         if further and self.extra is None:
-            raise InputError(
-                f"{where or 'table'} is no {self.name} table: columns {further} are not known"
-            )
+            raise InputError(f"{where} is no {self.name} table: columns {further} are not known")
+
         dtypes = {**self.columns, **{c: self.extra for c in further}}
         try:
             cast = table[list(dtypes)].astype(dtypes).reset_index(drop=True)
         except (ValueError, TypeError, OverflowError) as error:
-            raise InputError(
-                f"{where or 'table'} does not fit the {self.name} schema: {error}"
-            ) from error
-        changed = [
-            c
-            for c, d in dtypes.items()
-            if d.startswith("int") and (cast[c].to_numpy() != table[c].to_numpy()).any()
-        ]  # 300 as int8 would be 44, without a word
+            raise InputError(f"{where} does not fit the {self.name} schema: {error}") from error
+
+        # 300 as int8 would be 44, without a word
+        whole = [c for c, dtype in dtypes.items() if dtype.startswith("int")]
+        changed = [c for c in whole if (cast[c].to_numpy() != table[c].to_numpy()).any()]
         if changed:
             raise InputError(
-                f"{where or 'table'} does not fit the {self.name} schema: values of {changed} do not fit {[dtypes[c] for c in changed]}"
+                f"{where} does not fit the {self.name} schema: "
+                f"values of {changed} do not fit {[dtypes[c] for c in changed]}"
             )
         return cast
 
@@ -83,20 +79,17 @@ COUNTS = Schema(
 )
 
 # %% ../../nbs/lib/00_core/02_records.ipynb #records-09
+def _floats(*names):
+    return dict.fromkeys(names, "float64")
+
+
 HISTORY = Schema(
     "history",
     {
         "epoch": "int64",
-        "alpha": "float64",
-        "beta": "float64",
-        "gamma": "float64",
-        "loss": "float64",
-        "accuracy_loss": "float64",
-        "robustness_loss": "float64",
-        "fairness_loss": "float64",
-        "valid_miou": "float64",
-        "lr": "float64",
-        "seconds": "float64",
+        **_floats("alpha", "beta", "gamma"),
+        **_floats("loss", "accuracy_loss", "robustness_loss", "fairness_loss"),
+        **_floats("valid_miou", "lr", "seconds"),
     },
 )
 
@@ -119,16 +112,9 @@ GAN_HISTORY = Schema(
     "GAN history",
     {
         "epoch": "int64",
-        "generator": "float64",
-        "adversarial": "float64",
-        "features": "float64",
-        "l1": "float64",
-        "perceptual": "float64",
-        "discriminator": "float64",
-        "on_real": "float64",
-        "on_fake": "float64",
-        "lr": "float64",
-        "seconds": "float64",
+        **_floats("generator", "adversarial", "features", "l1", "perceptual"),
+        **_floats("discriminator", "on_real", "on_fake"),
+        **_floats("lr", "seconds"),
     },
 )
 
@@ -188,6 +174,8 @@ CLASSIFIER_SCORES = Schema(
 )  # of the probabilities, before and after calibration
 
 # %% ../../nbs/lib/00_core/02_records.ipynb #records-16
+# one row a painted face; row: where it is kept beside the table, -1 if it is not;
+# then p_GROUP, the classifier's probabilities
 LATENTS = Schema(
     "latents",
     {
@@ -200,7 +188,7 @@ LATENTS = Schema(
         "row": "int64",
     },
     extra="float64",
-)  # one row a painted face; row: where it is kept beside the table, -1 if it is not; then p_GROUP, the classifier's probabilities
+)
 
 # %% ../../nbs/lib/00_core/02_records.ipynb #records-17
 YIELDS = Schema(
@@ -327,8 +315,8 @@ class FaceSet:
     def rows(
         self,
         split: str,  # "train", "valid" or "test"
-        fold: int
-        | None = None,  # cross-validation: this fold is the test set, the other folds are for training
+        # cross-validation: this fold is the test set, the other folds are for training
+        fold: int | None = None,
     ) -> np.ndarray:  # positions in the arrays, ascending
         "Positions of the faces of `split`"
         if split not in SPLITS:
@@ -353,11 +341,9 @@ class FaceSet:
         unknown = [n for n in names if n not in self.attributes]
         if unknown:
             raise InputError(f"{self.folder} has no attributes {unknown}: it has {self.attributes}")
-        return (
-            np.stack([self.index[n].fillna(-1).to_numpy(np.int8) for n in names], 1)
-            if names
-            else np.empty((len(self), 0), np.int8)
-        )
+        if not names:
+            return np.empty((len(self), 0), np.int8)
+        return np.stack([self.index[n].fillna(-1).to_numpy(np.int8) for n in names], 1)
 
 # %% ../../nbs/lib/00_core/02_records.ipynb #records-32
 def _load_array(path, shape):
@@ -372,16 +358,33 @@ def _load_array(path, shape):
         ) from error
     if array.shape != shape or array.dtype != np.uint8:
         raise InputError(
-            f"{path} has shape {array.shape} and type {array.dtype}, not {shape} and uint8: build the face set again"
+            f"{path} has shape {array.shape} and type {array.dtype}, "
+            f"not {shape} and uint8: build the face set again"
         )
     return array
+
+
+def _verify(folder, checksums):
+    "Compare files of `folder` with their SHA-256"
+    for name, digest in checksums.items():
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} is missing: build the face set again")
+        if hash_file(folder / name) != digest:
+            raise InputError(
+                f"{folder / name} does not match its checksum in faces.json: "
+                "it was changed or damaged; build the face set again"
+            )
 
 # %% ../../nbs/lib/00_core/02_records.ipynb #records-33
 def open_face_set(
     folder: str | Path,
     verify: bool = True,  # compare the arrays with their checksums (reads them once)
 ) -> FaceSet:
-    "Open a packed face set; `InputError` if anything is missing, of another shape, or does not match its checksum"
+    """
+    Open a packed face set
+
+    `InputError` if anything is missing, of another shape, or does not match its checksum.
+    """
     folder = Path(folder)
     if not (folder / "faces.json").is_file():
         raise InputError(
@@ -393,21 +396,14 @@ def open_face_set(
         raise InputError(f"{folder / 'faces.json'} lacks {lacking}: build the face set again")
     n, size = meta["count"], meta["size"]
     if verify:
-        for name, digest in meta["sha256"].items():
-            if not (folder / name).is_file():
-                raise InputError(f"{folder / name} is missing: build the face set again")
-            if hash_file(folder / name) != digest:
-                raise InputError(
-                    f"{folder / name} does not match its checksum in faces.json: it was changed or damaged; build the face set again"
-                )
-    images, masks = (
-        _load_array(folder / "images.npy", (n, size, size, 3)),
-        _load_array(folder / "masks.npy", (n, size, size)),
-    )
+        _verify(folder, meta["sha256"])
+    images = _load_array(folder / "images.npy", (n, size, size, 3))
+    masks = _load_array(folder / "masks.npy", (n, size, size))
     index = read_table(folder / "index.parquet", INDEX)
     if len(index) != n:
         raise InputError(
-            f"{folder / 'index.parquet'} has {len(index)} rows for {n} faces: build the face set again"
+            f"{folder / 'index.parquet'} has {len(index)} rows for {n} faces: "
+            "build the face set again"
         )
     return FaceSet(folder, images, masks, index, meta)
 
@@ -418,7 +414,11 @@ def seal_face_set(
     classes: list,  # class names; a mask holds positions in this list
     sources: list,  # what it was made from, for the reader
 ) -> FaceSet:
-    "Check the two arrays of `folder`, write their index and, last, `faces.json`: only then it is a face set"
+    """
+    Check the two arrays of `folder`, write their index and, last, `faces.json`
+
+    Only then it is a face set.
+    """
     folder = Path(folder)
     index, masks = INDEX.check(index, "index"), np.load(folder / "masks.npy", mmap_mode="r")
     n, size = len(masks), masks.shape[-1]
@@ -439,7 +439,8 @@ def seal_face_set(
         if block.max() >= len(classes):
             row = start + int(np.argmax(block.reshape(len(block), -1).max(1) >= len(classes)))
             raise InputError(
-                f"the mask of face {index.id[row]} holds label {masks[row].max()}: labels are 0..{len(classes) - 1}"
+                f"the mask of face {index.id[row]} holds label {masks[row].max()}: "
+                f"labels are 0..{len(classes) - 1}"
             )
     write_table(index, folder / "index.parquet", INDEX)
     write_json(
@@ -471,7 +472,8 @@ def write_face_set(
     for name, array in (("images.npy", images), ("masks.npy", masks)):
         if array.dtype != np.uint8 and not np.array_equal(array, array.astype(np.uint8)):
             raise InputError(
-                f"{name} needs whole numbers in 0..255, not {array.min()}..{array.max()} of type {array.dtype}"
+                f"{name} needs whole numbers in 0..255, "
+                f"not {array.min()}..{array.max()} of type {array.dtype}"
             )
         with atomic_write(folder / name) as tmp:
             np.save(tmp, np.ascontiguousarray(array, np.uint8))

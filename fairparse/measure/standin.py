@@ -84,19 +84,21 @@ def attribute_accuracy(
     net: AttributeNet,
     images: Tensor,  # (N, 3, H, W) uint8
     values: np.ndarray,  # (N, A): 1, 0, -1
-) -> dict:  # attribute -> accuracy, majority rate, number of faces; without attributes that are known of none
+) -> dict:  # attribute -> accuracy, majority rate, faces; without those that are known of none
     "How often the sign of the logit is right, beside the share of the more frequent answer"
     with torch.inference_mode():
-        says = torch.cat([net(batch) > 0 for batch in images.split(256)]).cpu().numpy()
+        answers = torch.cat([net(batch) > 0 for batch in images.split(256)]).cpu().numpy()
     report = {}
-    for name, said, value in zip(net.attributes, says.T, values.T):
+    for name, answer, value in zip(net.attributes, answers.T, values.T):
         known, truth = value >= 0, value == 1
-        if known.any():
-            report[name] = {
-                "accuracy": round(float((said == truth)[known].mean()), 4),
-                "majority": round(float(max(truth[known].mean(), 1 - truth[known].mean())), 4),
-                "faces": int(known.sum()),
-            }
+        if not known.any():
+            continue
+        share = truth[known].mean()
+        report[name] = {
+            "accuracy": round(float((answer == truth)[known].mean()), 4),
+            "majority": round(float(max(share, 1 - share)), 4),
+            "faces": int(known.sum()),
+        }
     return report
 
 # %% ../../nbs/lib/15_measure/04_standin.ipynb #standin-11
@@ -140,25 +142,27 @@ def draw_training_faces(
 # %% ../../nbs/lib/15_measure/04_standin.ipynb #standin-14
 def fit_classifier(
     net: AttributeNet,
-    images: Tensor,
-    values: np.ndarray,
-    epochs: int,  # images (N, 3, 64, 64) uint8, values (N, A)
+    images: Tensor,  # (N, 3, 64, 64) uint8
+    values: np.ndarray,  # (N, A)
+    epochs: int,
     batch_size: int = 64,
     rate: float = 3e-3,
     say=print,
 ):
-    "Train in place: shuffled batches, mirrored at random, AdamW with one cycle of the learning rate"
+    """
+    Train in place: shuffled batches, mirrored at random
+
+    AdamW with one cycle of the learning rate. It takes minutes, and keeps no checkpoint.
+    """
     values = torch.as_tensor(values)
+    steps = len(images) // batch_size
     optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, epochs * (len(images) // batch_size)
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, epochs * steps)
     net.train()
     for epoch in range(epochs):
         total = 0.0
-        for rows in torch.randperm(len(images))[: len(images) // batch_size * batch_size].view(
-            -1, batch_size
-        ):
+        order = torch.randperm(len(images))[: steps * batch_size].view(-1, batch_size)
+        for rows in order:
             mirrored = torch.rand(batch_size, 1, 1, 1) < 0.5
             batch = torch.where(mirrored, images[rows].flip(-1), images[rows])
             loss = attribute_loss(net(batch), values[rows])
@@ -188,12 +192,17 @@ def train_standin(
     threads: int = 1,
     say=print,
 ) -> dict:  # what the JSON file holds
-    "Draw faces, train, measure, write `face_attributes.safetensors` and `.json`; `InputError` for impossible numbers"
+    """
+    Draw faces, train, measure, write `face_attributes.safetensors` and `.json`
+
+    `InputError` for impossible numbers.
+    """
     from safetensors.torch import save_file
 
     if count < 64 or held_out < 1 or epochs < 1:
         raise InputError(
-            f"count {count}, held_out {held_out}, epochs {epochs}: use 64 faces or more, at least one held out, at least one epoch"
+            f"count {count}, held_out {held_out}, epochs {epochs}: "
+            "use 64 faces or more, at least one held out, at least one epoch"
         )
     started = time.time()
     images, values, names = draw_training_faces(count + held_out, 0, seed, workers)
@@ -205,6 +214,7 @@ def train_standin(
     path = _assets(folder) / f"{NAME}.safetensors"
     with atomic_write(path) as tmp:
         save_file(half, tmp)
+    code = "from fairparse.measure.standin import train_standin; train_standin()"
     record = {
         "what": "attribute classifier on procedural faces, the stand-in for Inception features",
         "attributes": names,
@@ -220,7 +230,7 @@ def train_standin(
             "probabilities": FREQUENT,
             "seconds": round(time.time() - started),
         },
-        "regenerate": 'python -c "from fairparse.measure.standin import train_standin; train_standin()"',
+        "regenerate": f'python -c "{code}"',
         "sha256": hash_file(path),
     }
     write_json(path.with_suffix(".json"), record)
@@ -235,10 +245,9 @@ def load_standin(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    path, remedy = (
-        _assets(folder) / f"{NAME}.safetensors",
-        "install fairparse again, or train it again with fairparse.measure.standin.train_standin()",
-    )
+    path = _assets(folder) / f"{NAME}.safetensors"
+    remedy = "install fairparse again, or train it again with "
+    remedy += "fairparse.measure.standin.train_standin()"
     if not path.is_file():
         raise InputError(f"{path} is missing: {remedy}")
     record = read_json(path.with_suffix(".json"))

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from scipy.special import softmax
 from scipy.stats import binomtest
+from trainers import BARS as FAST
+from trainers import make_bars as make_faces
 
 from fairparse.balancing import classifier as backbones
-from fairparse.balancing import classifier_train as classify
 from fairparse.balancing.calibration import (
     adapt_prior,
     calibration_error,
@@ -44,12 +45,10 @@ from fairparse.balancing.classifier_train import (
 )
 from fairparse.core.records import read_table
 from fairparse.core.runs import InputError
-from fairparse.data.labelled import LabelledFaces, deal_splits
 from fairparse.data.labelled_sources import open_labelled
 from fairparse.measure.statistics import wilson
 
 DATA = os.environ.get("FAIRPARSE_DATA")
-FAST = {"size": 16, "epochs": 4, "batch_size": 16, "lr": 3e-3, "precision": "no"}
 
 
 @pytest.fixture(autouse=True)
@@ -58,28 +57,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def make_faces(counts=(60, 40, 20), size=16, task="group", seed=0, noise=40.0):
-    "Noise with a bright bar whose height says the class"
-    rng, labels = np.random.default_rng(seed), np.repeat(np.arange(len(counts)), counts)
-    images = rng.normal(100, noise, (len(labels), size, size, 3))
-    for i, k in enumerate(labels):
-        images[i, 3 + 4 * k : 6 + 4 * k] += 90
-    ids = [f"f{i}" for i in range(len(labels))]
-    attributes = pd.DataFrame(
-        {"glasses": rng.integers(0, 2, len(labels)), "age": rng.integers(0, 100, len(labels))}
-    )
-    return LabelledFaces(
-        images.clip(0, 255).astype(np.uint8),
-        labels,
-        list("abcde")[: len(counts)],
-        deal_splits(labels, ids, 0),
-        attributes,
-        ids,
-        "bars",
-        task,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -243,14 +220,14 @@ def test_a_classifier_learns_and_leaves_its_records(trained):
 def test_the_best_epoch_is_kept_and_training_stops_after_it(tmp_path, monkeypatch):
     "Validation losses 5, 3, 4, 4.5, 4.6: with patience 2 the fourth epoch is the last and the second is the result"
     losses, seen = iter([5.0, 3.0, 4.0, 4.5, 4.6]), []
-    real = classify.train_epoch
+    real = ClassifierTrainer.train_stretch
 
     def epoch(trainer):
         row = real(trainer)
         seen.append({k: v.clone() for k, v in trainer.network.state_dict().items()})
         return {**row, "valid_loss": next(losses)}
 
-    monkeypatch.setattr(classify, "train_epoch", epoch)
+    monkeypatch.setattr(ClassifierTrainer, "train_stretch", epoch)
     classifier = train_classifier(
         make_faces(), ClassifierConfig(**{**FAST, "epochs": 50, "patience": 2}), tmp_path, say=quiet
     )
@@ -258,103 +235,19 @@ def test_the_best_epoch_is_kept_and_training_stops_after_it(tmp_path, monkeypatc
     assert all(torch.equal(v, seen[1][k]) for k, v in classifier.network.state_dict().items())
 
 
-class Killed(Exception):
-    "Stands for the end of the process"
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"balance": "sampling"},
-        {
-            "balance": "loss",
-            "frozen_epochs": 2,
-            "backbone_lr": 0.3,
-            "lr_schedule": "cosine",
-            "weight_decay": 0.01,
-            "label_smoothing": 0.1,
-        },
-        {"precision": "bf16"},
-    ],
-)
-def test_a_killed_training_ends_with_the_same_bits(tmp_path, monkeypatch, config):
-    faces, config = make_faces(), ClassifierConfig(**{**FAST, **config})
-    train_classifier(faces, config, tmp_path / "whole", say=quiet)
-    torch.manual_seed(123)
-
-    def stop(text):
-        if text.startswith("epoch 1:"):
-            raise Killed
-
-    with pytest.raises(Killed):
-        train_classifier(faces, config, tmp_path / "killed", say=stop)  # between epochs
-    real, steps = classify.classifier_step, []
-
-    def step(*arguments):
-        steps.append(0)
-        if len(steps) == 8:
-            raise Killed
-        return real(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(classify, "classifier_step", step)
-        with pytest.raises(Killed):
-            train_classifier(faces, config, tmp_path / "killed", say=quiet)  # within an epoch
-    said = []
-    train_classifier(faces, config, tmp_path / "killed", say=said.append)
-    assert said[0] == "resumed after epoch 2 of at most 4"
-    assert (tmp_path / "whole" / "model.safetensors").read_bytes() == (
-        tmp_path / "killed" / "model.safetensors"
-    ).read_bytes()
-    a, b = (
-        read_table(tmp_path / name / "history.parquet", CLASSIFIER_HISTORY).drop(columns="seconds")
-        for name in ("whole", "killed")
-    )
-    pd.testing.assert_frame_equal(a, b, check_exact=True)
-    again = []
-    train_classifier(faces, config, tmp_path / "whole", say=again.append)
-    assert again == ["resumed after epoch 4 of at most 4"]
-
-
-def test_a_checkpoint_of_another_training_is_not_used(tmp_path):
-    faces, config = make_faces(), ClassifierConfig(**{**FAST, "epochs": 1})
-    train_classifier(faces, config, tmp_path, say=quiet)
-    other = make_faces()
-    other.images[faces.rows("train")[0], 0, 0, 0] ^= 1
-    for changed, faces_now in (
-        (ClassifierConfig(**{**FAST, "epochs": 1, "seed": 1}), faces),
-        (config, other),
-    ):
-        said = []
-        train_classifier(faces_now, changed, tmp_path, say=said.append)
-        assert "starting again" in said[0] and said[1].startswith("epoch 1")
-    (tmp_path / "checkpoint" / "state.pt").write_bytes(b"broken")
-    with pytest.raises(InputError, match="cannot be read"):
-        train_classifier(faces, config, tmp_path, say=quiet)
-
-
 def test_a_frozen_backbone_does_not_move(tmp_path):
     trainer = ClassifierTrainer(make_faces(), ClassifierConfig(**FAST, frozen_epochs=1), tmp_path)
     before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
-    classify.train_epoch(trainer)
+    trainer.train_stretch()
     after = trainer.network.state_dict()
     assert all(
         torch.equal(after[k], v) for k, v in before.items() if k.startswith("backbone")
     ) and not torch.equal(after["head.weight"], before["head.weight"])
     trainer.epoch = 1
-    classify.train_epoch(trainer)
+    trainer.train_stretch()
     assert not torch.equal(
         trainer.network.state_dict()["backbone.0.weight"], before["backbone.0.weight"]
     )
-
-
-def test_a_loss_that_is_not_finite_stops_the_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        classify, "classifier_step", lambda *arguments: torch.tensor([float("nan"), 0.5])
-    )
-    with pytest.raises(InputError, match="not finite in epoch 1.*lower lr"):
-        train_classifier(make_faces(), ClassifierConfig(**FAST), tmp_path, say=quiet)
-    assert not (tmp_path / "model.json").exists()
 
 
 def test_sampling_shows_all_classes_equally_often(tmp_path):

@@ -335,7 +335,7 @@ def test_counts_of_the_arms_fit_the_tables(trained):
 def test_finished_trainings_are_not_made_again(trained, data, monkeypatch):
     folder, table, test = trained
     monkeypatch.setattr(
-        "fairparse.parsing.train.train_epoch",
+        "fairparse.parsing.train.Trainer.train_stretch",
         lambda *args: pytest.fail("a finished training was made again"),
     )
     again = retrain(folder, *data, test, [0, 1], NETWORK, SETTINGS, say=quiet)
@@ -345,7 +345,7 @@ def test_finished_trainings_are_not_made_again(trained, data, monkeypatch):
 def test_an_interrupted_run_goes_on_to_the_same_result(trained, data, monkeypatch, tmp_path):
     from fairparse.parsing import train
 
-    made, real = [], train.train_epoch
+    made, real = [], train.Trainer.train_stretch
 
     def dies(*args):
         if len(made) == 3:
@@ -355,7 +355,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(trained, data, monkeypatc
 
     chosen = {"self_balanced": data[1]["self_balanced"]}
     with monkeypatch.context() as patch:
-        patch.setattr(train, "train_epoch", dies)
+        patch.setattr(train.Trainer, "train_stretch", dies)
         with pytest.raises(KeyboardInterrupt):
             retrain(tmp_path, data[0], chosen, trained[2], [0], NETWORK, SETTINGS, say=quiet)
     table = retrain(tmp_path, data[0], chosen, trained[2], [0], NETWORK, SETTINGS, say=quiet)

@@ -1,4 +1,4 @@
-"Training of the stand-in: losses, the discriminator, one step, checkpoints and interruptions"
+"Training of the stand-in: losses, the discriminator, one step, what is shipped"
 
 import copy
 import json
@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from trainers import SMALL_STYLEGAN as SMALL
+from trainers import make_stylegan_trainer, random_pictures, state_on_disk
 
 import fairparse.balancing.stylegan_train as training
 from fairparse.balancing.generators import open_generator
@@ -14,7 +16,6 @@ from fairparse.balancing.stylegan_train import (
     TABLE2,
     Convolution,
     Discriminator,
-    StyleGANTrainer,
     StyleGANTraining,
     batch_deviation,
     discriminator_loss,
@@ -26,45 +27,18 @@ from fairparse.balancing.stylegan_train import (
 from fairparse.core.runs import InputError
 
 torch.set_num_threads(1)
-SMALL = {
-    "generator": {"z_dim": 6, "w_dim": 6, "channels": [6, 6], "mapping_layers": 1},
-    "discriminator_channels": [6, 6],
-    "steps": 7,
-    "batch_size": 4,
-    "every": 3,
-    "r1_every": 3,
-}
-NOISE = torch.randint(
-    0, 256, (20, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-)
 
 
-def make(seed=1, images=NOISE, **changes):
-    return StyleGANTrainer(StyleGANTraining(**{**SMALL, **changes}), images, seed)
+NOISE = random_pictures()
+NOWHERE = "never written"
+
+
+def make(**changes):
+    return make_stylegan_trainer(None, NOWHERE, **changes)
 
 
 def quiet(text):
     pass
-
-
-def states(trainer):  # every number that a training consists of
-    found = {"number": torch.tensor(trainer.number)}
-    for name in ("g", "d", "average"):
-        found |= {f"{name}.{k}": v for k, v in trainer.parts()[name].state_dict().items()}
-    for name in ("opt_g", "opt_d"):
-        found |= {
-            f"{name}.{i}.{k}": v
-            for i, state in trainer.parts()[name].state_dict()["state"].items()
-            for k, v in state.items()
-        }
-    return found
-
-
-def assert_same(one, other):
-    one, other = states(one), states(other)
-    assert one.keys() == other.keys() and len(one) > 50
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
 
 
 # ---- losses
@@ -195,10 +169,10 @@ def test_discriminator_of_any_size(channels):
 
 
 def test_penalty_is_taken_every_few_steps_with_their_weight(monkeypatch):
-    trainer, seen, updates = make(r1=0.4), [], []
+    trainer, seen, updates, numbers = make(r1=0.4), [], [], []
 
     def penalty(d, real):
-        seen.append(trainer.number)
+        seen.append(numbers[-1])
         return r1_penalty(d, real) * 0 + 3.0
 
     real_update = trainer._update
@@ -207,12 +181,13 @@ def test_penalty_is_taken_every_few_steps_with_their_weight(monkeypatch):
         trainer,
         "_update",
         lambda optimiser, loss: (
-            updates.append((trainer.number, optimiser is trainer.opt_d, float(loss.detach()))),
+            updates.append((numbers[-1], optimiser is trainer.opt_d, float(loss.detach()))),
             real_update(optimiser, loss),
         ),
     )
-    for _ in range(7):
-        trainer.step()
+    for number in range(7):
+        numbers.append(number)
+        trainer.train_step(number)
     assert seen == [0, 3, 6]
     assert [number for number, of_d, loss in updates if of_d] == [
         0,
@@ -238,13 +213,12 @@ def test_penalty_is_taken_every_few_steps_with_their_weight(monkeypatch):
 
 def test_each_network_learns_from_its_own_loss():
     trainer = make(r1_every=100)
-    trainer.number = 1  # no penalty in this step
     g, d = copy.deepcopy(trainer.g.state_dict()), copy.deepcopy(trainer.d.state_dict())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             training, "discriminator_loss", lambda real, fake: 0 * (real.sum() + fake.sum())
         )
-        trainer.step()
+        trainer.train_step(1)  # no penalty in this step
     assert all(
         torch.equal(v, d[k]) for k, v in trainer.d.state_dict().items()
     )  # the generator's loss does not touch the discriminator
@@ -255,7 +229,7 @@ def test_each_network_learns_from_its_own_loss():
         trainer.opt_g = torch.optim.SGD(
             trainer.g.parameters(), 0.1
         )  # no momentum from the step before
-        trainer.step()
+        trainer.train_step(2)
     assert all(
         torch.equal(v, g[k]) for k, v in trainer.g.state_dict().items() if not k.endswith("w_avg")
     )
@@ -266,7 +240,7 @@ def test_average_follows_and_w_avg_is_that_of_w():
     trainer = make(average=0.9)
     before = copy.deepcopy(trainer.average.state_dict())
     for number in range(1, 4):
-        trainer.step()
+        trainer.train_step(number - 1)
         share = min(0.9, (1 + number) / (10 + number))
         for name, now in trainer.g.state_dict().items():
             expected = before[name] * share + now * (1 - share)
@@ -301,94 +275,30 @@ def test_training_learns_the_colour_of_its_faces():
         )
 
     start = distance()
-    for _ in range(60):
-        trainer.step()
+    for number in range(60):
+        trainer.train_step(number)
     assert distance() < 0.5 * start
 
 
 # ---- checkpoints
 
 
-@pytest.mark.parametrize("stops", [[3], [2, 4], [1, 2, 3, 4, 5, 6], [6]])
-def test_resumed_training_is_the_same_to_the_last_bit(tmp_path, stops):
-    whole = make()
-    whole.fit(tmp_path / "whole.pt", quiet)
-    for stop in stops:
-        make().fit(tmp_path / "part.pt", quiet, stop_after=stop)
-    last, said = make(), []
-    last.fit(tmp_path / "part.pt", said.append)
-    assert said[0] == f"resumed after step {stops[-1]} of 7"
-    assert_same(whole, last)
-
-
-@pytest.mark.parametrize("dies_at, resumed_at", [(2, None), (4, 3), (5, 3), (6, 6)])
-def test_killed_between_checkpoints(tmp_path, dies_at, resumed_at):
-    whole = make()
-    whole.fit(tmp_path / "whole.pt", quiet)
-    dying, step = make(), StyleGANTrainer.step
-
-    def die(self=dying):
-        if self.number == dies_at:
-            raise KeyboardInterrupt
-        return step(self)
-
-    dying.step = die
-    with pytest.raises(KeyboardInterrupt):
-        dying.fit(tmp_path / "part.pt", quiet)
-    torch.manual_seed(99)  # another process has other random numbers
-    resumed, said = make(), []
-    resumed.fit(tmp_path / "part.pt", said.append)
-    assert [text for text in said if "resumed" in text] == (
-        [f"resumed after step {resumed_at} of 7"] if resumed_at else []
-    )
-    assert_same(whole, resumed)
-
-
-def test_finished_training_takes_no_more_steps(tmp_path):
-    make().fit(tmp_path / "t.pt", quiet)
-    content, again = (tmp_path / "t.pt").read_bytes(), make()
-    again.step = None  # would fail
-    again.fit(tmp_path / "t.pt", quiet)
-    assert again.number == 7 and (tmp_path / "t.pt").read_bytes() == content
-
-
-@pytest.mark.parametrize(
-    "change", [{"seed": 2}, {"lr": 0.001}, {"r1": 0.2}, {"images": NOISE[:10]}, {"batch_size": 5}]
-)
-def test_another_training_starts_again(tmp_path, change):
-    make().fit(tmp_path / "t.pt", quiet, stop_after=3)
-    other, said = make(**change), []
-    other.fit(tmp_path / "t.pt", said.append, stop_after=1)
-    assert other.number == 1 and "another configuration" in said[0]
-
-
 def test_checkpoints_may_be_written_more_often(tmp_path):
-    make().fit(tmp_path / "t.pt", quiet, stop_after=3)
-    other, said = make(every=1), []
-    other.fit(tmp_path / "t.pt", said.append)
-    assert said[0].startswith("resumed after step 3") and [
-        text.split(":")[0] for text in said[1:]
-    ] == [f"step {n} of 7" for n in (4, 5, 6, 7)]
+    make_stylegan_trainer(None, tmp_path, say=quiet).fit(stop_after=3)
+    lines = []
+    make_stylegan_trainer(None, tmp_path, every=1, say=lines.append).fit()
+    assert lines[0].startswith("resumed after step 3")
+    assert [line.split(":")[0] for line in lines[1:]] == [f"step {n} of 7" for n in (4, 5, 6, 7)]
 
 
-def test_damaged_checkpoint_is_named(tmp_path):
-    make().fit(tmp_path / "t.pt", quiet, stop_after=3)
-    (tmp_path / "t.pt").write_bytes((tmp_path / "t.pt").read_bytes()[:500])
-    with pytest.raises(InputError, match="t.pt cannot be read.*delete it"):
-        make().fit(tmp_path / "t.pt", quiet)
-
-
-def test_losses_that_are_not_finite_end_the_training_and_spoil_no_checkpoint(tmp_path, monkeypatch):
-    make().fit(tmp_path / "t.pt", quiet, stop_after=3)
-    content, trainer = (tmp_path / "t.pt").read_bytes(), make()
-    monkeypatch.setattr(
-        training,
-        "generator_loss",
-        lambda fake: generator_loss(fake) * (float("nan") if trainer.number == 4 else 1),
-    )
-    with pytest.raises(InputError, match="the losses before step 6 are .nan.*lower lr"):
-        trainer.fit(tmp_path / "t.pt", quiet)
-    assert (tmp_path / "t.pt").read_bytes() == content
+def test_a_loss_that_is_not_finite_is_named_with_its_step(tmp_path, monkeypatch):
+    make_stylegan_trainer(None, tmp_path, say=quiet).fit(stop_after=3)
+    before, trainer = state_on_disk(tmp_path), make_stylegan_trainer(None, tmp_path, say=quiet)
+    factor = lambda: float("nan") if trainer.step == 4 else 1
+    monkeypatch.setattr(training, "generator_loss", lambda fake: generator_loss(fake) * factor())
+    with pytest.raises(InputError, match="not finite in step 5 of 7.*lower lr, or raise r1"):
+        trainer.fit()
+    assert state_on_disk(tmp_path)["step"] == before["step"] == 3
 
 
 @pytest.mark.parametrize(

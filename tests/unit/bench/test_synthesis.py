@@ -18,8 +18,6 @@ from fairparse.bench.synthesis import (
 )
 from fairparse.bench.timing import measure
 from fairparse.core.runs import InputError
-from fairparse.diffusion.train import controlnet_step
-from fairparse.gan.train import gan_epoch
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +47,7 @@ def test_step_without_cache_sees_the_same_numbers(tmp_path, base, size):
             ours, theirs, rtol=2e-3, atol=2e-3, msg=lambda text: f"{name}: {text}"
         )  # caches are in half precision
     losses = [
-        [float(controlnet_step(trainer, positions, seed, 1e-3)) for seed in (1, 2, 3)]
+        [float(trainer.train_step(positions, seed, 1e-3)) for seed in (1, 2, 3)]
         for trainer in (cached, usual)
     ]
     np.testing.assert_allclose(*losses, rtol=1e-2)
@@ -89,8 +87,7 @@ def test_usual_script_computes_in_the_precision_of_the_training(tmp_path):
     assert usual.base.vae.dtype == usual.base.text_encoder.dtype == torch.bfloat16
     with own_precision("bf16"):
         losses = [
-            float(controlnet_step(trainer, np.array([0, 3]), 1, 1e-3))
-            for trainer in (cached, usual)
+            float(trainer.train_step(np.array([0, 3]), 1, 1e-3)) for trainer in (cached, usual)
         ]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
@@ -126,7 +123,7 @@ def test_plain_loop_trains_the_same(tmp_path):
     for _ in range(2):
         plain, row = (
             plain_epoch(generator, judge, adams, loader, ours.config),
-            gan_epoch(ours, bench._NoBar()),
+            ours.train_stretch(),
         )
         assert plain == pytest.approx((row["generator"], row["discriminator"]), rel=1e-4)
 

@@ -1,10 +1,7 @@
-"ControlNet training: one step against a textbook, exact resume, faults, several processes"
+"ControlNet training: one step against a textbook, faults, several processes"
 
-import functools
 import importlib.util
-import json
 import math
-import signal
 
 import accelerate
 import numpy as np
@@ -19,52 +16,26 @@ from diffusion_helpers import (
     same_weights,
     small_faces,
 )
-from helpers import run_python, train_until_killed
+from trainers import (
+    assert_same_training,
+    make_pairs,
+    state_on_disk,
+    train_on_two_processes,
+)
+from trainers import make_controlnet_trainer as make_trainer
 
 from fairparse.core.records import DIFFUSION_HISTORY, read_table
 from fairparse.core.runs import InputError
 from fairparse.core.training import derive_seed, epoch_order
-from fairparse.data.labels import CLASSES, PALETTE, flip_labels
-from fairparse.diffusion import train as controlnet_training
+from fairparse.data.labels import PALETTE, flip_labels
 from fairparse.diffusion.controlnet import pick_palette
 from fairparse.diffusion.sample import ControlNetPainter, SamplingConfig, draw_sheet
 from fairparse.diffusion.train import (
     ControlNetConfig,
     ControlNetTrainer,
-    Pairs,
     check_precision,
-    controlnet_step,
-    held_out_loss,
     learning_rate,
-    load_training,
 )
-
-FAST = {
-    "epochs": 2,
-    "batch_size": 4,
-    "lr": 1e-3,
-    "checkpoint_every": 2,
-}  # 12 faces: 6 steps, checkpoints after 2, 4 and 6
-EVERYTHING = {
-    "ema": 0.9,
-    "accumulate": 2,
-    "batch_size": 3,
-    "warmup": 2,
-    "decay": True,
-    "drop_prompt": 0.5,
-    "epochs": 2,
-}
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator():
-    forget()
-
-
-def forget():
-    "Accelerate keeps its state for the life of a process"
-    accelerate.state.AcceleratorState._reset_state(True)
-    accelerate.state.GradientState._reset_state()
 
 
 @pytest.fixture(scope="module")
@@ -72,101 +43,8 @@ def faces(tmp_path_factory):
     return small_faces(tmp_path_factory.mktemp("faces"))
 
 
-@functools.cache
-def _pairs(folder, prediction):
-    from fairparse.core.records import open_face_set
-
-    faces = open_face_set(folder)
-    return micro_pairs(
-        micro_base(prediction), faces, faces.rows("train"), folder.parent / f"{folder.name}_cache"
-    )
-
-
-def make_pairs(faces, prediction="epsilon", **changed):
-    return Pairs(**{**_pairs(faces.folder, prediction).__dict__, **changed})
-
-
-def make_trainer(
-    faces,
-    folder,
-    seed=0,
-    prediction="epsilon",
-    awake=True,
-    base=None,
-    pairs=None,
-    palette="face",
-    data_hash="",
-    validate=None,
-    validate_every=0,
-    **config,
-):
-    forget()
-    base = base or micro_base(prediction)
-    return ControlNetTrainer(
-        base,
-        micro_controlnet(base, awake, seed),
-        pairs or make_pairs(faces, prediction),
-        pick_palette(palette),
-        CLASSES,
-        ControlNetConfig(**{**FAST, "seed": seed, **config}),
-        folder,
-        data_hash=data_hash,
-        validate=validate,
-        validate_every=validate_every,
-        progress=False,
-    )
-
-
-class Killed(Exception):
-    "Stands for the end of the process"
-
-
-def raise_killed():
-    raise Killed
-
-
-def stop_at(monkeypatch, epoch, step, how):
-    "Call `how` before a step (from 1) of an epoch"
-    real = controlnet_training.controlnet_step
-
-    def counting(trainer, *arguments):
-        if divmod(trainer.step, trainer.steps_per_epoch) == (epoch, step - 1):
-            how()
-        return real(trainer, *arguments)
-
-    monkeypatch.setattr(controlnet_training, "controlnet_step", counting)
-
-
 def weights_of(trainer):
     return {k: v.clone() for k, v in trainer.plain.state_dict().items()}
-
-
-def assert_same_training(first, second):
-    "Weights, average, optimiser and history of two folders equal to the bit, but for the seconds"
-    a, b = (
-        torch.load(folder / "checkpoint" / "state.pt", weights_only=True)
-        for folder in (first, second)
-    )
-    assert a["step"] == b["step"] and a["identity"] == b["identity"]
-    for part in ("controlnet", *(["average"] if a["average"] else [])):
-        assert same_weights(a[part], b[part]), part
-    x, y = a["optimizer"], b["optimizer"]
-    assert (
-        x["param_groups"] == y["param_groups"]
-        and x["state"]
-        and all(
-            torch.equal(x["state"][k][n], y["state"][k][n])
-            for k in x["state"]
-            for n in x["state"][k]
-        )
-    )
-    pd.testing.assert_frame_equal(
-        *(
-            read_table(folder / "history.parquet", DIFFUSION_HISTORY).drop(columns="seconds")
-            for folder in (first, second)
-        ),
-        check_exact=True,
-    )
 
 
 # ---- one step
@@ -281,14 +159,14 @@ def test_a_step_is_that_of_the_textbook(held, faces, config):
             flip_labels(turned) != turned[:, :, ::-1]
         ).any(), "choose another seed"
     torch.testing.assert_close(
-        controlnet_step(trainer, positions, seed, 1e-3), loss, rtol=1e-4, atol=1e-5
+        trainer.train_step(positions, seed, 1e-3), loss, rtol=1e-4, atol=1e-5
     )
     assert_same_gradients(gradients, gradients_of(trainer))
 
 
 def test_a_fresh_controlnet_has_the_loss_of_the_unet_alone(held, faces):
     trainer, positions = held(awake=False), np.arange(4)
-    loss = controlnet_step(trainer, positions, 3, 1e-3)
+    loss = trainer.train_step(positions, 3, 1e-3)
     alone = held(awake=False)
 
     def without(
@@ -298,7 +176,7 @@ def test_a_fresh_controlnet_has_the_loss_of_the_unet_alone(held, faces):
 
     forward, alone.unet.forward = alone.unet.forward, without
     alone.accelerator.backward = lambda loss: None
-    assert torch.equal(loss, controlnet_step(alone, positions, 3, 1e-3))
+    assert torch.equal(loss, alone.train_step(positions, 3, 1e-3))
     spoken = [name for name, p in trainer.plain.named_parameters() if p.grad.abs().max() > 0]
     assert spoken and all(
         name.startswith(("controlnet_down_blocks", "controlnet_mid_block")) for name in spoken
@@ -310,14 +188,14 @@ def test_accumulated_steps_add_up(held, faces):
     trainer, halves = held(batch_size=2, accumulate=2), [np.array([0, 1]), np.array([2, 3])]
     expected = [textbook(trainer, faces, half, seed)[1] for half, seed in zip(halves, (4, 5))]
     for half, seed in zip(halves, (4, 5)):
-        controlnet_step(trainer, half, seed, 1e-3)
+        trainer.train_step(half, seed, 1e-3)
     assert_same_gradients([(a + b) / 2 for a, b in zip(*expected)], gradients_of(trainer))
 
 
 def test_gradients_are_clipped(held):
     free, clipped = held(), held(clip=1e-3)
     for trainer in (free, clipped):
-        controlnet_step(trainer, np.arange(4), 0, 1e-3)
+        trainer.train_step(np.arange(4), 0, 1e-3)
     norm = torch.nn.utils.get_total_norm(gradients_of(clipped)).item()
     assert (
         norm == pytest.approx(1e-3, rel=0.01)
@@ -336,7 +214,7 @@ def test_checkpointing_changes_memory_and_no_gradient(held):
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-            loss = controlnet_step(trainer, np.arange(4), 0, 1e-3)
+            loss = trainer.train_step(np.arange(4), 0, 1e-3)
         kept[checkpointing] = loss, gradients_of(trainer), len(seen)
     assert torch.equal(kept[True][0], kept[False][0]) and kept[True][2] != kept[False][2]
     assert_same_gradients(kept[False][1], kept[True][1], 1e-6)
@@ -346,7 +224,7 @@ def test_the_optimiser_is_adamw_at_the_given_rate(faces, tmp_path):
     "The first update of Adam is the sign of the gradient, and weights decay beside it"
     trainer = make_trainer(faces, tmp_path, weight_decay=0.1, clip=1e9)
     before, gradients = weights_of(trainer), textbook(trainer, faces, np.arange(4), 2)[1]
-    controlnet_step(trainer, np.arange(4), 2, 0.01)
+    trainer.train_step(np.arange(4), 2, 0.01)
     for (name, after), gradient in zip(trainer.plain.named_parameters(), gradients):
         clear = gradient.abs() > 1e-4
         torch.testing.assert_close(
@@ -393,20 +271,20 @@ def test_faces_maps_and_prompts_belong_together(faces, tmp_path):
 def test_the_held_out_loss_is_the_same_each_time_and_tells_better_from_worse(faces, tmp_path):
     trainer = make_trainer(faces, tmp_path, lr=5e-3, epochs=25, checkpoint_every=100, flip=0.0)
     others = micro_pairs(trainer.base, faces, faces.rows("valid"), tmp_path / "cache")
-    before, state = held_out_loss(trainer, trainer.plain, others), torch.random.get_rng_state()
-    assert before == held_out_loss(trainer, trainer.plain, others) and torch.equal(
+    before, state = trainer.held_out_loss(trainer.plain, others), torch.random.get_rng_state()
+    assert before == trainer.held_out_loss(trainer.plain, others) and torch.equal(
         state, torch.random.get_rng_state()
     )
-    assert held_out_loss(trainer, trainer.plain, others, batch_size=2) == pytest.approx(
+    assert trainer.held_out_loss(trainer.plain, others, batch_size=2) == pytest.approx(
         before, rel=1e-4
     ), "whatever the batch"
     trainer.fit()
-    after = held_out_loss(trainer, trainer.plain, others)
+    after = trainer.held_out_loss(trainer.plain, others)
     assert after < 0.9 * before
     with torch.no_grad():
         for p in trainer.plain.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
-    assert held_out_loss(trainer, trainer.plain, others) > after
+    assert trainer.held_out_loss(trainer.plain, others) > after
 
 
 def test_held_out_faces_are_measured_when_asked_for(faces, tmp_path):
@@ -440,10 +318,10 @@ def test_held_out_faces_are_measured_when_asked_for(faces, tmp_path):
 
 
 def test_the_history_says_what_happened(faces, tmp_path, monkeypatch):
-    losses, real = [], controlnet_training.controlnet_step
+    losses, real = [], ControlNetTrainer.train_step
     monkeypatch.setattr(
-        controlnet_training,
-        "controlnet_step",
+        ControlNetTrainer,
+        "train_step",
         lambda *arguments: losses.append(real(*arguments)) or losses[-1],
     )
     history = make_trainer(faces, tmp_path, checkpoint_every=4).fit()
@@ -462,8 +340,8 @@ def test_the_history_says_what_happened(faces, tmp_path, monkeypatch):
 def test_every_face_is_seen_once_an_epoch_with_other_noise(faces, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        controlnet_training,
-        "controlnet_step",
+        ControlNetTrainer,
+        "train_step",
         lambda trainer, positions, seed, rate: calls.append((positions, seed)) or torch.zeros(()),
     )
     make_trainer(faces, tmp_path, seed=3).fit()
@@ -481,9 +359,7 @@ def test_a_limit_of_steps_ends_it_within_an_epoch(faces, tmp_path, max_steps, do
     trainer = make_trainer(faces, tmp_path, max_steps=max_steps)
     assert (
         trainer.steps == done
-        and trainer.fit().step.iloc[-1]
-        == done
-        == torch.load(tmp_path / "checkpoint" / "state.pt", weights_only=True)["step"]
+        and trainer.fit().step.iloc[-1] == done == state_on_disk(tmp_path)["step"]
     )
 
 
@@ -558,7 +434,7 @@ def test_looking_at_samples_does_not_disturb_the_training(faces, tmp_path, preci
             trainer.base, net, pick_palette("face"), sampling=SamplingConfig(steps=2)
         )
         draw_sheet(painter, shown, np.array(faces.images[12:14]), index, tmp_path / f"{step}.png")
-        return held_out_loss(trainer, net, trainer.pairs)
+        return trainer.held_out_loss(net, trainer.pairs)
 
     trainer = make_trainer(
         faces, tmp_path / "looked", validate=look, validate_every=2, precision=precision
@@ -581,142 +457,7 @@ def test_the_same_seed_gives_the_same_training_and_another_does_not(faces, tmp_p
         assert_same_training(tmp_path / "a", tmp_path / "c")
 
 
-# ---- resume
-
-
-@pytest.mark.parametrize(
-    "config",
-    [{}, EVERYTHING, {"precision": "bf16", "checkpointing": True}, {"max_steps": 5}],
-    ids=["plain", "everything", "bf16", "limit"],
-)
-def test_resume_is_exact(faces, tmp_path, monkeypatch, config):
-    "In one go, and stopped in every stretch between two checkpoints"
-    whole = make_trainer(faces, tmp_path / "whole", **config)
-    whole.fit()
-    for stop in range(1, whole.steps, 2):
-        with monkeypatch.context() as patched:
-            stop_at(
-                patched,
-                epoch=stop // whole.steps_per_epoch,
-                step=stop % whole.steps_per_epoch + 1,
-                how=raise_killed,
-            )
-            with pytest.raises(Killed):
-                make_trainer(faces, tmp_path / "parts", **config).fit()
-        resumed = make_trainer(faces, tmp_path / "parts", **config)
-        load_training(resumed)
-        assert resumed.step == stop - 1 and len(resumed.history) == (stop - 1) // 2
-    last = make_trainer(faces, tmp_path / "parts", **config)
-    last.fit()
-    assert_same_training(tmp_path / "whole", tmp_path / "parts")
-    assert same_weights(last.result.state_dict(), whole.result.state_dict())
-
-
-def test_resume_after_kill_9_is_exact(faces, tmp_path):
-    assert train_until_killed(__name__, faces, tmp_path / "killed").returncode == -signal.SIGKILL
-    assert [p.name for p in (tmp_path / "killed" / "checkpoint").iterdir()] == [
-        "state.pt"
-    ] and not (tmp_path / "killed" / "history.parquet").exists()
-    assert (
-        torch.load(tmp_path / "killed" / "checkpoint" / "state.pt", weights_only=True)["step"] == 4
-    )
-    make_trainer(faces, tmp_path / "killed").fit()
-    make_trainer(faces, tmp_path / "whole").fit()
-    assert_same_training(tmp_path / "killed", tmp_path / "whole")
-
-
-def test_a_finished_training_is_not_repeated(faces, tmp_path, monkeypatch, capsys):
-    trainer = make_trainer(faces, tmp_path)
-    first = trainer.fit()
-    monkeypatch.setattr(controlnet_training, "controlnet_step", None)
-    again = make_trainer(faces, tmp_path)
-    pd.testing.assert_frame_equal(again.fit(), first)
-    assert (
-        same_weights(again.plain.state_dict(), trainer.plain.state_dict())
-        and "resumed after step 6 of 6" in capsys.readouterr().out
-    )
-
-
-def test_another_training_in_the_same_folder_starts_again(faces, tmp_path, capsys):
-    make_trainer(faces, tmp_path, max_steps=2).fit()
-    maps = make_pairs(faces).maps.copy()
-    maps[3, 2, 1] = (maps[3, 2, 1] + 1) % 19
-    changed = {
-        "configuration": {"lr": 2e-3},
-        "maps": {"pairs": make_pairs(faces, maps=maps)},
-        "prompts": {"pairs": make_pairs(faces, prompt=1 - make_pairs(faces).prompt)},
-        "faces": {"pairs": make_pairs(faces, rows=make_pairs(faces).rows[::-1])},
-        "images": {"data_hash": "other"},
-        "palette": {"palette": "ade20k"},
-        "base": {"base": micro_base(seed=1)},
-        "first weights": {"awake": False},
-        "seed": {"seed": 1},
-    }
-    for name, options in changed.items():
-        trainer = make_trainer(faces, tmp_path, **{"max_steps": 2, **options})
-        load_training(trainer)
-        assert trainer.step == 0 and "starting again" in capsys.readouterr().out, name
-    same = make_trainer(faces, tmp_path, max_steps=2)
-    load_training(same)
-    assert same.step == 2
-
-
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None], ids=["empty", "text", "half"])
-def test_a_half_written_checkpoint_is_named(faces, tmp_path, content):
-    make_trainer(faces, tmp_path, max_steps=2).fit()
-    path = tmp_path / "checkpoint" / "state.pt"
-    path.write_bytes(path.read_bytes()[:5000] if content is None else content)
-    with pytest.raises(
-        InputError, match="checkpoint .*state.pt cannot be read.*delete it to start again"
-    ):
-        make_trainer(faces, tmp_path, max_steps=2).fit()
-
-
-def test_a_full_disk_keeps_the_checkpoint_before(faces, tmp_path, monkeypatch):
-    from pathlib import Path
-
-    make_trainer(faces, tmp_path, max_steps=2).fit()
-    before = (tmp_path / "checkpoint" / "state.pt").read_bytes()
-
-    def full(self, data):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InputError, match="cannot write .*state.pt: no space left"):
-        make_trainer(faces, tmp_path).fit()
-    monkeypatch.undo()
-    assert (tmp_path / "checkpoint" / "state.pt").read_bytes() == before and len(
-        list((tmp_path / "checkpoint").iterdir())
-    ) == 1
-
-
 # ---- faults
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_good_checkpoint(
-    faces, tmp_path, monkeypatch, value
-):
-    trainer = make_trainer(faces, tmp_path)
-
-    def poison():
-        with torch.no_grad():
-            next(trainer.plain.parameters()).fill_(value)
-
-    with monkeypatch.context() as patched:
-        stop_at(patched, epoch=1, step=1, how=poison)
-        with pytest.raises(
-            InputError,
-            match=r"a loss or a weight is not finite before step 4. The last good checkpoint is kept in .*checkpoint; lower lr, or use precision \"bf16\"",
-        ):
-            trainer.fit()
-    assert not (tmp_path / "history.parquet").exists()
-    again = make_trainer(faces, tmp_path)
-    load_training(again)
-    assert again.step == 2 and all(v.isfinite().all() for v in again.plain.state_dict().values())
-    make_trainer(faces, tmp_path).fit()
-    make_trainer(faces, tmp_path / "whole").fit()
-    assert_same_training(tmp_path, tmp_path / "whole")
 
 
 def test_weights_that_break_in_the_last_step_do_not_become_the_checkpoint(faces, tmp_path):
@@ -725,7 +466,7 @@ def test_weights_that_break_in_the_last_step_do_not_become_the_checkpoint(faces,
     trainer.config.weight_decay = 0.0
     for group in trainer.optimizer.param_groups:
         group["weight_decay"] = 1e38
-    with pytest.raises(InputError, match="not finite before step 1"):
+    with pytest.raises(InputError, match="not finite in step 1 of 1"):
         trainer.fit()
     assert not (tmp_path / "checkpoint").exists()
 
@@ -800,7 +541,7 @@ def test_a_model_that_tells_something_else_is_refused(held):
     with pytest.raises(
         InputError, match='prediction_type \'sample\': only "epsilon" and "v_prediction" are known'
     ):
-        controlnet_step(held(prediction="sample"), np.arange(2), 0, 1e-3)
+        held(prediction="sample").train_step(np.arange(2), 0, 1e-3)
 
 
 def test_fewer_faces_than_a_batch(faces, tmp_path):
@@ -851,40 +592,17 @@ def test_wrong_settings_are_refused_at_once(config, said):
 
 # ---- several processes
 
-PARALLEL = """
-import json, sys
-from pathlib import Path
-from fairparse.core.records import open_face_set
-from test_controlnet_training import make_trainer
-faces, out, config = open_face_set(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-trainer = make_trainer(faces, out, **config)
-assert trainer.world == 2
-trainer.fit()
-"""
-
 
 def test_two_processes_train_like_one(faces, tmp_path):
     "All that is random in a step is drawn for the whole batch, so both halves add up to it"
     config = {"accumulate": 2, "batch_size": 4, "ema": 0.9, "drop_prompt": 0.5, "lr": 1e-4}
     one = make_trainer(faces, tmp_path / "one", **config)
     history = one.fit()
-    (tmp_path / "work.py").write_text(PARALLEL)
-    import torch.distributed.run
-
-    run_python(
-        torch.distributed.run.__file__,
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        tmp_path / "work.py",
-        faces.folder,
-        tmp_path / "two",
-        json.dumps(config),
-    )
+    train_on_two_processes("controlnet", faces, tmp_path / "two", config)
     two = read_table(tmp_path / "two" / "history.parquet", DIFFUSION_HISTORY)
     assert np.allclose(two[["step", "loss", "lr"]], history[["step", "loss", "lr"]], rtol=1e-3)
     state, first = (
-        torch.load(tmp_path / "two" / "checkpoint" / "state.pt", weights_only=True),
+        state_on_disk(tmp_path / "two"),
         micro_controlnet(micro_base()).state_dict(),
     )
     moved = sum(float((v - first[k]).abs().sum()) for k, v in one.average.state_dict().items())

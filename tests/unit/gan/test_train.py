@@ -1,16 +1,13 @@
-"GAN training: one step against a textbook, exact resume, faults, samples, several processes"
+"GAN training: one step against a textbook, faults, samples, several processes"
 
-import json
-import math
-import signal
-
-import accelerate
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import make_faces, run_python, train_until_killed
+from helpers import make_faces
 from PIL import Image
+from trainers import assert_same_training, state_on_disk, stop_at, train_on_two_processes
+from trainers import make_gan_trainer as make_trainer
 
 from fairparse.core.records import GAN_HISTORY, read_table
 from fairparse.core.runs import InputError
@@ -24,31 +21,7 @@ from fairparse.gan.pix2pixhd import (
     one_hot,
     to_bytes,
 )
-from fairparse.gan.train import (
-    GanConfig,
-    GanTrainer,
-    explain_memory,
-    gan_step,
-    learning_rate,
-    load_gan,
-    paint,
-)
-
-FAST = {
-    "epochs": 3,
-    "batch_size": 4,
-    "lr": 1e-3,
-    "discriminator_channels": 4,
-    "discriminator_layers": 1,
-}
-EVERYTHING = {"ema": 0.9, "accumulate": 2, "batch_size": 3, "decay_from": 0.0, "scales": 3}
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator():
-    "Accelerate keeps its state for the life of a process: forget it between tests"
-    accelerate.state.AcceleratorState._reset_state(True)
-    accelerate.state.GradientState._reset_state()
+from fairparse.gan.train import GanConfig, GanTrainer, explain_memory, learning_rate, paint
 
 
 @pytest.fixture(scope="module")
@@ -56,95 +29,8 @@ def faces(tmp_path_factory):
     return make_faces(tmp_path_factory.mktemp("faces"), 18, size=16, train=12)
 
 
-def make_trainer(
-    faces,
-    folder,
-    seed=0,
-    maps=None,
-    images=None,
-    rows=None,
-    sample_every=0,
-    shown=None,
-    data_hash="",
-    channels=4,
-    **config,
-):
-    torch.manual_seed(seed)
-    generator = Generator(
-        GeneratorSpec(channels=channels, downsamplings=1, blocks=1, size=faces.size)
-    )
-    rows = faces.rows("train") if rows is None else rows
-    maps = np.array(faces.masks[rows]) if maps is None else maps
-    return GanTrainer(
-        generator,
-        maps,
-        faces.images if images is None else images,
-        rows,
-        GanConfig(**{**FAST, "seed": seed, **config}),
-        folder,
-        data_hash=data_hash,
-        shown=shown,
-        sample_every=sample_every,
-        progress=False,
-    )
-
-
 def weights_of(folder):
     return load_generator(folder).state_dict()
-
-
-def assert_same_training(first, second):
-    "Weights, discriminators, optimisers and history equal to the bit, but for the seconds"
-    a, b = (
-        torch.load(folder / "checkpoint" / "state.pt", weights_only=True)
-        for folder in (first, second)
-    )
-    for part in ("generator", "discriminator", *(["average"] if a["average"] else [])):
-        assert a[part].keys() == b[part].keys() and all(
-            torch.equal(a[part][k], b[part][k]) for k in a[part]
-        ), part
-    x, y = a["optimizer"], b["optimizer"]
-    assert (
-        x["param_groups"] == y["param_groups"]
-        and x["state"]
-        and all(
-            torch.equal(x["state"][k][n], y["state"][k][n])
-            for k in x["state"]
-            for n in x["state"][k]
-        )
-    )
-    assert all(
-        torch.equal(x, y)
-        for x, y in zip(weights_of(first).values(), weights_of(second).values(), strict=True)
-    )
-    pd.testing.assert_frame_equal(
-        *(
-            read_table(folder / "history.parquet", GAN_HISTORY).drop(columns="seconds")
-            for folder in (first, second)
-        ),
-        check_exact=True,
-    )
-
-
-class Killed(Exception):
-    "Stands for the end of the process"
-
-
-def stop_at(monkeypatch, epoch, step, how):
-    "Call `how` before a step of an epoch, once"
-    real, calls = gan_training.gan_step, []
-
-    def counting(trainer, *arguments):
-        calls.append(trainer.epoch)
-        if trainer.epoch == epoch and calls.count(epoch) == step:
-            how()
-        return real(trainer, *arguments)
-
-    monkeypatch.setattr(gan_training, "gan_step", counting)
-
-
-def raise_killed():
-    raise Killed
 
 
 # ---- one step
@@ -155,7 +41,6 @@ def held(faces, tmp_path, monkeypatch):
     "Trainers whose weights and gradients stay as they are after a step"
 
     def make(**config):
-        accelerate.state.GradientState._reset_state()
         trainer = make_trainer(faces, tmp_path, **config)
         trainer.optimizer.step = trainer.optimizer.zero_grad = lambda *_: None
         return trainer
@@ -218,7 +103,7 @@ def test_a_step_is_that_of_the_textbook(held, config):
     "Losses and gradients: neither network gets any from the turn of the other"
     trainer, positions = held(**config), np.array([0, 3, 5])
     parts, of_judge, of_generator = textbook(trainer, positions, 7)
-    torch.testing.assert_close(gan_step(trainer, positions, 7), parts, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(trainer.train_step(positions, 7), parts, rtol=1e-4, atol=1e-5)
     assert_same_gradients([of_generator, of_judge], gradients_of(trainer))
     for network in (trainer.plain, trainer.judge):
         assert (
@@ -228,7 +113,7 @@ def test_a_step_is_that_of_the_textbook(held, config):
 
 
 def test_without_feature_matching_the_loss_is_that_of_the_parsing_paper(held):
-    parts = gan_step(held(features=0.0, l1=7.0), np.arange(4), 0)
+    parts = held(features=0.0, l1=7.0).train_step(np.arange(4), 0)
     assert (
         parts[0].item() == pytest.approx((parts[1] + 7 * parts[3]).item(), rel=1e-5)
         and parts[2] == 0
@@ -238,8 +123,8 @@ def test_without_feature_matching_the_loss_is_that_of_the_parsing_paper(held):
 def test_the_perceptual_loss_is_one_of_the_terms(held, monkeypatch):
     monkeypatch.setattr(gan_training, "PerceptualLoss", lambda weights: torch.nn.L1Loss())
     parts, plain = (
-        gan_step(held(perceptual=5.0), np.arange(4), 0),
-        gan_step(held(), np.arange(4), 0),
+        held(perceptual=5.0).train_step(np.arange(4), 0),
+        held().train_step(np.arange(4), 0),
     )
     assert parts[4].item() == pytest.approx(parts[3].item()) and parts[0].item() == pytest.approx(
         (plain[0] + 5 * plain[3]).item(), rel=1e-5
@@ -248,14 +133,14 @@ def test_the_perceptual_loss_is_one_of_the_terms(held, monkeypatch):
 
 def test_accumulated_steps_add_up_to_one_large_step(held):
     whole = held(batch_size=4, flip=0.0)
-    gan_step(whole, np.arange(4), 0)
+    whole.train_step(np.arange(4), 0)
     parts = held(batch_size=2, accumulate=2, flip=0.0)
     assert all(
         torch.equal(a, b)
         for a, b in zip(whole.plain.parameters(), parts.plain.parameters(), strict=True)
     )
     for half in ([0, 1], [2, 3]):
-        gan_step(parts, np.array(half), 0)
+        parts.train_step(np.array(half), 0)
     assert_same_gradients(gradients_of(whole), gradients_of(parts))
 
 
@@ -279,7 +164,7 @@ def test_a_batch_of_one_face_has_the_gradients_of_the_function(held):
 def test_weights_move_only_at_the_last_of_accumulated_steps(faces, tmp_path):
     trainer, sums = make_trainer(faces, tmp_path, accumulate=3, ema=0.5), []
     for step in range(6):
-        gan_step(trainer, np.arange(2), step)
+        trainer.train_step(np.arange(2), step)
         sums.append(
             tuple(
                 sum(float(p.detach().double().abs().sum()) for p in network.parameters())
@@ -451,114 +336,7 @@ def test_maps_with_unknown_labels_are_not_painted(faces):
         paint(Generator(GeneratorSpec(channels=4, downsamplings=1, blocks=0, size=16)), maps)
 
 
-# ---- resume
-
-
-@pytest.mark.parametrize(
-    "config",
-    [{}, EVERYTHING, {"precision": "bf16", "features": 0.0}],
-    ids=["plain", "everything", "bf16"],
-)
-def test_resume_is_exact(faces, tmp_path, monkeypatch, config):
-    "Three epochs in one go, and stopped in the second and in the third"
-    make_trainer(faces, tmp_path / "whole", **config).fit()
-    for epoch in (1, 2):
-        with monkeypatch.context() as patched:
-            stop_at(patched, epoch=epoch, step=2, how=raise_killed)
-            with pytest.raises(Killed):
-                make_trainer(faces, tmp_path / "parts", **config).fit()
-        resumed = make_trainer(faces, tmp_path / "parts", **config)
-        load_gan(resumed)
-        assert (
-            resumed.epoch == len(resumed.history) == epoch
-            and not (tmp_path / "parts" / "generator.safetensors").exists()
-        )
-    make_trainer(faces, tmp_path / "parts", **config).fit()
-    assert_same_training(tmp_path / "whole", tmp_path / "parts")
-
-
-def test_resume_after_kill_9_is_exact(faces, tmp_path):
-    assert train_until_killed(__name__, faces, tmp_path / "killed").returncode == -signal.SIGKILL
-    assert [p.name for p in (tmp_path / "killed" / "checkpoint").iterdir()] == [
-        "state.pt"
-    ] and not (tmp_path / "killed" / "generator.safetensors").exists()
-    make_trainer(faces, tmp_path / "killed").fit()
-    make_trainer(faces, tmp_path / "whole").fit()
-    assert_same_training(tmp_path / "killed", tmp_path / "whole")
-
-
-def test_a_finished_training_is_not_repeated(faces, tmp_path, monkeypatch, capsys):
-    first = make_trainer(faces, tmp_path).fit()
-    monkeypatch.setattr(gan_training, "gan_step", None)
-    pd.testing.assert_frame_equal(make_trainer(faces, tmp_path).fit(), first)
-    assert "resumed after epoch 3 of 3" in capsys.readouterr().out
-
-
-def test_another_training_in_the_same_folder_starts_again(faces, tmp_path, capsys):
-    make_trainer(faces, tmp_path, epochs=1).fit()
-    other_maps = np.array(faces.masks[faces.rows("train")])
-    other_maps[3, 2, 1] = (other_maps[3, 2, 1] + 1) % 19
-    changed = {
-        "configuration": {"l1": 3.0},
-        "epochs": {"epochs": 2},
-        "maps": {"maps": other_maps},
-        "images": {"data_hash": "other"},
-        "faces": {
-            "rows": faces.rows("train")[::-1],
-            "maps": np.array(faces.masks[faces.rows("train")]),
-        },
-        "network": {"channels": 8},
-        "first weights": {"seed": 1},
-    }
-    for name, options in changed.items():
-        trainer = make_trainer(faces, tmp_path, **{"epochs": 1, **options})
-        load_gan(trainer)
-        assert (
-            trainer.epoch == 0 and "starting again from the first epoch" in capsys.readouterr().out
-        ), name
-    same = make_trainer(faces, tmp_path, epochs=1)
-    load_gan(same)
-    assert same.epoch == 1
-
-
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None], ids=["empty", "text", "half"])
-def test_a_broken_checkpoint_is_named(faces, tmp_path, content):
-    make_trainer(faces, tmp_path, epochs=1).fit()
-    path = tmp_path / "checkpoint" / "state.pt"
-    path.write_bytes(path.read_bytes()[:5000] if content is None else content)
-    with pytest.raises(InputError, match="state.pt cannot be read.*delete it"):
-        make_trainer(faces, tmp_path, epochs=1).fit()
-
-
 # ---- faults
-
-
-@pytest.mark.parametrize("network", ["plain", "judge"])
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
-    faces, tmp_path, monkeypatch, network
-):
-    trainer = make_trainer(faces, tmp_path)
-
-    def poison():
-        with torch.no_grad():
-            next(getattr(trainer, network).parameters()).fill_(math.nan)
-
-    with monkeypatch.context() as patched:
-        stop_at(patched, epoch=1, step=2, how=poison)
-        with pytest.raises(
-            InputError,
-            match="not finite in epoch 2. The last good checkpoint is kept in .*checkpoint",
-        ):
-            trainer.fit()
-    assert not (tmp_path / "generator.safetensors").exists()
-    again = make_trainer(faces, tmp_path)
-    load_gan(again)
-    assert again.epoch == 1 and all(
-        v.isfinite().all() for n in (again.plain, again.judge) for v in n.state_dict().values()
-    )
-    make_trainer(faces, tmp_path).fit()
-    make_trainer(faces, tmp_path / "whole").fit()
-    assert_same_training(tmp_path, tmp_path / "whole")
 
 
 def test_weights_that_break_in_the_last_step_do_not_become_the_checkpoint(faces, tmp_path):
@@ -587,12 +365,12 @@ def test_out_of_memory_says_what_to_lower_and_keeps_the_checkpoint(
     def fail():
         raise error
 
-    stop_at(monkeypatch, epoch=1, step=1, how=fail)
+    stop_at(monkeypatch, GanTrainer, done=1, step=1, how=fail)
     with pytest.raises(
         InputError, match="batch_size=4, images of 16 pixels and channels=4: lower batch_size first"
     ):
         make_trainer(faces, tmp_path).fit()
-    assert torch.load(tmp_path / "checkpoint" / "state.pt", weights_only=True)["epoch"] == 1
+    assert state_on_disk(tmp_path)["epoch"] == 1
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
@@ -605,23 +383,6 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory():
             with explain_memory(1, 1, 1):
                 raise error
         assert caught.value is error
-
-
-def test_a_full_disk_is_said_and_leaves_no_half_checkpoint(faces, tmp_path, monkeypatch):
-    make_trainer(faces, tmp_path, epochs=1).fit()
-    before = (tmp_path / "checkpoint" / "state.pt").read_bytes()
-    from pathlib import Path
-
-    def full(self, data):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InputError, match="no space left"):
-        make_trainer(faces, tmp_path, epochs=2).fit()
-    monkeypatch.undo()
-    assert (tmp_path / "checkpoint" / "state.pt").read_bytes() == before and len(
-        list((tmp_path / "checkpoint").iterdir())
-    ) == 1
 
 
 def test_maps_that_do_not_fit_are_refused(faces, tmp_path):
@@ -693,34 +454,10 @@ def test_wrong_settings_are_refused_at_once(config):
         GanConfig(**config)
 
 
-PARALLEL = """
-import json, sys
-from pathlib import Path
-from fairparse.core.records import open_face_set
-from test_gan_training import make_trainer
-faces, out, config = open_face_set(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-trainer = make_trainer(faces, out, **config)
-assert trainer.world == 2
-trainer.fit()
-"""
-
-
 def test_two_processes_train_like_one(faces, tmp_path):
     "Instance normalisation keeps faces apart, so both halves of a batch add up to the whole"
     config = {"flip": 0.0, "accumulate": 2, "batch_size": 4, "epochs": 3, "ema": 0.9}
-    (tmp_path / "work.py").write_text(PARALLEL)
-    import torch.distributed.run
-
-    run_python(
-        torch.distributed.run.__file__,
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        tmp_path / "work.py",
-        faces.folder,
-        tmp_path / "two",
-        json.dumps(config),
-    )
+    train_on_two_processes("gan", faces, tmp_path / "two", config)
     two, one = (
         read_table(tmp_path / "two" / "history.parquet", GAN_HISTORY),
         make_trainer(faces, tmp_path / "one", **config).fit(),

@@ -1,16 +1,15 @@
-"Training: exact resume, strict settings, faults, several processes"
+"Training a parser: what it adds to the protocol of all trainings"
 
 import dataclasses
-import json
-import math
-import signal
+import importlib.util
 
-import accelerate
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import make_faces, make_index, make_parser, run_python, train_until_killed
+from helpers import make_faces, make_index, make_parser
+from trainers import EVERYTHING, Killed, assert_same_training, stop_at, train_on_two_processes
+from trainers import make_parser_trainer as make_trainer
 
 from fairparse.core.records import GRADIENTS, HISTORY, read_table
 from fairparse.core.runs import InputError
@@ -18,30 +17,8 @@ from fairparse.core.training import pick_precision
 from fairparse.parsing import train
 from fairparse.parsing.homotopy import OBJECTIVES
 from fairparse.parsing.losses import LossConfig
-from fairparse.parsing.train import TrainConfig, Trainer, class_weights, load_checkpoint
+from fairparse.parsing.train import TrainConfig, Trainer, class_weights
 from fairparse.parsing.unet import load_parser
-
-FAST = {"epochs": 3, "batch_size": 4, "lr": 3e-3}
-EVERYTHING = {
-    "accumulate": 2,
-    "ema": 0.9,
-    "lr_schedule": "one_cycle",
-    "optimizer": "adamw",
-    "weight_decay": 0.01,
-    "encoder_lr": 0.5,
-    "repeat_rare": 0.9,
-    "balance_groups": 0.5,
-    "class_balance": 0.5,
-    "loss": {"history": 0.5, "cross_entropy": 0.5},
-    "augment": {"rotate": 10, "brightness": 0.2},
-}
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerator():
-    "Accelerate keeps its state for the life of a process: forget it between tests"
-    accelerate.state.AcceleratorState._reset_state(True)
-    accelerate.state.GradientState._reset_state()
 
 
 @pytest.fixture(scope="module")
@@ -49,90 +26,25 @@ def faces(tmp_path_factory):
     return make_faces(tmp_path_factory.mktemp("faces"), 18, train=12)
 
 
-def make_trainer(
-    faces,
-    folder,
-    seed=0,
-    parser=None,
-    valid=None,
-    tensorboard=False,
-    measure_gradients=0,
-    resident=None,
-    **config,
-):
-    valid = faces.rows("valid") if valid is None else valid
-    return Trainer(
-        parser or make_parser(seed),
-        faces,
-        faces.rows("train"),
-        valid,
-        TrainConfig(**{**FAST, "seed": seed, **config}),
-        folder,
-        tensorboard=tensorboard,
-        progress=False,
-        measure_gradients=measure_gradients,
-        resident=resident,
-    )
+def assert_same_weights(first, second):
+    "The written weights, last and best, equal to the bit"
+    for which in ("model", "best"):
+        one, other = weights_of(first, which), weights_of(second, which)
+        assert one.keys() == other.keys(), which
+        assert all(torch.equal(one[name], other[name]) for name in one), which
+
+
+def test_the_best_weights_survive_a_stop(faces, tmp_path, monkeypatch):
+    make_trainer(faces, tmp_path / "whole", **EVERYTHING).fit()
+    stop_at(monkeypatch, Trainer, done=2, step=2)
+    with pytest.raises(Killed):
+        make_trainer(faces, tmp_path / "parts", **EVERYTHING).fit()
+    make_trainer(faces, tmp_path / "parts", **EVERYTHING).fit()
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
 
 
 def weights_of(folder, which="model"):
     return load_parser(folder, which).state_dict()
-
-
-def assert_same_training(first, second):
-    "Weights and history equal to the bit, but for the seconds"
-    for which in ("model", "best"):
-        a, b = weights_of(first, which), weights_of(second, which)
-        assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a), which
-    histories = [
-        read_table(folder / "history.parquet", HISTORY).drop(columns="seconds")
-        for folder in (first, second)
-    ]
-    pd.testing.assert_frame_equal(*histories, check_exact=True)
-
-
-class Killed(Exception):
-    "Stands for the end of the process"
-
-
-def stop_at(monkeypatch, epoch, step, how):
-    "Call `how` in the middle of an epoch, once"
-    real, calls = train.train_step, []
-
-    def counting(trainer, *arguments):
-        calls.append(trainer.epoch)
-        if trainer.epoch == epoch and calls.count(epoch) == step:
-            how()
-        return real(trainer, *arguments)
-
-    monkeypatch.setattr(train, "train_step", counting)
-
-
-def raise_killed():
-    raise Killed
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        {},
-        EVERYTHING,
-        {"loss": {"perturb": "drop", "history": 0.9}, "objective": "sigmoid_alt"},
-        {"precision": "bf16"},
-    ],
-    ids=["plain", "everything", "drop", "bf16"],
-)
-def test_resume_is_exact(faces, tmp_path, monkeypatch, config):
-    make_trainer(faces, tmp_path / "whole", **config).fit()
-    with monkeypatch.context() as patched:
-        stop_at(patched, epoch=2, step=2, how=raise_killed)
-        with pytest.raises(Killed):
-            make_trainer(faces, tmp_path / "parts", **config).fit()
-    resumed = make_trainer(faces, tmp_path / "parts", **config)
-    load_checkpoint(resumed)
-    assert resumed.epoch == 2 and len(resumed.history) == 2
-    make_trainer(faces, tmp_path / "parts", **config).fit()
-    assert_same_training(tmp_path / "whole", tmp_path / "parts")
 
 
 @pytest.mark.parametrize(
@@ -145,11 +57,15 @@ def test_measuring_gradients_changes_nothing_and_survives_a_resume(
 ):
     make_trainer(faces, tmp_path / "plain", **config).fit()
     with monkeypatch.context() as patched:
-        stop_at(patched, epoch=2, step=1, how=raise_killed)
+        stop_at(patched, Trainer, done=2, step=1)
         with pytest.raises(Killed):
             make_trainer(faces, tmp_path / "measured", measure_gradients=2, **config).fit()
     make_trainer(faces, tmp_path / "measured", measure_gradients=2, **config).fit()
-    assert_same_training(tmp_path / "plain", tmp_path / "measured")
+    assert_same_weights(tmp_path / "plain", tmp_path / "measured")
+    tables = [
+        read_table(tmp_path / name / "history.parquet", HISTORY) for name in ("plain", "measured")
+    ]
+    pd.testing.assert_frame_equal(*(table.drop(columns="seconds") for table in tables))
     table = read_table(tmp_path / "measured" / "gradients.parquet", GRADIENTS)
     assert not (tmp_path / "plain" / "gradients.parquet").exists() and all(
         batches == [0, 1]
@@ -208,21 +124,11 @@ def test_faces_of_rare_groups_come_more_often(faces, tmp_path):
     assert trainer.order(0).shape == make_trainer(faces, tmp_path / "plain").order(0).shape
 
 
-def test_resume_after_kill_9_is_exact(faces, tmp_path):
-    assert train_until_killed(__name__, faces, tmp_path / "killed").returncode == -signal.SIGKILL
-    assert [p.name for p in (tmp_path / "killed" / "checkpoint").iterdir()] == [
-        "state.pt"
-    ] and not (tmp_path / "killed" / "model.safetensors").exists()
-    make_trainer(faces, tmp_path / "killed").fit()
-    make_trainer(faces, tmp_path / "whole").fit()
-    assert_same_training(tmp_path / "killed", tmp_path / "whole")
-
-
 def test_faces_held_on_the_device_train_the_same(faces, tmp_path, monkeypatch):
     "Begun from the file and gone on with resident faces, through a resume: equal to the bit, in batches too"
     make_trainer(faces, tmp_path / "file", resident=False, **EVERYTHING).fit()
     with monkeypatch.context() as patched:
-        stop_at(patched, epoch=1, step=1, how=raise_killed)
+        stop_at(patched, Trainer, done=1, step=1)
         with pytest.raises(Killed):
             make_trainer(faces, tmp_path / "held", resident=False, **EVERYTHING).fit()
     held = make_trainer(faces, tmp_path / "held", resident=True, **EVERYTHING)
@@ -240,7 +146,7 @@ def test_faces_held_on_the_device_train_the_same(faces, tmp_path, monkeypatch):
                 and ours.dtype == expected.dtype
                 and (not len(rows) or ours.stride() == expected.stride())
             )
-    load_checkpoint(held)
+    held.resume()
     assert held.epoch == 1
     make_trainer(faces, tmp_path / "held", resident=True, **EVERYTHING).fit()
     assert_same_training(tmp_path / "file", tmp_path / "held")
@@ -273,68 +179,6 @@ def test_a_face_set_is_held_part_by_part(tmp_path):
         assert np.array_equal(held.numpy(), array)
 
 
-def test_a_finished_training_is_not_repeated(faces, tmp_path, monkeypatch):
-    first = make_trainer(faces, tmp_path).fit()
-    monkeypatch.setattr(train, "train_step", None)
-    pd.testing.assert_frame_equal(make_trainer(faces, tmp_path).fit(), first)
-
-
-def test_another_training_in_the_same_folder_starts_again(faces, tmp_path, capsys):
-    make_trainer(faces, tmp_path, epochs=1).fit()
-    changed = {
-        "configuration": lambda: make_trainer(faces, tmp_path, epochs=2),
-        "network": lambda: make_trainer(
-            faces, tmp_path, epochs=1, parser=make_parser(coordinates=True)
-        ),
-        "first weights": lambda: make_trainer(
-            faces, tmp_path, epochs=1, parser=make_parser(seed=9)
-        ),
-        "validation faces": lambda: make_trainer(
-            faces, tmp_path, epochs=1, valid=faces.rows("test")
-        ),
-        "attributes": lambda: make_trainer(
-            dataclasses.replace(faces, index=faces.index.assign(Hat=1)), tmp_path, epochs=1
-        ),
-    }
-    for name, other in changed.items():
-        trainer = other()
-        load_checkpoint(trainer)
-        assert (
-            trainer.epoch == 0 and "starting again from the first epoch" in capsys.readouterr().out
-        ), name
-    same = make_trainer(faces, tmp_path, epochs=1)
-    load_checkpoint(same)
-    assert same.epoch == 1
-
-
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None], ids=["empty", "text", "half"])
-def test_a_broken_checkpoint_is_named(faces, tmp_path, content):
-    make_trainer(faces, tmp_path, epochs=1).fit()
-    path = tmp_path / "checkpoint" / "state.pt"
-    path.write_bytes(path.read_bytes()[:5000] if content is None else content)
-    with pytest.raises(InputError, match="state.pt cannot be read.*delete it"):
-        make_trainer(faces, tmp_path, epochs=1).fit()
-
-
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(faces, tmp_path, monkeypatch):
-    trainer = make_trainer(faces, tmp_path)
-
-    def poison():
-        with torch.no_grad():
-            next(trainer.plain.parameters()).fill_(math.nan)
-
-    with monkeypatch.context() as patched:
-        stop_at(patched, epoch=1, step=2, how=poison)
-        with pytest.raises(InputError, match="loss is nan in epoch 2, step 2 of 3.*checkpoint"):
-            trainer.fit()
-    again = make_trainer(faces, tmp_path)
-    load_checkpoint(again)
-    assert again.epoch == 1 and all(v.isfinite().all() for v in again.plain.state_dict().values())
-    make_trainer(faces, tmp_path).fit()
-    make_trainer(faces, tmp_path / "whole").fit()
-    assert_same_training(tmp_path, tmp_path / "whole")
-
-
 @pytest.mark.parametrize("lr", [1e30, 1e38])
 @pytest.mark.parametrize("batch_size", [4, 12], ids=["three steps", "one step"])
 def test_weights_that_explode_do_not_become_the_last_good_checkpoint(
@@ -343,23 +187,6 @@ def test_weights_that_explode_do_not_become_the_last_good_checkpoint(
     with pytest.raises(InputError, match="training stopped: .* in epoch 1, step"):
         make_trainer(faces, tmp_path, lr=lr, batch_size=batch_size).fit()
     assert not (tmp_path / "checkpoint").exists() and not (tmp_path / "model.safetensors").exists()
-
-
-def test_a_full_disk_is_said_and_leaves_no_half_checkpoint(faces, tmp_path, monkeypatch):
-    make_trainer(faces, tmp_path, epochs=1).fit()
-    before = (tmp_path / "checkpoint" / "state.pt").read_bytes()
-    from pathlib import Path
-
-    def full(self, data):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InputError, match="no space left"):
-        make_trainer(faces, tmp_path, epochs=2).fit()
-    monkeypatch.undo()
-    assert (tmp_path / "checkpoint" / "state.pt").read_bytes() == before and len(
-        list((tmp_path / "checkpoint").iterdir())
-    ) == 1
 
 
 def test_the_same_seed_gives_the_same_training_and_another_does_not(faces, tmp_path):
@@ -411,8 +238,8 @@ def test_weights_move_only_at_the_last_of_accumulated_steps(faces, tmp_path):
             lambda *_: updates.append(float(next(trainer.plain.parameters()).sum().detach()))
         )
         trainer.fit()
-        moved[accumulate] = len(set(updates[: trainer.steps]))
-        assert trainer.steps % accumulate == 0
+        moved[accumulate] = len(set(updates[: trainer.steps_per_epoch]))
+        assert trainer.steps_per_epoch % accumulate == 0
     assert moved == {1: 3, 2: 1}
 
 
@@ -444,7 +271,7 @@ def test_tensorboard_writes_event_files(faces, tmp_path):
 
 
 def test_tensorboard_that_is_not_there_is_said(faces, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="tensorboard is not installed"):
         make_trainer(faces, tmp_path, tensorboard=True)
 
@@ -454,7 +281,11 @@ def test_fewer_faces_than_a_batch_and_none_for_validation(faces, tmp_path):
         faces, tmp_path, batch_size=100, valid=np.array([], int), epochs=2, accumulate=2
     )
     history = trainer.fit()
-    assert trainer.steps == 2 and np.isnan(history.valid_miou).all() and not trainer.result.training
+    assert (
+        trainer.steps_per_epoch == 2
+        and np.isnan(history.valid_miou).all()
+        and not trainer.result.training
+    )
     assert all(
         torch.equal(a, b)
         for a, b in zip(weights_of(tmp_path).values(), weights_of(tmp_path, "best").values())
@@ -550,18 +381,6 @@ def test_class_weights_favour_small_classes():
     assert class_weights(masks, 3, 0.0) == pytest.approx([1, 1, 1])
 
 
-PARALLEL = """
-import json, sys
-from pathlib import Path
-from fairparse.core.records import open_face_set
-from test_train import make_trainer
-faces, out, config = open_face_set(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-trainer = make_trainer(faces, out, **config)
-assert trainer.world == 2
-trainer.fit()
-"""
-
-
 @pytest.mark.parametrize(
     "config",
     [
@@ -578,19 +397,7 @@ trainer.fit()
 )
 def test_two_processes_train_like_one(faces, tmp_path, config):
     "Close, not equal: each process normalises its own half of the batch (BatchNorm)"
-    (tmp_path / "work.py").write_text(PARALLEL)
-    import torch.distributed.run
-
-    run_python(
-        torch.distributed.run.__file__,
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        tmp_path / "work.py",
-        faces.folder,
-        tmp_path / "two",
-        json.dumps(config),
-    )
+    train_on_two_processes("parser", faces, tmp_path / "two", config)
     two, one = (
         read_table(tmp_path / "two" / "history.parquet", HISTORY),
         make_trainer(faces, tmp_path / "one", **config).fit(),
