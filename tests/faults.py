@@ -39,7 +39,7 @@ from safetensors.numpy import load_file
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from fairparse.workflow.compare import compare_folders, describe_comparison
+from fairparse.workflow.compare import compare_folders, describe_comparison  # noqa: E402 (the repository comes first on the path)
 
 VICTIMS = ("kernel", "worker", "snakemake", "reproduce")
 MOMENTS = ("training", "checkpoint", "record")  # aimed; the others are "any"

@@ -41,7 +41,6 @@ from fairparse.diffusion.train import (
     ControlNetTrainer,
     Pairs,
     check_precision,
-    controlnet_step,
 )
 from fairparse.gan.pix2pixhd import (
     Generator,
@@ -50,7 +49,7 @@ from fairparse.gan.pix2pixhd import (
     adversarial_loss,
     feature_loss,
 )
-from ..gan.train import GanConfig, GanTrainer, gan_epoch
+from ..gan.train import GanConfig, GanTrainer
 
 # %% ../../nbs/lib/95_bench/06_synthesis.ipynb #synthesis-04
 @contextmanager
@@ -229,7 +228,7 @@ def controlnet_cases(
 
     def step(trainer):
         with own_precision(picked):
-            controlnet_step(trainer, next(order), 0, 1e-5)
+            trainer.train_step(next(order), 0, 1e-5)
         finish(device)
 
     ways = {"cached": lambda: step(ours), "encoded in each step": lambda: step(usual)}
@@ -297,13 +296,6 @@ def plain_epoch(
     return total / len(loader), judged_total / len(loader)
 
 # %% ../../nbs/lib/95_bench/06_synthesis.ipynb #synthesis-16
-class _NoBar:
-    "A progress bar that shows nothing"
-
-    def update(self):
-        pass
-
-
 def _write_files(folder, faces, size):
     "Drawn faces as files; the label maps, and the images as the files give them back"
     drawn = build_synthetic_set(folder / "faces", count=faces, size=size, seed=0)
@@ -401,7 +393,7 @@ def gan_cases(
 
     def train(precision):
         with own_precision(precision):
-            gan_epoch(trainers[precision], _NoBar())
+            trainers[precision].train_stretch()
         finish(device)
 
     ways = {"plain loop over files": lambda: plain_epoch(*plain, trainers["no"].config, device)}
