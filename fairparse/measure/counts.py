@@ -20,6 +20,7 @@ from ..core.runs import InputError, read_json
 
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-04
 def _check_classes(name, mask, num_classes):
+    "`InputError` for labels that are no classes"
     if not mask.numel():
         return
     low, high = int(mask.min()), int(mask.max())
@@ -51,11 +52,17 @@ def confusion(
     return pixels.view(-1, num_classes, num_classes)
 
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-05
-def count_pixels(pred, true, num_classes: int) -> np.ndarray:  # (B, C, 3) int64: tp, fp, fn
-    "True and false positives and false negatives of each class in each image; see `confusion`"
+def count_pixels(
+    pred,  # as for `confusion`
+    true,
+    num_classes: int,
+) -> np.ndarray:  # (B, C, 3) int64: tp, fp, fn
+    "True and false positives and false negatives of each class in each image"
     matrix = confusion(pred, true, num_classes).cpu().numpy()
     tp = matrix.diagonal(axis1=1, axis2=2)
-    return np.stack([tp, matrix.sum(1) - tp, matrix.sum(2) - tp], -1)
+    fp = matrix.sum(1) - tp
+    fn = matrix.sum(2) - tp
+    return np.stack([tp, fp, fn], -1)
 
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-08
 REDUCTIONS = ("class", "image", "micro", "none")
@@ -63,14 +70,19 @@ REDUCTIONS = ("class", "image", "micro", "none")
 
 def _ratio(top, bottom):
     "`top / bottom`, NaN where `bottom` is zero"
-    missing = np.full(np.broadcast_shapes(np.shape(top), np.shape(bottom)), np.nan)
+    shape = np.broadcast_shapes(np.shape(top), np.shape(bottom))
+    missing = np.full(shape, np.nan)
     return np.divide(top, bottom, out=missing, where=np.asarray(bottom) > 0)
 
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-09
-def mean_present(values, axis=-1):
+def mean_present(
+    values: np.ndarray,  # NaN where one is missing
+    axis: int = -1,
+) -> np.ndarray:
     "Mean over the values that are there; NaN where none is"
     there = ~np.isnan(values)
-    return _ratio(np.where(there, values, 0.0).sum(axis), there.sum(axis))
+    sums = np.where(there, values, 0.0).sum(axis)
+    return _ratio(sums, there.sum(axis))
 
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-10
 def _score(counts, reduction, weight):
@@ -85,7 +97,8 @@ def _score(counts, reduction, weight):
         counts = counts.sum(-3)
     if reduction == "micro":
         counts = counts.sum(-2)
-    hit, miss = weight * counts[..., 0], counts[..., 1] + counts[..., 2]
+    hit = weight * counts[..., 0]
+    miss = counts[..., 1] + counts[..., 2]
     scores = _ratio(hit, hit + miss)
 
     if reduction == "class":
@@ -135,7 +148,9 @@ def counts_table(
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-15
 def _one_row_each(table, num_classes):
     "Whether sorted rows hold every class of every image once"
-    if len(table) % num_classes or table.id.nunique() * num_classes != len(table):
+    if len(table) % num_classes:
+        return False
+    if table.id.nunique() * num_classes != len(table):
         return False
     labels = table.class_id.to_numpy().reshape(-1, num_classes)
     return bool((labels == np.arange(num_classes)).all())
@@ -194,7 +209,10 @@ def bootstrap_scores(
     return np.einsum("rs,rs...->r...", drawn, scores)
 
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-20
-def interval(samples: np.ndarray, level: float = 0.95) -> tuple:  # low, high
+def interval(
+    samples: np.ndarray,  # (R, ...)
+    level: float = 0.95,
+) -> tuple:  # low, high
     "Percentile interval over the first axis; NaN where every sample is missing"
     tail = 50 * (1 - level)
     with warnings.catch_warnings():
@@ -232,7 +250,8 @@ def stack_repetitions(
             f"{where}: seeds were tested on faces that partly overlap; "
             "use the same faces for all seeds, or as many seeds as folds (or a multiple)"
         )
-    return np.array(names, object), np.stack([np.stack([r[n] for n in names]) for r in repetitions])
+    counts = [np.stack([r[name] for name in names]) for r in repetitions]
+    return np.array(names, object), np.stack(counts)
 
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-26
 def gather_with_ids(
@@ -242,7 +261,8 @@ def gather_with_ids(
     setting: str | None = None,  # a sweep's setting, for instance "blur_0.3"
 ) -> tuple:  # ids (N,), objective -> counts (S, N, C, 3), all over these faces
     "Counts of all objectives; `InputError` if they were not tested on the same faces"
-    parsers, gathered, faces = Path(parsers), {}, None
+    parsers = Path(parsers)
+    gathered, faces = {}, None
     for name in objectives:
         folder = parsers / name
         if not folder.is_dir():
@@ -259,12 +279,21 @@ def gather_with_ids(
     return faces, gathered
 
 # %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-27
-def gather(parsers: str | Path, objectives: list, seeds: list, setting: str | None = None) -> dict:
+def gather(
+    parsers: str | Path,
+    objectives: list,
+    seeds: list,
+    setting: str | None = None,
+) -> dict:  # objective -> counts (S, N, C, 3)
     "Counts of all objectives without the ids, see `gather_with_ids`"
     return gather_with_ids(parsers, objectives, seeds, setting)[1]
 
-
-def describe_data(parsers: str | Path, objectives: list, seeds: list) -> str:
-    'What the parsers were trained on, for captions: "procedural faces" or the names of the folders'
-    record = read_json(Path(parsers) / objectives[0] / f"seed{seeds[0]}" / "run.json")
-    return record["faces"]
+# %% ../../nbs/lib/15_measure/01_counts.ipynb #counts-27x
+def describe_data(
+    parsers: str | Path,
+    objectives: list,
+    seeds: list,
+) -> str:  # "procedural faces", or the names of the folders
+    "What the parsers were trained on, for captions"
+    folder = Path(parsers) / objectives[0] / f"seed{seeds[0]}"
+    return read_json(folder / "run.json")["faces"]

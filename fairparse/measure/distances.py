@@ -19,6 +19,7 @@ from .counts import iou
 
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-04
 def _check_features(features, what):
+    "(N, D) float64; `InputError` for anything but finite numbers of two pictures or more"
     if features.ndim != 2 or len(features) < 2 or not np.isfinite(features).all():
         raise InputError(
             f"{what} must be (N, D) finite numbers of 2 pictures or more, not {features.shape}"
@@ -83,8 +84,9 @@ def kid_subset_size(n: int) -> int:
 def _blocks(features, subset):
     "Evenly spaced blocks of `subset` rows that cover all rows"
     features = _check_features(features, "features")
+    last = len(features) - subset
     count = -(-len(features) // subset)
-    starts = np.linspace(0, len(features) - subset, count).round().astype(int)
+    starts = np.linspace(0, last, count).round().astype(int)
     return [features[start : start + subset] for start in starts]
 
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-12
@@ -146,8 +148,9 @@ def half_samples(
         )
     if count < 2:
         raise InputError(f"count {count} is too small for a spread: use 2 halves or more")
-    order, rng = np.argsort(ids), np.random.default_rng(seed)
-    return np.stack([order[rng.permutation(len(ids))[: len(ids) // 2]] for _ in range(count)])
+    order, half = np.argsort(ids), len(ids) // 2
+    rng = np.random.default_rng(seed)
+    return np.stack([order[rng.permutation(len(ids))[:half]] for _ in range(count)])
 
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-21
 @dataclass
@@ -184,7 +187,8 @@ def _distances_to(reference, generated, real, halves, label):
         frechet.append(frechet_distance(own, real[half] if paired else whole))
         kernel.append(kernel_distance(own, real[half] if paired else shuffled, subset, paired))
 
-    value, frechet, kernel = frechet_distance(generated, whole), np.array(frechet), np.array(kernel)
+    value, frechet = frechet_distance(generated, whole), np.array(frechet)
+    kernel = np.array(kernel)
     kid = f"{kernel_label(label)}_{reference}"
     return [
         Measurement(f"{label}_{reference}", value, frechet, n, reference),

@@ -124,10 +124,13 @@ def paired_test(
     }
 
 # %% ../../nbs/lib/15_measure/02_statistics.ipynb #statistics-15
-def adjust(p_values: np.ndarray) -> np.ndarray:  # the same shape, NaN where NaN
+def adjust(
+    p_values: np.ndarray,  # NaN where a question could not be asked
+) -> np.ndarray:  # the same shape, NaN where NaN
     "p-values adjusted for their number (false discovery rate, Benjamini and Hochberg 1995)"
     p_values = np.asarray(p_values, float)
-    adjusted, asked = np.full(p_values.shape, np.nan), ~np.isnan(p_values)
+    adjusted = np.full(p_values.shape, np.nan)
+    asked = ~np.isnan(p_values)
     if asked.any():
         adjusted[asked] = stats.false_discovery_control(p_values[asked])
     return adjusted

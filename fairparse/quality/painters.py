@@ -64,6 +64,7 @@ def paint_faces(
     painted = []
     for start in range(0, len(maps), batch_size):
         batch = slice(start, start + batch_size)
-        labels = torch.from_numpy(np.array(maps[batch])).long().to(painter.device)
-        painted.append(painter.paint(labels, index.iloc[batch]))
+        labels = torch.from_numpy(np.array(maps[batch])).long()
+        faces = painter.paint(labels.to(painter.device), index.iloc[batch])
+        painted.append(faces)
     return torch.cat(painted).cpu().permute(0, 2, 3, 1).numpy()

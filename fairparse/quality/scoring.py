@@ -57,6 +57,7 @@ def follow_counts(
 
 # %% ../../nbs/lib/70_quality/02_scoring.ipynb #scoring-06b
 def _check_maps(painter, maps, faces, rows):
+    "`InputError` if painter, maps and faces do not fit each other"
     if list(painter.classes) != list(faces.classes):
         raise InputError(
             f"the generator paints other classes than {faces.folder} has: "
@@ -92,7 +93,8 @@ def score_paintings(
     "Paint and measure, a batch at a time; `InputError` if maps and faces do not fit"
     check_scorable(measures.judge, faces, rows)
     _check_maps(painter, maps, faces, rows)
-    others, found = np.roll(maps, -1, 0), []
+    others = np.roll(maps, -1, 0)
+    found = []
 
     def send(array):
         return torch.from_numpy(np.ascontiguousarray(array)).to(painter.device)
@@ -102,7 +104,8 @@ def score_paintings(
         own = send(maps[batch]).long()
         painted = painter.paint(own, faces.index.iloc[rows[batch]])
         real = send(faces.images[rows[batch]]).permute(0, 3, 1, 2)
-        found.append(_score_batch(measures, painted, real, own, send(others[batch]).long()))
+        foreign = send(others[batch]).long()
+        found.append(_score_batch(measures, painted, real, own, foreign))
     return {name: np.concatenate([part[name] for part in found]) for name in PER_FACE}
 
 # %% ../../nbs/lib/70_quality/02_scoring.ipynb #scoring-09
@@ -153,7 +156,8 @@ def join_seeds(
         parts = [(own, arrays[name]) for own, arrays in zip(ids, sets)]
         order, joined[name] = stack_repetitions(parts, "scored faces")
     count = len(next(iter(joined.values())))
-    return order, [{name: arrays[r] for name, arrays in joined.items()} for r in range(count)]
+    repetitions = [{name: joined[name][r] for name in joined} for r in range(count)]
+    return order, repetitions
 
 # %% ../../nbs/lib/70_quality/02_scoring.ipynb #scoring-13
 # metric -> array of counts: the maps against the truth, paintings, and real faces parsed

@@ -7,6 +7,7 @@ __all__ = ['REPORTED', 'SAME_SHARE', 'COLOURS', 'LINES', 'reported_group', 'tabl
            'frame_faces', 'draw_unguided', 'draw_guided', 'draw_yields']
 
 # %% ../../nbs/lib/80_results/08_balance.ipynb #balance-02
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,9 @@ SAME_SHARE = {  # the stand-in's tones have these groups' shares, and nothing el
 
 def reported_group(group: str) -> str:  # "" if there is none
     "The paper's group of the same name, or for a tone the one whose share it was given"
-    return group if group in REPORTED["table2"] else SAME_SHARE.get(group, "")
+    if group in REPORTED["table2"]:
+        return group
+    return SAME_SHARE.get(group, "")
 
 # %% ../../nbs/lib/80_results/08_balance.ipynb #balance-07
 _SHARES = ["accuracy", "low", "high"]
@@ -166,9 +169,12 @@ def _judge_collected(table, judged):
 
 # %% ../../nbs/lib/80_results/08_balance.ipynb #balance-11c
 def _reported3(group, rule):
-    return REPORTED["table3"].get(reported_group(group), np.nan) if rule == "raw" else np.nan
+    "The yield that the paper's Table 3 has for this row; it has the raw rule only"
+    if rule != "raw":
+        return np.nan
+    return REPORTED["table3"].get(reported_group(group), np.nan)
 
-
+# %% ../../nbs/lib/80_results/08_balance.ipynb #balance-11cx
 def table3(
     # folder with yields.parquet, directions.csv, diversity.csv, collected.csv, run.json
     guided: str | Path,
@@ -180,7 +186,9 @@ def table3(
     table = _with_directions(yields[yields.purpose != "calibration"], guided)
     for column in [c for c in table if c.startswith(("yield", "confirmed_share"))]:
         table[column] *= 100
-    _judge_collected(table, pd.read_csv(guided / "collected.csv").set_index("target"))
+
+    judged = pd.read_csv(guided / "collected.csv").set_index("target")
+    _judge_collected(table, judged)
     table["painted_per_accepted"] = table.painted / table.accepted.where(table.accepted > 0)
     table["reported_yield"] = [_reported3(*row) for row in zip(table.target, table.rule)]
     table = table.assign(
@@ -196,7 +204,8 @@ COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F
 
 def group_colours(groups: list) -> dict:  # group -> colour
     "A colour for each group, in turn"
-    return {group: COLOURS[i % len(COLOURS)] for i, group in enumerate(groups)}
+    colours = itertools.cycle(COLOURS)
+    return dict(zip(groups, colours))
 
 # %% ../../nbs/lib/80_results/08_balance.ipynb #balance-17
 def frame_faces(
@@ -209,8 +218,11 @@ def frame_faces(
     from matplotlib.colors import to_rgb
 
     big = images.repeat(enlarge, 1).repeat(enlarge, 2)
-    frames = (255 * np.array([to_rgb(c) for c in colours])).round().astype(np.uint8)
-    framed = np.empty((len(big), big.shape[1] + 2 * width, big.shape[2] + 2 * width, 3), np.uint8)
+    count, height, breadth, _ = big.shape
+    frames = 255 * np.array([to_rgb(c) for c in colours])
+    frames = frames.round().astype(np.uint8)
+
+    framed = np.empty((count, height + 2 * width, breadth + 2 * width, 3), np.uint8)
     framed[:] = frames[:, None, None]
     framed[:, width:-width, width:-width] = big
     return framed
@@ -229,7 +241,8 @@ def _draw_shares(ax, table):
     colours = group_colours(groups)
     bars = [colours[group] for group in groups]
     ax.barh(at - 0.2, table.share, 0.38, color=bars, label="counted")
-    low, high = table.corrected - table.corrected_low, table.corrected_high - table.corrected
+    low = table.corrected - table.corrected_low
+    high = table.corrected_high - table.corrected
     ax.errorbar(
         table.corrected,
         at + 0.2,
@@ -288,6 +301,7 @@ def draw_guided(
         shown = faces[:columns]
         framed = frame_faces(shown, [colours[group]] * len(shown))
         _show(ax, tile_faces(framed, columns, gap=4))
+
         row = facts.loc[group]
         ax.set_ylabel(f"{group}\n{row['rule']}\n{row['yield']:.0f} %", **beside)
     fig.tight_layout(pad=0.3)
@@ -324,8 +338,11 @@ def _draw_rule(ax, rule, space, part):
 # %% ../../nbs/lib/80_results/08_balance.ipynb #balance-25c
 def _legend_of(axes):
     "Label -> handle over all axes: the last of the same label, where the first one stands"
-    found = [ax.get_legend_handles_labels() for ax in axes]
-    return {label: handle for pair in found for handle, label in zip(*pair)}
+    found = {}
+    for ax in axes:
+        handles, labels = ax.get_legend_handles_labels()
+        found |= dict(zip(labels, handles))
+    return found
 
 # %% ../../nbs/lib/80_results/08_balance.ipynb #balance-26
 def draw_yields(

@@ -75,22 +75,32 @@ def image_score(
     "Scores of one map"
     ious = []
     for c in np.union1d(predicted, truth):
-        ours, theirs = predicted == c, truth == c
+        ours = predicted == c
+        theirs = truth == c
         ious.append((ours & theirs).sum() / (ours | theirs).sum())
-    return float(np.mean(ious)), float((predicted != truth).mean())
+    wrong = predicted != truth
+    return float(np.mean(ious)), float(wrong.mean())
 
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-08
 def example_scores(
     examples: dict,  # from `read_examples`
 ) -> pd.DataFrame:  # setting, id, parser; miou of the picture and wrong pixels, in percent
     "A row a setting, face and parser"
+    settings, faces = examples["settings"], examples["ids"]
     rows = []
     for parser, maps in examples["maps"].items():
-        for k, setting in enumerate(examples["settings"]):
-            for f, face in enumerate(examples["ids"]):
-                miou, wrong = image_score(maps[k, f], examples["truth"][f])
-                rows.append((setting, str(face), parser, 100 * miou, 100 * wrong))
-    return pd.DataFrame(rows, columns=["setting", "id", "parser", "miou", "wrong"])
+        for k, f in np.ndindex(len(settings), len(faces)):
+            miou, wrong = image_score(maps[k, f], examples["truth"][f])
+            rows.append(
+                {
+                    "setting": settings[k],
+                    "id": str(faces[f]),
+                    "parser": parser,
+                    "miou": 100 * miou,
+                    "wrong": 100 * wrong,
+                }
+            )
+    return pd.DataFrame(rows)
 
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-09
 def veil_errors(
@@ -103,11 +113,13 @@ def veil_errors(
     picture[wrong] += strength * (255 - picture[wrong])
     return picture.round().astype(np.uint8)
 
-
+# %% ../../nbs/lib/80_results/04_damage.ipynb #damage-09x
 def setting_title(name: str) -> str:
     '"salt and pepper 0.1" for "salt_and_pepper_0.1"'
     perturbation, severity = parse_setting(name)
-    return "clean" if perturbation == "none" else f"{perturbation.replace('_', ' ')} {severity:g}"
+    if perturbation == "none":
+        return "clean"
+    return f"{perturbation.replace('_', ' ')} {severity:g}"
 
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-10
 def _class_handles(examples, classes):
@@ -205,9 +217,10 @@ def severity_lines(
 def _push_up(positions, gap):
     "In place: each position at least `gap` above the one before"
     for k in range(1, len(positions)):
-        positions[k] = max(positions[k], positions[k - 1] + gap)
+        lowest = positions[k - 1] + gap
+        positions[k] = max(positions[k], lowest)
 
-
+# %% ../../nbs/lib/80_results/04_damage.ipynb #damage-16x
 def spread_apart(
     positions: np.ndarray,  # (K,)
     gap: float,  # between neighbours, at least
@@ -233,14 +246,16 @@ def _name_lines(ax, ends, colours):
     "Names at the right end of the lines, pushed apart; `ends`: perturbation -> (x, y)"
     low, high = ax.get_ylim()
     points = np.array(list(ends.values()))
-    heights = spread_apart(np.nan_to_num(points[:, 1], nan=low), 0.055 * (high - low))
+    levels = np.nan_to_num(points[:, 1], nan=low)
+    heights = spread_apart(levels, 0.055 * (high - low))
     right = points[:, 0].max()
+    column = right + 0.035 * max(right, 0.1)
     for name, (x, y), height in zip(ends, points, heights):
         arrow = {"arrowstyle": "-", "lw": 0.6, "shrinkA": 0, "shrinkB": 3}
         ax.annotate(
             name.replace("_", " "),
             (x, y),
-            (right + 0.035 * max(right, 0.1), height),
+            (column, height),
             color=colours[name],
             va="center",
             fontsize=8.5,
@@ -268,9 +283,10 @@ def _draw_scores(ax, table, parsers, styles, colours):
 def _draw_differences(ax, table, name, parsers, styles, colour, step):
     "A lower panel: paired differences of one perturbation, parsers side by side at each severity"
     ax.axhline(0, color="#777777", lw=0.8, zorder=0.5)
+    middle = (len(parsers) - 1) / 2
     for k, parser in enumerate(parsers):
         own = severity_lines(table[table.parser == parser], name)
-        x = own.severity + (k - (len(parsers) - 1) / 2) * step
+        x = own.severity + (k - middle) * step
         style = recoloured(styles[parser], colour)
         ax.vlines(x, own.difference_low, own.difference_high, color=colour, lw=0.9)
         ax.plot(x, own.difference, ms=3, mew=0.8, lw=0.7, label=parser, **style)
@@ -329,7 +345,8 @@ def draw_severities(
     perturbations = _shown_perturbations(table, perturbations)
     table = table[table.perturbation.isin(["none", *perturbations])]
     parsers = sorted(table.parser.unique(), key=lambda p: p != baseline)  # the baseline first
-    styles, colours = parser_styles(parsers), dict(zip(perturbations, PERTURBATION_COLOURS))
+    styles = parser_styles(parsers)
+    colours = dict(zip(perturbations, PERTURBATION_COLOURS))
     first, others = parser_title(parsers[0]), parsers[1:]
 
     columns = min(len(perturbations), 4)
@@ -340,8 +357,11 @@ def draw_severities(
     if others:
         _draw_panels(fig, grid, table, others, styles, colours)
 
-    grey = {p: recoloured(styles[p], "#222222") for p in parsers}
-    handles = [Line2D([], [], label=parser_title(p), ms=4, lw=1.2, **grey[p]) for p in parsers]
+    handles = []
+    for parser in parsers:
+        style = recoloured(styles[parser], "#222222")
+        handles.append(Line2D([], [], label=parser_title(parser), ms=4, lw=1.2, **style))
+
     note = f"Above: mIoU of each parser; shaded, the 95 % interval of {first}."
     if others:
         note += (

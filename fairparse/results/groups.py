@@ -31,6 +31,7 @@ from .style import parser_styles, parser_title
 
 # %% ../../nbs/lib/80_results/03_groups.ipynb #groups-05
 def _check_attributes(path, there, names, ids, missing):
+    "`InputError` without attributes, for unknown ones, and for faces that the set lacks"
     unknown = [n for n in names if n not in there]
     if not there:
         raise InputError(
@@ -58,12 +59,16 @@ def attributes_of(
     names = list(names or there)
     missing = [i for i in ids if i not in index.index]
     _check_attributes(path, there, names, ids, missing)
-    return index.loc[list(ids), names].fillna(-1).to_numpy(np.int8), names
+
+    values = index.loc[list(ids), names].fillna(-1)
+    return values.to_numpy(np.int8), names
 
 # %% ../../nbs/lib/80_results/03_groups.ipynb #groups-08
 def demographic_names(names: list) -> list:
     "The attributes among `names` that are about people, tones of skin last"
-    return [n for n in DEMOGRAPHIC if n in names] + [n for n in names if n.startswith("Tone_")]
+    people = [n for n in DEMOGRAPHIC if n in names]
+    tones = [n for n in names if n.startswith("Tone_")]
+    return people + tones
 
 # %% ../../nbs/lib/80_results/03_groups.ipynb #groups-09
 def demographic_groups(
@@ -82,8 +87,8 @@ def demographic_groups(
         raise InputError(f"there are no attributes {unknown}: there are {names}")
     if not attributes:
         raise InputError(f"none of {names} is a demographic attribute: name those that form groups")
-    columns = values[:, [names.index(n) for n in attributes]]
-    both = attribute_groups(columns, attributes, min_size=0, negative=True)
+    columns = [names.index(n) for n in attributes]
+    both = attribute_groups(values[:, columns], attributes, min_size=0, negative=True)
 
     yes, no = both.sizes[::2], both.sizes[1::2]
     balanced = np.minimum(yes, no) >= negative_share * (yes + no)
@@ -120,7 +125,8 @@ def order_groups(
     min_size: int = MIN_SIZE,
 ) -> tuple:  # names of the large groups, how many of `first` lead them, {name: size} of the others
     "The order of a figure: `first`, then the others by their mIoU in the baseline, lowest first"
-    own = table[(table.parser == baseline) & (table.group != EVERYONE)].set_index("group")
+    own = table[(table.parser == baseline) & (table.group != EVERYONE)]
+    own = own.set_index("group")
     large = own[(own["size"] >= min_size) & own.miou.notna()]
     leading = [n for n in first if n in large.index]
     others = large.drop(leading).sort_values("miou", kind="stable").index
@@ -155,6 +161,7 @@ def disparity_blocks(
 
 # %% ../../nbs/lib/80_results/03_groups.ipynb #groups-20
 def _interval_text(value, low, high, digits):
+    "A value with its interval, as far as they are there"
     if np.isnan(value):
         return ""
     if np.isnan(low):
@@ -232,10 +239,11 @@ def _fairness_loss(parser):
 # %% ../../nbs/lib/80_results/03_groups.ipynb #groups-27b
 def loss_panels(parsers: list, baseline: str) -> dict:  # title -> parsers
     "Panels of Figure 4: parsers by the fairness loss they were trained with, the baseline in each"
+    others = [p for p in parsers if p != baseline]
     alternative = [p for p in parsers if _fairness_loss(p) == "shortfall"]
     if not alternative:
-        return {"": [baseline, *(p for p in parsers if p != baseline)]}
-    others = [p for p in parsers if p != baseline and p not in alternative]
+        return {"": [baseline, *others]}
+    others = [p for p in others if p not in alternative]
     panels = {
         "Fairness loss: variance": [p for p in others if _fairness_loss(p)],
         "Fairness loss: shortfall (alternative)": alternative,
@@ -246,14 +254,18 @@ def loss_panels(parsers: list, baseline: str) -> dict:  # title -> parsers
 # %% ../../nbs/lib/80_results/03_groups.ipynb #groups-30
 def _draw_panel(ax, table, parsers, rows, styles, baseline, spread):
     "Points and bars of one panel; `rows` are group names from top to bottom"
+    middle = (len(parsers) - 1) / 2
     for k, parser in enumerate(parsers):
-        own = table[table.parser == parser].set_index("group").loc[rows]
-        y = np.arange(len(rows)) + (k - (len(parsers) - 1) / 2) * spread
+        own = table[table.parser == parser]
+        own = own.set_index("group").loc[rows]
+        y = np.arange(len(rows)) + (k - middle) * spread
         style = {**styles[parser], "linestyle": "none"}
         ax.hlines(y, own.miou_low, own.miou_high, color=style["color"], lw=0.9)
         ax.plot(own.miou, y, label=parser_title(parser), ms=3.4, mew=0.8, **style)
-    overall = table[(table.parser == baseline) & (table.group == EVERYONE)].miou.iloc[0]
-    ax.axvline(overall, color="#777777", lw=0.9, ls=(0, (1, 1.5)), zorder=0.5)
+
+    overall = table[(table.parser == baseline) & (table.group == EVERYONE)]
+    dotted = (0, (1, 1.5))
+    ax.axvline(overall.miou.iloc[0], color="#777777", lw=0.9, ls=dotted, zorder=0.5)
     for row in range(0, len(rows), 2):
         ax.axhspan(row - 0.5, row + 0.5, color="#f2f2f2", lw=0, zorder=0)
     ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel="mIoU (%)")
@@ -332,9 +344,10 @@ def intersection_grid(
     found = dict(zip(table.group, table[column]))
     grid = np.full((len(names), len(names)), np.nan)
     for row, second in enumerate(names):
-        for k, first in enumerate(names[: row + 1]):
-            group = first if first == second else f"{first} & {second}"
-            grid[row, k] = found.get(group, np.nan)
+        grid[row, row] = found.get(second, np.nan)
+        for column_, first in enumerate(names[:row]):
+            group = f"{first} & {second}"
+            grid[row, column_] = found.get(group, np.nan)
     return grid
 
 # %% ../../nbs/lib/80_results/03_groups.ipynb #groups-35
@@ -392,12 +405,15 @@ def _grid_axes(parsers, names):
 # %% ../../nbs/lib/80_results/03_groups.ipynb #groups-37
 def _label_groups(ax, names, rows_too, columns_too):
     "Group names at the middle of the cells, left and below"
-    for k, name in enumerate(map(group_title, names)):
+    style = {"ha": "right", "fontsize": 8}
+    slanted = {"rotation": 45, "rotation_mode": "anchor"}
+    below = len(names) - 0.35
+    for k, name in enumerate(names):
+        title = group_title(name)
         if rows_too:
-            ax.text(-0.7, k, name, ha="right", va="center", fontsize=8)
+            ax.text(-0.7, k, title, va="center", **style)
         if columns_too:
-            slanted = {"rotation": 45, "rotation_mode": "anchor"}
-            ax.text(k, len(names) - 0.35, name, ha="right", va="top", fontsize=8, **slanted)
+            ax.text(k, below, title, va="top", **style, **slanted)
 
 # %% ../../nbs/lib/80_results/03_groups.ipynb #groups-36
 def draw_intersections(
@@ -409,7 +425,9 @@ def draw_intersections(
     parsers = list(table.parser.unique())
     names = [g for g in table.group.unique() if " & " not in g]
     fig, axes, cell = _grid_axes(parsers, names)
-    limit, fontsize = max(float(table.difference.abs().max()), 1.0), min(0.29 * 72 * cell, 7)
+    limit = max(float(table.difference.abs().max()), 1.0)
+    fontsize = min(0.29 * 72 * cell, 7)
+
     for ax, parser in zip(axes.flat, parsers):
         own = table[table.parser == parser]
         picture = _draw_grid(ax, own, names, limit, level, fontsize)

@@ -105,10 +105,17 @@ def synthesis_example_table(
         for f, face in enumerate(examples["ids"]):
             miou, wrong = image_score(maps[f], examples["truth"][f])
             apart = np.abs(images[f].astype(float) - examples["real"][f]).mean()
-            row = {"model": examples["model"], "setting": examples["setting"]}
-            row |= {"id": str(face), "maps": name}
-            row |= {"map_miou": 100 * miou, "map_wrong": 100 * wrong}
-            rows.append(row | {"image_difference": float(apart / 2.55)})
+            rows.append(
+                {
+                    "model": examples["model"],
+                    "setting": examples["setting"],
+                    "id": str(face),
+                    "maps": name,
+                    "map_miou": 100 * miou,
+                    "map_wrong": 100 * wrong,
+                    "image_difference": float(apart / 2.55),
+                }
+            )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/lib/80_results/07_painting_figures.ipynb #painting-figures-10
@@ -151,8 +158,10 @@ def _synthesis_note(examples, veil, base):
 # %% ../../nbs/lib/80_results/07_painting_figures.ipynb #painting-figures-11b
 def _wrap_title(title, width):
     "A title over the lines that it needs; what is in parentheses begins a line"
-    halves = title.replace(" (", "\n(").split("\n")
-    return [line for half in halves for line in textwrap.wrap(half, width)]
+    lines = []
+    for half in title.replace(" (", "\n(").split("\n"):
+        lines += textwrap.wrap(half, width)
+    return lines
 
 
 def _show(ax, picture):
@@ -192,22 +201,25 @@ def _marker(style):
     "A parser's plot options for single points"
     return {key: value for key, value in style.items() if key != "linestyle"}
 
-
+# %% ../../nbs/lib/80_results/07_painting_figures.ipynb #painting-figures-16x
 def _draw_metric(ax, table, metric, settings, parsers, styles):
     "One panel: values with whiskers, a triangle where the difference is beyond chance"
     low, high, verdict = f"{metric}_low", f"{metric}_high", f"{metric}_verdict"
     step = 0.8 / max(len(parsers), 2)
+    middle = (len(parsers) - 1) / 2
     spread = table[[low, high, metric]].to_numpy()
     reach = np.nanmax(spread) - np.nanmin(spread)
     for k, parser in enumerate(parsers):
-        own, style = table[table.maps == parser], _marker(styles[parser])
-        rows = np.array([settings.index(s) for s in zip(own.perturbation, own.severity)])
-        y = rows + (k - (len(parsers) - 1) / 2) * step
+        own = table[table.maps == parser]
+        style = _marker(styles[parser])
+        rows = [settings.index(s) for s in zip(own.perturbation, own.severity)]
+        y = np.array(rows) + (k - middle) * step
         ax.hlines(y, own[low], own[high], color=style["color"], lw=1)
         ax.plot(own[metric], y, ls="", ms=4.5, mew=0.9, label=parser, **style)
         for word, marker in (("better", "<"), ("worse", ">")):
             beyond = own[verdict].str.startswith(word).to_numpy()
-            ends = own[[high, metric]].max(axis=1)[beyond] + 0.035 * reach
+            ends = own[[high, metric]].max(axis=1)
+            ends = ends[beyond] + 0.035 * reach
             triangle = {"marker": marker, "ms": 4, "color": style["color"]}
             ax.plot(ends, y[beyond], ls="", label=f"{parser} {word}", **triangle)
     for border in range(1, len(settings)):
@@ -262,9 +274,10 @@ def draw_quality(
         _draw_metric(ax, table, metric, settings, parsers, styles)
     labels = [damage_title(*setting) for setting in settings]
     axes[0].set_yticks(range(len(settings)), labels, fontsize=8)
-    handles = [
-        Line2D([], [], ls="", ms=4.5, mew=0.9, label=maps_title(p), **_marker(styles[p]))
-        for p in parsers
-    ]
+
+    handles = []
+    for parser in parsers:
+        style = {**_marker(styles[parser]), "ls": "", "ms": 4.5, "mew": 0.9}
+        handles.append(Line2D([], [], label=maps_title(parser), **style))
     add_foot(fig, handles, _quality_note(table, metrics), ncols=3, fontsize=7.5)
     return fig

@@ -77,12 +77,16 @@ MODEL_TITLES = {
 
 def maps_title(name: str) -> str:
     "Whose label maps, as a reader wants to see it"
-    return "Ground truth" if name == "truth" else parser_title(name)
+    if name == "truth":
+        return "Ground truth"
+    return parser_title(name)
 
-
+# %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-08x
 def damage_title(perturbation: str, severity: float) -> str:
     '"clean", or "gaussian noise 0.3"'
-    return "clean" if perturbation == "none" else f"{perturbation.replace('_', ' ')} {severity:g}"
+    if perturbation == "none":
+        return "clean"
+    return f"{perturbation.replace('_', ' ')} {severity:g}"
 
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-10
 METRIC_KINDS = {
@@ -101,17 +105,27 @@ class ParsedMetric:
     reference: str | None  # "test" or "train"; None for a perceptual distance
 
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-11b
+_CROWD = r"(fid|fd|kid|kd)(\d+)_([a-z0-9]+)_(test|train)"
+_PAIR = r"(lpips|stlpips)_([a-z0-9]+)"
+
+
+def _kind(prefix):
+    return next(kind for kind, prefixes in METRIC_KINDS.items() if prefix in prefixes)
+
+# %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-11bx
 def parse_metric(name: str) -> ParsedMetric | None:  # None for any other name
     "A distance by its name"
-    crowd = re.fullmatch(r"(fid|fd|kid|kd)(\d+)_([a-z0-9]+)_(test|train)", name)
-    pair = re.fullmatch(r"(lpips|stlpips)_([a-z0-9]+)", name)
-    if not crowd and not pair:
+    if crowd := re.fullmatch(_CROWD, name):
+        prefix, size, _, reference = crowd.groups()
+        size, favourite = int(size), False
+    elif pair := re.fullmatch(_PAIR, name):
+        prefix, trunk = pair.groups()
+        size, reference, favourite = 0, None, trunk == "alex"
+    else:
         return None
-    prefix, size, reference = (crowd[1], int(crowd[2]), crowd[4]) if crowd else (pair[1], 0, None)
-    kind = next(kind for kind, prefixes in METRIC_KINDS.items() if prefix in prefixes)
-    trunk = pair[2] if pair else None
-    order = (METRIC_KINDS[kind].index(prefix), -size, trunk != "alex", name)
-    return ParsedMetric(kind, order, reference)
+    kind = _kind(prefix)
+    preference = METRIC_KINDS[kind].index(prefix)
+    return ParsedMetric(kind, (preference, -size, not favourite, name), reference)
 
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-12
 def find_metric(
@@ -141,6 +155,7 @@ _PLACE = ["model", "maps", "setting", "metric"]
 
 
 def _with_setting(table):
+    "The table with the names of its settings"
     names = [setting_name(*row) for row in zip(table.perturbation, table.severity)]
     return table.assign(setting=names)
 
@@ -155,24 +170,28 @@ class Measurements:
     def __post_init__(self):
         self.values, self.halves = _with_setting(self.values), _with_setting(self.halves)
         ordered = self.values.sort_values("seed", kind="stable")
+
         means = ordered[ordered.seed == -1].to_dict("records")
         self._means = {tuple(row[c] for c in _PLACE): row for row in means}
+
         single = ordered[ordered.seed >= 0].groupby(_PLACE, sort=False)
         self._single = {key: own.value.to_numpy() for key, own in single}
 
         halves = self.halves[self.halves.seed >= 0]
         wide = halves.pivot(index=[*_PLACE, "seed"], columns="replicate", values="value")
-        self._parts = {  # slow metrics may have fewer halves
-            key: own.dropna(axis=1, how="all").to_numpy()
-            for key, own in wide.groupby(level=_PLACE, sort=False)
-        }
+        self._parts = {}
+        for key, own in wide.groupby(level=_PLACE, sort=False):
+            own = own.dropna(axis=1, how="all")  # slow metrics may have fewer halves
+            self._parts[key] = own.to_numpy()
 
     @property
     def metrics(self) -> list:
+        "All that were measured"
         return list(self.values.metric.unique())
 
     @property
     def maps(self) -> list:
+        "Whose label maps were painted"
         return list(self.values.maps.unique())
 
     def has(self, *place) -> bool:  # model, maps, setting, metric
@@ -203,6 +222,7 @@ class Measurements:
 
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-17
 def _refuse_doubles(values, halves, where):
+    "`InputError` if something is there twice, or not as a mean and as repetitions"
     keys = ["model", "maps", "perturbation", "severity", "metric"]
     doubled = (
         values.duplicated([*keys, "seed"]).any(),
@@ -222,7 +242,8 @@ def _refuse_doubles(values, halves, where):
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-18
 def _described(values, halves, maps):
     "What must be the same for all maps of a model: what -> value"
-    own, parts = values[values.maps == maps], halves[(halves.maps == maps) & (halves.seed >= 0)]
+    own = values[values.maps == maps]
+    parts = halves[(halves.maps == maps) & (halves.seed >= 0)]
     counts = parts.groupby("metric").replicate.nunique()
     settings = own[["perturbation", "severity"]].drop_duplicates()
     return {
@@ -237,7 +258,9 @@ def _described(values, halves, maps):
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-18b
 def _truth_may(what, own, first):
     "The true maps may have fewer settings than a parser's, and more repetitions"
-    return what == "settings" or what.startswith("repetitions") and own[: len(first)] == first
+    if what == "settings":
+        return True
+    return what.startswith("repetitions") and own[: len(first)] == first
 
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-19
 def check_comparable(
@@ -320,7 +343,8 @@ def read_quality(
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-21
 def describe_scores(folder: str | Path, maps: list) -> str:
     'What the scored faces are, for captions: "procedural faces" or the names of the folders'
-    return read_json(Path(folder) / maps[0] / "run.json")["faces"]
+    record = read_json(Path(folder) / maps[0] / "run.json")
+    return record["faces"]
 
 # %% ../../nbs/lib/80_results/05_painting_records.ipynb #painting-records-22
 def describe_base(folder: str | Path, maps: list) -> str:  # "" if no ControlNet was scored

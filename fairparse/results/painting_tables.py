@@ -62,7 +62,8 @@ def estimate(
     image_error = float(halves.mean(0).std(ddof=1)) if halves.shape[1] > 1 else np.nan
     seed_variance = float(np.var(values, ddof=1)) / count if count > 1 else 0.0
     reach = _half_width(image_error, seed_variance, count)
-    over_images, over_seeds = _normal_p_value(mean, image_error), seed_p_value(values)
+    over_images = _normal_p_value(mean, image_error)
+    over_seeds = seed_p_value(values)
     p_values = [over_images, over_seeds, combined_p_value(values, image_error)]
     return {
         "value": mean,
@@ -95,9 +96,11 @@ _NUMBERS = ("", "_low", "_high", "_difference", "_difference_low", "_difference_
 
 def _metric_columns(measurements, model, maps, setting, metric, baseline):
     "Value and difference of one measurement; all NaN for an mIoU that was not measured"
-    place, percent = (model, maps, setting, metric), metric.startswith("miou")
+    place = (model, maps, setting, metric)
+    percent = metric.startswith("miou")
     if percent and not measurements.has(*place):
         return {metric + end: np.nan for end in _NUMBERS}
+
     mean = measurements.mean(*place)
     numbers = [mean["value"], mean["low"], mean["high"], *[np.nan] * 4]
     if maps != baseline and measurements.has(model, baseline, setting, metric):
@@ -124,7 +127,8 @@ def _judge(table, metrics, baseline):
     "Adjusted p-values of each metric over all rows, and verdicts, beside the p-values"
     for metric in metrics:
         sign = 1 if metric.startswith("miou") else -1
-        changes, adjusted = sign * table[f"{metric}_difference"], adjust(table[f"{metric}_p"])
+        changes = sign * table[f"{metric}_difference"]
+        adjusted = adjust(table[f"{metric}_p"])
         once = table.tested_over == "images"
         words = [_verdict_words(*row, baseline) for row in zip(table.maps, changes, adjusted, once)]
         place = table.columns.get_loc(f"{metric}_p") + 1
@@ -154,20 +158,25 @@ def _named_notes(means):
     for metric, row in means.items():
         if row["note"]:
             metrics.setdefault(row["note"], []).append(metric)
-    return " | ".join(f"{', '.join(names)}: {note}" for note, names in metrics.items())
+    parts = [f"{', '.join(names)}: {note}" for note, names in metrics.items()]
+    return " | ".join(parts)
 
-
+# %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-12x
 def _protocol(measurements, model, maps, setting, metrics):
     "Last columns of a row: how it was measured"
     there = [m for m in metrics if measurements.has(model, maps, setting, m)]
     means = {m: measurements.mean(model, maps, setting, m) for m in there}
-    repetitions = len(measurements.repetitions(model, maps, setting, metrics[0])[0])
-    subsets = [row["subset"] for m, row in means.items() if m.startswith(("kid", "kd"))]
+    kernels = [m for m in means if m.startswith(("kid", "kd"))]
+
+    values, _ = measurements.repetitions(model, maps, setting, metrics[0])
+    tested_over = "images"
+    if len(values) > 1:
+        tested_over = f"images and {len(values)} repetitions"
     return {
-        "repetitions": repetitions,
-        "tested_over": "images" if repetitions == 1 else f"images and {repetitions} repetitions",
+        "repetitions": len(values),
+        "tested_over": tested_over,
         "images": means[metrics[0]]["n"],
-        "kernel_subset": subsets[0] if subsets else 0,
+        "kernel_subset": means[kernels[0]]["subset"] if kernels else 0,
         "note": _named_notes(means),
     }
 
@@ -190,7 +199,8 @@ def _reported2(model, maps, perturbation):
     "FID and LPIPS that Table II has for these maps; NaN for anything else"
     if model not in (OWN, SHARED):
         return np.nan, np.nan
-    return REPORTED_TABLE2.get(maps, {}).get(perturbation, (np.nan, np.nan))
+    row = REPORTED_TABLE2.get(maps, {})
+    return row.get(perturbation, (np.nan, np.nan))
 
 # %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-15b
 def table2(
@@ -227,11 +237,17 @@ _MARKS = {"better": "▼", "worse": "▲"}
 
 
 def _cell(row, metrics):
-    marks = [_MARKS.get(row[f"{metric}_verdict"].split()[0], "") for metric in metrics]
-    return " / ".join(f"{row[metric]:.4g}{mark}" for metric, mark in zip(metrics, marks))
+    "Values with the marks of their verdicts"
+    parts = []
+    for metric in metrics:
+        word = row[f"{metric}_verdict"].split()[0]
+        mark = _MARKS.get(word, "")
+        parts.append(f"{row[metric]:.4g}{mark}")
+    return " / ".join(parts)
 
-
+# %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-16x
 def _reported_cell(row):
+    "The paper's values, empty where it has none"
     if np.isnan(row.reported_fid):
         return ""
     return f"{row.reported_fid:.2f} / {row.reported_lpips:.3f}"
@@ -250,9 +266,11 @@ def layout_table2(
         _reported_cell(row) if reported else _cell(row, metrics) for _, row in table.iterrows()
     ]
     columns = [damage_title(*row) for row in zip(table.perturbation, table.severity)]
+
     wide = table.assign(cell=cells, column=columns)
     wide = wide.pivot(index="title", columns="column", values="cell")
-    wide = wide.loc[table.title.unique(), list(dict.fromkeys(columns))]
+    in_order = list(dict.fromkeys(columns))
+    wide = wide.loc[table.title.unique(), in_order]
     title = "FID / LPIPS" if reported else " / ".join(metrics)
     wide = wide.rename_axis(index=None, columns=title)
     return wide.loc[:, (wide != "").any()]
@@ -274,11 +292,13 @@ def follow_share(
     columns = ("follow_share", "follow_share_low", "follow_share_high")
     if not all(measurements.has(*name) for name in names):
         return dict.fromkeys(columns, np.nan)
+
     values, halves = zip(*(measurements.repetitions(*name) for name in names))
     complete = len({h.shape for h in halves}) == 1
     parts = share_followed(*halves) if complete else np.empty((len(values[0]), 0))
     found = estimate(share_followed(*values), parts)
-    return dict(zip(columns, (100 * found[key] for key in ("value", "low", "high"))))
+    numbers = [100 * found[key] for key in ("value", "low", "high")]
+    return dict(zip(columns, numbers))
 
 # %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-23
 def real_references(
@@ -291,10 +311,12 @@ def real_references(
     trained = any(metric.reference == "train" for metric in metrics)
     return ["test", "train"] if trained else ["test"]
 
-
+# %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-23x
 def _reported4(model, maps):
     "FID and LPIPS that Table IV has for maps through this generator"
-    return REPORTED_TABLE4.get(model.split("_")[0], {}).get(maps, (np.nan, np.nan))
+    kind = model.split("_")[0]
+    rows = REPORTED_TABLE4.get(kind, {})
+    return rows.get(maps, (np.nan, np.nan))
 
 # %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-23b
 def _table4_row(measurements, model, maps, distances, baseline):
@@ -314,12 +336,19 @@ def _table4_row(measurements, model, maps, distances, baseline):
 def _known_first(models):
     "Our two readings of the paper and the ControlNet first, in this order"
     order = list(MODEL_TITLES)
-    return sorted(models, key=lambda m: order.index(m) if m in order else len(order))
 
+    def place(model):
+        return order.index(model) if model in order else len(order)
 
+    return sorted(models, key=place)
+
+# %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-23cx
 def _generator_title(model, base):
+    "A generator as a reader wants to see it, a ControlNet with its base"
     title = MODEL_TITLES.get(model, model)
-    return f"{title} ({base})" if base and model == CONTROLNET else title
+    if base and model == CONTROLNET:
+        return f"{title} ({base})"
+    return title
 
 # %% ../../nbs/lib/80_results/06_painting_tables.ipynb #painting-tables-24
 _COMPARISON = ("difference", "difference_low", "difference_high", "p", "p_adjusted", "verdict")
