@@ -82,7 +82,7 @@ def model_labels(
 # %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-09
 MEASURES = ("confidence", "margin", "entropy", "random")
 
-
+# %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-09-b
 def queue(
     labels: pd.DataFrame,  # see `LABELS`
     task: str,
@@ -145,7 +145,7 @@ def _is_entry(value) -> bool:
     fits = all(isinstance(value.get(name), kind) for name, kind in _fields.items())
     return fits and value["action"] in ACTIONS
 
-
+# %% ../../nbs/lib/60_balancing/13_annotate.ipynb #annotate-14-b
 def _parse(line: bytes, where: str) -> dict:
     "One line of a journal; `InputError` naming `where` if it is none"
     try:

@@ -42,7 +42,7 @@ def spread(
 # %% ../../nbs/lib/60_balancing/12_choose_rule.ipynb #choose-rule-05
 FEWEST_GUIDED, FEWEST_UNGUIDED = 20, 40  # faces that a comparison needs
 
-
+# %% ../../nbs/lib/60_balancing/12_choose_rule.ipynb #choose-rule-05-b
 def diversity(
     guided: np.ndarray,  # (N, D) features of guided faces
     unguided: np.ndarray,  # (M, D) features of unguided faces of the same group
@@ -315,7 +315,7 @@ CODE = ("choose_rule", "classifier", "directions", "generators", "guidance", "la
 # where files lie, and what comes after a study, is no part of its identity: contents count
 ASIDE = ("fewest", "collect", "threads", "latents", "classifier", "second", "labellers")
 
-
+# %% ../../nbs/lib/60_balancing/12_choose_rule.ipynb #choose-rule-31-b
 def study_identity(
     settings: dict,  # parameter -> value
     groups: list,

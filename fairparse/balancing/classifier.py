@@ -43,7 +43,7 @@ class SmallNet(nn.Sequential):
 _vgg_blocks = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # width, convolutions
 _fc_width = 4096
 
-
+# %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-08-b
 class Vgg16(nn.Module):
     "VGG-16 up to `fc7` (224 pixels) or up to the last convolution (any other size)"
 

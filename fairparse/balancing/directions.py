@@ -67,7 +67,7 @@ def auc_interval(
 # %% ../../nbs/lib/60_balancing/10_directions.ipynb #directions-16
 FEWEST = 10  # faces that a direction needs on each side
 
-
+# %% ../../nbs/lib/60_balancing/10_directions.ipynb #directions-16-b
 def _check_sides(group, mine, test, held_out):
     "Refuse to fit a group of which there are too few faces, or too few others"
     if min(mine.sum(), (~mine).sum()) < FEWEST:

@@ -164,7 +164,7 @@ def _is_item(item) -> bool:
     fits = isinstance(item, dict) and isinstance(item.get("data"), dict)
     return fits and isinstance(item.get("annotations"), list)
 
-
+# %% ../../nbs/lib/60_balancing/14_label_studio.ipynb #label-studio-23-b
 def _read_items(source) -> tuple:  # items, how messages name them
     items, name = source, "the export"
     if not isinstance(source, list):

@@ -19,7 +19,7 @@ from ..core.runs import InputError, atomic_write, read_json, write_json
 # %% ../../nbs/lib/60_balancing/09_latents.ipynb #latents-05
 BLOCK = 1000
 
-
+# %% ../../nbs/lib/60_balancing/09_latents.ipynb #latents-05-b
 def random_latents(
     seed: int,
     start: int,  # number of the first draw, 0 or more
@@ -166,7 +166,7 @@ def _keep_rows(labels, left: dict) -> tuple:  # (N,) row where each is kept, or 
     rows[kept] = np.arange(len(kept))
     return rows, kept
 
-
+# %% ../../nbs/lib/60_balancing/09_latents.ipynb #latents-18-b
 def _write_shard(out, block, latents, images, table):
     "The table is written last: a shard without it does not exist"
     for what, array in (("_latents.npy", latents), ("_images.npy", images)):

@@ -300,7 +300,7 @@ def _index_of(part: Part, split: str) -> pd.DataFrame:
     )
     return rows.join(part.groups)
 
-
+# %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-23-b
 def write_parts(
     folder: str | Path,
     parts: list,
@@ -406,7 +406,7 @@ def _check_parts(base, added, test, seeds):
             "use one size"
         )
 
-
+# %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-38-b
 def _arm_faces(folder, arm, seed, base, added, labeller, classes) -> tuple:
     "Face set of an arm, mean probability of the labels that `labeller` gave (NaN: none)"
     if arm == "base":

@@ -68,7 +68,7 @@ class Name:
     module: str
     name: str
 
-
+# %% ../../nbs/lib/60_balancing/02_safe_pickle.ipynb #safe-pickle-12-b
 def _is_key(value) -> bool:  # quick to hash, whoever chose it
     return type(value) is str or (type(value) is int and abs(value) < 2**31)
 
@@ -76,7 +76,7 @@ def _is_key(value) -> bool:  # quick to hash, whoever chose it
 _protocols = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _damage = (IndexError, KeyError, TypeError, ValueError, OverflowError)  # from wrong operands
 
-
+# %% ../../nbs/lib/60_balancing/02_safe_pickle.ipynb #safe-pickle-13-b
 class _Reader:
     "The stack machine, without the means to import or call"
 
@@ -310,7 +310,7 @@ class StoredTensor:
 def _are(values: tuple, *kinds) -> bool:  # of exactly these types
     return all(type(value) is kind for value, kind in zip(values, kinds, strict=True))
 
-
+# %% ../../nbs/lib/60_balancing/02_safe_pickle.ipynb #safe-pickle-20-b
 def _whole(*values) -> bool:
     return all(type(value) is int and value >= 0 for value in values)
 
@@ -440,13 +440,13 @@ def _array(reader, data, dtype, size, order) -> Array:  # as protocol 5 writes i
     array.set_state(reader, (1, size, dtype, order == "F", data))
     return array
 
-
+# %% ../../nbs/lib/60_balancing/02_safe_pickle.ipynb #safe-pickle-33-b
 def _scalar(reader, dtype, data):
     if not _are((dtype, data), DType, memoryview) or len(data) != dtype.kind.itemsize:
         reader.refuse("numpy's scalar does not have the bytes that its type asks for")
     return np.frombuffer(data, dtype.kind)[0].item()
 
-
+# %% ../../nbs/lib/60_balancing/02_safe_pickle.ipynb #safe-pickle-33-c
 def _nothing(reader, *arguments):
     reader.refuse("it calls a class that is only named in official pickles")
 

@@ -28,7 +28,7 @@ from fairparse.core.runs import (
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-05
 ARCHITECTURES = ("skip", "resnet", "orig")
 
-
+# %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-05-b
 @dataclass
 class GeneratorConfig:
     """All that determines the shapes of a generator
@@ -181,7 +181,7 @@ def blur(
     k = (kernel * gain).flip(0, 1).to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
     return F.conv2d(F.pad(x, [before, after, before, after]), k, groups=x.shape[1])
 
-
+# %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-14-b
 def double_size(x: Tensor, kernel: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, 2H, 2W)
     "Put a zero after every pixel, then smooth with `kernel`"
     b, c, h, w = x.shape

@@ -73,7 +73,7 @@ SETTINGS = {
 def _numbers(*values) -> bool:
     return all(type(value) in (int, float) for value in values)
 
-
+# %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-09-b
 class _Network:
     "What a file says of one of its networks"
 
