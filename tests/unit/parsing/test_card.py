@@ -39,7 +39,7 @@ def make_record(
     attributes=ATTRIBUTES,
     **run,
 ):
-    "A parser with random weights beside the face set that it was tested on, as 20_train_parser leaves it"
+    "A parser with random weights beside its test faces, as 20_train_parser leaves it"
     index = make_index(count, attributes=attributes)
     index["id"] = np.random.default_rng(1).permutation(
         index.id
@@ -92,11 +92,8 @@ def row(text, start):
 
 def test_numbers_are_those_of_the_fairness_functions(folder, tmp_path):
     known = measure_parser(folder)
-    assert known.names == ("Male", "Young", "Bald") and known.counts.shape == (
-        40,
-        19,
-        3,
-    )  # hats are not demographic
+    assert known.names == ("Male", "Young", "Bald")  # hats are not demographic
+    assert known.counts.shape == (40, 19, 3)
     text = make_card(folder, tmp_path / "README.md").read_text()
     low, high = interval(bootstrap_scores(known.counts[None]))
     assert row(text, "mIoU").endswith(
@@ -108,45 +105,33 @@ def test_numbers_are_those_of_the_fairness_functions(folder, tmp_path):
     groups = attribute_groups(known.attributes, list(known.names), min_size=0, negative=True)
     for r in group_table(known.counts[None], groups).itertuples():
         line = row(text, f"`{r.group}`")
-        assert (
-            f"| {r.size} | {r.miou:.1f} (" in line
-            and (np.isnan(r.miou_low) or f"({r.miou_low:.1f} to {r.miou_high:.1f})" in line)
-            and line.endswith(f"| {r.note} |")
-        )
+        assert f"| {r.size} | {r.miou:.1f} (" in line
+        assert np.isnan(r.miou_low) or f"({r.miou_low:.1f} to {r.miou_high:.1f})" in line
+        assert line.endswith(f"| {r.note} |")
     worst = disparity_table({"parser": known.counts[None]}, groups).iloc[0]
-    assert (
-        f"Worst group: `{worst.worst_group}`**, {worst.worst:.1f} ({worst.worst_low:.1f} to {worst.worst_high:.1f})"
-        in text
-        and f"{worst.gap:.1f} ({worst.gap_low:.1f} to" in text
-    )
+    span = f"{worst.worst:.1f} ({worst.worst_low:.1f} to {worst.worst_high:.1f})"
+    assert f"Worst group: `{worst.worst_group}`**, {span}" in text
+    assert f"{worst.gap:.1f} ({worst.gap_low:.1f} to" in text
 
 
 def test_attributes_follow_the_ids(folder):
-    known, index = (
-        measure_parser(folder),
-        open_face_set(folder.parents[2] / "10_faces").index.iloc[20:].sort_values("id"),
-    )
-    assert (
-        known.attributes.tolist() == index[["Male", "Young", "Bald"]].to_numpy().tolist()
-        and 0 < index.Male.sum() < 40
-    )
+    known = measure_parser(folder)
+    index = open_face_set(folder.parents[2] / "10_faces").index.iloc[20:].sort_values("id")
+    assert known.attributes.tolist() == index[["Male", "Young", "Bald"]].to_numpy().tolist()
+    assert 0 < index.Male.sum() < 40
 
 
 def test_the_head_is_yaml_with_the_scores(folder):
     text = write_card(measure_parser(folder), "my parser")
     _, head, body = text.split("---\n", 2)
     head = yaml.safe_load(head)
-    assert (
-        head["license"] == "other"
-        and head["license_name"] == "celebamask-hq-non-commercial-research"
-        and head["pipeline_tag"] == "image-segmentation"
-    )
+    assert head["license"] == "other"
+    assert head["license_name"] == "celebamask-hq-non-commercial-research"
+    assert head["pipeline_tag"] == "image-segmentation"
     result = head["model-index"][0]["results"][0]
-    assert (
-        result["metrics"][0]["value"]
-        == pytest.approx(100 * iou(measure_parser(folder).counts), abs=0.01)
-        and result["dataset"]["name"] == "CelebAMask-HQ, merged_labels"
-    )
+    miou = 100 * iou(measure_parser(folder).counts)
+    assert result["metrics"][0]["value"] == pytest.approx(miou, abs=0.01)
+    assert result["dataset"]["name"] == "CelebAMask-HQ, merged_labels"
     assert body.lstrip().startswith("# my parser")
     for said in (
         "Meant for",

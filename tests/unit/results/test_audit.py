@@ -1,4 +1,4 @@
-"Audits of label maps: equal to our own sweeps, equal to a few independent lines, and plain-spoken about bad input"
+"Audits: equal to our own sweeps, equal to a few independent lines, plain-spoken about bad input"
 
 import inspect
 import json
@@ -100,7 +100,7 @@ def run(world, *names, **options):
 
 
 def test_counts_equal_those_of_a_sweep(tmp_path, capsys):
-    "Our parser in its own sweep, and the same parser as a stranger who reads the damaged images from files"
+    "Our parser in its own sweep, and as a stranger who reads the damaged images from files"
     faces = build_synthetic_set(tmp_path / "faces", 60, 32, test_share=0.4)
     parser, rows = make_parser(size=32).eval(), faces.rows("test")
     save_parser(parser, tmp_path, "model")
@@ -441,7 +441,8 @@ def test_celebamask_layout(tmp_path, capsys):
     assert np.allclose(made["class_iou"].mine.dropna(), 100)
     assert (
         capsys.readouterr().out.count(
-            "mine: maps of another size than the truth (32x32 beside 16x16) are compared at the truth's size"
+            "mine: maps of another size than the truth (32x32 beside 16x16) "
+            "are compared at the truth's size"
         )
         == 1
     )
@@ -596,7 +597,8 @@ def break_maps(world, what):
         ("two files", "two files for the id 'face 7': remove one"),
         (
             "missing",
-            r"good lacks the none maps of 4 of 24 faces \(face 1, face 2, face 3, …; a map that is there: .*png\): add them, or .*--partial",
+            r"good lacks the none maps of 4 of 24 faces \(face 1, face 2, face 3, …; "
+            r"a map that is there: .*png\): add them, or .*--partial",
         ),
         ("no clean maps", "good has blur_0.1, but no none/"),
         ("both", "holds label maps and the settings none"),
@@ -667,7 +669,9 @@ def test_face_sets_of_several_folders_match_by_the_last_part(tmp_path):
 
 
 def test_no_torch_is_needed():
-    code = "import sys, fairparse.results.audit, fairparse.robustness.damaged_images, fairparse.results.groups, fairparse.results.damage; print('torch' in sys.modules)"
+    modules = ("results.audit", "robustness.damaged_images", "results.groups", "results.damage")
+    imports = ", ".join(f"fairparse.{module}" for module in modules)
+    code = f"import sys, {imports}; print('torch' in sys.modules)"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -721,7 +725,7 @@ def test_perturb_writes_each_setting_and_goes_on(tmp_path):
 
 
 def test_perturb_reads_what_a_face_set_reads(tmp_path):
-    "An image that is resized from its file equals the one in a face set of that size, damage included"
+    "An image resized from its file equals the one in a face set of that size, damage included"
     from fairparse.data.faceset import build_face_set
 
     celeba(tmp_path / "data", 4)
@@ -925,7 +929,10 @@ def test_true_maps_shifted_by_a_few_pixels(tmp_path, real_data, capsys):
 
 
 def test_attributes_of_other_peoples_pictures_are_refused(tmp_path):
-    "CelebA's list counts other pictures than CelebAMask-HQ: 000002.jpg there is another person than 2.png here"
+    """CelebA's list counts other pictures than CelebAMask-HQ
+
+    000002.jpg there is another person than 2.png here.
+    """
     for i in range(3):
         save(tmp_path / f"truth/{i}.png", np.zeros((SIDE, SIDE), np.uint8))
     (tmp_path / "list_attr_celeba.txt").write_text(

@@ -1,4 +1,7 @@
-"Figures: what is drawn is what was given, for any parsers; their numbers recomputed from counts on disk in a few plain lines"
+"""Figures: what is drawn is what was given, for any parsers
+
+Their numbers are recomputed from counts on disk in a few plain lines.
+"""
 
 import matplotlib
 
@@ -123,7 +126,7 @@ def study(tmp_path_factory):
 
 
 def run_notebook(name, **parameters):
-    "Run the code of a paper notebook here, with other parameters; what its variables hold afterwards"
+    "Run the code of a paper notebook here with other parameters; its variables afterwards"
     space = {}
     for source, tags in read_cells(ROOT / "nbs" / "paper" / f"{name}.ipynb"):
         exec(compile(source, name, "exec"), space)
@@ -563,7 +566,10 @@ def test_labels_at_the_ends_keep_their_distance():
 
 
 def plain_miou(files, faces=None, classes=None):
-    "Mean over files (seeds) of the dataset-level mIoU in percent of the chosen faces and classes, from the definition"
+    """Mean over files (seeds) of the mIoU of the chosen faces and classes, from the definition
+
+    Of the whole data set, in percent.
+    """
     scores = []
     for path in files:
         rows = pd.read_parquet(path)
