@@ -150,17 +150,13 @@ def test_the_head_is_yaml_with_the_scores(folder):
 def test_what_is_not_recorded_is_said(tmp_path):
     save_parser(make_parser(), tmp_path / "bare")
     text = make_card(tmp_path / "bare").read_text()
-    assert (
-        (tmp_path / "bare/README.md").is_file()
-        and "Not measured: no test faces were counted" in text
-        and "what this parser was trained on is not recorded" in text
-    )
-    assert (
-        "model-index" not in text
-        and row(text, "encoder started from") == "| encoder started from | not recorded |"
-        and row(text, "epochs") == "| epochs | not recorded |"
-        and "How well it works: not measured" in text
-    )
+    assert (tmp_path / "bare/README.md").is_file()
+    assert "Not measured: no test faces were counted" in text
+    assert "what this parser was trained on is not recorded" in text
+    assert "model-index" not in text
+    assert row(text, "encoder started from") == "| encoder started from | not recorded |"
+    assert row(text, "epochs") == "| epochs | not recorded |"
+    assert "How well it works: not measured" in text
 
 
 def test_without_the_face_set_groups_are_not_measured(tmp_path):
@@ -171,13 +167,12 @@ def test_without_the_face_set_groups_are_not_measured(tmp_path):
     )  # another set under the same name
     known = measure_parser(folder)
     text = write_card(known, "x")
+    assert known.names == ()
     assert (
-        known.names == ()
-        and "Not measured: the face set with their attributes is not there, or is not the one"
-        in text
-        and "mIoU |" in text
-        and group_scores(known) == (None, None)
+        "Not measured: the face set with their attributes is not there, or is not the one" in text
     )
+    assert "mIoU |" in text
+    assert group_scores(known) == (None, None)
 
 
 def test_groups_that_are_too_small_or_absent(tmp_path):
@@ -196,10 +191,8 @@ def test_drawn_faces_are_named(tmp_path):
 
 def test_scores_of_other_faces(tmp_path):
     folder = make_record(tmp_path, counted=False)
-    faces, ids = (
-        make_faces(tmp_path / "others", 30, attributes=("Male", "Young")),
-        [f"{i:05d}" for i in range(30)],
-    )
+    faces = make_faces(tmp_path / "others", 30, attributes=("Male", "Young"))
+    ids = [f"{i:05d}" for i in range(30)]
     array = score_faces(make_parser().eval(), faces, np.arange(30))
     write_table(
         counts_table(array, ids, str(folder), -1), tmp_path / "scores/counts.parquet", COUNTS
@@ -221,10 +214,8 @@ def test_scores_of_other_faces(tmp_path):
     note(tmp_path / "scores")
     assert measure_parser(folder).absent == "no test faces were counted"
     known = measure_parser(folder, tmp_path / "scores")
-    assert (
-        "whether the training saw any of them is not recorded" in known.tested_on
-        and "no face set with their attributes was named" in known.absent
-    )
+    assert "whether the training saw any of them is not recorded" in known.tested_on
+    assert "no face set with their attributes was named" in known.absent
     assert measure_parser(folder, tmp_path / "scores", faces.folder).names == ("Male", "Young")
     with pytest.raises(InputError, match="lacks 10 of the 30 tested faces"):
         measure_parser(folder, tmp_path / "scores", make_faces(tmp_path / "few", 20).folder)
@@ -301,11 +292,9 @@ def test_licences(sources, licence, name):
 
 
 def test_encoder_sources():
-    assert (
-        encoder_source({}) == "not recorded"
-        and "random" in encoder_source({"encoder_weights": "none"})
-        and "offline" not in encoder_source({"network": {"encoder_weights": "offline"}})
-    )
+    assert encoder_source({}) == "not recorded"
+    assert "random" in encoder_source({"encoder_weights": "none"})
+    assert "offline" not in encoder_source({"network": {"encoder_weights": "offline"}})
     assert (
         encoder_source({"encoder_weights": "/home/me/r34.pth"})
         == "the file `r34.pth`, whose origin is not recorded"
@@ -352,18 +341,17 @@ def test_a_push_holds_parser_and_card(folder, card):
     assert hub.calls == [
         ("create", "me/face-parser", True),
         ("upload", "me/face-parser", None),
-    ] and sorted(hub.files) == ["README.md", "model.json", "model.safetensors", "run.json"]
+    ]
+    assert sorted(hub.files) == ["README.md", "model.json", "model.safetensors", "run.json"]
     assert (
         hub.files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
         and hub.files["README.md"] == card.read_bytes()
         and b"# my parser" in hub.files["README.md"]
     )
     run = json.loads(hub.files["run.json"])
-    assert (
-        run["faces"] == "CelebAMask-HQ, merged_labels"
-        and "inputs" not in run
-        and str(folder.parents[2]).encode() not in b"".join(hub.files.values())
-    )
+    assert run["faces"] == "CelebAMask-HQ, merged_labels"
+    assert "inputs" not in run
+    assert str(folder.parents[2]).encode() not in b"".join(hub.files.values())
 
 
 def test_a_pushed_parser_is_a_parser(folder, card, tmp_path):
@@ -372,10 +360,8 @@ def test_a_pushed_parser_is_a_parser(folder, card, tmp_path):
     for name, content in hub.files.items():
         (tmp_path / name).write_bytes(content)
     again = measure_parser(tmp_path)
-    assert (
-        again.origin.sources == ("CelebAMask-HQ", "merged_labels")
-        and again.identity["sha256"] == measure_parser(folder).identity["sha256"]
-    )
+    assert again.origin.sources == ("CelebAMask-HQ", "merged_labels")
+    assert again.identity["sha256"] == measure_parser(folder).identity["sha256"]
 
 
 def test_private_stays_private(folder, card):
@@ -390,11 +376,9 @@ def test_private_stays_private(folder, card):
 def test_the_command_uploads_the_card_that_lies_there(tmp_path, monkeypatch, capsys):
     folder, hub = make_record(tmp_path), FakeHub()
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
-    assert (
-        cli.main(["card", str(folder), "--public"]) == 2
-        and "add --push" in capsys.readouterr().err
-        and not (folder / "README.md").exists()
-    )
+    assert cli.main(["card", str(folder), "--public"]) == 2
+    assert "add --push" in capsys.readouterr().err
+    assert not (folder / "README.md").exists()
     assert (
         cli.main(["card", str(folder), "--name", "of mine", "--push", "me/p"]) == 0
         and b"# of mine" in hub.files["README.md"]
@@ -403,19 +387,15 @@ def test_the_command_uploads_the_card_that_lies_there(tmp_path, monkeypatch, cap
         (folder / "README.md").read_text().replace("licence not recorded", "public domain")
     )
     assert cli.main(["card", str(folder)]) == 2 and "--force" in capsys.readouterr().err
-    assert (
-        cli.main(["card", str(folder), "--name", "other", "--push", "me/p"]) == 2
-        and "uploaded as it is" in capsys.readouterr().err
-    )
+    assert cli.main(["card", str(folder), "--name", "other", "--push", "me/p"]) == 2
+    assert "uploaded as it is" in capsys.readouterr().err
     assert (
         cli.main(["card", str(folder), "--push", "me/p"]) == 0
         and b"public domain" in hub.files["README.md"]
         and b"# of mine" in hub.files["README.md"]
     )
-    assert (
-        cli.main(["card", str(folder), "--force"]) == 0
-        and "public domain" not in (folder / "README.md").read_text()
-    )
+    assert cli.main(["card", str(folder), "--force"]) == 0
+    assert "public domain" not in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["p", "me/p/q", "me/", "/p", "me p/q", ""])
