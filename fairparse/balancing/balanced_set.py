@@ -46,7 +46,7 @@ def _plain(group):
 def _digest(image):
     return hashlib.blake2b(np.ascontiguousarray(image), digest_size=4).hexdigest()
 
-
+# %% ../../nbs/lib/60_balancing/16_balanced_set.ipynb #balanced-set-06-1
 def face_ids(
     group: str,
     count: int,
@@ -71,7 +71,7 @@ def _check_names(groups):
             f"groups {list(groups)} must differ in more than punctuation"
         )
 
-
+# %% ../../nbs/lib/60_balancing/16_balanced_set.ipynb #balanced-set-07-1
 def _shows(path, image):
     "Whether the file at `path` is this picture"
     from PIL import Image
@@ -82,7 +82,7 @@ def _shows(path, image):
     except (OSError, SyntaxError):
         return False  # missing or damaged
 
-
+# %% ../../nbs/lib/60_balancing/16_balanced_set.ipynb #balanced-set-07-2
 def _write_image(path, image):
     "Write a picture unless it is there already"
     from PIL import Image
@@ -168,7 +168,7 @@ def _composition(table):
     groups["second_classifier_agrees"] = agrees
     return groups
 
-
+# %% ../../nbs/lib/60_balancing/16_balanced_set.ipynb #balanced-set-13-1
 def _answers(table, tasks):
     "A row a question, group and label: how many faces"
     columns = ["question", "group", "label", "faces"]

@@ -221,7 +221,7 @@ def _class_rows(known):
         for name, value, n in zip(known.spec["classes"], values, shown)
     ]
 
-
+# %% ../../nbs/lib/20_parsing/10_card.ipynb #card-14-1
 def _group_rows(table):
     "(group, faces, mIoU, note) of each group"
     return [
@@ -244,7 +244,7 @@ def _group_values(known):
         }
     return values
 
-
+# %% ../../nbs/lib/20_parsing/10_card.ipynb #card-14a-1
 def score_section(known: Measured) -> str:
     "Scores overall, by class and by group"
     values = {"absent": known.absent, "tested_on": known.tested_on, "min_size": MIN_SIZE}
@@ -264,7 +264,7 @@ def _is_celeba(source):
 def _is_drawn(source):
     return source.startswith("procedural faces")
 
-
+# %% ../../nbs/lib/20_parsing/10_card.ipynb #card-16-1
 def _strictest(sources):
     "Whose terms hold for all of them together, as `origins.yaml` calls it"
     if not sources:
@@ -278,7 +278,7 @@ def _origins():
     "What is said about known data and weights"
     return read_entries(asset("cards", "origins.yaml"))
 
-
+# %% ../../nbs/lib/20_parsing/10_card.ipynb #card-17-1
 def data_licence(
     sources: tuple,  # names of the training data
 ) -> tuple:  # licence for the card's head, name of that licence or "", sentences
@@ -319,7 +319,7 @@ def _results(known, name):
     }
     return [{"name": name, "results": [result]}]
 
-
+# %% ../../nbs/lib/20_parsing/10_card.ipynb #card-21-1
 def card_head(known: Measured, name: str) -> str:
     "YAML front matter as model hubs read it"
     import yaml

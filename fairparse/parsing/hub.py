@@ -46,7 +46,7 @@ def _check_upload(folder, repository, card):
             f"write it anew, `fairparse card {folder} --force`"
         )
 
-
+# %% ../../nbs/lib/20_parsing/11_hub.ipynb #hub-07-1
 def _gather_upload(folder, card, scratch):
     "Put what goes to the hub into a folder"
     for file in ("model.safetensors", "model.json"):

@@ -47,7 +47,7 @@ def _check_settings(name, found, every):
             f"which another parser has: add them, {_REMEDY}"
         )
 
-
+# %% ../../nbs/lib/80_results/14_audit.ipynb #audit-06-1
 def _check_faces(name, setting, maps, stems):
     "`InputError` if a parser lacks maps of some faces in a setting"
     missing = [stem for stem in stems if stem not in maps]
@@ -87,7 +87,7 @@ def match_faces(
         )
     return np.flatnonzero(there), settings, [*notes, *_left_out(there, every, settings)]
 
-
+# %% ../../nbs/lib/80_results/14_audit.ipynb #audit-06a-1
 def _left_out(there, every, settings):
     "Notes on faces and settings that are not compared"
     notes = []
@@ -121,7 +121,7 @@ def _check_shape(path, size, full):
             "they have another shape; parse the whole image, without cropping"
         )
 
-
+# %% ../../nbs/lib/80_results/14_audit.ipynb #audit-09-1
 def _count_face(truth, row, parsers, jobs, tables):
     "Counts of one face in the order of `jobs`, and notes on parsers whose maps were resized"
     (true, full), counts, notes = truth.read(row), [], {}
@@ -176,7 +176,7 @@ def _group_tables(counts, values, names, baseline, min_size, resamples):
         )
     return tables
 
-
+# %% ../../nbs/lib/80_results/14_audit.ipynb #audit-13-1
 def make_tables(
     folder: Path,  # with counts/
     parsers: list,
@@ -267,7 +267,7 @@ def _worst_groups(table):
     head = "mIoU in percent, over the classes that all groups have, with 95 % intervals:"
     return [head, shown.to_string(index=False)]
 
-
+# %% ../../nbs/lib/80_results/14_audit.ipynb #audit-18-1
 def _mean_scores(classes):
     "A line a parser, from the last row of the table of classes"
     mean = classes.tail(1)
@@ -347,7 +347,7 @@ def _check_names(maps):
         )
     parser_styles(list(maps))  # as many as can be told apart in a figure
 
-
+# %% ../../nbs/lib/80_results/14_audit.ipynb #audit-22-1
 def _check_parsers(maps, label_maps):
     "`InputError` for impossible names, and for label maps of nobody"
     _check_names(maps)
@@ -377,7 +377,7 @@ def _input_files(truth, truth_map, attributes, label_maps):
     files = [*label_maps.values(), truth_map, attributes, Path(truth) / "faces.json"]
     return [file for file in files if file and Path(file).is_file()]
 
-
+# %% ../../nbs/lib/80_results/14_audit.ipynb #audit-23a-1
 def _tell(run, known, settings, notes, tables):
     "Print what was compared and found, and finish the record of it"
     faces, unknown = len(known), int(known.isna().all(axis=1).sum())

@@ -53,7 +53,7 @@ def _in_settings(settings):
         return f", {', '.join(settings)}"
     return f", mean of {len(settings)} settings"
 
-
+# %% ../../nbs/lib/80_results/11_claim_measures.ipynb #claim-measures-09-1
 def compare_parsers(
     run: Evidence,
     parsers: list,

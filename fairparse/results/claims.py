@@ -85,7 +85,7 @@ def _check_choices(entry):
             )
     return ""
 
-
+# %% ../../nbs/lib/80_results/12_claims.ipynb #claims-06b-1
 def _is_bounds(value):
     "Whether a rule is a pair of numbers in order"
     numbers = isinstance(value, list) and all(isinstance(x, int | float) for x in value)
@@ -137,7 +137,7 @@ def read_claims(path: str | Path) -> list:
         raise InputError(f"{path}: two claims have the id {twice[0]!r}: give one another id")
     return claims
 
-
+# %% ../../nbs/lib/80_results/12_claims.ipynb #claims-06e-1
 @cache
 def papers_claims() -> tuple:
     "The claims of both papers"
@@ -157,7 +157,7 @@ def _about_diffusion(run):
         f"{base} that was trained on drawn faces"
     )
 
-
+# %% ../../nbs/lib/80_results/12_claims.ipynb #claims-27-1
 def _about_stylegan(run):
     table = run.table("balance_table2_unguided")
     generator = str(table.generator.iloc[0])
@@ -170,7 +170,7 @@ def _about_stylegan(run):
         return f"the claim is about NVIDIA's StyleGAN for FFHQ; this run's generator is {generator}"
     return ""
 
-
+# %% ../../nbs/lib/80_results/12_claims.ipynb #claims-27-2
 def _about_people(run):
     table = run.table("balance_table1_classifier")
     if not is_stand_in("faces", str(table[table.classifier == "group"].faces.iloc[0])):
@@ -387,7 +387,7 @@ def claim_tables(
     parts = [{"id": trial.claim.id, **vars(change)} for trial in trials for change in trial.changes]
     return pd.DataFrame(rows), pd.DataFrame(parts, columns=columns)
 
-
+# %% ../../nbs/lib/80_results/12_claims.ipynb #claims-37-1
 def _parsers_data(run):
     "What the run's parsers were trained and tested on"
     parsers = run.out / "20_parsers"

@@ -281,7 +281,7 @@ def quality_metric(run: Evidence, kind: str) -> str:  # kind: "frechet", "percep
     "The metric of a kind that the run measured, such as `fid2048_inception_test`"
     return find_metric(run.quality().metrics, kind)
 
-
+# %% ../../nbs/lib/80_results/10_evidence.ipynb #evidence-12i-1
 def painted_damages(
     run: Evidence,
     wanted: list,  # perturbations, such as "blur"

@@ -82,7 +82,7 @@ def _agreement(counts, values, names, min_size, resamples):
     gaps = gaps.rename(columns=_RENAMED).drop(columns=["without", "unknown", "p_adjusted"])
     return gaps.merge(intervals.rename(columns=_RENAMED), on=["parser", "group"])
 
-
+# %% ../../nbs/lib/80_results/09_loop.ipynb #loop-05b-1
 def _rank(table: pd.DataFrame) -> pd.DataFrame:
     "Mark the lowest group of each pair and setting, and say what its gap means"
     pairs = table.groupby(["first", "second", "perturbation", "severity"])
@@ -236,7 +236,7 @@ class ArmSamples:
     drawn: dict  # (R,) in resamples of images and seeds
     images: dict  # (S, R) in resamples of the images alone
 
-
+# %% ../../nbs/lib/80_results/09_loop.ipynb #loop-20c-1
 def _resample_arm(counts, groups, classes, resamples, names, rare):
     "The quantities of an arm with counts (S, N, C, 3)"
     scores = group_scores(counts, groups, classes)
@@ -266,7 +266,7 @@ def _difference(arm, other, quantity):
         "high": high,
     }
 
-
+# %% ../../nbs/lib/80_results/09_loop.ipynb #loop-20d-1
 def _test_quantity(arm, other, quantity):
     "p-values of a quantity that is made of several groups"
     over_images = (arm.images[quantity] - other.images[quantity]).mean(0)
@@ -346,13 +346,13 @@ def _reading(shortfall, rare):
         return "The gap shrank; that the rare group itself gained is not shown."
     return "The gap shrank, but the rare group did not gain: this is levelling down."
 
-
+# %% ../../nbs/lib/80_results/09_loop.ipynb #loop-29-1
 def _in_words(row):
     "A difference with interval, p-value and verdict"
     ends = f"{row.low:+.2f} to {row.high:+.2f}"
     return f"{row.difference:+.2f} points ({ends}, adjusted p {row.p_adjusted:.3f}: {row.verdict})"
 
-
+# %% ../../nbs/lib/80_results/09_loop.ipynb #loop-29-2
 def tell_change(
     changes: pd.DataFrame,  # from `change_table`
     arm: str,
@@ -395,7 +395,7 @@ def _draw_arm(ax, rows, x, arm):
         label=arm,
     )
 
-
+# %% ../../nbs/lib/80_results/09_loop.ipynb #loop-33-1
 def draw_arms(
     levels: pd.DataFrame,  # from `level_table`
     names: list,  # groups to show, in order

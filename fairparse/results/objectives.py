@@ -78,7 +78,7 @@ def _accuracy(name, counts, samples, resamples):
         row |= _percent(column, _mean_score(counts, dice, reduction), drawn)
     return {"objective": name, "title": parser_title(name), **row}
 
-
+# %% ../../nbs/lib/80_results/02_objectives.ipynb #objectives-07a-1
 def _from_baseline(counts, samples, name, baseline, resamples):
     "Difference of an objective from the baseline, with its p-values"
     if baseline not in counts:
@@ -133,7 +133,7 @@ def _class_columns(name, counts, resamples):
         f"{name}_high": 100 * np.append(high, mean_high),
     }
 
-
+# %% ../../nbs/lib/80_results/02_objectives.ipynb #objectives-11-1
 def table3(
     counts: dict,  # from `gather`
     classes: list,  # names, in the order of the counts
@@ -200,7 +200,7 @@ def _draw_weight(ax, weight, schedules, recorded):
             dots = recorded[recorded.objective == name]
             ax.plot(dots.epoch, dots[weight], "o", ms=3, color=style["color"])
 
-
+# %% ../../nbs/lib/80_results/02_objectives.ipynb #objectives-16-1
 def draw_schedules(schedules: pd.DataFrame, recorded: pd.DataFrame | None = None):
     "Figure 2 of paper 1; returns the matplotlib figure"
     import matplotlib.pyplot as plt
@@ -286,7 +286,7 @@ def _draw_term(ax, own, column, style):
     ax.plot(epochs, middle, line, marker=marker, ms=3, color=colour, label=label)
     ax.fill_between(epochs, low, high, color=colour, alpha=0.15, lw=0)
 
-
+# %% ../../nbs/lib/80_results/02_objectives.ipynb #objectives-24-1
 def draw_gradients(
     gradients: dict,  # title -> table of `records.GRADIENTS`, several seeds one after the other
 ):

@@ -54,7 +54,7 @@ def _is_p(name):
     "Whether a column has p-values"
     return name == "p" or name.startswith("p_") or name.endswith(("_p", "_p_adjusted"))
 
-
+# %% ../../nbs/lib/80_results/13_readers.ipynb #readers-07-1
 def merge_intervals(table: pd.DataFrame) -> pd.DataFrame:  # of str
     "Any result table with `NAME_low` and `NAME_high` gathered in the cell of `NAME`"
     merged = [c for c in table if f"{c}_low" in table and f"{c}_high" in table]
@@ -138,7 +138,7 @@ def table3_for_readers(table: pd.DataFrame) -> pd.DataFrame:
 def _formatted(column, form):
     return column.map(f"{{:{form}}}".format, na_action="ignore")
 
-
+# %% ../../nbs/lib/80_results/13_readers.ipynb #readers-14-1
 def table4_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     "The main columns of Table IV, each interval beside its value"
     kinds = ("frechet", "kernel", "perceptual")
@@ -207,7 +207,7 @@ def _rule_title(rule, purpose):
         return f"{rule} (the paper's)"
     return f"{rule}, chosen" if purpose == "collected" else rule
 
-
+# %% ../../nbs/lib/80_results/13_readers.ipynb #readers-18-1
 def guided_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     "Table 3 of the balancing paper: unguided, the paper's rule, and the rule that was chosen"
     fresh = (table.purpose == "fresh") & (table.space == "z")
@@ -241,14 +241,14 @@ def _chosen_rule(rule, space):
         return ""
     return rule if rule == "unguided" else f"{rule} in {space}"
 
-
+# %% ../../nbs/lib/80_results/13_readers.ipynb #readers-19-1
 def _yes_or_no(value):
     "Yes, no, or nothing for a missing value, however it was read"
     if pd.isna(value):
         return ""
     return "yes" if str(value) in ("True", "1.0", "1") else "no"
 
-
+# %% ../../nbs/lib/80_results/13_readers.ipynb #readers-19-2
 def balance_for_readers(unguided: pd.DataFrame, guided: pd.DataFrame) -> pd.DataFrame:
     "Tables 2 and 3 of the balancing paper in one: a row a group"
     groups = list(unguided.group)
@@ -280,7 +280,7 @@ def _deciding(row):
         return text
     return f"{text}\nadjusted p: {p_value(row.claim_p_adjusted)}"
 
-
+# %% ../../nbs/lib/80_results/13_readers.ipynb #readers-21-1
 def _tried_on(row):
     "How many faces and trainings, and of what"
     parts = []
@@ -320,7 +320,7 @@ def _study_cell(row):
     star = "*" if row.p_adjusted < 0.05 else ""
     return f"{row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f}){star}"
 
-
+# %% ../../nbs/lib/80_results/13_readers.ipynb #readers-22-1
 def study_for_readers(changes: pd.DataFrame) -> pd.DataFrame:
     """A row an objective, its differences from the single objective in each quantity
 
@@ -342,7 +342,7 @@ def _goal(most, least):
         return f"at most {most:g}"
     return "" if pd.isna(least) else f"at least {least:g}"
 
-
+# %% ../../nbs/lib/80_results/13_readers.ipynb #readers-24-1
 def bench_for_readers(
     findings: pd.DataFrame,  # see `bench.finding`
 ) -> pd.DataFrame:

@@ -40,7 +40,7 @@ def _other_styles(others, used):
     names = ("color", "linestyle", "marker")
     return {parser: dict(zip(names, style)) for parser, style in zip(others, free)}
 
-
+# %% ../../nbs/lib/80_results/01_style.ipynb #style-06-1
 def parser_styles(
     parsers: list,
 ) -> dict:  # parser -> {"color", "linestyle", "marker", "markerfacecolor"}

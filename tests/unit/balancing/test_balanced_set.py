@@ -66,13 +66,11 @@ def test_names_of_groups_are_safe_as_names_of_files(tmp_path, group):
 
 def test_ids_are_in_order_and_different():
     ids = face_ids("tone 1", 12)
-    assert (
-        ids[0] == "tone_1-00000"
-        and ids[11] == "tone_1-00011"
-        and ids == sorted(set(ids))
-        and face_ids("tone 1", 0) == []
-        and face_ids("tone 1", 5) == ids[:5]
-    )
+    assert ids[0] == "tone_1-00000"
+    assert ids[11] == "tone_1-00011"
+    assert ids == sorted(set(ids))
+    assert face_ids("tone 1", 0) == []
+    assert face_ids("tone 1", 5) == ids[:5]
     first, second = face_ids("tone 1", 2, pictures(2)), face_ids("tone 1", 2, 255 - pictures(2))
     assert all(name.startswith(plain + "-") for name, plain in zip(first, ids)) and not set(
         first
@@ -133,9 +131,8 @@ def test_only_what_changed_is_written_and_what_is_stale_removed(tmp_path):
         "two-00001",
     }
     there = content(tmp_path)
-    assert there.keys() == {*again.values(), *others} and all(
-        there[name] == data for name, data in others.items()
-    )
+    assert there.keys() == {*again.values(), *others}
+    assert all(there[name] == data for name, data in others.items())
 
 
 def test_a_group_that_is_gone_leaves_no_pictures(tmp_path):
@@ -206,12 +203,10 @@ def test_tables_say_the_same_as_what_they_were_made_of(tmp_path):
     for task in ("smile", "eyes"):
         expected = labels[labels.task == task].set_index("id").loc[faces.id]
         for frame in (back, table, pd.read_csv(tmp_path / "labels.csv")):
-            assert (
-                list(frame[task]) == list(expected.label)
-                and list(frame[f"{task}_by"]) == ["model"] * 5
-                and np.allclose(
-                    frame[f"{task}_confidence"].astype(float), expected.confidence, rtol=1e-5
-                )
+            assert list(frame[task]) == list(expected.label)
+            assert list(frame[f"{task}_by"]) == ["model"] * 5
+            assert np.allclose(
+                frame[f"{task}_confidence"].astype(float), expected.confidence, rtol=1e-5
             )
     pd.testing.assert_frame_equal(
         read_table(tmp_path / "long_labels.parquet", LABELS), shuffled.reset_index(drop=True)
@@ -222,11 +217,15 @@ def test_tables_say_the_same_as_what_they_were_made_of(tmp_path):
 def test_wide_labels_keep_each_question_apart():
     _, _, labels = make_set()
     wide = wide_labels(labels)
-    assert (
-        list(wide)
-        == ["smile", "smile_confidence", "smile_by", "eyes", "eyes_confidence", "eyes_by"]
-        and len(wide) == 5
-    )
+    assert list(wide) == [
+        "smile",
+        "smile_confidence",
+        "smile_by",
+        "eyes",
+        "eyes_confidence",
+        "eyes_by",
+    ]
+    assert len(wide) == 5
     with pytest.raises(InputError, match="columns .*task.* are missing"):
         wide_labels(labels.drop(columns="task"))
 
@@ -283,46 +282,38 @@ def test_numbers_of_the_data_sheet_are_those_of_the_tables(tmp_path):
         }
     )
     write_datasheet(tmp_path, table, errors, FACTS)
-    text, sheet = (
-        (tmp_path / "DATASHEET.md").read_text(),
-        json.loads((tmp_path / "datasheet.json").read_text()),
-    )
+    text = (tmp_path / "DATASHEET.md").read_text()
+    sheet = json.loads((tmp_path / "datasheet.json").read_text())
     groups, answers, by, wrong = markdown_tables(text)
-    assert [row[:2] for row in groups[2:]] == [["one", "3"], ["two | x", "2"]] and [
-        row[3] for row in groups[2:]
-    ] == ["shift", "screen"]
+    assert [row[:2] for row in groups[2:]] == [["one", "3"], ["two | x", "2"]]
+    assert [row[3] for row in groups[2:]] == ["shift", "screen"]
     assert all(len(row) == len(groups[0]) for row in groups)  # a name with a bar breaks no table
     for row, group in zip(groups[2:], ("one", "two | x")):
         mine = faces[faces.group == group]
-        assert float(row[2]) == pytest.approx(mine.group_confidence.mean(), abs=2e-3) and float(
-            row[4]
-        ) == pytest.approx((mine.second_group == group).mean(), abs=2e-3)
+        assert float(row[2]) == pytest.approx(mine.group_confidence.mean(), abs=2e-3)
+        assert float(row[4]) == pytest.approx((mine.second_group == group).mean(), abs=2e-3)
     counted = {(question, group, label): int(n) for question, group, label, n in answers[2:]}
     assert counted == {
-        (task, g, l): n
+        (task, group, label): n
         for task in ("smile", "eyes")
-        for (g, l), n in table.groupby(["group", task]).size().items()
+        for (group, label), n in table.groupby(["group", task]).size().items()
     }
     assert sum(n for (question, _, _), n in counted.items() if question == "smile") == 5
     assert [row[:4] for row in by[2:]] == [["smile", "3", "1", "1"], ["eyes", "5", "0", "0"]]
-    assert [row[:2] for row in wrong[2:]] == [["group", "999"], ["smile", "50"]] and wrong[2][
-        2
-    ] == "88"
-    assert (
-        "5 generated faces of 8 pixels, 2 groups" in text
-        and "0123456789abcdef" in text
-        and "CC0" in text
-    )
-    assert (
-        sheet["faces"] == 5
-        and sheet["groups"] == {"one": 3, "two | x": 2}
-        and sheet["tables_sha256"] == hash_file(tmp_path / "labels.csv")
-        and sheet["errors"] == errors.to_dict("records")
-    )
+    assert [row[:2] for row in wrong[2:]] == [["group", "999"], ["smile", "50"]]
+    assert wrong[2][2] == "88"
+    assert "5 generated faces of 8 pixels, 2 groups" in text
+    assert "0123456789abcdef" in text
+    assert "CC0" in text
+    assert sheet["faces"] == 5
+    assert sheet["groups"] == {"one": 3, "two | x": 2}
+    assert sheet["tables_sha256"] == hash_file(tmp_path / "labels.csv")
+    assert sheet["errors"] == errors.to_dict("records")
     assert [
         (row["question"], row["by a model"], row["by people"], row["disputed"])
         for row in sheet["labels_by"]
-    ] == [("smile", 3, 1, 1), ("eyes", 5, 0, 0)] and sheet["licence"] == "CC0"
+    ] == [("smile", 3, 1, 1), ("eyes", 5, 0, 0)]
+    assert sheet["licence"] == "CC0"
 
 
 def test_the_sheet_says_what_labels_are_not(tmp_path):

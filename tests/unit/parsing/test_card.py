@@ -39,7 +39,7 @@ def make_record(
     attributes=ATTRIBUTES,
     **run,
 ):
-    "A parser with random weights beside the face set that it was tested on, as 20_train_parser leaves it"
+    "A parser with random weights beside its test faces, as 20_train_parser leaves it"
     index = make_index(count, attributes=attributes)
     index["id"] = np.random.default_rng(1).permutation(
         index.id
@@ -92,11 +92,8 @@ def row(text, start):
 
 def test_numbers_are_those_of_the_fairness_functions(folder, tmp_path):
     known = measure_parser(folder)
-    assert known.names == ("Male", "Young", "Bald") and known.counts.shape == (
-        40,
-        19,
-        3,
-    )  # hats are not demographic
+    assert known.names == ("Male", "Young", "Bald")  # hats are not demographic
+    assert known.counts.shape == (40, 19, 3)
     text = make_card(folder, tmp_path / "README.md").read_text()
     low, high = interval(bootstrap_scores(known.counts[None]))
     assert row(text, "mIoU").endswith(
@@ -108,45 +105,33 @@ def test_numbers_are_those_of_the_fairness_functions(folder, tmp_path):
     groups = attribute_groups(known.attributes, list(known.names), min_size=0, negative=True)
     for r in group_table(known.counts[None], groups).itertuples():
         line = row(text, f"`{r.group}`")
-        assert (
-            f"| {r.size} | {r.miou:.1f} (" in line
-            and (np.isnan(r.miou_low) or f"({r.miou_low:.1f} to {r.miou_high:.1f})" in line)
-            and line.endswith(f"| {r.note} |")
-        )
+        assert f"| {r.size} | {r.miou:.1f} (" in line
+        assert np.isnan(r.miou_low) or f"({r.miou_low:.1f} to {r.miou_high:.1f})" in line
+        assert line.endswith(f"| {r.note} |")
     worst = disparity_table({"parser": known.counts[None]}, groups).iloc[0]
-    assert (
-        f"Worst group: `{worst.worst_group}`**, {worst.worst:.1f} ({worst.worst_low:.1f} to {worst.worst_high:.1f})"
-        in text
-        and f"{worst.gap:.1f} ({worst.gap_low:.1f} to" in text
-    )
+    span = f"{worst.worst:.1f} ({worst.worst_low:.1f} to {worst.worst_high:.1f})"
+    assert f"Worst group: `{worst.worst_group}`**, {span}" in text
+    assert f"{worst.gap:.1f} ({worst.gap_low:.1f} to" in text
 
 
 def test_attributes_follow_the_ids(folder):
-    known, index = (
-        measure_parser(folder),
-        open_face_set(folder.parents[2] / "10_faces").index.iloc[20:].sort_values("id"),
-    )
-    assert (
-        known.attributes.tolist() == index[["Male", "Young", "Bald"]].to_numpy().tolist()
-        and 0 < index.Male.sum() < 40
-    )
+    known = measure_parser(folder)
+    index = open_face_set(folder.parents[2] / "10_faces").index.iloc[20:].sort_values("id")
+    assert known.attributes.tolist() == index[["Male", "Young", "Bald"]].to_numpy().tolist()
+    assert 0 < index.Male.sum() < 40
 
 
 def test_the_head_is_yaml_with_the_scores(folder):
     text = write_card(measure_parser(folder), "my parser")
     _, head, body = text.split("---\n", 2)
     head = yaml.safe_load(head)
-    assert (
-        head["license"] == "other"
-        and head["license_name"] == "celebamask-hq-non-commercial-research"
-        and head["pipeline_tag"] == "image-segmentation"
-    )
+    assert head["license"] == "other"
+    assert head["license_name"] == "celebamask-hq-non-commercial-research"
+    assert head["pipeline_tag"] == "image-segmentation"
     result = head["model-index"][0]["results"][0]
-    assert (
-        result["metrics"][0]["value"]
-        == pytest.approx(100 * iou(measure_parser(folder).counts), abs=0.01)
-        and result["dataset"]["name"] == "CelebAMask-HQ, merged_labels"
-    )
+    miou = 100 * iou(measure_parser(folder).counts)
+    assert result["metrics"][0]["value"] == pytest.approx(miou, abs=0.01)
+    assert result["dataset"]["name"] == "CelebAMask-HQ, merged_labels"
     assert body.lstrip().startswith("# my parser")
     for said in (
         "Meant for",
@@ -165,17 +150,13 @@ def test_the_head_is_yaml_with_the_scores(folder):
 def test_what_is_not_recorded_is_said(tmp_path):
     save_parser(make_parser(), tmp_path / "bare")
     text = make_card(tmp_path / "bare").read_text()
-    assert (
-        (tmp_path / "bare/README.md").is_file()
-        and "Not measured: no test faces were counted" in text
-        and "what this parser was trained on is not recorded" in text
-    )
-    assert (
-        "model-index" not in text
-        and row(text, "encoder started from") == "| encoder started from | not recorded |"
-        and row(text, "epochs") == "| epochs | not recorded |"
-        and "How well it works: not measured" in text
-    )
+    assert (tmp_path / "bare/README.md").is_file()
+    assert "Not measured: no test faces were counted" in text
+    assert "what this parser was trained on is not recorded" in text
+    assert "model-index" not in text
+    assert row(text, "encoder started from") == "| encoder started from | not recorded |"
+    assert row(text, "epochs") == "| epochs | not recorded |"
+    assert "How well it works: not measured" in text
 
 
 def test_without_the_face_set_groups_are_not_measured(tmp_path):
@@ -186,13 +167,12 @@ def test_without_the_face_set_groups_are_not_measured(tmp_path):
     )  # another set under the same name
     known = measure_parser(folder)
     text = write_card(known, "x")
+    assert known.names == ()
     assert (
-        known.names == ()
-        and "Not measured: the face set with their attributes is not there, or is not the one"
-        in text
-        and "mIoU |" in text
-        and group_scores(known) == (None, None)
+        "Not measured: the face set with their attributes is not there, or is not the one" in text
     )
+    assert "mIoU |" in text
+    assert group_scores(known) == (None, None)
 
 
 def test_groups_that_are_too_small_or_absent(tmp_path):
@@ -211,10 +191,8 @@ def test_drawn_faces_are_named(tmp_path):
 
 def test_scores_of_other_faces(tmp_path):
     folder = make_record(tmp_path, counted=False)
-    faces, ids = (
-        make_faces(tmp_path / "others", 30, attributes=("Male", "Young")),
-        [f"{i:05d}" for i in range(30)],
-    )
+    faces = make_faces(tmp_path / "others", 30, attributes=("Male", "Young"))
+    ids = [f"{i:05d}" for i in range(30)]
     array = score_faces(make_parser().eval(), faces, np.arange(30))
     write_table(
         counts_table(array, ids, str(folder), -1), tmp_path / "scores/counts.parquet", COUNTS
@@ -236,10 +214,8 @@ def test_scores_of_other_faces(tmp_path):
     note(tmp_path / "scores")
     assert measure_parser(folder).absent == "no test faces were counted"
     known = measure_parser(folder, tmp_path / "scores")
-    assert (
-        "whether the training saw any of them is not recorded" in known.tested_on
-        and "no face set with their attributes was named" in known.absent
-    )
+    assert "whether the training saw any of them is not recorded" in known.tested_on
+    assert "no face set with their attributes was named" in known.absent
     assert measure_parser(folder, tmp_path / "scores", faces.folder).names == ("Male", "Young")
     with pytest.raises(InputError, match="lacks 10 of the 30 tested faces"):
         measure_parser(folder, tmp_path / "scores", make_faces(tmp_path / "few", 20).folder)
@@ -316,11 +292,9 @@ def test_licences(sources, licence, name):
 
 
 def test_encoder_sources():
-    assert (
-        encoder_source({}) == "not recorded"
-        and "random" in encoder_source({"encoder_weights": "none"})
-        and "offline" not in encoder_source({"network": {"encoder_weights": "offline"}})
-    )
+    assert encoder_source({}) == "not recorded"
+    assert "random" in encoder_source({"encoder_weights": "none"})
+    assert "offline" not in encoder_source({"network": {"encoder_weights": "offline"}})
     assert (
         encoder_source({"encoder_weights": "/home/me/r34.pth"})
         == "the file `r34.pth`, whose origin is not recorded"
@@ -367,18 +341,17 @@ def test_a_push_holds_parser_and_card(folder, card):
     assert hub.calls == [
         ("create", "me/face-parser", True),
         ("upload", "me/face-parser", None),
-    ] and sorted(hub.files) == ["README.md", "model.json", "model.safetensors", "run.json"]
+    ]
+    assert sorted(hub.files) == ["README.md", "model.json", "model.safetensors", "run.json"]
     assert (
         hub.files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
         and hub.files["README.md"] == card.read_bytes()
         and b"# my parser" in hub.files["README.md"]
     )
     run = json.loads(hub.files["run.json"])
-    assert (
-        run["faces"] == "CelebAMask-HQ, merged_labels"
-        and "inputs" not in run
-        and str(folder.parents[2]).encode() not in b"".join(hub.files.values())
-    )
+    assert run["faces"] == "CelebAMask-HQ, merged_labels"
+    assert "inputs" not in run
+    assert str(folder.parents[2]).encode() not in b"".join(hub.files.values())
 
 
 def test_a_pushed_parser_is_a_parser(folder, card, tmp_path):
@@ -387,10 +360,8 @@ def test_a_pushed_parser_is_a_parser(folder, card, tmp_path):
     for name, content in hub.files.items():
         (tmp_path / name).write_bytes(content)
     again = measure_parser(tmp_path)
-    assert (
-        again.origin.sources == ("CelebAMask-HQ", "merged_labels")
-        and again.identity["sha256"] == measure_parser(folder).identity["sha256"]
-    )
+    assert again.origin.sources == ("CelebAMask-HQ", "merged_labels")
+    assert again.identity["sha256"] == measure_parser(folder).identity["sha256"]
 
 
 def test_private_stays_private(folder, card):
@@ -405,11 +376,9 @@ def test_private_stays_private(folder, card):
 def test_the_command_uploads_the_card_that_lies_there(tmp_path, monkeypatch, capsys):
     folder, hub = make_record(tmp_path), FakeHub()
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
-    assert (
-        cli.main(["card", str(folder), "--public"]) == 2
-        and "add --push" in capsys.readouterr().err
-        and not (folder / "README.md").exists()
-    )
+    assert cli.main(["card", str(folder), "--public"]) == 2
+    assert "add --push" in capsys.readouterr().err
+    assert not (folder / "README.md").exists()
     assert (
         cli.main(["card", str(folder), "--name", "of mine", "--push", "me/p"]) == 0
         and b"# of mine" in hub.files["README.md"]
@@ -418,19 +387,15 @@ def test_the_command_uploads_the_card_that_lies_there(tmp_path, monkeypatch, cap
         (folder / "README.md").read_text().replace("licence not recorded", "public domain")
     )
     assert cli.main(["card", str(folder)]) == 2 and "--force" in capsys.readouterr().err
-    assert (
-        cli.main(["card", str(folder), "--name", "other", "--push", "me/p"]) == 2
-        and "uploaded as it is" in capsys.readouterr().err
-    )
+    assert cli.main(["card", str(folder), "--name", "other", "--push", "me/p"]) == 2
+    assert "uploaded as it is" in capsys.readouterr().err
     assert (
         cli.main(["card", str(folder), "--push", "me/p"]) == 0
         and b"public domain" in hub.files["README.md"]
         and b"# of mine" in hub.files["README.md"]
     )
-    assert (
-        cli.main(["card", str(folder), "--force"]) == 0
-        and "public domain" not in (folder / "README.md").read_text()
-    )
+    assert cli.main(["card", str(folder), "--force"]) == 0
+    assert "public domain" not in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["p", "me/p/q", "me/", "/p", "me p/q", ""])

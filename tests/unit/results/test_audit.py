@@ -1,4 +1,4 @@
-"Audits of label maps: equal to our own sweeps, equal to a few independent lines, and plain-spoken about bad input"
+"Audits: equal to our own sweeps, equal to a few independent lines, plain-spoken about bad input"
 
 import inspect
 import json
@@ -100,14 +100,12 @@ def run(world, *names, **options):
 
 
 def test_counts_equal_those_of_a_sweep(tmp_path, capsys):
-    "Our parser in its own sweep, and the same parser as a stranger who reads the damaged images from files"
+    "Our parser in its own sweep, and as a stranger who reads the damaged images from files"
     faces = build_synthetic_set(tmp_path / "faces", 60, 32, test_share=0.4)
     parser, rows = make_parser(size=32).eval(), faces.rows("test")
     save_parser(parser, tmp_path, "model")
-    names, severities = (
-        ["gaussian_noise", "blur", "occlusion", "salt_and_pepper", "jpeg", "motion_blur"],
-        [0.3, 0.5],
-    )
+    names = ["gaussian_noise", "blur", "occlusion", "salt_and_pepper", "jpeg", "motion_blur"]
+    severities = [0.3, 0.5]
     settings = [("none", 0.0), *((n, s) for n in names for s in severities)]
     sweep_parser(
         parser,
@@ -147,10 +145,8 @@ def test_counts_equal_those_of_a_sweep(tmp_path, capsys):
         same = lambda t: t.sort_values(list(t.columns[1:3]), ignore_index=True)
         pd.testing.assert_frame_equal(same(tables[name]), same(table))
     assert (tmp_path / "out/figures/figure5_robustness.png").stat().st_size > 5000
-    assert (
-        list(read_json(tmp_path / "out/run.json")["settings"])[0] == "none"
-        and "13 settings" in capsys.readouterr().out
-    )
+    assert list(read_json(tmp_path / "out/run.json")["settings"])[0] == "none"
+    assert "13 settings" in capsys.readouterr().out
 
 
 def test_count_map_by_hand():
@@ -173,12 +169,8 @@ def test_count_map_by_hand():
 def test_tables_agree_with_the_functions_called_directly(world):
     made = run(world, "good", "unfair")
     ids, counts = gather_with_ids(world / "out/counts", ["good", "unfair"], [0])
-    values, names = (
-        face_attributes(open_truth(world / "truth"), world / "attributes.csv")
-        .loc[list(ids)]
-        .to_numpy(np.int8),
-        ["Hat", "Young"],
-    )
+    known = face_attributes(open_truth(world / "truth"), world / "attributes.csv")
+    values, names = known.loc[list(ids)].to_numpy(np.int8), ["Hat", "Young"]
     expected = {
         "fairness_gaps": gap_table(counts, values, names, 4, 40),
         "fairness_disparity": disparity_blocks(counts, values, names, "good", 4, 40),
@@ -225,16 +217,12 @@ def test_group_scores_by_hand(world):
 
 def test_the_unfair_parser_is_found(world, capsys):
     gaps = run(world, "good", "unfair")["fairness_gaps"].set_index(["parser", "attribute"])
-    assert (
-        gaps.gap_high["unfair", "Hat"] < 0
-        and gaps.p_adjusted["unfair", "Hat"] < 0.1 < gaps.p_adjusted["good", "Hat"]
-    )
+    assert gaps.gap_high["unfair", "Hat"] < 0
+    assert gaps.p_adjusted["unfair", "Hat"] < 0.1 < gaps.p_adjusted["good", "Hat"]
     text = capsys.readouterr().out
-    assert (
-        "24 faces (0 without attributes), 2 attributes, 1 setting\n" in text
-        and "worst group" in text
-        and " to " in text
-    )
+    assert "24 faces (0 without attributes), 2 attributes, 1 setting\n" in text
+    assert "worst group" in text
+    assert " to " in text
 
 
 # ---- settings, partial, what is left of earlier audits
@@ -302,10 +290,8 @@ def test_partial_compares_what_all_have(world, capsys):
     ids, counts = gather_with_ids(world / "out/counts", ["good", "unfair"], [0])
     assert len(ids) == N - 2 and not {"face 3", "face 5"} & set(ids)
     text = capsys.readouterr().out
-    assert (
-        "2 of 24 faces are left out" in text
-        and "1 maps of faces that the truth does not have are ignored" in text
-    )
+    assert "2 of 24 faces are left out" in text
+    assert "1 maps of faces that the truth does not have are ignored" in text
 
 
 def test_partial_settings(world, capsys):
@@ -314,10 +300,9 @@ def test_partial_settings(world, capsys):
     with pytest.raises(InputError, match="unfair has no maps for the settings blur_0.3"):
         run(world, "good", "unfair")
     made = run(world, "good", "unfair", partial=True)
+    assert made["robustness"].severity.unique().tolist() == [0, 0.1]
     assert (
-        made["robustness"].severity.unique().tolist() == [0, 0.1]
-        and "settings left out, because not every parser has them: blur_0.3"
-        in capsys.readouterr().out
+        "settings left out, because not every parser has them: blur_0.3" in capsys.readouterr().out
     )
 
 
@@ -340,15 +325,13 @@ def test_a_failed_audit_leaves_the_results_of_the_last(world):
 def test_run_record(world):
     run(world)
     record = read_json(world / "out/run.json")
-    assert (
-        record["faces"] == N
-        and record["parameters"]["maps"] == {"good": str(world / "good")}
-        and list(record["inputs"]) == [str(world / "attributes.csv")]
-    )
+    assert record["faces"] == N
+    assert record["parameters"]["maps"] == {"good": str(world / "good")}
+    assert list(record["inputs"]) == [str(world / "attributes.csv")]
     table = read_table(world / "out/counts/good/seed0/counts.parquet", COUNTS)
-    assert (
-        set(table.parser) == {"good"} and set(table.seed) == {0} and len(table) == N * NUM_CLASSES
-    )
+    assert set(table.parser) == {"good"}
+    assert set(table.seed) == {0}
+    assert len(table) == N * NUM_CLASSES
 
 
 # ---- attributes
@@ -383,7 +366,8 @@ def test_celeba_lists_ignore_leading_zeros(tmp_path):
         "3\nMale Young\n" + "\n".join(f"{i:06d}.jpg {1 if i else -1} -1" for i in range(3))
     )
     table = face_attributes(open_truth(tmp_path / "truth"), tmp_path / "list.txt")
-    assert table.index.tolist() == ["000000", "000001", "000002"] and table.Male.tolist() == [
+    assert table.index.tolist() == ["000000", "000001", "000002"]
+    assert table.Male.tolist() == [
         0,
         1,
         1,
@@ -441,7 +425,8 @@ def test_celebamask_layout(tmp_path, capsys):
     assert np.allclose(made["class_iou"].mine.dropna(), 100)
     assert (
         capsys.readouterr().out.count(
-            "mine: maps of another size than the truth (32x32 beside 16x16) are compared at the truth's size"
+            "mine: maps of another size than the truth (32x32 beside 16x16) "
+            "are compared at the truth's size"
         )
         == 1
     )
@@ -596,7 +581,8 @@ def break_maps(world, what):
         ("two files", "two files for the id 'face 7': remove one"),
         (
             "missing",
-            r"good lacks the none maps of 4 of 24 faces \(face 1, face 2, face 3, …; a map that is there: .*png\): add them, or .*--partial",
+            r"good lacks the none maps of 4 of 24 faces \(face 1, face 2, face 3, …; "
+            r"a map that is there: .*png\): add them, or .*--partial",
         ),
         ("no clean maps", "good has blur_0.1, but no none/"),
         ("both", "holds label maps and the settings none"),
@@ -667,7 +653,9 @@ def test_face_sets_of_several_folders_match_by_the_last_part(tmp_path):
 
 
 def test_no_torch_is_needed():
-    code = "import sys, fairparse.results.audit, fairparse.robustness.damaged_images, fairparse.results.groups, fairparse.results.damage; print('torch' in sys.modules)"
+    modules = ("results.audit", "robustness.damaged_images", "results.groups", "results.damage")
+    imports = ", ".join(f"fairparse.{module}" for module in modules)
+    code = f"import sys, {imports}; print('torch' in sys.modules)"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -697,7 +685,8 @@ def test_perturb_writes_each_setting_and_goes_on(tmp_path):
     )
     assert write() == 15
     first = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.png")}
-    assert len(first) == 15 and {p.parent.name for p in first} == {
+    assert len(first) == 15
+    assert {p.parent.name for p in first} == {
         "none",
         "gaussian_noise_0.1",
         "gaussian_noise_0.5",
@@ -721,7 +710,7 @@ def test_perturb_writes_each_setting_and_goes_on(tmp_path):
 
 
 def test_perturb_reads_what_a_face_set_reads(tmp_path):
-    "An image that is resized from its file equals the one in a face set of that size, damage included"
+    "An image resized from its file equals the one in a face set of that size, damage included"
     from fairparse.data.faceset import build_face_set
 
     celeba(tmp_path / "data", 4)
@@ -794,11 +783,11 @@ def test_audit_command(world, capsys):
         )
         == 0
     )
-    assert (
-        pd.read_csv(world / "out/tables/fairness_disparity.csv").parser.tolist()
-        == ["mine", "unfair"]
-        and "24 faces" in capsys.readouterr().out
-    )
+    assert pd.read_csv(world / "out/tables/fairness_disparity.csv").parser.tolist() == [
+        "mine",
+        "unfair",
+    ]
+    assert "24 faces" in capsys.readouterr().out
     assert (
         cli.main(
             [
@@ -834,17 +823,14 @@ def test_perturb_command(tmp_path, capsys):
         "1",
     ]
     assert cli.main(command) == 0 and "5 images written" in capsys.readouterr().out
-    assert (
-        cli.main([*command[:-2], "--seed", "3"]) == 2 and "another seed" in capsys.readouterr().err
-    )
+    assert cli.main([*command[:-2], "--seed", "3"]) == 2
+    assert "another seed" in capsys.readouterr().err
 
 
 def test_what_parse_wrote_can_be_audited(tmp_path):
     "Damaged images, our own command on them, and the folder that it wrote"
-    faces, parser = (
-        build_synthetic_set(tmp_path / "faces", 40, 32, test_share=0.5),
-        make_parser(size=32).eval(),
-    )
+    faces = build_synthetic_set(tmp_path / "faces", 40, 32, test_share=0.5)
+    parser = make_parser(size=32).eval()
     save_parser(parser, tmp_path / "parser")
     rows = faces.rows("test")
     assert write_perturbed(
@@ -886,9 +872,8 @@ def test_what_parse_wrote_can_be_audited(tmp_path):
 def test_overlays_are_passed_over_beside_their_map_only(tmp_path):
     for name in ("a.labels.png", "a.overlay.png", "b.overlay.png", "c.png"):
         save(tmp_path / name, np.zeros((SIDE, SIDE), np.uint8))
-    assert list(list_maps(tmp_path)) == ["a", "b.overlay", "c"] and list_maps(tmp_path)[
-        "a"
-    ].endswith("a.labels.png")
+    assert list(list_maps(tmp_path)) == ["a", "b.overlay", "c"]
+    assert list_maps(tmp_path)["a"].endswith("a.labels.png")
     save(tmp_path / "a.png", np.zeros((SIDE, SIDE), np.uint8))
     with pytest.raises(InputError, match="two files for the id 'a'"):
         list_maps(tmp_path)
@@ -917,15 +902,16 @@ def test_true_maps_shifted_by_a_few_pixels(tmp_path, real_data, capsys):
     )
     scores = made["class_iou"].set_index("class").loc["mean"]
     assert scores.exact == 100 and 40 < scores.four < scores.one < 95
-    assert (
-        scores.images_with_class == len(truth.ids)
-        and "(0 without attributes), 40 attributes" in capsys.readouterr().out
-    )
+    assert scores.images_with_class == len(truth.ids)
+    assert "(0 without attributes), 40 attributes" in capsys.readouterr().out
     assert (tmp_path / "out/figures/figure4_fairness.png").stat().st_size > 20000
 
 
 def test_attributes_of_other_peoples_pictures_are_refused(tmp_path):
-    "CelebA's list counts other pictures than CelebAMask-HQ: 000002.jpg there is another person than 2.png here"
+    """CelebA's list counts other pictures than CelebAMask-HQ
+
+    000002.jpg there is another person than 2.png here.
+    """
     for i in range(3):
         save(tmp_path / f"truth/{i}.png", np.zeros((SIDE, SIDE), np.uint8))
     (tmp_path / "list_attr_celeba.txt").write_text(

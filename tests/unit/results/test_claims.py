@@ -222,10 +222,8 @@ def test_one_of_many_intervals_outside_may_be_chance():
         < 0.05
         <= weigh([outside, *inside], (-1, 1), "all")["p"]
     )
-    assert (
-        weigh([bounded(2, 3), *inside], (-1, 1), "all")["sign"] == -1
-        and weigh([bounded(2, 3), *inside], (-1, 1), "all")["p"] < 0.05
-    )
+    assert weigh([bounded(2, 3), *inside], (-1, 1), "all")["sign"] == -1
+    assert weigh([bounded(2, 3), *inside], (-1, 1), "all")["p"] < 0.05
 
 
 @pytest.mark.parametrize(
@@ -244,11 +242,9 @@ def test_p_beyond_a_bound_agrees_with_the_interval(seeds):
         one = change_of("", first, np.zeros_like(first), 50)
         for bound in (-1.0, 0.0, 1.0, 4.0):
             above, below = one.beyond(bound, True), one.beyond(bound, False)
-            assert (
-                (above < 0.05) == (one.low > bound)
-                and (below < 0.05) == (one.high < bound)
-                and above + below >= 1
-            )
+            assert (above < 0.05) == (one.low > bound)
+            assert (below < 0.05) == (one.high < bound)
+            assert above + below >= 1
             seen.add(above < 0.05)
         assert min(one.beyond(0, True), one.beyond(0, False)) == pytest.approx(one.p)
     assert seen == {True, False}
@@ -263,7 +259,8 @@ def test_bounded_claims_are_adjusted_like_the_others():
         claim_tables(Evidence("nowhere", [], []), some, "")[0].iloc[0]
         for some in (claims[:1], claims)
     )
-    assert alone.claim_p == among.claim_p < 0.05 < among.claim_p_adjusted and (
+    assert alone.claim_p == among.claim_p < 0.05 < among.claim_p_adjusted
+    assert (
         alone.verdict,
         among.nuance,
     ) == ("supported", "not shown")
@@ -271,10 +268,8 @@ def test_bounded_claims_are_adjusted_like_the_others():
 
 def test_the_shown_difference_is_the_one_that_decides():
     changes = [change(3, 0.001), change(1, 0.4), change(2, 0.01)]
-    assert (
-        weigh(changes, "higher", "all")["deciding"] == 1
-        and weigh(changes, "higher", "some")["deciding"] == 0
-    )
+    assert weigh(changes, "higher", "all")["deciding"] == 1
+    assert weigh(changes, "higher", "some")["deciding"] == 0
     assert (
         weigh([change(3), change(-3, 0.001), change(-0.1, 0.9)], "higher", "all")["deciding"] == 1
     )
@@ -292,12 +287,10 @@ def test_parsers_of_known_skill(tmp_path, skills, verdict, nuance):
     row = verdict_of(make_run(tmp_path, skills), "linear-surpasses")
     assert (row.verdict, row.nuance) == (verdict, nuance)
     if nuance != "not shown":
-        assert (
-            row.low < row.difference < row.high
-            and (row.low > 0) == (verdict == "supported")
-            and row.repetitions == 3
-            and row.n == 60
-        )
+        assert row.low < row.difference < row.high
+        assert (row.low > 0) == (verdict == "supported")
+        assert row.repetitions == 3
+        assert row.n == 60
     assert row.data == "made-up faces"
 
 
@@ -305,11 +298,9 @@ def test_one_training_of_each_cannot_tell_objectives_apart(tmp_path):
     row = verdict_of(
         make_run(tmp_path, {"single": 0.60, "linear": 0.80}, seeds=1), "linear-surpasses"
     )
-    assert (
-        row.verdict == "not testable here"
-        and "one training" in row.reason
-        and np.isnan(row.difference)
-    )
+    assert row.verdict == "not testable here"
+    assert "one training" in row.reason
+    assert np.isnan(row.difference)
 
 
 def test_luck_of_trainings_hides_a_small_difference(tmp_path):
@@ -328,11 +319,9 @@ def test_an_objective_that_was_not_trained_is_named(tmp_path):
 
 def test_without_a_run_every_claim_says_why(tmp_path):
     table, parts = claim_tables(Evidence(tmp_path, [], []))
-    assert (
-        set(table.verdict) == {"not testable here"}
-        and table.reason.str.len().gt(5).all()
-        and parts.empty
-    )
+    assert set(table.verdict) == {"not testable here"}
+    assert table.reason.str.len().gt(5).all()
+    assert parts.empty
     assert (
         tell_claims(table)
         == f"{len(CLAIMS)} claims: 0 supported, 0 not supported, {len(CLAIMS)} not testable here"
@@ -388,11 +377,9 @@ def test_shares_of_a_generator_are_tested_on_that_generator_alone(
     row = verdict_of(Evidence(tmp_path, [], []), "unguided-shares")
     assert row.verdict == verdict and row.data == generator
     if verdict == "not testable here":
-        assert (
-            row.nuance == "stand-in"
-            and not np.isnan(row.difference)
-            and np.isnan(row.claim_p_adjusted)
-        )
+        assert row.nuance == "stand-in"
+        assert not np.isnan(row.difference)
+        assert np.isnan(row.claim_p_adjusted)
     if white == 90.0:
         assert row.nuance == "contradicted" and "White" in row.quantity
 
@@ -409,12 +396,10 @@ def test_guidance_needs_every_group_and_both_classifiers(tmp_path):
 
 def test_halves_are_halves_and_the_same_for_all():
     weights = half_weights(61, 20)
-    assert (
-        weights.shape == (21, 61)
-        and (weights[0] == 1).all()
-        and (weights[1:].sum(1) == 30).all()
-        and (weights == half_weights(61, 20)).all()
-    )
+    assert weights.shape == (21, 61)
+    assert (weights[0] == 1).all()
+    assert (weights[1:].sum(1) == 30).all()
+    assert (weights == half_weights(61, 20)).all()
 
 
 def test_an_interval_contains_zero_exactly_if_p_is_above_five_percent():
@@ -437,10 +422,8 @@ def test_shares():
     assert one.difference == 0 and one.low == -one.high and one.p == 1
     assert share_change("", (90, 100, 82.6, 94.5), (10, 100, 5.5, 17.4)).p < 1e-9
     assert share_change("", (0, 10, 0, 28), (0, 10, 0, 28)).p == 1.0
-    assert (
-        from_interval("", 1.0, 2.0, 0.0, 4.0, 10).p == pytest.approx(0.05)
-        and from_interval("", 1.0, 0.0, 0.0, 0.0, 10).p == 1.0
-    )
+    assert from_interval("", 1.0, 2.0, 0.0, 4.0, 10).p == pytest.approx(0.05)
+    assert from_interval("", 1.0, 0.0, 0.0, 0.0, 10).p == 1.0
 
 
 def test_verdicts_of_the_table_are_the_three():
@@ -762,20 +745,17 @@ def test_painted_faces(tmp_path, effect, verdict, nuance):
     table = claim_tables(Evidence(tmp_path, ALL, [0, 1, 2]))[0].set_index("id")
     for claim in ("gan-fid", "gan-shared"):
         assert (table.verdict[claim], table.nuance[claim]) == (verdict, nuance)
-    assert (
-        "not run" in table.reason["gan-damaged"] and "not run" in table.reason["gan-damaged-lpips"]
-    )
+    assert "not run" in table.reason["gan-damaged"]
+    assert "not run" in table.reason["gan-damaged-lpips"]
 
 
 def test_a_margin_in_lpips_is_held_against_lpips_alone(tmp_path):
     for name in ALL:
         save(tmp_path / "70_score", name, metrics=("fd128_classifier_test", "stlpips_alex"))
     row = verdict_of(Evidence(tmp_path, ALL, [0, 1]), "gan-damaged-lpips")
-    assert (
-        row.verdict == "not testable here"
-        and "stlpips_alex" in row.reason
-        and "scale" in row.reason
-    )
+    assert row.verdict == "not testable here"
+    assert "stlpips_alex" in row.reason
+    assert "scale" in row.reason
 
 
 @pytest.mark.parametrize(

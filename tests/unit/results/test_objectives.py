@@ -1,4 +1,7 @@
-"Figures: what is drawn is what was given, for any parsers; their numbers recomputed from counts on disk in a few plain lines"
+"""Figures: what is drawn is what was given, for any parsers
+
+Their numbers are recomputed from counts on disk in a few plain lines.
+"""
 
 import matplotlib
 
@@ -123,7 +126,7 @@ def study(tmp_path_factory):
 
 
 def run_notebook(name, **parameters):
-    "Run the code of a paper notebook here, with other parameters; what its variables hold afterwards"
+    "Run the code of a paper notebook here with other parameters; its variables afterwards"
     space = {}
     for source, tags in read_cells(ROOT / "nbs" / "paper" / f"{name}.ipynb"):
         exec(compile(source, name, "exec"), space)
@@ -152,9 +155,8 @@ def check_picture(path):
 
 def test_objectives_keep_their_style():
     styles = parser_styles(list(MARKERS))
-    assert set(MARKERS) == set(STYLES) and all(
-        styles[name]["color"] == STYLES[name][0] for name in STYLES
-    )
+    assert set(MARKERS) == set(STYLES)
+    assert all(styles[name]["color"] == STYLES[name][0] for name in STYLES)
     assert len({(s["marker"], s["markerfacecolor"] == "white") for s in styles.values()}) == len(
         styles
     )  # readable in grey
@@ -275,44 +277,36 @@ def test_figure4_shows_the_table():
     table = parsers_group_table(counts, attributes(), NAMES, min_size=10, resamples=30)
     fig = draw_groups(table, min_size=10)
     left, right = fig.axes
-    assert (
-        left.get_title() == "Fairness loss: variance"
-        and "shortfall" in right.get_title()
-        and left.get_xlabel() == "mIoU (%)"
-    )
+    assert left.get_title() == "Fairness loss: variance"
+    assert "shortfall" in right.get_title()
+    assert left.get_xlabel() == "mIoU (%)"
     rows, points = group_rows(left)
     sizes = table[table.parser == "single"].set_index("group")["size"]
     assert list(rows)[:4] == [
         f"all faces ({FACES})",
         *(f"{n} ({sizes[n]})" for n in ("Smiling", "Male", "Young")),
     ]
-    assert set(points) == {"Single Objective", "Multi-Objective (Linear)"} and set(
-        group_rows(right)[1]
-    ) == {"Single Objective", "Multi-Objective (Alt. Fairness)"}
+    assert set(points) == {"Single Objective", "Multi-Objective (Linear)"}
+    assert set(group_rows(right)[1]) == {"Single Objective", "Multi-Objective (Alt. Fairness)"}
     for ax in fig.axes:
         for title, (x, y) in group_rows(ax)[1].items():
             own = table[[parser_title(p) == title for p in table.parser]].set_index("group")
             for label, row in rows.items():
                 group = label.rsplit(" (", 1)[0].replace("Tone 1", "Tone_1")
-                assert (
-                    x[int(row)] == pytest.approx(own.miou[group]) and abs(y[int(row)] - row) < 0.5
-                )
+                assert x[int(row)] == pytest.approx(own.miou[group])
+                assert abs(y[int(row)] - row) < 0.5
         bars = np.concatenate(
             [c.get_segments() for c in ax.collections if len(c.get_segments()) == len(rows)]
         )
-        assert (
-            len(bars) == len(rows) * 2
-            and np.isclose(
-                bars[0, :, 0], table.loc[0, ["miou_low", "miou_high"]].astype(float)
-            ).all()
-        )
+        assert len(bars) == len(rows) * 2
+        assert np.isclose(
+            bars[0, :, 0], table.loc[0, ["miou_low", "miou_high"]].astype(float)
+        ).all()
     drawn = " ".join(text.get_text() for text in fig.texts)
     small = [n for n in NAMES if sizes[n] < 10]
-    assert (
-        small
-        and all(f"{n} ({sizes[n]})" in drawn for n in small)
-        and not any(n in " ".join(rows) for n in small)
-    )
+    assert small
+    assert all(f"{n} ({sizes[n]})" in drawn for n in small)
+    assert not any(n in " ".join(rows) for n in small)
 
 
 def test_figure4_for_other_parsers_one_parser_and_one_attribute():
@@ -331,9 +325,8 @@ def test_figure4_for_other_parsers_one_parser_and_one_attribute():
 def test_panels_hold_the_baseline_and_no_empty_one():
     assert loss_panels(["single", "linear"], "single") == {"": ["single", "linear"]}
     only = loss_panels(["single", "linear_alt", "sigmoid_alt"], "single")
-    assert list(only.values()) == [["single", "linear_alt", "sigmoid_alt"]] and "shortfall" in next(
-        iter(only)
-    )
+    assert list(only.values()) == [["single", "linear_alt", "sigmoid_alt"]]
+    assert "shortfall" in next(iter(only))
     assert all("shortfall" == OBJECTIVES[n].loss["fairness"] for n in MARKERS if n.endswith("_alt"))
 
 
@@ -351,10 +344,8 @@ def test_figure4_leaves_a_missing_score_out():
 
 
 def test_intersections_stand_in_their_cells():
-    values, counts = (
-        attributes(200),
-        {p: made_up(k, (1, 200), 0.8) for k, p in enumerate(("single", "SegFace"))},
-    )
+    values = attributes(200)
+    counts = {p: made_up(k, (1, 200), 0.8) for k, p in enumerate(("single", "SegFace"))}
     counts["single"][:, values[:, 0] == 1, :, 0] //= 2
     table = intersection_table(counts, demographic_groups(values, NAMES), resamples=100)
     names = [g for g in table.group.unique() if " & " not in g]
@@ -364,10 +355,8 @@ def test_intersections_stand_in_their_cells():
     for ax, parser in zip(panels, counts):
         own = table[table.parser == parser].set_index("group")
         grid = intersection_grid(own.reset_index(), names, "difference")
-        assert (
-            grid[names.index("Young"), names.index("Male")] == own.difference["Male & Young"]
-            and grid[0, 0] == own.difference["Male"]
-        )
+        assert grid[names.index("Young"), names.index("Male")] == own.difference["Male & Young"]
+        assert grid[0, 0] == own.difference["Male"]
         assert np.isnan(grid[0, 1:]).all() and np.isnan(
             grid[names.index("not Male"), 0]
         )  # upper half, impossible pair
@@ -401,30 +390,29 @@ def test_image_score_by_hand():
     assert image_score(predicted, truth) == (pytest.approx((1 / 2 + 2 / 3) / 2), 0.25)
     assert image_score(truth, truth) == (1.0, 0.0)
     veiled = veil_errors(predicted, truth, 0.5)
-    assert (
-        veiled[1, 1].tolist() == [204, 0, 0]
-        and veiled[0, 1].tolist() == [230, 128, 128]
-        and (veil_errors(predicted, truth, 0)[0, 1] == [204, 0, 0]).all()
-    )
+    assert veiled[1, 1].tolist() == [204, 0, 0]
+    assert veiled[0, 1].tolist() == [230, 128, 128]
+    assert (veil_errors(predicted, truth, 0)[0, 1] == [204, 0, 0]).all()
 
 
 def test_examples_are_read_and_drawn(study):
     examples = read_examples(
         study / "sweep", ["single", "linear"], 0, [("jpeg", 0.5), ("blur", 0.3)], 2
     )
-    assert examples["settings"] == ["jpeg_0.5", "blur_0.3"] and examples["maps"][
-        "linear"
-    ].shape == (2, 2, 8, 8)
+    assert examples["settings"] == ["jpeg_0.5", "blur_0.3"]
+    assert examples["maps"]["linear"].shape == (2, 2, 8, 8)
     scores = example_scores(examples)
     assert (scores[scores.setting == "blur_0.3"].miou == 100).all() and len(scores) == 8
     fig = draw_examples(examples, CLASSES)
     axes = np.array(fig.axes).reshape(4, 4)
-    assert (
-        [ax.get_title() for ax in axes[0]]
-        == ["input", "Single Objective", "Multi-Objective (Linear)", "truth"]
-        and axes[0, 0].get_ylabel() == "jpeg 0.5"
-        and axes[2, 0].get_ylabel() == "blur 0.3"
-    )
+    assert [ax.get_title() for ax in axes[0]] == [
+        "input",
+        "Single Objective",
+        "Multi-Objective (Linear)",
+        "truth",
+    ]
+    assert axes[0, 0].get_ylabel() == "jpeg 0.5"
+    assert axes[2, 0].get_ylabel() == "blur 0.3"
     first = scores[(scores.setting == "jpeg_0.5") & (scores.id == "000")].set_index("parser")
     for ax, parser in zip(axes[0, 1:3], ("single", "linear")):
         assert (
@@ -485,31 +473,26 @@ def severity_rows(parsers, perturbations, severities, clean=True):
 
 
 def test_figure5_shows_the_table():
-    parsers, perturbations = (
-        ["single", "linear", "linear_alt"],
-        ["gaussian_noise", "blur", "occlusion", "salt_and_pepper"],
-    )
+    parsers = ["single", "linear", "linear_alt"]
+    perturbations = ["gaussian_noise", "blur", "occlusion", "salt_and_pepper"]
     table = severity_rows(parsers, perturbations, [0.1, 0.3, 0.5])
     fig = draw_severities(table)
     top, *below = fig.axes
-    assert (
-        top.get_ylabel() == "mIoU (%)"
-        and "severity" in top.get_xlabel()
-        and "points" in below[0].get_ylabel()
-        and len(below) == 4
-    )
+    assert top.get_ylabel() == "mIoU (%)"
+    assert "severity" in top.get_xlabel()
+    assert "points" in below[0].get_ylabel()
+    assert len(below) == 4
     lines = {line.get_label(): line for line in top.lines}
     assert set(lines) == {f"{n}, {p}" for n in perturbations for p in parsers}
     for name in perturbations:
         assert len({to_hex(lines[f"{name}, {p}"].get_color()) for p in parsers}) == 1
         for p in parsers:
             own = severity_lines(table[table.parser == p], name)
-            assert own.severity.tolist() == [0, 0.1, 0.3, 0.5] and np.allclose(
-                lines[f"{name}, {p}"].get_xydata(), own[["severity", "miou"]]
-            )
+            assert own.severity.tolist() == [0, 0.1, 0.3, 0.5]
+            assert np.allclose(lines[f"{name}, {p}"].get_xydata(), own[["severity", "miou"]])
+    assert len({to_hex(lines[f"{n}, single"].get_color()) for n in perturbations}) == 4
     assert (
-        len({to_hex(lines[f"{n}, single"].get_color()) for n in perturbations}) == 4
-        and len(
+        len(
             {
                 lines[f"blur, {p}"].get_linestyle() + lines[f"blur, {p}"].get_markerfacecolor()
                 for p in parsers
@@ -528,7 +511,8 @@ def test_figure5_shows_the_table():
         assert set(drawn) == {"linear", "linear_alt"}
         for p, bars in zip(("linear", "linear_alt"), ax.collections):
             own = severity_lines(table[table.parser == p], name)
-            assert np.allclose(drawn[p], own.difference) and np.allclose(
+            assert np.allclose(drawn[p], own.difference)
+            assert np.allclose(
                 [b[:, 1] for b in bars.get_segments()], own[["difference_low", "difference_high"]]
             )
 
@@ -563,7 +547,10 @@ def test_labels_at_the_ends_keep_their_distance():
 
 
 def plain_miou(files, faces=None, classes=None):
-    "Mean over files (seeds) of the dataset-level mIoU in percent of the chosen faces and classes, from the definition"
+    """Mean over files (seeds) of the mIoU of the chosen faces and classes, from the definition
+
+    Of the whole data set, in percent.
+    """
     scores = []
     for path in files:
         rows = pd.read_parquet(path)
@@ -597,16 +584,14 @@ def test_figure4_numbers_are_those_of_the_definition(study, tmp_path):
             (true[true.class_id == c].id.isin(m)).any() for m in members.values() if len(m) >= 10
         )
     ]
-    assert (
-        len(table) == len(OBJECTIVE_NAMES) * len(members) and (table.classes == len(common)).all()
-    )
+    assert len(table) == len(OBJECTIVE_NAMES) * len(members)
+    assert (table.classes == len(common)).all()
     for objective in OBJECTIVE_NAMES:
         files = [study / "parsers" / objective / f"seed{s}" / "counts.parquet" for s in SEEDS]
         for group, faces in members.items():
             row = table.loc[objective, group]
-            assert row["size"] == len(faces) and row.miou == pytest.approx(
-                plain_miou(files, faces, common), rel=1e-5
-            )
+            assert row["size"] == len(faces)
+            assert row.miou == pytest.approx(plain_miou(files, faces, common), rel=1e-5)
             if len(faces) >= 10:
                 assert row.miou_low < row.miou < row.miou_high
 
@@ -642,9 +627,8 @@ def test_figure5_numbers_are_those_of_the_definition(study, tmp_path):
         }
         for objective in OBJECTIVE_NAMES:
             row = table.loc[(objective, name, severity)]
-            assert row.miou == pytest.approx(
-                score[objective], rel=1e-5
-            ) and row.difference == pytest.approx(score[objective] - score["single"], abs=1e-4)
+            assert row.miou == pytest.approx(score[objective], rel=1e-5)
+            assert row.difference == pytest.approx(score[objective] - score["single"], abs=1e-4)
 
 
 def test_the_other_notebooks_write_what_they_say(study, tmp_path):
@@ -674,7 +658,8 @@ def test_the_other_notebooks_write_what_they_say(study, tmp_path):
         pd.read_csv(tmp_path / f"fairness_{name}.csv")
         for name in ("gaps", "disparity", "comparison")
     )
-    assert len(gaps) == 15 and gaps.groupby("attribute").demographic.first().to_dict() == {
+    assert len(gaps) == 15
+    assert gaps.groupby("attribute").demographic.first().to_dict() == {
         "Male": True,
         "Young": True,
         "Smiling": False,
@@ -690,7 +675,8 @@ def test_the_other_notebooks_write_what_they_say(study, tmp_path):
         **places(study, "sweep"),
     )
     errors = pd.read_csv(tmp_path / "ce.csv").set_index(["parser", "perturbation"])
-    assert (errors.loc["single"].ce == 100).all() and list(errors.loc["linear"].index) == [
+    assert (errors.loc["single"].ce == 100).all()
+    assert list(errors.loc["linear"].index) == [
         "blur",
         "jpeg",
         "mean",
@@ -739,11 +725,12 @@ def test_tiled_faces_lie_in_rows_with_white_between(count, columns, enlarge, gap
     h, w = 4, 6
     images = np.random.default_rng(0).integers(0, 255, (count, h, w, 3), np.uint8)  # never white
     sheet, rows = tile_faces(images, columns, enlarge, gap), -(-count // columns)
-    assert (
-        sheet.shape
-        == (enlarge * (rows * (h + gap) - gap), enlarge * (columns * (w + gap) - gap), 3)
-        and sheet.dtype == np.uint8
+    assert sheet.shape == (
+        enlarge * (rows * (h + gap) - gap),
+        enlarge * (columns * (w + gap) - gap),
+        3,
     )
+    assert sheet.dtype == np.uint8
     small = sheet[::enlarge, ::enlarge].copy()
     assert np.array_equal(small.repeat(enlarge, 0).repeat(enlarge, 1), sheet)
     for i, image in enumerate(images):

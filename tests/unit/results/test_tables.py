@@ -44,11 +44,9 @@ def test_gather_folds_into_one_repetition(tmp_path):
     saved = {s: save(tmp_path, "single", s, names) for s, names in ids.items()}
     assert gather(tmp_path, ["single"], [0, 1, 2])["single"].shape == (1, 5, 19, 3)
     twice = gather(tmp_path, ["single"], range(6))["single"]
-    assert (
-        twice.shape == (2, 5, 19, 3)
-        and (twice[0, 2] == saved[1][0]).all()
-        and (twice[1, 3] == saved[3][0]).all()
-    )
+    assert twice.shape == (2, 5, 19, 3)
+    assert (twice[0, 2] == saved[1][0]).all()
+    assert (twice[1, 3] == saved[3][0]).all()
 
 
 def test_missing_seeds_folds_and_objectives_are_named(tmp_path):
@@ -87,9 +85,8 @@ def test_table1_by_hand():
     table = table1(
         {"single": constant(60, 70), "linear": constant(75, 85)}, "made up", resamples=200
     ).set_index("objective")
-    assert table.miou.tolist() == pytest.approx(
-        [65, 80]
-    ) and table.miou_seed_std.tolist() == pytest.approx([50**0.5] * 2)
+    assert table.miou.tolist() == pytest.approx([65, 80])
+    assert table.miou_seed_std.tolist() == pytest.approx([50**0.5] * 2)
     assert (
         table.loc["single", "dice_macro"]
         == pytest.approx(100 * (1.2 / 1.6 + 1.4 / 1.7) / 2)
@@ -101,12 +98,10 @@ def test_table1_by_hand():
     assert table.loc[
         "linear", ["difference", "difference_low", "difference_high"]
     ].tolist() == pytest.approx([15, 15, 15])  # paired: the same seeds are drawn
-    assert (
-        table.verdict.tolist() == ["baseline", "better"]
-        and (table.images == 40).all()
-        and (table.repetitions == 2).all()
-        and (table.data == "made up").all()
-    )
+    assert table.verdict.tolist() == ["baseline", "better"]
+    assert (table.images == 40).all()
+    assert (table.repetitions == 2).all()
+    assert (table.data == "made up").all()
     assert table.loc["linear", ["reported_miou", "reported_dice"]].tolist() == [74.21, 94.28]
 
 
@@ -127,27 +122,22 @@ def test_a_difference_must_survive_the_seeds_and_the_number_of_questions():
         "linear": constant(64, 65, 66),
     }
     table = table1(counts, "", resamples=200).set_index("objective")
-    assert (
-        (table.p_images[["lucky", "linear"]] < 0.01).all()
-        and table.p_seeds["lucky"] > 0.3
-        and table.verdict.tolist() == ["baseline", "no difference shown", "better"]
-    )
+    assert (table.p_images[["lucky", "linear"]] < 0.01).all()
+    assert table.p_seeds["lucky"] > 0.3
+    assert table.verdict.tolist() == ["baseline", "no difference shown", "better"]
     alone = table1(
         {name: counts[name] for name in ("single", "linear")}, "", resamples=200
     ).set_index("objective")
-    assert alone.p_adjusted["linear"] < table.p_adjusted["linear"] and np.isnan(
-        table.p_adjusted["single"]
-    )
+    assert alone.p_adjusted["linear"] < table.p_adjusted["linear"]
+    assert np.isnan(table.p_adjusted["single"])
 
 
 def test_table1_without_baseline_and_with_a_control():
     table = table1({"linear": constant(60), "no_noise": constant(60)}, "", resamples=50)
-    assert (
-        set(table.verdict) == {"single was not run"}
-        and table.difference.isna().all()
-        and np.isnan(table.reported_miou[1])
-        and np.isnan(table.miou_seed_std[0])
-    )
+    assert set(table.verdict) == {"single was not run"}
+    assert table.difference.isna().all()
+    assert np.isnan(table.reported_miou[1])
+    assert np.isnan(table.miou_seed_std[0])
 
 
 def test_reported_values_are_the_papers():
@@ -158,9 +148,8 @@ def test_reported_values_are_the_papers():
         "piecewise": (73.80, 94.47),
         "linear_alt": (73.81, 94.49),
     }
-    assert all(len(row) == 19 for row in REPORTED_TABLE3.values()) and np.mean(
-        REPORTED_TABLE3["linear_alt"]
-    ) == pytest.approx(74.27, abs=0.005)
+    assert all(len(row) == 19 for row in REPORTED_TABLE3.values())
+    assert np.mean(REPORTED_TABLE3["linear_alt"]) == pytest.approx(74.27, abs=0.005)
     for name in REPORTED_TABLE1:
         find_objective(name)
 
@@ -174,10 +163,8 @@ def test_table3_by_hand():
     assert table.single[3] == pytest.approx(100 * 50 / 53) and np.isnan(table.single[7])
     assert table.single.iloc[-1] == pytest.approx(table.single[:-1].mean())
     assert table.images_with_class.tolist() == [2] * 5 + [1, 2, 0] + [2] * 12
-    assert (
-        table.reported_single[6] == 75.02
-        and (table.single_low[:5] <= table.single[:5] + 1e-9).all()
-    )
+    assert table.reported_single[6] == 75.02
+    assert (table.single_low[:5] <= table.single[:5] + 1e-9).all()
     assert "reported_single" not in table3(
         {"single": counts[:, :, :3]}, list("abc"), "", resamples=10
     )
@@ -200,7 +187,8 @@ def test_recorded_weights_meet_the_schedule(tmp_path):
     pd.testing.assert_frame_equal(recorded.reset_index(drop=True), ideal, check_dtype=False)
     assert recorded_weights(tmp_path, names, 2, 31).epoch.max() == 31
     figure = draw_schedules(ideal, recorded)
-    assert [len(ax.lines) for ax in figure.axes] == [4, 4, 4] and line_style("unheard") == {
+    assert [len(ax.lines) for ax in figure.axes] == [4, 4, 4]
+    assert line_style("unheard") == {
         "color": "#777777",
         "linestyle": "-",
     }
