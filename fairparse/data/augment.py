@@ -77,7 +77,7 @@ def _draw_maps(n, config, like):
     second_row = torch.stack([sin, cos / aspect, y], 1)
     return torch.stack([first_row, second_row], 1)
 
-
+# %% ../../nbs/lib/10_data/12_augment.ipynb #augment-17
 def move(images: Tensor, target: Tensor, config: AugmentConfig) -> tuple:
     "Rotate, scale and shift each face at random"
     n = len(images)

@@ -228,7 +228,7 @@ def _shift_range(shifts):
     "The furthest shifts to both sides, as numbers of pixels to pad with"
     return max(0, *(-shift for shift in shifts)), max(0, *shifts)
 
-
+# %% ../../nbs/lib/10_data/13_damage.ipynb #damage-48
 def _sum_of_shifts(images, weights, offsets):
     """Sum over (rows, columns) in `offsets` of weight * image read that far away
 
@@ -268,7 +268,7 @@ def blur(images, value, draws):
 def _nearest_pixel(position):
     return math.ceil(position - 0.5)
 
-
+# %% ../../nbs/lib/10_data/13_damage.ipynb #damage-49
 @perturbation("standard deviation of the smear, share of the shorter side", lambda s: 0.12 * s)
 def motion_blur(images, value, draws, reach=3.0):
     """Smear by half a Gaussian, cut off at `reach` standard deviations

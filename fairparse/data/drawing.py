@@ -23,7 +23,7 @@ def ellipse(x, y, rx, ry, n=2.0):
     from_centre = np.sqrt((x * rx) ** 2 + (y * ry) ** 2 + 1e-9)
     return from_centre * (1 - 1 / (k + 1e-6))
 
-
+# %% ../../nbs/lib/10_data/07_drawing.ipynb #drawing-17
 def band(x, y, top, bottom, half_width):
     """Signed distance to the region between two curves
 

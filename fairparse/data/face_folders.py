@@ -367,7 +367,7 @@ def _as_list(folders):
     "One folder, a list of them, or None, as a list"
     return [folders] if isinstance(folders, (str, Path)) else list(folders or ())
 
-
+# %% ../../nbs/lib/10_data/04_face_folders.ipynb #face-folders-41
 def scan_sources(
     data,  # a folder of faces, or a list of them
     extra=(),  # folders whose faces are for training and validation only

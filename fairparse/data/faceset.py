@@ -258,7 +258,7 @@ def _run_in_processes(tasks, workers):
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
-
+# %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-41
 def _run_chunks(tasks, workers):
     "Yield what `_build_chunk` returns for each task, as they finish"
     if workers == 1:
@@ -320,7 +320,7 @@ def _check_space(out, nbytes):
             "free some space or choose another output folder"
         )
 
-
+# %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-42
 @contextlib.contextmanager
 def _locked(out):
     "Make a folder and hold its lock; `InputError` if another job holds it"
@@ -362,7 +362,7 @@ def _is_whole(value, least):
     "Whether `value` is a whole number, `least` or more"
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
 
-
+# %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-43
 def _check_arguments(size, split, seed, valid_share, test_share, folds, workers):
     "`InputError` that names all values that no face set can have"
     shares = f"valid_share={valid_share!r}, test_share={test_share!r}"
@@ -397,7 +397,7 @@ def _describe_faces(sources, splits, folds):
     attributes = pd.concat([s.attributes for s in sources]).astype("Int8").reset_index(drop=True)
     return pd.concat([index, attributes], axis=1)
 
-
+# %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-44
 def _describe_request(faces, size, table):
     "What an interrupted build must have in common with a new one to be gone on with"
     files = json.dumps([(f.image, f.masks, f.stamps) for f in faces] + table.tolist())
@@ -466,7 +466,7 @@ def _count_labels(masks, classes, block=256):
         counts[start : start + n] = np.bincount(bins, minlength=n * classes).reshape(n, classes)
     return counts
 
-
+# %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-45
 def describe_face_set(faces: FaceSet) -> pd.DataFrame:  # a row a source, split and fold
     "What a face set holds: number of faces, then each class's percentage of the pixels"
     counts = _count_labels(faces.masks, len(faces.classes))

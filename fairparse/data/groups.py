@@ -49,7 +49,7 @@ def _repeated(names):
     "The names that occur more than once"
     return sorted(name for name in set(names) if list(names).count(name) > 1)
 
-
+# %% ../../nbs/lib/10_data/11_groups.ipynb #groups-27
 @dataclass(frozen=True, eq=False)
 class Groups:
     "Named groups of faces; they may overlap, and a face may be in none"
@@ -125,7 +125,7 @@ def _values_of_table(table, names):
     except (ValueError, TypeError) as error:
         raise InputError(f"attributes are 1, 0 or missing: {error}") from error
 
-
+# %% ../../nbs/lib/10_data/11_groups.ipynb #groups-28
 def _refuse_values(wrong, values, names, allowed):
     "`InputError` that names the first value that is no attribute's"
     if wrong.any():

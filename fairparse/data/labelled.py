@@ -23,7 +23,7 @@ from .pixels import EIGHT_BIT_MODES
 def _nothing_rejected():
     return pd.DataFrame({"file": [], "reason": []}, dtype="str")
 
-
+# %% ../../nbs/lib/10_data/14_labelled.ipynb #labelled-24
 @dataclass
 class LabelledFaces:
     "Square pictures of faces with a label each; `InputError` where the parts do not fit together"

@@ -42,7 +42,7 @@ class Layout:
     fits: Callable  # list of files -> whether they are of this layout
     read: Callable  # (root, files, task) -> rows, rejected, classes
 
-
+# %% ../../nbs/lib/10_data/15_labelled_sources.ipynb #labelled-sources-43
 LAYOUTS: dict[str, Layout] = {}  # in the order in which they are tried
 
 
@@ -61,12 +61,12 @@ def _header(path):
     with open(path, encoding="utf-8", errors="replace") as file:
         return file.readline(1000).replace(" ", "").strip().lstrip("\ufeff").strip('"')
 
-
+# %% ../../nbs/lib/10_data/15_labelled_sources.ipynb #labelled-sources-44
 def _tables(files, columns):
     "The .csv files among `files` that begin with these columns"
     return [f for f in files if f.suffix == ".csv" and _header(f).startswith(columns)]
 
-
+# %% ../../nbs/lib/10_data/15_labelled_sources.ipynb #labelled-sources-45
 def _read_csv(path, **options):
     "A table of texts; `InputError` names the file that cannot be read"
     try:
@@ -146,7 +146,7 @@ def _read_attribute_list(path):
         return _read_csv(path).set_index("image_id")
     return _read_csv(path, sep=r"\s+", skiprows=1)
 
-
+# %% ../../nbs/lib/10_data/15_labelled_sources.ipynb #labelled-sources-46
 def _read_partition(files):
     "{picture's name: split} of CelebA's partition, which may be missing"
     for path in files:
@@ -269,7 +269,7 @@ def _folder_class(name, task):
             return title
     return None
 
-
+# %% ../../nbs/lib/10_data/15_labelled_sources.ipynb #labelled-sources-47
 def _folder_split(parts):
     "The split that the first folder of a path is named by, '' if none is"
     named = [_SPLIT_FOLDERS[part.lower()] for part in parts if part.lower() in _SPLIT_FOLDERS]
@@ -280,7 +280,7 @@ def _is_picture(path):
     "Whether a file's name is that of a picture"
     return path.suffix.lower() in _IMAGE_SUFFIXES
 
-
+# %% ../../nbs/lib/10_data/15_labelled_sources.ipynb #labelled-sources-48
 @reader(
     "a subfolder of pictures for each class",
     None,
@@ -309,7 +309,7 @@ def _list_source(source):
         return [source]
     return sorted(f for f in source.rglob("*") if f.is_file() and not f.name.startswith("."))
 
-
+# %% ../../nbs/lib/10_data/15_labelled_sources.ipynb #labelled-sources-49
 def find_layout(
     source: str | Path,
     task: str,
@@ -420,7 +420,7 @@ def _twin_reason(row, twin):
     reason = f"the same picture as {twin['id']}"
     return reason if twin["label"] == row["label"] else f"{reason}, with another label"
 
-
+# %% ../../nbs/lib/10_data/15_labelled_sources.ipynb #labelled-sources-50
 def _sort_out(rows, images, errors, root):
     "Positions of the pictures to keep, and (file, reason) of the others"
     dealt = not any(row["split"] for row in rows)  # the split is ours

@@ -35,7 +35,7 @@ def _nearest(labels, size):
     "Labels (H, W) at `size` (width, height) by the nearest pixel"
     return np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
 
-
+# %% ../../nbs/lib/10_data/05_map_folders.ipynb #map-folders-29
 def read_map(
     path: str | Path,
     table: np.ndarray,  # see `pixels.label_table`
@@ -107,7 +107,7 @@ def _is_setting(name):
     except InputError:
         return False
 
-
+# %% ../../nbs/lib/10_data/05_map_folders.ipynb #map-folders-30
 def _folder_setting(folder):
     "The (perturbation, severity) that a folder is named by"
     try:

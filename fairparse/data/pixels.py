@@ -91,7 +91,7 @@ def _to_eight_bits(image, file_format, path):
         )
     return image
 
-
+# %% ../../nbs/lib/10_data/03_pixels.ipynb #pixels-52
 def read_upright(path: str | Path) -> Image.Image:  # mode RGB
     "Read any picture as upright RGB at its own size; `InputError` if it cannot be read"
     with warnings.catch_warnings():
@@ -302,7 +302,7 @@ def _by(size):
     "(640, 480) as '640x480'"
     return f"{size[0]}x{size[1]}"
 
-
+# %% ../../nbs/lib/10_data/03_pixels.ipynb #pixels-53
 def merge_parts(
     parts: tuple,  # ((label, path), ...), painted in this order
     size: int,

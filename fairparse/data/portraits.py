@@ -58,7 +58,7 @@ def metal(c: Canvas):
     "The colour of jewellery"
     return c.tint(c.a.metal_contrast, c.a.metal_hue, c.a.metal_chroma)
 
-
+# %% ../../nbs/lib/10_data/09_portraits.ipynb #portraits-45
 def body(c: Canvas):
     "Neck and shoulders, clothes, and the necklace above them"
     g, a, x, y = c.g, c.a, c.body_x, c.body_y
@@ -171,7 +171,7 @@ def lens_and_arm(c: Canvas, side):
     glint = band(x, y - 0.5 * x, -0.1, -0.05, 0.08)
     return lens, np.minimum(np.abs(lens) - g.glasses_rim, arm), glint
 
-
+# %% ../../nbs/lib/10_data/09_portraits.ipynb #portraits-46
 def glasses(c: Canvas):
     "Lenses with a glint, rims, bridge and arms"
     if not c.face.Eyeglasses:
@@ -209,7 +209,7 @@ def eyeball(c: Canvas, side, label, shape, x, y):
         paint(highlight, c.tint(0.25, chroma=0.0)),
     ]
 
-
+# %% ../../nbs/lib/10_data/09_portraits.ipynb #portraits-47
 def eyes(c: Canvas):
     "Both eyes, open or closed, with their lashes"
     if wears_sunglasses(c.face):
@@ -358,7 +358,7 @@ def clutter_colour(c: Canvas, kind, contrast, hue):
         return hair_paint(c)[0]
     return c.tint(0.7 * contrast - 0.35, 6.28 * hue, 0.15)
 
-
+# %% ../../nbs/lib/10_data/09_portraits.ipynb #portraits-48
 def background(c: Canvas):
     "A gradient with texture, and blobs of clutter in front of it"
     a = c.a

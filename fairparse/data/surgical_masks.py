@@ -76,7 +76,7 @@ def _heights(labels, v):
         raise InputError("no chin below the mouth in the map")
     return bridge, lips, chin
 
-
+# %% ../../nbs/lib/10_data/16_surgical_masks.ipynb #surgical-masks-30
 def _face_ends(u, strip, low=0.01, high=0.99):
     "Where the face begins and ends in a strip, a little inwards from two quantiles of its pixels"
     there = u[strip]
@@ -148,7 +148,7 @@ def _back_to_pixels(u, v):
     turned = np.array([[cos, -sin], [sin, cos]])
     return lambda points: (points - origin) @ turned.T
 
-
+# %% ../../nbs/lib/10_data/16_surgical_masks.ipynb #surgical-masks-31
 def _coverage(size, polygons=(), lines=(), width=0.0):  # as pixels (x, y)
     "Anti-aliased share of each pixel (S, S) that polygons and lines cover"
     zoom = 4
@@ -183,7 +183,7 @@ def _shade(image, worn):
     relief = np.clip(blurred / max(blurred[worn].mean(), 1), 0.65, 1.35)
     return relief * np.clip(np.quantile(light, 0.98) / 235, 0.35, 1.05)
 
-
+# %% ../../nbs/lib/10_data/16_surgical_masks.ipynb #surgical-masks-32
 def _weave(v, cover, worn, shade, colour, rng):
     "(S, S, 3) cloth with three pleats and a darker rim"
     size = len(v)
@@ -284,7 +284,7 @@ def _choose_wearers(n, share, rng):
     wears[rng.permutation(n)[: max(round(share * n), 1)]] = True
     return wears
 
-
+# %% ../../nbs/lib/10_data/16_surgical_masks.ipynb #surgical-masks-33
 def mask_training_faces(
     images: np.ndarray,
     maps: np.ndarray,  # as in `masked_faces`

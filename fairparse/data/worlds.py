@@ -63,7 +63,7 @@ def _is_number(value):
     "Whether `value` is a number, and not True or False"
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
-
+# %% ../../nbs/lib/10_data/10_worlds.ipynb #worlds-26
 def _check_values(what, given, known):
     "Refuse names outside `known` and values outside 0..1"
     unknown = sorted(set(given) - set(known))
@@ -73,7 +73,7 @@ def _check_values(what, given, known):
         if not _is_number(value) or not 0 <= value <= 1:
             raise InputError(f"{what} {name!r} is {value!r}: give a number from 0 to 1")
 
-
+# %% ../../nbs/lib/10_data/10_worlds.ipynb #worlds-27
 def _check_shares(what, shares):
     "Refuse shares that do not add up to 1"
     total = sum(shares.values())
@@ -84,11 +84,11 @@ def _check_shares(what, shares):
 def _equal_tones():
     return dict.fromkeys(TONES, 0.2)
 
-
+# %% ../../nbs/lib/10_data/10_worlds.ipynb #worlds-28
 def _usual_emotions():
     return dict(EMOTIONS)
 
-
+# %% ../../nbs/lib/10_data/10_worlds.ipynb #worlds-29
 @dataclass(frozen=True)
 class World:
     """How often things occur, and for whom pictures are worse
@@ -168,7 +168,7 @@ def _render(index, size, seed, world):
     face = sample_parameters(seed, index, world)
     return *render_face(face, size), attribute_row(face)
 
-
+# %% ../../nbs/lib/10_data/10_worlds.ipynb #worlds-30
 def _map(render, indices, workers):
     "Yield the rendered faces in order, from this process or from several"
     if workers and workers > 1:
@@ -177,7 +177,7 @@ def _map(render, indices, workers):
     else:
         yield from map(render, indices)
 
-
+# %% ../../nbs/lib/10_data/10_worlds.ipynb #worlds-31
 def _collect(faces, count, size):
     "Images, masks and rows of attributes of rendered faces"
     images = np.empty((count, size, size, 3), np.uint8)
@@ -187,7 +187,7 @@ def _collect(faces, count, size):
         rows.append(row)
     return images, masks, pd.DataFrame(rows, dtype="Int8")
 
-
+# %% ../../nbs/lib/10_data/10_worlds.ipynb #worlds-32
 def _with_bar(faces, count):
     "The same faces, with a bar that shows how many are done"
     from tqdm.auto import tqdm
@@ -239,7 +239,7 @@ def _count_splits(count, valid_share, test_share, folds):
         )
     return n_train, n_valid, n_test
 
-
+# %% ../../nbs/lib/10_data/10_worlds.ipynb #worlds-33
 def _index(counts, seed, folds):
     "Id, split, fold and source of drawn faces"
     n = sum(counts)

@@ -57,19 +57,14 @@ def test_pictures_are_cropped_to_the_square_and_made_rgb(tmp_path):
     image, exif = Image.open(turned), Image.Exif()
     exif[0x0112] = 3
     image.save(tmp_path / "exif.jpg", exif=exif, quality=95)
-    assert (
-        np.abs(
-            read_square(tmp_path / "exif.jpg", 40).astype(int) - read_square(turned, 40)[::-1, ::-1]
-        ).mean()
-        < 12
-    )
+    upright, upside_down = read_square(tmp_path / "exif.jpg", 40), read_square(turned, 40)
+    assert np.abs(upright.astype(int) - upside_down[::-1, ::-1]).mean() < 12
 
 
 def test_small_pictures_of_fine_patterns_are_antialiased():
-    board = np.indices((64, 64)).sum(0) % 2 * 255
-    assert (
-        np.abs(read_square(Image.fromarray(board.astype(np.uint8)), 8).astype(int) - 127).max() < 20
-    )
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    small = read_square(Image.fromarray(board), 8)
+    assert np.abs(small.astype(int) - 127).max() < 20
 
 
 @pytest.mark.parametrize(
@@ -122,10 +117,8 @@ def test_the_dealing_is_that_of_sha256():
     ],
 )
 def test_tiny_classes_are_trained_on_first_and_tested_where_possible(n, wanted):
-    assert (
-        pd.Series(deal_splits(np.zeros(n, int), list("abcde")[:n], 0)).value_counts().to_dict()
-        == wanted
-    )
+    split = deal_splits(np.zeros(n, int), list("abcde")[:n], 0)
+    assert pd.Series(split).value_counts().to_dict() == wanted
 
 
 def test_official_splits_are_kept_and_completed():
@@ -191,12 +184,9 @@ def test_utkface_reads_names_and_lists_what_it_rejects(tmp_path):
     assert "no readable picture" in reasons["33_0_0_20170105000000001.jpg.chip.jpg"]
     assert "age 200" in reasons["200_0_0_2017.jpg.chip.jpg"]
     i = next(i for i, name in enumerate(faces.ids) if name.startswith("7_1_2"))
-    assert (
-        faces.classes[faces.labels[i]],
-        faces.attributes.gender[i],
-        faces.attributes.age[i],
-        faces.attributes.age_band[i],
-    ) == ("Asian", "Female", 7, "3-9")
+    assert faces.classes[faces.labels[i]] == "Asian"
+    known = faces.attributes.iloc[i]
+    assert (known.gender, known.age, known.age_band) == ("Female", 7, "3-9")
     sexes = open_labelled(tmp_path, "gender", 24)
     assert sexes.classes == ["Female", "Male"]
     assert all(
@@ -247,11 +237,9 @@ def test_fairface_maps_its_seven_classes_onto_five(tmp_path):
     assert seven.classes == list(TO_FIVE)
     assert five.classes == RACES
     assert len(seven) == 50
-    assert (
-        [five.classes[k] for k in five.labels]
-        == [TO_FIVE[seven.classes[k]] for k in seven.labels]
-        == [TO_FIVE[r] for r in seven.attributes.race]
-    )
+    names = [five.classes[k] for k in five.labels]
+    assert names == [TO_FIVE[seven.classes[k]] for k in seven.labels]
+    assert names == [TO_FIVE[race] for race in seven.attributes.race]
     assert (seven.split == "test").sum() == 10
     assert (seven.split == "valid").any()
     assert sorted(set(seven.rejected.reason)) == ["race is 'Martian'", "the file is missing"]
@@ -387,10 +375,8 @@ def test_generic_folders_with_splits(tmp_path):
     assert len(set(faces.ids)) == 33
     assert faces.counts().to_numpy().tolist() == [[6, 2, 3]] * 3
     assert len(open_labelled(tmp_path, "animal", 16, limit=7)) == 7
-    assert (
-        open_labelled(tmp_path, "animal", 16, limit=7).ids
-        == open_labelled(tmp_path, "animal", 16, limit=7).ids
-    )
+    first, again = (open_labelled(tmp_path, "animal", 16, limit=7).ids for _ in range(2))
+    assert first == again
 
 
 # ---- faults

@@ -49,10 +49,8 @@ def test_nothing_changes_beyond_the_face_and_what_is_covered_takes_the_colour(fa
         background = np.isin(maps, [CLASSES.index(p) for p in ("background", "hair", "neck")])
         assert changed[background].mean() < 0.01, "anti-aliased rim only"
         mean = result.images[covered].astype(float).mean(0)
-        assert (
-            np.abs(mean / mean.max() - np.array(MASK_COLOURS[name]) / max(MASK_COLOURS[name])).max()
-            < 0.08
-        )
+        wanted = np.array(MASK_COLOURS[name]) / max(MASK_COLOURS[name])
+        assert np.abs(mean / mean.max() - wanted).max() < 0.08
 
 
 def test_a_face_s_mask_depends_on_seed_and_row_alone(faces):

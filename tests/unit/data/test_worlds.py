@@ -65,14 +65,12 @@ def test_painter_labels_what_it_paints():
     assert not mask.any()
     assert image.max() == pytest.approx(0.5)
     paint_layer(Layer("hat", disc, colour(1.0)), image, mask, 1 / 16)
-    assert (
-        (mask == CLASSES.index("hat")) == (image[..., 0] > 0.75)
-    ).mean() > 0.98  # label where at least half covered
+    labelled, covered = mask == CLASSES.index("hat"), image[..., 0] > 0.75  # at least half
+    assert (labelled == covered).mean() > 0.98
     assert len(np.unique(image.round(3))) > 5  # the border is anti-aliased
     before = image.copy()
-    paint_layer(
-        Layer("hat", disc + 9, colour(0.0)), image, mask, 1 / 16
-    )  # nothing of it in the picture
+    outside = Layer("hat", disc + 9, colour(0.0))  # nothing of it in the picture
+    paint_layer(outside, image, mask, 1 / 16)
     assert (image == before).all()
 
 
@@ -228,9 +226,8 @@ def test_expressions_differ():
         for i, a in enumerate(pictures)
         for b in pictures[:i]
     )
-    assert (
-        mouth_gap(replace(face, emotion="surprise")) > mouth_gap(replace(face, emotion="sad")) == 0
-    )
+    surprised, sad = (replace(face, emotion=emotion) for emotion in ("surprise", "sad"))
+    assert mouth_gap(surprised) > mouth_gap(sad) == 0
 
 
 def test_shares_follow_the_world():
