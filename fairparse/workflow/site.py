@@ -6,7 +6,7 @@
 __all__ = ['PAGES', 'STAGES', 'SCRIPTS', 'site_path', 'rewrite_links', 'notebook_page', 'executed_copies', 'library_notebooks',
            'all_notebooks', 'gather_notebooks', 'gather_texts', 'gather_reference', 'gather_results', 'decade_of',
            'navigation', 'fetch_script', 'gather_assets', 'plain_page', 'fresh_folder', 'mkdocs_settings',
-           'collect_warnings', 'build_site', 'Links', 'broken_links']
+           'collect_warnings', 'build_site']
 
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-02
 import hashlib
@@ -18,11 +18,11 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from ..core.runs import InputError, find_root, read_json
+from .links import broken_links
 from .reference import module_name, module_page, read_notebook
 
 # %% ../../nbs/lib/90_workflow/15_site.ipynb #site-04
@@ -494,51 +494,3 @@ def build_site(
     if broken := broken_links(site):
         raise InputError(f"{len(broken)} broken links in {site}:\n" + "\n".join(broken))
     return site / "index.html"
-
-# %% ../../nbs/lib/90_workflow/15_site.ipynb #site-31
-# tag -> its attribute that names a file
-_target_attributes = {
-    **dict.fromkeys(("img", "script", "iframe", "source"), "src"),
-    **dict.fromkeys(("a", "link"), "href"),
-}
-
-
-class Links(HTMLParser):
-    "Targets that a page refers to, and anchors that it offers"
-
-    def __init__(self, html: str):
-        super().__init__()
-        self.targets, self.anchors = [], {"", "__top"}
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
-        self.anchors |= {given[name] for name in ("id", "name") if given.get(name)}
-        if target := given.get(_target_attributes.get(tag)):
-            self.targets.append(target)
-
-# %% ../../nbs/lib/90_workflow/15_site.ipynb #site-32
-def broken_links(site: Path) -> list:  # "page: target (what is wrong)"
-    """Links within a built site that lead nowhere
-
-    The page for missing pages is left out: its links depend on the server."""
-    pages = {
-        path: Links(path.read_text(encoding="utf-8"))
-        for path in sorted(site.rglob("*.html"))
-        if path.name != "404.html"
-    }
-    broken = []
-    for path, page in pages.items():
-        for target in dict.fromkeys(page.targets):
-            parts = urlsplit(target)
-            if parts.scheme or parts.netloc:
-                continue
-            file = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            where = f"{path.relative_to(site)}: {target}"
-            if parts.path.startswith("/") or not file.is_relative_to(site.resolve()):
-                broken.append(f"{where} (leads out of the site)")
-            elif not (file / "index.html" if file.is_dir() else file).is_file():
-                broken.append(f"{where} (no such file)")
-            elif file in pages and unquote(parts.fragment) not in pages[file].anchors:
-                broken.append(f"{where} (no such anchor)")
-    return broken

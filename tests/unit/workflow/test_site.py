@@ -15,6 +15,7 @@ import pytest
 from conftest import ROOT, write_notebook
 
 from fairparse.core.runs import InputError
+from fairparse.workflow.links import broken_links
 from fairparse.workflow.reference import (
     argument_rows,
     argument_table,
@@ -25,7 +26,6 @@ from fairparse.workflow.reference import (
     signature_block,
 )
 from fairparse.workflow.site import (
-    broken_links,
     build_site,
     executed_copies,
     fetch_script,
