@@ -1,4 +1,6 @@
-"Clean all notebooks and export the package: neither may change a file. Run as a script; names the files that did change."
+"""Clean all notebooks and export the package: neither may change a file. Run as a script
+
+Names the files that did change."""
 
 import hashlib
 import subprocess
@@ -10,7 +12,9 @@ SKIPPED = {"__pycache__", ".ipynb_checkpoints"}
 
 
 def hash_tree(root=ROOT):
-    "SHA-256 of every file under nbs/ and fairparse/, by its path; files that git does not know included"
+    """SHA-256 of every file under nbs/ and fairparse/, by its path
+
+    Files that git does not know included."""
     files = [
         p
         for folder in ("nbs", "fairparse")
@@ -22,14 +26,14 @@ def hash_tree(root=ROOT):
 
 def changed(before, after):
     "Files that differ between two hashes of the tree, with what happened to them"
-    word = lambda path: (
-        "is new" if path not in before else "was removed" if path not in after else "changed"
-    )
-    return [
-        f"{path} {word(path)}"
-        for path in sorted(before.keys() | after.keys())
-        if before.get(path) != after.get(path)
-    ]
+
+    def word(path):
+        if path not in before:
+            return "is new"
+        return "changed" if path in after else "was removed"
+
+    paths = sorted(before.keys() | after.keys())
+    return [f"{path} {word(path)}" for path in paths if before.get(path) != after.get(path)]
 
 
 def main(root=ROOT):
@@ -40,7 +44,10 @@ def main(root=ROOT):
     if not (differences := changed(before, hash_tree(root))):
         return 0
     print(
-        "nbdev_clean and nbdev_export changed files; they are right now, look at them and commit them:",
+        (
+            "nbdev_clean and nbdev_export changed files; they are right now, look at them and "
+            "commit them:"
+        ),
         *differences,
         sep="\n  ",
         file=sys.stderr,

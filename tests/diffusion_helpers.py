@@ -1,4 +1,6 @@
-"Latent diffusion models that are small enough for a test: one in the layout of the real Stable Diffusion 1.5, and one that is as small as it gets"
+"""Latent diffusion models that are small enough for a test
+
+One in the layout of the real Stable Diffusion 1.5, and one that is as small as it gets."""
 
 import copy
 import functools
@@ -174,7 +176,9 @@ def write(path, content):
 
 
 def waken(network, scale=0.1, seed=0):
-    "Random weights where there are none: the convolutions through which a ControlNet speaks start at zero"
+    """Random weights where there are none
+
+    The convolutions through which a ControlNet speaks start at zero."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -184,7 +188,8 @@ def waken(network, scale=0.1, seed=0):
 
 
 def write_sd15(folder, seed=0, **unet):
-    "Stable Diffusion 1.5 as it lies on the hub, shrunk and with random weights, its odd names of weights included; returns what the parts hold, by diffusers' names"
+    """Stable Diffusion 1.5 as it lies on the hub, shrunk and with random weights, its odd names of
+    weights included; returns what the parts hold, by diffusers' names"""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -242,7 +247,8 @@ def write_sd15(folder, seed=0, **unet):
 
 
 def write_seg(folder, seed=1, **changed):
-    "A ControlNet as control_v11p_sd15_seg lies on the hub, shrunk, with random weights everywhere; returns them"
+    """A ControlNet as control_v11p_sd15_seg lies on the hub, shrunk, with random weights
+    everywhere; returns them"""
     from diffusers import ControlNetModel
 
     torch.manual_seed(seed)
@@ -276,7 +282,8 @@ _ends = {
 
 
 def original_name(key):
-    "The name in the original code of a weight of diffusers' U-Net or ControlNet of the shape of Stable Diffusion 1.5"
+    """The name in the original code of a weight of diffusers' U-Net or ControlNet of the shape of
+    Stable Diffusion 1.5"""
     stem, _, kind = key.rpartition(".")
     if stem in _ends:
         return f"{_ends[stem]}.{kind}"
@@ -296,7 +303,8 @@ def original_name(key):
     if side == "mid":
         return f"middle_block.{2 * int(layer) if what == 'resnets' else 1}.{rest}"
     number = 3 * int(block) + int(layer) + (side == "down")
-    return f"{'input' if side == 'down' else 'output'}_blocks.{number}.{0 if what == 'resnets' else 1}.{rest}"
+    blocks = "input_blocks" if side == "down" else "output_blocks"
+    return f"{blocks}.{number}.{0 if what == 'resnets' else 1}.{rest}"
 
 
 def original_vae_name(key, levels=4):
@@ -397,7 +405,8 @@ def _micro(prediction, seed):
 
 
 def micro_base(prediction="epsilon", seed=0):
-    "A base of a few thousand random weights for pictures of 16 pixels, whose latents are half as large; always the same, and your own"
+    """A base of a few thousand random weights for pictures of 16 pixels, whose latents are half as
+    large; always the same, and your own"""
     return copy.deepcopy(_micro(prediction, seed))
 
 

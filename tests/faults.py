@@ -1,15 +1,19 @@
-"""Kill a run at random moments, start it again, and compare the end with a run that nobody disturbed.
+"""Kill a run at random moments, start it again, and compare the end with an undisturbed run.
 
     python tests/faults.py --kills 20 --runs 4 --profile ci --out /tmp/faults
-    python tests/faults.py --kills 3 --runs 1 --stages table1 --set 'objectives=[single]' --out /tmp/faults
+    python tests/faults.py --kills 3 --runs 1 --stages table1 --set 'objectives=[single]' \\
+        --out /tmp/faults
 
-A kill is `kill -9` of a notebook's kernel, of the worker that runs it (`fairparse run`), of Snakemake or of `fairparse reproduce`. Half of
-them are aimed: into a cell that trains, into the write of a checkpoint, into the write of a record. Nothing in the code under test helps:
-the moment is found by watching the output folder, the processes are stopped, one look tells whether the moment was hit (if not, they go on and
-the next moment is tried), and the victim is killed. The others are random moments.
+A kill is `kill -9` of a notebook's kernel, of the worker that runs it (`fairparse run`), of
+Snakemake or of `fairparse reproduce`. Half of them are aimed: into a cell that trains, into the
+write of a checkpoint, into the write of a record. Nothing in the code under test helps: the moment
+is found by watching the output folder, the processes are stopped, one look tells whether the moment
+was hit (if not, they go on and the next moment is tried), and the victim is killed. The others are
+random moments.
 
-After each kill, every file under its final name must be whole, and nobody whom the victim started may live on. The same command is then given
-again, until it ends well. In the end `fairparse compare` must find no difference from the reference. `kills.csv` has a row a kill.
+After each kill, every file under its final name must be whole, and nobody whom the victim started
+may live on. The same command is then given again, until it ends well. In the end
+`fairparse compare` must find no difference from the reference. `kills.csv` has a row a kill.
 """
 
 import argparse
@@ -39,7 +43,7 @@ from safetensors.numpy import load_file
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from fairparse.workflow.compare import compare_folders, describe_comparison  # noqa: E402 (the repository comes first on the path)
+from fairparse.workflow.compare import compare_folders, describe_comparison  # noqa: E402
 
 VICTIMS = ("kernel", "worker", "snakemake", "reproduce")
 MOMENTS = ("training", "checkpoint", "record")  # aimed; the others are "any"
@@ -87,8 +91,22 @@ class Watch:
         os.close(self.fd)
 
 
+def role_of(child, process):
+    "What a process of the run `process` is; None for a helper of others"
+    text = " ".join(child.cmdline())
+    if "ipykernel" in text:
+        return "kernel"
+    if "fairparse.cli run" in text:
+        return "worker"
+    if "snakemake" in text and child.ppid() == process.pid:
+        return "snakemake"
+    return None
+
+
 def family(process):
-    'Processes of a run by what they are: {"snakemake": [...], "worker": [...], "kernel": [...]}, each a `psutil.Process`'
+    """Processes of a run by what they are
+
+    {"snakemake": [...], "worker": [...], "kernel": [...]}, each a `psutil.Process`."""
     found = {
         "reproduce": [psutil.Process(process.pid)],
         "snakemake": [],
@@ -97,17 +115,7 @@ def family(process):
     }
     for child in found["reproduce"][0].children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            text = " ".join(child.cmdline())
-            role = (
-                "kernel"
-                if "ipykernel" in text
-                else "worker"
-                if "fairparse.cli run" in text
-                else "snakemake"
-                if "snakemake" in text and child.ppid() == process.pid
-                else None
-            )
-            if role:
+            if role := role_of(child, process):
                 found[role].append(child)
     return found
 
@@ -129,7 +137,9 @@ def send(processes, signum):
 
 
 def running_cell(path):
-    "Number and source of the cell that a notebook is in, from its lab log; None between cells or while the log is being written"
+    """Number and source of the cell that a notebook is in, from its lab log
+
+    None between cells or while the log is being written."""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError):
@@ -235,7 +245,10 @@ class Siege:
                         continue
                     skip -= 1
                     if skip < 0 and self.halted(path.exists):
-                        return f"{self.describe()}; half-written {path.relative_to(self.folder)}, {path.stat().st_size} bytes"
+                        return (
+                            f"{self.describe()}; half-written {path.relative_to(self.folder)}, "
+                            f"{path.stat().st_size} bytes"
+                        )
         return None
 
     def describe(self):
@@ -295,7 +308,10 @@ class Siege:
         return left
 
     def run(self, aims, say):
-        "Run to the end, with kills on the way: each is a victim, a moment and how many notebooks must be finished before; the kills for which there was no moment left"
+        """Run to the end, with kills on the way
+
+        Each is a victim, a moment and how many notebooks must be finished before; the kills for
+        which there was no moment left."""
         aims = list(aims)
         self.start()
         while True:
@@ -375,7 +391,9 @@ def broken_files(folder):
 
 
 def plan(kills, runs, jobs, rng):
-    "For each run its kills: victim, moment, and how many notebooks must be finished before; half of them aimed"
+    """For each run its kills: victim, moment, and how many notebooks must be finished before
+
+    Half of them aimed."""
     victims = [VICTIMS[i % len(VICTIMS)] for i in range(kills)]
     moments = [MOMENTS[i // 2 % len(MOMENTS)] if i % 2 == 0 else "any" for i in range(kills)]
     rng.shuffle(victims)
@@ -448,7 +466,11 @@ def main(argv=None):
         def say(record):
             kills.append({"run": number, "kill": len(kills) + 1, **record})
             print(
-                f"kill {len(kills)} in run {number} after {record['seconds']} s: {record['victim']} at {record['where']} (aimed: {record['aimed']}); {record['orphans']} live on, broken: {record['broken'] or 'none'}",
+                (
+                    f"kill {len(kills)} in run {number} after {record['seconds']} s: "
+                    f"{record['victim']} at {record['where']} (aimed: {record['aimed']}); "
+                    f"{record['orphans']} live on, broken: {record['broken'] or 'none'}"
+                ),
                 flush=True,
             )
             pd.DataFrame(kills).to_csv(out / "kills.csv", index=False)
@@ -466,7 +488,10 @@ def main(argv=None):
     )
     bad = [k for k in kills if k["orphans"] or k["broken"]]
     print(
-        f"half-written files or processes that lived on after {len(bad)} kills; results {'equal' if good else 'DIFFERENT'} in all runs"
+        (
+            f"half-written files or processes that lived on after {len(bad)} kills; results "
+            f"{'equal' if good else 'DIFFERENT'} in all runs"
+        )
     )
     return 0 if good and not bad and len(kills) == given.kills else 1
 
@@ -480,7 +505,11 @@ def conclude(siege, reference, folder, kills):
         if ".snakemake" not in path.parts and path.name not in (".lock", ".fairparse.lock")
     ]
     print(
-        f"run {folder.name}: {len(kills)} kills, {siege.runs} starts, {time.time() - siege.started:.0f} s; left lying: {left or 'nothing'}\n{describe_comparison(compared)}",
+        (
+            f"run {folder.name}: {len(kills)} kills, {siege.runs} starts, "
+            f"{time.time() - siege.started:.0f} s; left lying: {left or 'nothing'}\n"
+            f"{describe_comparison(compared)}"
+        ),
         flush=True,
     )
     return not len(compared.differences) and not left

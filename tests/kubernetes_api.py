@@ -1,4 +1,6 @@
-"As much of a Kubernetes cluster as the executor talks to: jobs are written down and their commands run here, one process a pod"
+"""As much of a Kubernetes cluster as the executor talks to
+
+Jobs are written down and their commands run here, one process a pod."""
 
 import json
 import subprocess

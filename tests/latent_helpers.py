@@ -1,10 +1,14 @@
-"A generator and classifiers whose yields can be computed by hand: the first three numbers of a vector are the colour of its face"
+"""A generator and classifiers whose yields can be computed by hand
+
+The first three numbers of a vector are the colour of its face."""
 
 import numpy as np
 
 
 class Colours:
-    "Paints faces of one colour, 128 + 32 z for each channel; w is an affine map of z whose mean is far from 0"
+    """Paints faces of one colour, 128 + 32 z for each channel
+
+    W is an affine map of z whose mean is far from 0."""
 
     name, sha256, psi, z_dim, w_dim, size = "colours", "c0", 1.0, 5, 5, 2
     matrix, offset = (

@@ -143,8 +143,10 @@ def first_steps(root, files):
     code = [file for file in code if not file.startswith(("fairparse/", "outputs/"))]
     steps = []
     if code:
-        steps.append(Step("ruff check", [TOOLS / "ruff", "check", *code], always=True))
-        formatted = [TOOLS / "ruff", "format", "--check", *code]
+        steps.append(
+            Step("ruff check", [TOOLS / "ruff", "check", "--force-exclude", *code], always=True)
+        )
+        formatted = [TOOLS / "ruff", "format", "--check", "--force-exclude", *code]
         steps.append(Step("ruff format", formatted, always=True))
     if any(file.startswith(("nbs/", "fairparse/")) for file in files):
         export = [sys.executable, "tests/check_export.py"]

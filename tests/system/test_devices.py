@@ -1,4 +1,5 @@
-"Every job its own device: claims of several processes, what CUDA_VISIBLE_DEVICES says, one training over two processes"
+"""Every job its own device: claims of several processes, what CUDA_VISIBLE_DEVICES says, one
+training over two processes"""
 
 import json
 import os
@@ -16,7 +17,11 @@ from fairparse.core.runs import InputError
 from fairparse.workflow import engine
 from fairparse.workflow.engine import claim_device, list_devices, own_device
 
-CLAIM = "import sys, time\nfrom fairparse.workflow.engine import claim_device\ndevice, slot = claim_device(sys.argv[2:], sys.argv[1])\nprint(device, flush=True)\ntime.sleep(100)"
+CLAIM = (
+    "import sys, time\nfrom fairparse.workflow.engine import claim_device\n"
+    "device, slot = claim_device(sys.argv[2:], sys.argv[1])\nprint(device, flush=True)\n"
+    "time.sleep(100)"
+)
 
 
 def claim(folder, *devices):
@@ -58,14 +63,21 @@ def test_without_a_free_device_the_least_shared_one_is_shared(tmp_path):
 def test_devices_are_those_that_this_process_may_use(monkeypatch, tmp_path):
     smi = tmp_path / "nvidia-smi"
     smi.write_text(
-        "#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1a-b)'\necho 'GPU 1: NVIDIA H200 (UUID: GPU-2c-d)'\n"
+        (
+            "#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1a-b)'\n"
+            "echo 'GPU 1: NVIDIA H200 (UUID: GPU-2c-d)'\n"
+        )
     )
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert list_devices() == ["GPU-1a-b", "GPU-2c-d"]
     smi.write_text(
-        "#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1a-b)'\necho '  MIG 1g.18gb Device 0: (UUID: MIG-x)'\necho '  MIG 1g.18gb Device 1: (UUID: MIG-y)'\n"
+        (
+            "#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1a-b)'\n"
+            "echo '  MIG 1g.18gb Device 0: (UUID: MIG-x)'\n"
+            "echo '  MIG 1g.18gb Device 1: (UUID: MIG-y)'\n"
+        )
     )
     assert list_devices() == ["MIG-x", "MIG-y"]
     for value, devices in (
@@ -109,7 +121,11 @@ def test_two_notebooks_side_by_side_see_different_devices(tmp_path):
     notebook = write_notebook(
         tmp_path / "20_toy.ipynb",
         'out = ""\ndevice = "auto"',
-        "import os, time\nfrom pathlib import Path\nPath(out).write_text(os.environ['CUDA_VISIBLE_DEVICES'])\nwhile len(list(Path(out).parent.glob('*.txt'))) < 2: time.sleep(0.05)",
+        (
+            "import os, time\nfrom pathlib import Path\n"
+            "Path(out).write_text(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+            "while len(list(Path(out).parent.glob('*.txt'))) < 2: time.sleep(0.05)"
+        ),
     )
     names = [f"pretended-{os.getpid()}-{letter}" for letter in "ab"]
     env = {

@@ -1,6 +1,7 @@
-"""Faults on the real notebooks of the Table I part of the graph, small: kills, a full disk, a read-only folder, two runs in one folder, no memory.
+"""Faults on the real notebooks of the Table I part of the graph, small
 
-What a toy graph can show is in test_workflow.py. `python tests/faults.py --kills 20` kills runs of the whole graph.
+Kills, a full disk, a read-only folder, two runs in one folder, no memory. What a toy graph can show
+is in test_workflow.py. `python tests/faults.py --kills 20` kills runs of the whole graph.
 """
 
 import os
@@ -148,7 +149,10 @@ step readonly {command} --set train.epochs=3
 
 @pytest.fixture(scope="module")
 def disk(reference, tmp_path_factory):
-    "The same command four times on a disk of its own: much too small, too small, large enough, read-only; name -> exit code, what it said, a copy of the folder"
+    """The same command four times on a disk of its own
+
+    Much too small, too small, large enough, read-only; name -> exit code, what it said, a copy
+    of the folder."""
     if (
         not shutil.which("unshare")
         or os.geteuid()
@@ -224,8 +228,14 @@ def test_a_read_only_folder_is_named_before_anything_runs(disk, reference):
 @pytest.mark.parametrize(
     "cell",
     [
-        "import resource, numpy as np\nresource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))\nnp.ones(2**32)",
-        "import resource, torch\nresource.setrlimit(resource.RLIMIT_AS, (2**35, 2**35))\ntorch.ones(2**38)",
+        (
+            "import resource, numpy as np\n"
+            "resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))\nnp.ones(2**32)"
+        ),
+        (
+            "import resource, torch\nresource.setrlimit(resource.RLIMIT_AS, (2**35, 2**35))\n"
+            "torch.ones(2**38)"
+        ),
         "import os; os.kill(os.getpid(), 9)",
     ],
     ids=["numpy", "torch", "killed by the system"],
@@ -250,7 +260,10 @@ def test_no_memory_is_named_with_a_way_on(tmp_path, cell):
 @pytest.mark.skipif(sys.platform != "linux", reason="a process ends with its parent on Linux alone")
 def test_a_job_whose_starter_is_gone_does_not_begin():
     "A process that asks to end with its parent after the parent has ended already"
-    code = "import os, time\nfrom fairparse.core.runs import die_with_parent\ndie_with_parent({parent})\nprint('began')"
+    code = (
+        "import os, time\nfrom fairparse.core.runs import die_with_parent\n"
+        "die_with_parent({parent})\nprint('began')"
+    )
     run = lambda parent: subprocess.run(
         [sys.executable, "-c", code.format(parent=parent)], cwd=ROOT, capture_output=True, text=True
     )

@@ -18,7 +18,10 @@ def test_change_one_parameter_and_run_all(tmp_path):
     work.mkdir()
     shutil.copy(ROOT / "nbs" / "paper" / "85_figure2_schedules.ipynb", work)
     wanted = tmp_path / "figure.png"
-    parameters = f'out = "{wanted}"\nparsers = ""\nschedules = ["linear", "piecewise"]\nseed = 0\nepochs = 12'
+    parameters = (
+        f'out = "{wanted}"\nparsers = ""\nschedules = ["linear", "piecewise"]\nseed = 0\n'
+        f"epochs = 12"
+    )
     with serve_lab(tmp_path, work) as address, playwright.sync_playwright() as p:
         page = p.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS).new_page(
             viewport={"width": 1100, "height": 1000}

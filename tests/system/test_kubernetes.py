@@ -1,4 +1,5 @@
-"The graph through Snakemake's Kubernetes executor, against an API server of our own that runs each pod's command here; no real cluster"
+"""The graph through Snakemake's Kubernetes executor, against an API server of our own that runs
+each pod's command here; no real cluster"""
 
 import os
 import shutil

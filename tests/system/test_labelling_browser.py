@@ -22,12 +22,18 @@ from fairparse.balancing.annotate import model_labels, queue
 from fairparse.balancing.widget import LabellingSession, LabellingWidget
 ids, choices = sorted(p.stem for p in Path("faces").glob("*.png")), ["none", "smile", "laugh"]
 doubt = np.linspace(0.55, 0.95, len(ids))
-labels = model_labels(ids, "smile", choices, np.stack([doubt, 0.9 * (1 - doubt), 0.1 * (1 - doubt)], 1))
+shares = np.stack([doubt, 0.9 * (1 - doubt), 0.1 * (1 - doubt)], 1)
+labels = model_labels(ids, "smile", choices, shares)
 items = queue(labels, "smile")
 """,
     """
+def picture(id):
+    return Path("faces") / f"{id}.png"
+
+
 for annotator in ("ann", "bob"):
-    session = LabellingSession(items, choices, lambda id: Path("faces") / f"{id}.png", "annotations", annotator, show_guess=annotator == "bob")
+    guess = annotator == "bob"
+    session = LabellingSession(items, choices, picture, "annotations", annotator, show_guess=guess)
     display(LabellingWidget(session, size=256))
 """,
 )
@@ -35,7 +41,9 @@ for annotator in ("ann", "bob"):
 
 @pytest.fixture
 def lab(tmp_path):
-    "JupyterLab with settings of its own, serving a folder with a notebook and twelve small faces; its address and the folder"
+    """JupyterLab with settings of its own, serving a folder with a notebook and twelve small faces
+
+    Its address and the folder."""
     if not CHROMIUM:
         pytest.skip("no Chromium here (Debian: apt-get install chromium)")
     work = tmp_path / "work"

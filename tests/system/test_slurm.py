@@ -1,4 +1,5 @@
-"The graph on a real Slurm: the same numbers as here, a fault is told and mended, a killed run's jobs do not stay"
+"""The graph on a real Slurm: the same numbers as here, a fault is told and mended, a killed run's
+jobs do not stay"""
 
 import os
 import re
@@ -123,7 +124,9 @@ def cluster(tmp_path_factory):
 
 
 def test_table_1_is_the_same_as_on_this_machine(cluster, tmp_path):
-    "Faces, two trainings and the table, of the `ci` profile: four jobs on two nodes, each with a GPU of its own that exists by name only"
+    """Faces, two trainings and the table, of the `ci` profile
+
+    Four jobs on two nodes, each with a GPU of its own that exists by name only."""
     what = ["reproduce", "--profile", "ci", "--stages", "table1"]
     for setting in (
         "objectives=[single,linear]",

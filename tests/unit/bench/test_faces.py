@@ -1,4 +1,6 @@
-"The benchmark's faces and batches: all ways do the same work, and the made files are what they are said to be"
+"""The benchmark's faces and batches
+
+All ways do the same work, and the made files are what they are said to be."""
 
 import numpy as np
 import pytest

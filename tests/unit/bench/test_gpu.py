@@ -1,4 +1,6 @@
-"Benchmarks of a GPU at work: operations, peaks and shares; faces that stay on the device; run on a CPU"
+"""Benchmarks of a GPU at work: operations, peaks and shares; faces that stay on the device
+
+Run on a CPU."""
 
 import math
 
@@ -38,7 +40,9 @@ def test_operations_are_counted(encoder, size):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_matrix_peak_is_a_rate(monkeypatch, dtype):
-    "Two products of side 64 in each of three repetitions of one, two and three seconds: the median is two"
+    """Two products of side 64 in each of three repetitions of one, two and three seconds
+
+    The median is two."""
     monkeypatch.setattr(bench_gpu.time, "perf_counter", iter([0, 1, 10, 12, 20, 23]).__next__)
     assert matrix_peak("cpu", dtype, side=64, repetitions=3, calls=2) == pytest.approx(2 * 64**3)
 

@@ -43,17 +43,25 @@ def test_counts_what_is_held_and_not_what_is_mapped(tmp_path):
     (tmp_path / "file").write_bytes(os.urandom(40 * MB))
     nothing = memory_of("pass")
     assert memory_of(f"held = bytearray(b'x') * {40 * MB}") - nothing == pytest.approx(40, abs=2)
-    read = "import mmap\nfile = open({!r}, 'rb'); pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ); total = sum(pages[::4096])".format(
-        str(tmp_path / "file")
-    )
+    read = (
+        "import mmap\nfile = open({!r}, 'rb'); pages = mmap.mmap(file.fileno(), 0, "
+        "access=mmap.ACCESS_READ); total = sum(pages[::4096])"
+    ).format(str(tmp_path / "file"))
     assert memory_of(read) - nothing < 2
 
 
 def test_pages_that_processes_share_count_once():
-    fork = f"import os, time\nheld = bytearray(b'x') * {40 * MB}\nchildren = [os.fork() for _ in range(1)]\nif 0 in children: time.sleep(3); os._exit(0)"
+    fork = (
+        f"import os, time\nheld = bytearray(b'x') * {40 * MB}\n"
+        f"children = [os.fork() for _ in range(1)]\nif 0 in children: time.sleep(3); os._exit(0)"
+    )
     alone = memory_of(f"held = bytearray(b'x') * {40 * MB}")
     assert memory_of(fork) - alone < 15  # two processes, each with the 40 MB in its reach
-    own = f"import os, time\nready, tell = os.pipe()\nif os.fork() == 0:\n    held = bytearray(b'x') * {40 * MB}; os.write(tell, b'1'); time.sleep(3); os._exit(0)\nos.read(ready, 1)"
+    own = (
+        f"import os, time\nready, tell = os.pipe()\nif os.fork() == 0:\n"
+        f"    held = bytearray(b'x') * {40 * MB}; os.write(tell, b'1'); time.sleep(3); "
+        f"os._exit(0)\nos.read(ready, 1)"
+    )
     assert memory_of(own) - memory_of("pass") > 38
 
 

@@ -38,7 +38,9 @@ WEIGHTS = TERMS["all three"]
 
 
 def random_batch(count=6, groups=5, size=32, seed=0):
-    "Logits, better for one face than for another; labels with every class in every face; memberships"
+    """Logits, labels and memberships
+
+    Logits are better for one face than for another; every class is in every face."""
     torch.manual_seed(seed)
     target = torch.randint(0, len(CLASSES), (count, size, size))
     skill = torch.linspace(0, 4, count).view(-1, 1, 1, 1)

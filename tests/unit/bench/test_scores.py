@@ -158,7 +158,9 @@ def test_an_empty_group_and_an_absent_class():
 
 
 def test_resamples_are_of_the_groups_sums():
-    "Sums of whole numbers are exact: each resample is the score of the images as often as they were drawn"
+    """Sums of whole numbers are exact
+
+    Each resample is the score of the images as often as they were drawn."""
     counts, named = made_counts(40, 6, 5, 3)
     two = np.stack([counts, counts[::-1]])
     resamples = bootstrap_groups(two, named, resamples=8)

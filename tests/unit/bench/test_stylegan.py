@@ -1,4 +1,6 @@
-"Benchmarks of StyleGAN2 and guidance: convolutions agree, intervals hold, rules of a finished run are made again"
+"""Benchmarks of StyleGAN2 and guidance
+
+Convolutions agree, intervals hold, rules of a finished run are made again."""
 
 import json
 from types import SimpleNamespace

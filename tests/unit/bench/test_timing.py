@@ -244,7 +244,8 @@ def test_a_busy_machine_is_named(tmp_path, capsys):
 
 
 def test_own_work_is_not_that_of_others(monkeypatch, clock):
-    "Two cores of ours; in ten seconds we took 3, a child that ended 4, one that lives 5, somebody 2, and a neighbour of the machine 1"
+    """Two cores of ours; in ten seconds we took 3, a child that ended 4, one that lives 5, somebody
+    2, and a neighbour of the machine 1"""
     from types import SimpleNamespace as Times
 
     import psutil

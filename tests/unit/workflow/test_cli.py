@@ -1,4 +1,6 @@
-"`fairparse run` and the checks before a workflow starts: strict, plain-spoken, and leaving nothing behind"
+"""`fairparse run` and the checks before a workflow starts
+
+Strict, plain-spoken, and leaving nothing behind."""
 
 import json
 import os
@@ -17,7 +19,10 @@ from fairparse.core.runs import InputError
 from fairparse.workflow import notebooks, profiles
 from fairparse.workflow import terminal as commands
 
-PARAMETERS = 'out = "" # where to\nepochs = 2 # passes\nlr = 0.1 # step\ntitle = "a" # text\nseeds = [0] # list\nflip = True # switch\nlimit = None # anything\nwidths = {"a": 1} # map'
+PARAMETERS = (
+    'out = "" # where to\nepochs = 2 # passes\nlr = 0.1 # step\ntitle = "a" # text\n'
+    'seeds = [0] # list\nflip = True # switch\nlimit = None # anything\nwidths = {"a": 1} # map'
+)
 
 
 @pytest.fixture
@@ -111,7 +116,11 @@ def test_yaml_reads_scientific_notation_as_a_number(tmp_path):
 
 
 def test_help_is_fast_and_loads_nothing_heavy():
-    heavy = "import sys, fairparse; from fairparse import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nprint([m for m in ('torch', 'pandas', 'papermill', 'snakemake', 'matplotlib') if m in sys.modules])"
+    heavy = (
+        "import sys, fairparse; from fairparse import cli\ntry: cli.main(['--help'])\n"
+        "except SystemExit: pass\nprint([m for m in ('torch', 'pandas', 'papermill', 'snakemake', "
+        "'matplotlib') if m in sys.modules])"
+    )
     cpu_seconds = lambda: sum(
         resource.getrusage(resource.RUSAGE_CHILDREN)[:2]
     )  # the clock on the wall depends on what else runs
@@ -124,7 +133,10 @@ def test_help_is_fast_and_loads_nothing_heavy():
 
 
 def test_run_writes_the_executed_notebook(tmp_path):
-    look = "import os, sys, tempfile; print(epochs, title, os.environ['OMP_NUM_THREADS'], os.getcwd(), sys.executable, tempfile.gettempdir(), sep='|')"
+    look = (
+        "import os, sys, tempfile; print(epochs, title, os.environ['OMP_NUM_THREADS'], "
+        "os.getcwd(), sys.executable, tempfile.gettempdir(), sep='|')"
+    )
     path, out = (
         write_notebook(tmp_path / "20_toy.ipynb", PARAMETERS, look),
         tmp_path / "log" / "20_toy.ipynb",
@@ -182,7 +194,10 @@ def test_run_from_a_parameter_file_and_bad_calls(tmp_path, notebook):
     "cell, message",
     [
         (
-            "from fairparse.core.runs import InputError\nraise InputError('faces/3.png is truncated: copy it again')",
+            (
+                "from fairparse.core.runs import InputError\n"
+                "raise InputError('faces/3.png is truncated: copy it again')"
+            ),
             "error: faces/3.png is truncated: copy it again",
         ),
         ("1 / 0", "error: ZeroDivisionError: division by zero"),
@@ -340,7 +355,10 @@ def test_data_and_weights_are_looked_for_apart(tmp_path):
 def test_the_refusal_without_data_says_where_the_cost_is_told():
     with pytest.raises(
         InputError,
-        match="no --data was given(.|\n)*`fairparse doctor --profile paper` tells the cost without the data",
+        match=(
+            "no --data was given(.|\n)*`fairparse doctor --profile paper` tells the cost without "
+            "the data"
+        ),
     ):
         profiles.plan_run("paper")
 

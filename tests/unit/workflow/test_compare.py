@@ -1,4 +1,6 @@
-"Two output folders held against each other: what counts as a difference, where it is, what is left out"
+"""Two output folders held against each other
+
+What counts as a difference, where it is, what is left out."""
 
 import json
 import shutil
@@ -163,7 +165,10 @@ def spoil_input(folder):
             spoil_number,
             "tables/table1.csv",
             [
-                "miou: 1 of 2 differ; largest difference 1e-12, relative 1.43e-12; 0.7 and 0.7 in row 1, objective=linear"
+                (
+                    "miou: 1 of 2 differ; largest difference 1e-12, relative 1.43e-12; 0.7 and "
+                    "0.7 in row 1, objective=linear"
+                )
             ],
         ),
         (spoil_array, "10_faces/images.npy", ["24 of 24 differ", "largest difference 18"]),

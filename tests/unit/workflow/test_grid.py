@@ -1,4 +1,6 @@
-"`fairparse sweep`: grids as text, points as folders, results as one table; what runs again and what survives a fault"
+"""`fairparse sweep`: grids as text, points as folders, results as one table
+
+What runs again and what survives a fault."""
 
 import csv
 import json
@@ -17,7 +19,10 @@ from conftest import ROOT, fairparse, write_notebook
 from fairparse.core.runs import InputError
 from fairparse.workflow import grid
 
-PARAMETERS = 'out = ""\nseed = 0\nlr = 0.1\nobjective = "single"\nfaces = "f"\nflip = True\nschedule = None\nend_weights = []\naugment = {}'
+PARAMETERS = (
+    'out = ""\nseed = 0\nlr = 0.1\nobjective = "single"\nfaces = "f"\nflip = True\n'
+    "schedule = None\nend_weights = []\naugment = {}"
+)
 
 
 @pytest.fixture
@@ -312,20 +317,32 @@ def test_failures_are_told_by_their_last_line(tmp_path):
 
 
 # each execution of a toy notebook leaves a line in `executed`, beside the repository
-NOTE = "from pathlib import Path\nwith open(Path.cwd().parent / 'executed', 'a') as log: log.write(f'{seed} {title}\\n')"
+NOTE = (
+    "from pathlib import Path\nwith open(Path.cwd().parent / 'executed', 'a') as log: "
+    "log.write(f'{seed} {title}\\n')"
+)
 NOTEBOOKS = {
     "20_facts": (
-        'out = "outputs/demo/20"\nseed = 0\ntitle = "a"\nweights = [1]\nsettings = {}\nwait = 0\nlimit = 9',
+        (
+            'out = "outputs/demo/20"\nseed = 0\ntitle = "a"\nweights = [1]\nsettings = {}\n'
+            "wait = 0\nlimit = 9"
+        ),
         NOTE,
-        "import json, time\nfrom fairparse import toy\nPath(out).mkdir(parents=True, exist_ok=True)\n(Path(out) / 'started').touch()\n"
+        "import json, time\nfrom fairparse import toy\n"
+        "Path(out).mkdir(parents=True, exist_ok=True)\n(Path(out) / 'started').touch()\n"
         "while wait and not (Path.cwd().parent / 'go').exists(): time.sleep(0.1)\n"
-        "if seed >= limit and not (Path.cwd().parent / 'mended').exists(): raise toy.InputError(f'seed is {seed}\\nkeep it below {limit}')\n"
-        "(Path(out) / 'run.json').write_text(json.dumps({'seconds': 0.5, 'score': toy.score(seed), 'title': title, 'total': {'weights': sum(weights), **settings}}))",
+        "if seed >= limit and not (Path.cwd().parent / 'mended').exists(): raise "
+        "toy.InputError(f'seed is {seed}\\nkeep it below {limit}')\n"
+        "(Path(out) / 'run.json').write_text(json.dumps({'seconds': 0.5, 'score': "
+        "toy.score(seed), 'title': title, 'total': {'weights': sum(weights), **settings}}))",
     ),
     "80_table": (
         'out = "outputs/t.csv"\nseed = 0\ntitle = ""',
         NOTE,
-        "Path(out).parent.mkdir(parents=True, exist_ok=True)\nPath(out).write_text(f'class,iou\\nskin,{seed}\\nhair,0.5\\n')",
+        (
+            "Path(out).parent.mkdir(parents=True, exist_ok=True)\n"
+            "Path(out).write_text(f'class,iou\\nskin,{seed}\\nhair,0.5\\n')"
+        ),
     ),
 }
 

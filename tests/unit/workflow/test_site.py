@@ -1,4 +1,5 @@
-"The site: links and names as they are rewritten, the reference from comments, broken links found, and the built pages in a real Chromium"
+"""The site: links and names as they are rewritten, the reference from comments, broken links found,
+and the built pages in a real Chromium"""
 
 import ast
 import functools
@@ -14,6 +15,7 @@ import pytest
 from conftest import ROOT, write_notebook
 
 from fairparse.core.runs import InputError
+from fairparse.workflow.links import broken_links
 from fairparse.workflow.reference import (
     argument_rows,
     argument_table,
@@ -24,7 +26,6 @@ from fairparse.workflow.reference import (
     signature_block,
 )
 from fairparse.workflow.site import (
-    broken_links,
     build_site,
     executed_copies,
     fetch_script,
@@ -75,13 +76,22 @@ NAMES = {
         ),
         (
             "nbs/lib/80_results/14_audit.ipynb",
-            "[a](../15_measure/01_counts.ipynb) [b](../../paper/30_sweep.ipynb#run) [c](../../../README.md)",
-            "[a](../15_measure/01_counts.html) [b](../../paper/30_sweep.html#run) [c](../../readme.html)",
+            (
+                "[a](../15_measure/01_counts.ipynb) [b](../../paper/30_sweep.ipynb#run) "
+                "[c](../../../README.md)"
+            ),
+            (
+                "[a](../15_measure/01_counts.html) [b](../../paper/30_sweep.html#run) "
+                "[c](../../readme.html)"
+            ),
         ),
         (
             "nbs/lib/80_results/14_audit.ipynb",
             "`measure.counts`, `30_sweep`, `results.audit`, `99_none`",
-            "[`measure.counts`](../15_measure/01_counts.html), [`30_sweep`](../../paper/30_sweep.html), `results.audit`, `99_none`",
+            (
+                "[`measure.counts`](../15_measure/01_counts.html), "
+                "[`30_sweep`](../../paper/30_sweep.html), `results.audit`, `99_none`"
+            ),
         ),
         (
             "nbs/lib/80_results/14_audit.ipynb",
@@ -169,7 +179,10 @@ def rows_of(code):
             [("a", "int", "", ""), ("b", "str", "'x'", "both")],
         ),
         (
-            "def f(\n    # above\n    # and more\n    a: int,\n    b=2, # beside\n    *rest, # others\n    c: float = 0.5, # named\n    **options): pass",
+            (
+                "def f(\n    # above\n    # and more\n    a: int,\n    b=2, # beside\n"
+                "    *rest, # others\n    c: float = 0.5, # named\n    **options): pass"
+            ),
             [
                 ("a", "int", "", "above and more"),
                 ("b", "", "2", "beside"),
@@ -238,8 +251,12 @@ def test_a_table_shows_what_was_written():
 
 def test_a_cell_lists_what_is_public():
     text = cell_entries(
-        "#| export\nLIMIT = 3\n_HIDDEN = 4\nlower = 5\ndef _f(): pass\ndef g(x: int, # a | b\n     ) -> list: # sums\n    'Do `x`'\n@dataclass\nclass C:\n"
-        "    'A record'\n    size: int = 2 # pixels\n    many: list = field(default_factory=lambda: [1])\n    def area(self) -> int: return 1\n    def _inner(self): pass\n    @property\n    def double(self) -> int: 'Twice'\n"
+        "#| export\nLIMIT = 3\n_HIDDEN = 4\nlower = 5\ndef _f(): pass\ndef g(x: int, # a | b\n"
+        "     ) -> list: # sums\n    'Do `x`'\n@dataclass\nclass C:\n"
+        "    'A record'\n    size: int = 2 # pixels\n"
+        "    many: list = field(default_factory=lambda: [1])\n"
+        "    def area(self) -> int: return 1\n    def _inner(self): pass\n    @property\n"
+        "    def double(self) -> int: 'Twice'\n"
     )
     for expected in (
         "LIMIT = 3",
@@ -318,7 +335,10 @@ def test_scripts_are_checked_and_npm_is_optional(tmp_path, monkeypatch):
     npm = tmp_path / "bin" / "npm"
     npm.parent.mkdir()
     npm.write_text(
-        f"#!/bin/sh\n{shutil.which('tar', path=os.defpath)} -czf mathjax.tgz -C {tmp_path} package\n"
+        (
+            f"#!/bin/sh\n{shutil.which('tar', path=os.defpath)} -czf mathjax.tgz -C {tmp_path} "
+            f"package\n"
+        )
     )
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", f"{npm.parent}:{os.defpath}")
@@ -328,7 +348,12 @@ def test_scripts_are_checked_and_npm_is_optional(tmp_path, monkeypatch):
 
 
 def test_styles_and_copies_leave_a_notebooks_page():
-    html = '<style type="text/css">\n.a {}\n</style><script>x</script><div class="highlight-ipynb hl-python"><pre>f()</pre></div><div class="clipboard-copy-txt" id="cell-1">f()</div><p>kept</p>'
+    html = (
+        '<style type="text/css">\n.a {}\n'
+        '</style><script>x</script><div class="highlight-ipynb '
+        'hl-python"><pre>f()</pre></div><div class="clipboard-copy-txt" '
+        'id="cell-1">f()</div><p>kept</p>'
+    )
     assert plain_page(html) == '<div class="highlight hl-python"><pre>f()</pre></div><p>kept</p>'
 
 
@@ -578,7 +603,9 @@ def test_pages_fit_the_screen(site, page, width):
         page.goto((site / name).as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         wide = page.evaluate(
-            """[...document.querySelectorAll('article img')].filter(i => i.getBoundingClientRect().width > innerWidth || !i.naturalWidth).map(i => i.src.slice(0, 80))"""
+            """[...document.querySelectorAll('article img')]
+                .filter(i => i.getBoundingClientRect().width > innerWidth || !i.naturalWidth)
+                .map(i => i.src.slice(0, 80))"""
         )
         assert not wide, f"{name}: pictures too wide or missing: {wide}"
     assert not page.troubles
@@ -590,7 +617,9 @@ def test_dark_pages_keep_their_contrast(site, browser):
         page = context.new_page()
         page.goto((site / "lib/80_results/02_objectives.html").as_uri())
         found = page.evaluate(
-            """['.highlight pre', '.jp-OutputArea-output', '.jp-RenderedMarkdown p'].map(s => { const style = getComputedStyle(document.querySelector(s)); return style.color + ' ' + style.backgroundColor })"""
+            """['.highlight pre', '.jp-OutputArea-output', '.jp-RenderedMarkdown p'].map(s => {
+                const style = getComputedStyle(document.querySelector(s));
+                return style.color + ' ' + style.backgroundColor })"""
         )
         context.close()
         return found

@@ -297,8 +297,14 @@ def test_what_is_told_names_the_way_to_the_traceback():
 @pytest.mark.parametrize(
     "script",
     [
-        "import sys\nfrom fairparse.workflow.terminal import guarded\ndef talk():\n    for k in range(100_000): print('line', k)\nsys.exit(guarded(talk))",
-        "import sys\nfrom fairparse.workflow.terminal import guarded\nsys.exit(guarded(lambda: print('short')))",
+        (
+            "import sys\nfrom fairparse.workflow.terminal import guarded\ndef talk():\n"
+            "    for k in range(100_000): print('line', k)\nsys.exit(guarded(talk))"
+        ),
+        (
+            "import sys\nfrom fairparse.workflow.terminal import guarded\n"
+            "sys.exit(guarded(lambda: print('short')))"
+        ),
     ],
     ids=["long", "short"],
 )
