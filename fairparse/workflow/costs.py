@@ -21,7 +21,7 @@ from ..core.runs import InputError, available_cores, find_root, read_json
 from .operations import gpu_hours, job_count, known_card, stage_operations
 from .profiles import count_faces, face_count, stage_parameters
 from .space import expected_disk, gpu_memory, ram_asked
-from .stages import load_stages, workflow_stages
+from .stages import cost_formula, load_stages, workflow_stages
 
 # %% ../../nbs/lib/90_workflow/09_costs.ipynb #costs-05
 @dataclass
@@ -153,8 +153,8 @@ def job_work(
     pixels: int,  # of a face
 ) -> float:
     "Amount of work of one job, to compare with other runs of this stage; 1 where it hardly changes"
-    formula = load_stages()[stage].cost.get("work")
-    return WORK[formula](own, n, pixels) if formula else 1
+    formula = cost_formula(stage, "work", WORK)
+    return formula(own, n, pixels) if formula else 1
 
 # %% ../../nbs/lib/90_workflow/09_costs.ipynb #costs-12b
 def stage_work(stage: str, profile: dict, faces: int | None = None) -> float:

@@ -18,7 +18,7 @@ import subprocess
 from pathlib import Path
 
 from .profiles import classifier_parameters, face_count, stage_parameters
-from .stages import controlnet_maps, load_stages, stage_jobs
+from .stages import controlnet_maps, cost_formula, stage_jobs
 
 # %% ../../nbs/lib/90_workflow/07_operations.ipynb #operations-04
 CARDS = {
@@ -255,10 +255,8 @@ def stage_operations(
     stage: str, profile: dict, faces: int | None = None
 ) -> dict:  # kind of `SHARES` -> (low, high) PFLOP of one job
     "Operations of a job, as the paper's profile has them; empty for what needs no GPU"
-    formula = load_stages()[stage].cost.get("operations")
-    if not formula:
-        return {}
-    return OPERATIONS[formula](profile, stage_parameters(profile, stage), faces)
+    formula = cost_formula(stage, "operations", OPERATIONS)
+    return formula(profile, stage_parameters(profile, stage), faces) if formula else {}
 
 # %% ../../nbs/lib/90_workflow/07_operations.ipynb #operations-22
 def gpu_hours(

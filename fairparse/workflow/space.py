@@ -11,7 +11,7 @@ __all__ = ['PARSER_WEIGHTS', 'GPU_MEMORY', 'DISK', 'memory_formula', 'parser_mem
 # %% ../../nbs/lib/90_workflow/08_space.ipynb #space-02
 from .operations import gan_scale, job_count
 from .profiles import face_count, stage_parameters, stage_resources
-from .stages import computing_stages, is_run, load_stages
+from .stages import computing_stages, cost_formula, is_run, load_stages
 
 # %% ../../nbs/lib/90_workflow/08_space.ipynb #space-05
 # weights of U-Nets with these encoders
@@ -68,11 +68,12 @@ def gpu_memory(profile: dict) -> dict:  # stage -> GB
     "What a job of each stage needs of a card, a fifth left free"
     found = {}
     for name, stage in load_stages().items():
-        asked = stage.cost.get("gpu_memory")
-        if asked and is_run(name, profile):
-            if isinstance(asked, str):
-                asked = GPU_MEMORY[asked](profile, stage_parameters(profile, name))
-            found[name] = round(1.25 * asked, 1)
+        if "gpu_memory" not in stage.cost or not is_run(name, profile):
+            continue
+        formula, asked = cost_formula(name, "gpu_memory", GPU_MEMORY), stage.cost["gpu_memory"]
+        if formula:
+            asked = formula(profile, stage_parameters(profile, name))
+        found[name] = round(1.25 * asked, 1)
     return found
 
 # %% ../../nbs/lib/90_workflow/08_space.ipynb #space-08

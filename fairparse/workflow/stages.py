@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['JOBS', 'Stage', 'load_stages', 'workflow_stages', 'computing_stages', 'job_list', 'shared_seeds', 'objective_pair',
            'controlnet_maps', 'one_job', 'each_parser', 'each_gan', 'each_controlnet', 'each_score', 'each_classifier',
-           'stage_jobs', 'stage_files', 'with_followers', 'section_stages', 'is_run', 'stage_out', 'stage_log', 'Shown',
-           'shown_results']
+           'stage_jobs', 'stage_files', 'with_followers', 'section_stages', 'is_run', 'cost_formula', 'stage_out',
+           'stage_log', 'Shown', 'shown_results']
 
 # %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-02
 import dataclasses
@@ -57,19 +57,38 @@ class Stage:
     report: dict = field(default_factory=dict)
 
 # %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-06
-def _read_stage(name, values, known, path):
-    "One record; `InputError` for an entry that nothing would read, or a stage that is not there"
-    fields = {field.name: field.type for field in dataclasses.fields(Stage)}
-    where = f"{path}: stage {name!r}"
-    for key in values:
-        if key not in fields or key == "name":
+_kinds = {
+    str: (str, "text"),
+    int: (int, "a whole number"),
+    dict: (dict, "names and values"),
+    tuple: (list, "a list"),
+}
+
+
+def _check_entries(where, values):
+    "`InputError` for an entry of a record that nothing would read, or that is of another type"
+    fields = {one.name: one.type for one in dataclasses.fields(Stage) if one.name != "name"}
+    if not isinstance(values, dict):
+        raise InputError(f"{where} is {values!r}: it must hold `notebook: …` and `results: […]`")
+    for key, value in values.items():
+        if key not in fields:
             raise InputError(
                 f"{where} has an entry {key!r}{nearest(key, fields)}: there are {', '.join(fields)}"
             )
+        kind, words = _kinds[fields[key]]
+        if not isinstance(value, kind):
+            raise InputError(f"{where}: {key} is {value!r}: it must be {words}")
     for key in ("notebook", "results"):
         if not values.get(key):
             raise InputError(f"{where} has no {key}: add a line `{key}: …`")
-    record = Stage(name, **{k: tuple(v) if fields[k] is tuple else v for k, v in values.items()})
+
+# %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-06b
+def _read_stage(name, values, known, path):
+    "One record; `InputError` for one that is wrong, or that reads a stage that is not there"
+    where = f"{path}: stage {name!r}"
+    _check_entries(where, values)
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    record = Stage(name, **{**values, **lists})
     for other in {**record.reads, **record.may_read}:
         if other not in [*known, name]:
             raise InputError(
@@ -211,6 +230,19 @@ def is_run(stage: str, profile: dict) -> bool:
     "Whether a profile has the section that a stage waits for"
     section = load_stages()[stage].section
     return not section or section in profile
+
+# %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-24
+def cost_formula(stage: str, kind: str, register: dict):  # -> a function, or None
+    "What a stage's record names under `cost`; `InputError` for a name that is not registered"
+    name = load_stages()[stage].cost.get(kind)
+    if not isinstance(name, str):
+        return None
+    if name not in register:
+        raise InputError(
+            f"stage {stage!r} names the formula {kind}: {name!r}{nearest(name, register)}, "
+            f"which is not registered: there are {', '.join(register)}"
+        )
+    return register[name]
 
 # %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-17
 def stage_out(stage: Stage) -> str:

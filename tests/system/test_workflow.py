@@ -204,9 +204,7 @@ def test_relative_imports_of_every_level_are_followed(tmp_path):
         path = package / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code)
-    notebook = write_notebook(
-        tmp_path / "20_toy.ipynb", "x = 1", "from fairparse.parsing.train import f"
-    )
+    notebook = write_notebook(tmp_path / "20_toy.ipynb", "x = 1", "from fairparse.train import f")
     found = [str(p.relative_to(package)) for p in notebook_sources(notebook, package)]
     assert found == [
         "core/__init__.py",

@@ -589,18 +589,18 @@ def test_page_of_a_demo_run(published, run, capsys):
         Job("gan", [], ["g"], ["Missing output files"]),
     ]
     print_plan(jobs, load_profile("demo"), "demo", run, cores=2)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (
-        "5 jobs would run" in said
-        and "estimates" in said
+        "5 jobs would run" in printed
+        and "estimates" in printed
         and "on 2 cores, from times measured in: this folder; "
         "not counted, because nobody measured them: gan"
-        in said
+        in printed
     )
     assert (
-        "code has changed since last execution: train (2 of 3 there now)" in said
-        and "follows from what it reads: table1" in said
-        and "GB" in said
+        "code has changed since last execution: train (2 of 3 there now)" in printed
+        and "follows from what it reads: table1" in printed
+        and "GB" in printed
     )
 
 
@@ -612,12 +612,12 @@ def test_page_of_the_paper_profile(capsys):
         "outputs/nowhere",
         cores=8,
     )
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (
-        "of GPU time on" in said
-        and "from a formula" in said
-        and "08_space" in said
-        and "memory: 32 GB for a job" in said
+        "of GPU time on" in printed
+        and "from a formula" in printed
+        and "08_space" in printed
+        and "memory: 32 GB for a job" in printed
     )
     print_plan(
         [Job("train", [], ["a"], []), Job("controlnet", [], ["b"], [])],
@@ -633,8 +633,8 @@ def test_page_when_nothing_is_known_or_to_do(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(costs, "published_costs", lambda: None)
     print_plan([Job("train", [], ["a"], [])], load_profile("demo"), "demo", tmp_path, cores=2)
     print_plan([], load_profile("demo"), "demo", tmp_path, cores=2)
-    said = capsys.readouterr().out
-    assert "nobody measured it" in said and "nothing to do" in said
+    printed = capsys.readouterr().out
+    assert "nobody measured it" in printed and "nothing to do" in printed
 
 
 def test_work_is_positive_and_monotone():

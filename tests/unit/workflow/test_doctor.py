@@ -1,4 +1,4 @@
-"""What is missing: data, weights, hardware, installation; and is the verdict that of `reproduce`?"""
+"""What is missing: data, weights, hardware, installation, and whether `reproduce` says the same"""
 
 import hashlib
 import importlib.util
@@ -434,18 +434,18 @@ def test_a_folder_that_cannot_be_written_is_seen(tmp_path, monkeypatch):
 
 def test_exit_code_and_text_for_the_demo(capsys):
     assert doctor("demo") == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (
-        "demo: ready" in said
-        and "Python" in said
-        and "licence: " in said
-        and "can run: prepare, train" in said
+        "demo: ready" in printed
+        and "Python" in printed
+        and "licence: " in printed
+        and "can run: prepare, train" in printed
     )
 
 
 def test_exit_code_and_text_for_what_is_missing(capsys):
     assert doctor("paper") == 1
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for text in (
         "MISSING  CelebAMask-HQ",
         "non-commercial",
@@ -454,7 +454,7 @@ def test_exit_code_and_text_for_what_is_missing(capsys):
         "cannot run: ",
         "paper: not ready",
     ):
-        assert text in said
+        assert text in printed
 
 
 def test_the_hub_client_told_to_stay_offline_counts(capsys, faces, monkeypatch):
@@ -469,12 +469,13 @@ def test_the_hub_client_told_to_stay_offline_counts(capsys, faces, monkeypatch):
 
 def test_by_default_the_demo_decides(capsys):
     assert doctor() == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     names = [path.stem for path in (find_root() / "nbs" / "workflow" / "profiles").glob("*.yaml")]
     assert (
         len(names) >= 7
-        and all(f"profile {name}:" in said for name in names)
-        and said.index("profile demo:") == min(said.index(f"profile {name}:") for name in names)
+        and all(f"profile {name}:" in printed for name in names)
+        and printed.index("profile demo:")
+        == min(printed.index(f"profile {name}:") for name in names)
     )
 
 
@@ -499,8 +500,8 @@ def test_json_can_be_read(capsys):
 
 def test_the_papers_cost_is_told_without_its_data(capsys):
     assert doctor("paper") == 1
-    said = capsys.readouterr().out
-    table = said[said.index("what a whole run costs, computed for 30,000 faces") :]
+    printed = capsys.readouterr().out
+    table = printed[printed.index("what a whole run costs, computed for 30,000 faces") :]
     for stage in (
         "prepare",
         "train",

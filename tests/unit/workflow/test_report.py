@@ -253,7 +253,7 @@ def test_page_and_claims_agree_on_what_is_stand_in(tmp_path, generator, group, k
 
 
 @pytest.mark.parametrize(
-    "name, text, said",
+    "name, text, expected",
     [
         (
             "figures/figure2_schedules.png",
@@ -268,11 +268,11 @@ def test_page_and_claims_agree_on_what_is_stand_in(tmp_path, generator, group, k
         ),
     ],
 )
-def test_what_cannot_be_shown_is_said_in_its_place(tmp_path, name, text, said):
+def test_what_cannot_be_shown_is_said_in_its_place(tmp_path, name, text, expected):
     out = make_run(tmp_path / "demo")
     (out / name).write_text(text)
     page = Page(write_report(out))
-    assert said in page.text and "figure2_schedules" in page.text
+    assert expected in page.text and "figure2_schedules" in page.text
 
 
 def test_a_damaged_profile_is_named_and_nothing_is_written(tmp_path):
@@ -292,14 +292,14 @@ def test_the_end_of_a_run(tmp_path):
         }
     ).to_csv(out / "tables" / "table4_synthesis.csv", index=False)
     claim_tables(Evidence(out, [], []))[0].to_csv(out / "tables" / "claims.csv", index=False)
-    told = finish_run(out)
+    summary = finish_run(out)
     assert (
-        "74.30 (70.90 to 77.50)" in told
+        "74.30 (70.90 to 77.50)" in summary
         and "Table IV: painted faces: 1 better, 1 no difference shown in fd128_classifier_test"
-        in told
-        and "0 supported" in told
+        in summary
+        and "0 supported" in summary
     )
-    assert told.endswith(f"report: {out}/report.html") and (out / "report.html").is_file()
+    assert summary.endswith(f"report: {out}/report.html") and (out / "report.html").is_file()
     (out / "tables" / "table1_objectives.csv").write_text("objective,digits\nsingle,2\n")
     assert "other columns" in finish_run(out)
 
@@ -337,15 +337,17 @@ def test_in_a_browser(tmp_path, width):
     )
     if not CHROMIUM:
         pytest.skip("no Chromium here (Debian: apt-get install chromium)")
-    path, said = write_report(make_run(tmp_path / "demo")), []
+    path, messages = write_report(make_run(tmp_path / "demo")), []
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
         page = browser.new_page(viewport={"width": width, "height": 800})
-        page.on("console", lambda message: said.append(message.text))
+        page.on("console", lambda message: messages.append(message.text))
         page.on(
             "request",
             lambda request: (
-                said.append(request.url) if not request.url.startswith(("file:", "data:")) else None
+                messages.append(request.url)
+                if not request.url.startswith(("file:", "data:"))
+                else None
             ),
         )
         page.goto(path.as_uri())
@@ -354,7 +356,7 @@ def test_in_a_browser(tmp_path, width):
         )
         assert (
             page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
-            and not said
+            and not messages
         )
         browser.close()
 

@@ -56,6 +56,8 @@ def test_parameters_of_a_record_are_those_of_its_notebook():
     [
         ("mine: {notebook: x, resluts: [a/b]}", "entry 'resluts' .did you mean 'results'"),
         ("mine: {notebook: x}", "has no results"),
+        ("mine: {notebook: x, results: a/b}", "results is 'a/b': it must be a list"),
+        ("mine:", "is None: it must hold `notebook"),
         ("mine: {notebook: x, results: [a/b], reads: {tain: c}}", "reads 'tain'"),
         ("mine: {notebook: x, results: [a/b], jobs: each_face}", "jobs is 'each_face'"),
     ],
