@@ -39,7 +39,13 @@ from fairparse.core.records import open_face_set
 from fairparse.core.runs import InputError
 from fairparse.measure.counts import counts_array, gather_with_ids, iou
 from fairparse.parsing.unet import load_parser
-from fairparse.results.loop import audit_table, change_table, level_table, loop_table, tell_change
+from fairparse.results.loop import (
+    audit_table,
+    change_table,
+    describe_change,
+    level_table,
+    loop_table,
+)
 
 WORLD = skewed_world()
 TONES = list(WORLD.tones)
@@ -617,7 +623,7 @@ def test_what_happened_to_the_gap(now, verdicts, sentence):
         "quantity"
     )
     assert {name: found.verdict[name] for name in verdicts} == verdicts
-    assert sentence in tell_change(changes, "more_balanced", "more_skewed", "rare")
+    assert sentence in describe_change(changes, "more_balanced", "more_skewed", "rare")
     assert (found.p_adjusted >= found.p - 1e-12).all() and (
         found.low <= found.difference + 1e-9
     ).all()
@@ -703,7 +709,7 @@ def test_tables_of_groups_that_cannot_be_compared():
     with pytest.raises(InputError, match="no counts of"):
         change_table(counts, VALUES, NAMES, "rare", [("more_skewed", "base")])
     with pytest.raises(InputError, match="does not compare"):
-        tell_change(change_table(counts, VALUES, NAMES, "rare", []), "base", "base", "rare")
+        describe_change(change_table(counts, VALUES, NAMES, "rare", []), "base", "base", "rare")
 
 
 def test_tables_do_not_need_torch():

@@ -16,9 +16,9 @@ from fairparse.bench.timing import (
     OtherPrograms,
     describe_machine,
     finding,
+    format_time,
     measure,
     per_item,
-    tell_time,
     time_shares,
 )
 from fairparse.core.runs import InputError
@@ -149,7 +149,7 @@ def test_time_of_an_item(clock):
 
 
 def test_times_in_words():
-    assert [tell_time(t) for t in (90_000, 1000, 999.4, 0.5, 0.0123)] == [
+    assert [format_time(t) for t in (90_000, 1000, 999.4, 0.5, 0.0123)] == [
         "90 s",
         "1 s",
         "999 ms",

@@ -13,7 +13,7 @@ import fairparse.parsing.photographs as photographs
 from fairparse.core.records import HISTORY, write_table
 from fairparse.core.runs import InputError, hash_file, read_json, write_json
 from fairparse.data.labels import CLASSES, NUM_CLASSES, PALETTE
-from fairparse.data.pixels import label_table, read_image, read_label_map
+from fairparse.data.pixels import label_table, read_image, read_label_map, read_upright
 from fairparse.parsing.photographs import (
     assign_boxes,
     class_areas,
@@ -22,7 +22,7 @@ from fairparse.parsing.photographs import (
     list_pictures,
     parse_images,
 )
-from fairparse.parsing.placing import enlarge_labels, place, read_box, read_photo, to_square
+from fairparse.parsing.placing import enlarge_labels, place, read_box, to_square
 from fairparse.parsing.predict import find_parser, predict_masks, read_origin
 from fairparse.parsing.unet import save_parser
 
@@ -76,7 +76,9 @@ def test_a_rotated_photograph_is_turned_upright(tmp_path, folder):
         exif = Image.Exif()
         exif[0x0112] = tag
         upright.transpose(turn).save(tmp_path / f"turned{tag}.png", exif=exif)
-        assert (np.asarray(read_photo(tmp_path / f"turned{tag}.png")) == np.asarray(upright)).all()
+        assert (
+            np.asarray(read_upright(tmp_path / f"turned{tag}.png")) == np.asarray(upright)
+        ).all()
     records, failed = parsed(
         folder, [tmp_path / "upright.png", tmp_path / "turned6.png"], tmp_path / "out"
     )
@@ -97,16 +99,16 @@ def test_transparent_pixels_are_white(tmp_path):
     )
     for name in ("a.png", "a.webp", "a.tiff"):
         Image.fromarray(rgba).save(tmp_path / name, lossless=True)
-        seen = np.asarray(read_photo(tmp_path / name))
+        seen = np.asarray(read_upright(tmp_path / name))
         assert (seen[0, 0] == 255).all()
         assert seen[0, 1].tolist() == [200, 0, 40]
         assert abs(seen[1, 2].astype(int) - [244, 204, 212]).max() <= 1
     palette = Image.fromarray(np.array([[0, 1]], np.uint8))
     palette.putpalette([9, 9, 9, 10, 20, 30])
     palette.save(tmp_path / "p.png", transparency=0)
-    assert np.asarray(read_photo(tmp_path / "p.png"))[0].tolist() == [[255] * 3, [10, 20, 30]]
+    assert np.asarray(read_upright(tmp_path / "p.png"))[0].tolist() == [[255] * 3, [10, 20, 30]]
     Image.fromarray(np.array([[[7, 255], [7, 0]]], np.uint8), "LA").save(tmp_path / "la.png")
-    assert np.asarray(read_photo(tmp_path / "la.png"))[0].tolist() == [[7] * 3, [255] * 3]
+    assert np.asarray(read_upright(tmp_path / "la.png"))[0].tolist() == [[7] * 3, [255] * 3]
 
 
 def test_greys_palettes_and_print_colours(tmp_path):
@@ -115,11 +117,11 @@ def test_greys_palettes_and_print_colours(tmp_path):
     Image.fromarray((grey.astype(np.uint16) * 257)).save(tmp_path / "sixteen.png")
     Image.fromarray((grey.astype(np.uint16) * 257)).save(tmp_path / "sixteen.tiff")
     for name in ("l.png", "sixteen.png", "sixteen.tiff"):
-        assert (np.asarray(read_photo(tmp_path / name)) == grey[..., None]).all(), name
+        assert (np.asarray(read_upright(tmp_path / name)) == grey[..., None]).all(), name
     Image.fromarray(grey > 100).save(tmp_path / "one.png")
-    assert set(np.unique(np.asarray(read_photo(tmp_path / "one.png")))) == {0, 255}
+    assert set(np.unique(np.asarray(read_upright(tmp_path / "one.png")))) == {0, 255}
     Image.new("CMYK", (3, 3), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg")
-    red = np.asarray(read_photo(tmp_path / "cmyk.jpg"))[1, 1].astype(int)
+    red = np.asarray(read_upright(tmp_path / "cmyk.jpg"))[1, 1].astype(int)
     assert red[0] > 200 and red[1:].max() < 60
 
 
@@ -127,7 +129,7 @@ def test_greys_palettes_and_print_colours(tmp_path):
 def test_32_bits_are_refused(tmp_path, value):
     Image.fromarray(value).save(tmp_path / "x.tiff")
     with pytest.raises(InputError, match="x.tiff has 32 bits"):
-        read_photo(tmp_path / "x.tiff")
+        read_upright(tmp_path / "x.tiff")
 
 
 # geometry
@@ -154,7 +156,9 @@ def test_a_square_of_the_parsers_size_is_parsed_as_a_face_set_is(tmp_path, folde
 @pytest.mark.parametrize("size", [(128, 128), (131, 257), (20, 20)])
 def test_the_filter_is_that_of_the_face_sets(tmp_path, size):
     picture(*size).save(tmp_path / "a.png")
-    square, part, inner = to_square(read_photo(tmp_path / "a.png"), place(*size, fit="stretch"), 64)
+    square, part, inner = to_square(
+        read_upright(tmp_path / "a.png"), place(*size, fit="stretch"), 64
+    )
     assert (square == read_image(tmp_path / "a.png", 64)[0]).all()
     assert part == (0, 0, *size)
     assert inner == (0, 0, 64, 64)
@@ -256,7 +260,7 @@ def test_the_files_of_a_picture(tmp_path, folder):
     assert saved["parser"]["trained_on"] == ["CelebAMask-HQ"]
     assert saved["parser"]["warning"] is None
     photo, over = (
-        np.asarray(read_photo(tmp_path / "anna.jpg")).astype(int),
+        np.asarray(read_upright(tmp_path / "anna.jpg")).astype(int),
         np.asarray(Image.open(tmp_path / "out/anna.overlay.png")).astype(int),
     )
     expected = np.where((values == 0)[..., None], photo, (photo + PALETTE[values]) / 2)

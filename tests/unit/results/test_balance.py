@@ -28,15 +28,15 @@ from fairparse.results.balance import (
     LINES,
     REPORTED,
     SAME_SHARE,
+    classifier_table,
     draw_guided,
     draw_unguided,
     draw_yields,
     frame_faces,
     group_colours,
+    guided_table,
     reported_group,
-    table1,
-    table2,
-    table3,
+    unguided_table,
 )
 
 PAPER = ["Asian", "Black", "Indian", "White", "Others"]
@@ -119,7 +119,7 @@ def test_table1(tmp_path):
     classifier(tmp_path / "group_second", accuracy=0.7)
     classifier(tmp_path / "smile", task="smile")
     table = (
-        table1(tmp_path, ["group", "group_second"])
+        classifier_table(tmp_path, ["group", "group_second"])
         .set_index(["classifier", "data", "split"])
         .sort_index()
     )
@@ -151,12 +151,12 @@ def test_table1(tmp_path):
         and table.drop(("group", "own")).reported_loss.isna().all()
     )  # another data set and another classifier are not the paper's
     assert ("group", "fairface", "test") in table.index  # a folder's name, not its place
-    assert list(dict.fromkeys(table1(tmp_path, ["smile", "group"]).classifier)) == [
+    assert list(dict.fromkeys(classifier_table(tmp_path, ["smile", "group"]).classifier)) == [
         "smile",
         "group",
     ]
     with pytest.raises(InputError, match="gender.*missing"):
-        table1(tmp_path, ["gender"])
+        classifier_table(tmp_path, ["gender"])
 
 
 # ---- Table 2
@@ -179,7 +179,9 @@ def confusion(folder, matrix, classes=("Asian", "White", "tone_5")):
 
 @pytest.mark.parametrize("first", [100, 1000, 2500, 10_000])
 def test_table2_adds_up(tmp_path, store, first):
-    table = table2(store, confusion(tmp_path, np.diag([300, 300, 300])), first, resamples=50)
+    table = unguided_table(
+        store, confusion(tmp_path, np.diag([300, 300, 300])), first, resamples=50
+    )
     counts = pd.Series(
         np.array(store.classes)[
             Bands().predict(Colours().paint(random_latents(0, 0, min(first, 3000), 5))).argmax(1)
@@ -212,7 +214,7 @@ def test_table2_undoes_a_known_confusion(tmp_path, store):
     The truth is found again, and lies in the interval."""
     rates, counts = np.array([[1, 0, 0], [0.1, 0.8, 0.1], [0, 0, 1]]), store.counts().to_numpy()
     true = np.linalg.solve(rates.T, counts / counts.sum())
-    table = table2(store, confusion(tmp_path, (rates * 5000).astype(int)), resamples=200)
+    table = unguided_table(store, confusion(tmp_path, (rates * 5000).astype(int)), resamples=200)
     assert (
         np.allclose(table.corrected, 100 * true, atol=0.05)
         and table.corrected[1] > table.share[1] + 5
@@ -223,13 +225,15 @@ def test_table2_undoes_a_known_confusion(tmp_path, store):
 
 def test_table2_without_a_counterpart(tmp_path, tmp_path_factory):
     other = sample_latents(tmp_path / "s", Colours(), Bands(), 1000, say=lambda text: None)
-    table = table2(other, confusion(tmp_path, np.diag([9, 9, 9]), Bands.classes), resamples=20)
+    table = unguided_table(
+        other, confusion(tmp_path, np.diag([9, 9, 9]), Bands.classes), resamples=20
+    )
     assert table[["reported_count", "reported_share"]].isna().all(axis=None) and set(
         table.reported_group
     ) == {""}
     for classes in (("Asian", "White", "tone_5"), ("high", "middle", "low"), ("low", "middle")):
         with pytest.raises(InputError, match="name the classifier that labelled them"):
-            table2(
+            unguided_table(
                 other, confusion(tmp_path, np.eye(len(classes), dtype=int), classes), resamples=20
             )
 
@@ -337,7 +341,7 @@ def guided(folder, groups=("Black", "tone_3", "seven"), goal=0.9):
 
 
 def test_table3(tmp_path):
-    table = table3(guided(tmp_path))
+    table = guided_table(guided(tmp_path))
     assert len(table) == 3 * 5 and "calibration" not in set(
         table.purpose
     )  # no row is of the draws that chose the setting, none is doubled
@@ -392,10 +396,10 @@ def test_table3(tmp_path):
 
 
 def test_goal_is_in_percent_and_missing_files_are_named(tmp_path):
-    assert set(table3(guided(tmp_path, goal=0.95)).goal) == {95.0}
+    assert set(guided_table(guided(tmp_path, goal=0.95)).goal) == {95.0}
     (tmp_path / "yields.parquet").unlink()
     with pytest.raises(InputError, match="yields.parquet is missing"):
-        table3(tmp_path)
+        guided_table(tmp_path)
 
 
 # ---- figures

@@ -17,10 +17,10 @@ from fairparse.results.claims import (
     Claim,
     at_least,
     claim_tables,
+    count_verdicts,
     needed,
     papers_claims,
     read_claims,
-    tell_claims,
     weigh,
 )
 from fairparse.results.evidence import (
@@ -323,7 +323,7 @@ def test_without_a_run_every_claim_says_why(tmp_path):
     assert table.reason.str.len().gt(5).all()
     assert parts.empty
     assert (
-        tell_claims(table)
+        count_verdicts(table)
         == f"{len(CLAIMS)} claims: 0 supported, 0 not supported, {len(CLAIMS)} not testable here"
     )
 
