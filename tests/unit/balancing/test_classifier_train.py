@@ -641,7 +641,7 @@ def test_calibration_error_by_hand():
 
 
 def test_balanced_training_is_taken_back(tmp_path):
-    "With equal weights for all classes the network gives the rare one too much, calibrated it does not"
+    "With equal weights the network gives the rare class too much, calibrated it does not"
     faces = make_faces((300, 30), noise=40.0)
     rng = np.random.default_rng(0)
     faces.images[:] = np.where(

@@ -81,7 +81,7 @@ def gradients_of(trainer):
 
 
 def assert_same_gradients(first, second):
-    "Close, by the network's largest gradient: that of a bias before a normalisation is but rounding"
+    "Close, by the largest gradient: that of a bias before a normalisation is but rounding"
     for a, b in zip(first, second, strict=True):
         largest = max(float(g.abs().max()) for g in a)
         for k, (x, y) in enumerate(zip(a, b, strict=True)):
