@@ -19,8 +19,7 @@ ENCODER, DECODER = "tu-mobilenetv3_small_050", [16, 16, 8, 8, 8]
 
 
 def make_index(count, train=None, valid=None, attributes=("Hat", "Smiling"), seed=0):
-    """An index of `count` faces: `train` of them for training, then `valid` for validation, the
-    rest for testing"""
+    "An index of `count` faces: first `train` for training, then `valid`, the rest for testing"
     train = count * 2 // 3 if train is None else train
     valid = (count - train) // 2 if valid is None else valid
     split = np.array(["train"] * train + ["valid"] * valid + ["test"] * (count - train - valid))
@@ -70,9 +69,7 @@ def random_counts(*shape, seed=0, pixels=100):
 
 
 def run_python(path, *arguments, check=True, timeout=300, **environment):
-    """Run the file `path` with this Python in a process of its own
-
-    The finished process, with its output as text."""
+    "Run the file `path` in a process of its own; the finished process, with its output as text"
     env = {
         **os.environ,
         "OMP_NUM_THREADS": "1",

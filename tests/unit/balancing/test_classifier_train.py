@@ -1,4 +1,4 @@
-"The face classifier: training, exact resume, weights from files, calibration, errors and corrected shares"
+"The face classifier: training, weights from files, calibration, errors and corrected shares"
 
 import json
 import os
@@ -218,7 +218,7 @@ def test_a_classifier_learns_and_leaves_its_records(trained):
 
 
 def test_the_best_epoch_is_kept_and_training_stops_after_it(tmp_path, monkeypatch):
-    "Validation losses 5, 3, 4, 4.5, 4.6: with patience 2 the fourth epoch is the last and the second is the result"
+    "Losses 5, 3, 4, 4.5, 4.6: with patience 2 the fourth epoch is the last, the second the result"
     losses, seen = iter([5.0, 3.0, 4.0, 4.5, 4.6]), []
     real = ClassifierTrainer.train_stretch
 
@@ -492,7 +492,7 @@ def test_torchvision_s_names_are_read_as_the_same_network(tiny_vgg, tmp_path):
 
 
 def test_vgg_face_at_its_real_size(tmp_path):
-    "The convolutions of the real layout (59 MB) at 32 pixels, from a safetensors file that holds other things too"
+    "The convolutions of the real layout (59 MB) at 32 pixels, from a file that holds other things"
     from safetensors.torch import save_file
 
     state = {k: torch.zeros_like(v) for k, v in backbones.Vgg16(32).state_dict().items()}
@@ -641,7 +641,7 @@ def test_calibration_error_by_hand():
 
 
 def test_balanced_training_is_taken_back(tmp_path):
-    "Trained with equal weights for all classes, the network gives the rare class too much; calibrated probabilities do not"
+    "With equal weights the network gives the rare class too much, calibrated it does not"
     faces = make_faces((300, 30), noise=40.0)
     rng = np.random.default_rng(0)
     faces.images[:] = np.where(

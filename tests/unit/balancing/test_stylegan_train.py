@@ -71,7 +71,7 @@ def test_losses_and_their_gradients():
 
 
 def test_r1_of_a_paraboloid():
-    "D(x) = a |x|^2 / 2 has the gradient a x: the penalty is a^2 times the mean of |x|^2, its slope in a twice that over a"
+    "D(x) = a |x|^2 / 2 has the gradient a x: the penalty is a^2 times the mean of |x|^2"
     x, a = (
         torch.randn(5, 3, 4, 4, dtype=torch.float64),
         torch.tensor(1.7, dtype=torch.float64, requires_grad=True),

@@ -60,7 +60,7 @@ def test_refused_writes_are_explained(tmp_path, code, words):
 
 
 def test_a_full_disk_without_a_code_is_recognised(tmp_path):
-    "numpy reports a short write as an OSError without errno; other such errors are not write errors"
+    "numpy reports a short write as an OSError without errno; other such errors are no write errors"
     for message, error in (
         ("100000 requested and 8176 written", InputError),
         ("something else", OSError),
@@ -176,7 +176,8 @@ def test_the_record_appears_last_and_goes_first(tmp_path):
 
 def test_a_killed_job_leaves_no_lock(tmp_path):
     (tmp_path / "work.py").write_text(
-        f"import os, signal\nfrom fairparse.core.runs import Run\nrun = Run({str(tmp_path / 'job')!r}, {{}})\nos.kill(os.getpid(), signal.SIGKILL)\n"
+        "import os, signal\nfrom fairparse.core.runs import Run\n"
+        f"run = Run({str(tmp_path / 'job')!r}, {{}})\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert run_python(tmp_path / "work.py", check=False).returncode == -9
     Run(tmp_path / "job", {}).finish()
@@ -195,7 +196,8 @@ def test_runs_is_light():
         "False"
         in run_python(
             "-c",
-            "import sys, fairparse.core.runs, fairparse.core.records, fairparse.results.objectives; print('torch' in sys.modules)",
+            "import sys, fairparse.core.runs, fairparse.core.records; "
+            "import fairparse.results.objectives; print('torch' in sys.modules)",
         ).stdout
     )
 

@@ -213,7 +213,7 @@ def test_a_full_disk_is_named_and_leaves_no_half_checkpoint(make, tmp_path, monk
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_bytes", full)
-        with pytest.raises(InputError, match="cannot write .*state.pt: no space left"):
+        with pytest.raises(InputError, match="cannot write .*: no space left"):
             make(name, tmp_path).fit()
     assert (tmp_path / "checkpoint" / "state.pt").read_bytes() == before
     assert len(list((tmp_path / "checkpoint").iterdir())) == 1

@@ -52,7 +52,7 @@ def weights_of(trainer):
 
 @pytest.fixture
 def held(faces, tmp_path):
-    "Trainers whose weights and gradients stay as they are after a step, and whose gradients are not clipped"
+    "Trainers whose weights and gradients stay as they are after a step; no gradient is clipped"
 
     def make(**config):
         trainer = make_trainer(faces, tmp_path, **{"clip": 1e9, **config})
@@ -426,7 +426,7 @@ def test_precisions_run_on_a_cpu(faces, tmp_path, config):
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_looking_at_samples_does_not_disturb_the_training(faces, tmp_path, precision):
-    "Painting in between, as the stage does, draws from no random numbers of the training and leaves its network as it is"
+    "Painting in between draws from no random numbers of the training and leaves its network alone"
     shown, index = np.array(faces.masks[12:14]), index_of(2)
 
     def look(net, step):
@@ -502,7 +502,8 @@ def test_the_8_bit_optimiser_needs_its_package_and_a_gpu(faces, tmp_path, monkey
     )
     with pytest.raises(
         InputError,
-        match="adamw8bit needs the package bitsandbytes, which is not installed: pip install bitsandbytes, or use optimizer=adamw",
+        match="adamw8bit needs the package bitsandbytes, which is not installed: "
+        "pip install bitsandbytes, or use optimizer=adamw",
     ):
         make_trainer(faces, tmp_path, optimizer="adamw8bit")
     monkeypatch.setattr(
@@ -520,7 +521,8 @@ def test_pairs_that_do_not_fit_are_refused(faces, tmp_path):
     good = make_pairs(faces)
     with pytest.raises(
         InputError,
-        match="11 label maps, 12 prompts and 12 faces: a ControlNet needs one map and one prompt for each face",
+        match="11 label maps, 12 prompts and 12 faces: "
+        "a ControlNet needs one map and one prompt for each face",
     ):
         make_pairs(faces, maps=good.maps[:11])
     with pytest.raises(InputError, match="12 label maps, 3 prompts and 12 faces"):
@@ -531,7 +533,8 @@ def test_pairs_that_do_not_fit_are_refused(faces, tmp_path):
     maps[4, 1, 2] = 19
     with pytest.raises(
         InputError,
-        match="the label maps hold the label 19, but there are 19 classes: use maps of the same face set",
+        match="the label maps hold the label 19, but there are 19 classes: "
+        "use maps of the same face set",
     ):
         make_trainer(faces, tmp_path, pairs=make_pairs(faces, maps=maps))
     assert not (tmp_path / "checkpoint").exists()

@@ -49,7 +49,7 @@ def held(faces, tmp_path, monkeypatch):
 
 
 def textbook(trainer, positions, seed):
-    "Losses and gradients of both networks, from the formulas: two discriminator passes, then the generator's"
+    "Losses and gradients from the formulas: two discriminator passes, then the generator's"
     torch.manual_seed(seed)
     config, (maps, real) = trainer.config, trainer.fetch(positions)
     G, D, planes = trainer.plain, trainer.judge, one_hot(maps, 19)
@@ -81,7 +81,7 @@ def gradients_of(trainer):
 
 
 def assert_same_gradients(first, second):
-    "Close, by the largest gradient of the network: those of a bias before a normalisation are nothing but rounding"
+    "Close, by the largest gradient: that of a bias before a normalisation is but rounding"
     for a, b in zip(first, second, strict=True):
         largest = max(float(g.abs().max()) for g in a)
         for k, (x, y) in enumerate(zip(a, b, strict=True)):
@@ -260,7 +260,7 @@ def test_the_average_is_the_result(faces, tmp_path):
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_the_average_paints_with_its_own_weights(faces, tmp_path, precision):
-    "A network that was prepared for mixed precision has a forward of its own, which its copy must not share"
+    "A network prepared for mixed precision has a forward of its own, which its copy must not share"
     trainer, maps = (
         make_trainer(faces, tmp_path, ema=0.9, precision=precision, epochs=1),
         np.array(faces.masks[:2]),

@@ -125,7 +125,7 @@ def test_faces_of_rare_groups_come_more_often(faces, tmp_path):
 
 
 def test_faces_held_on_the_device_train_the_same(faces, tmp_path, monkeypatch):
-    "Begun from the file and gone on with resident faces, through a resume: equal to the bit, in batches too"
+    "Begun from the file and gone on with resident faces: equal to the bit, in batches too"
     make_trainer(faces, tmp_path / "file", resident=False, **EVERYTHING).fit()
     with monkeypatch.context() as patched:
         stop_at(patched, Trainer, done=1, step=1)
