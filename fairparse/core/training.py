@@ -237,7 +237,8 @@ class Resumable:
         "All that going on needs"
         plain = {name: getattr(self, name) for name in (self.unit, *self.kept)}
         parts = {name: part.state_dict() for name, part in self._stateful().items()}
-        return {"identity": self.identity, **plain, **parts}
+        config = self.config if isinstance(self.config, dict) else vars(self.config)
+        return {"identity": self.identity, "config": config, **plain, **parts}
 
     def load_state(self, state: dict):
         "The inverse of `state`"

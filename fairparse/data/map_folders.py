@@ -21,14 +21,14 @@ from ..core.records import open_face_set, parse_setting, setting_name
 from ..core.runs import InputError
 from fairparse.data.face_folders import (
     LAYOUTS,
-    _list_files,
+    list_files,
     plain_id,
     read_attributes,
     report_problems,
     scan_source,
 )
 from .labels import CLASSES
-from .pixels import _opened, known_labels, label_table, label_values, merge_parts
+from .pixels import known_labels, label_table, label_values, merge_parts, open_image
 
 # %% ../../nbs/lib/10_data/05_map_folders.ipynb #map-folders-05
 def _nearest(labels, size):
@@ -45,7 +45,7 @@ def read_map(
 
     `InputError` names a value that is not in `table`.
     """
-    with _opened(path) as image:
+    with open_image(path) as image:
         values = np.asarray(label_values(image, path))
     known = values.clip(0, len(table) - 1)
     labels = table[known]
@@ -80,7 +80,7 @@ def list_maps(folder: Path) -> dict:  # id -> path
     `InputError` for two files of one id, or if there are none.
     """
     problems = []
-    files = _list_files(folder, (".png",), problems)
+    files = list_files(folder, (".png",), problems)
     overlays = {
         f"{stem.removesuffix('.labels')}.overlay" for stem in files if stem.endswith(".labels")
     }
@@ -195,7 +195,7 @@ class Truth:
 # %% ../../nbs/lib/10_data/05_map_folders.ipynb #map-folders-12
 def _read_parts(masks, size):
     "Merged part masks of a CelebAMask-HQ face, as they are or at `size`"
-    with _opened(masks[0][1]) as image:
+    with open_image(masks[0][1]) as image:
         width, height = image.size
     if size is None and width != height:
         raise InputError(f"{masks[0][1]} is {width}x{height}: part masks are square; give --size")

@@ -29,7 +29,8 @@ from fairparse.core.runs import (
     write_json,
 )
 from ..data.labels import PALETTE
-from .placing import BOX_MARGIN, FITS, parse_photos, place, read_box, read_photo
+from ..data.pixels import read_upright
+from .placing import BOX_MARGIN, FITS, parse_photos, place, read_box
 from .predict import describe_parser, find_parser, read_origin
 
 # %% ../../nbs/lib/20_parsing/09_photographs.ipynb #photographs-18
@@ -255,7 +256,7 @@ class _Job:
         box = self.boxes.get(name)
         if self.boxed and box is None:
             raise InputError("it has no face box in the table of boxes")
-        image = read_photo(path)
+        image = read_upright(path)
         return _Opened(name, path, image, place(*image.size, box, self.fit, self.margin))
 
     def describe(self, picture, labels):

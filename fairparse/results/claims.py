@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NEEDS', 'RULES', 'ASSETS', 'KINDS', 'VERDICTS', 'Claim', 'read_claim', 'read_claims', 'papers_claims', 'stand_in',
-           'needed', 'at_least', 'weigh', 'Trial', 'try_claim', 'claim_tables', 'tell_claims']
+           'needed', 'at_least', 'weigh', 'Trial', 'try_claim', 'claim_tables', 'count_verdicts']
 
 # %% ../../nbs/lib/80_results/12_claims.ipynb #claims-02
 import inspect
@@ -396,7 +396,7 @@ def _parsers_data(run):
     return describe_data(parsers, run.objectives, run.seeds)
 
 # %% ../../nbs/lib/80_results/12_claims.ipynb #claims-38
-def tell_claims(table: pd.DataFrame) -> str:
+def count_verdicts(table: pd.DataFrame) -> str:
     "The verdicts counted, in one sentence"
     counts = table.verdict.value_counts()
     return f"{len(table)} claims: " + ", ".join(f"{counts.get(v, 0)} {v}" for v in VERDICTS)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AGREEMENT_COLUMNS', 'EVERYONE', 'UNEQUAL', 'ARM_STYLES', 'audit_table', 'loop_groups', 'quantities', 'level_table',
-           'change_verdict', 'ArmSamples', 'change_table', 'loop_table', 'tell_change', 'draw_arms']
+           'change_verdict', 'ArmSamples', 'change_table', 'loop_table', 'describe_change', 'draw_arms']
 
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-02
 from dataclasses import dataclass
@@ -353,7 +353,7 @@ def _in_words(row):
     return f"{row.difference:+.2f} points ({ends}, adjusted p {row.p_adjusted:.3f}: {row.verdict})"
 
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-29-2
-def tell_change(
+def describe_change(
     changes: pd.DataFrame,  # from `change_table`
     arm: str,
     other: str,

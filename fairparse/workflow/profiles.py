@@ -294,7 +294,7 @@ def _absent_of_classifier(name, asked, folder):
         if (lacks := absent_source(str(asked[key]), folder))
     ]
     lacks = absent_weights(str(asked["weights"]))
-    start = f"classifier {name!r} starts from {lacks} (61_backbones says where to get it)"
+    start = f"classifier {name!r} starts from {lacks} (balancing.classifier says where to get it)"
     return data, [start] if lacks else []
 
 # %% ../../nbs/lib/90_workflow/03_profiles.ipynb #profiles-26c

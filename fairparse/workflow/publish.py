@@ -27,7 +27,7 @@ from fairparse.core.runs import (
     read_json,
     write_json,
 )
-from ..results.claims import tell_claims
+from ..results.claims import count_verdicts
 from fairparse.results.readers import (
     balance_for_readers,
     bench_for_readers,
@@ -266,9 +266,9 @@ def claims_for_readme(table: pd.DataFrame) -> str:  # Markdown
     decided = table[(table.verdict == "supported") | (table.nuance == "contradicted")]
     shown = claims_for_readers(decided).drop(columns=["why", "tried on"])
     if shown.empty:
-        return f"{tell_claims(table)}."
+        return f"{count_verdicts(table)}."
     on_one_line = shown.map(lambda text: str(text).replace(chr(10), "; "))
-    return f"{tell_claims(table)}. Those that were decided:\n\n{markdown_table(on_one_line)}"
+    return f"{count_verdicts(table)}. Those that were decided:\n\n{markdown_table(on_one_line)}"
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-19b
 def bench_for_readme(findings: pd.DataFrame, machine: pd.DataFrame) -> str:  # Markdown

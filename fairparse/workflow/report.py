@@ -356,7 +356,7 @@ def _whole_table1(path, title):
 # %% ../../nbs/lib/90_workflow/16_report.ipynb #report-35
 def run_summary(out: str | Path) -> str:
     "A run in a few lines for the terminal"
-    from fairparse.results.claims import tell_claims
+    from fairparse.results.claims import count_verdicts
 
     lines = []
     for shown in shown_results("tables"):
@@ -369,7 +369,7 @@ def run_summary(out: str | Path) -> str:
             lines.append(table_line(path, title))
     claims = Path(out) / "tables" / "claims.csv"
     if claims.is_file():
-        lines.append(tell_claims(read_result(claims)))
+        lines.append(count_verdicts(read_result(claims)))
     return "\n".join(lines)
 
 # %% ../../nbs/lib/90_workflow/16_report.ipynb #report-35b
