@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from .core.assets import read_yaml
 from .core.runs import InputError, atomic_write, die_with_parent, find_root, resolve
 from .workflow.engine import own_device, own_folder, run_group, workflow_command
 from fairparse.workflow.notebooks import (
@@ -19,7 +20,6 @@ from fairparse.workflow.notebooks import (
     find_notebook,
     job_environment,
     read_parameters,
-    read_yaml,
 )
 from .workflow.profiles import plan_run
 from fairparse.workflow.terminal import (

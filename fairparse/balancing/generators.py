@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from .stylegan import Generator, load_generator
-from ..core.runs import InputError, hash_file, package_folder, resolve
+from ..core.assets import asset
+from ..core.runs import InputError, hash_file, resolve
 
 # %% ../../nbs/lib/60_balancing/05_generators.ipynb #generators-05
 @dataclass
@@ -161,7 +162,7 @@ def _open_plain(source, psi, device):
             raise InputError(f'psi is {psi}, but "dcgan" cannot be truncated: leave it at 1')
         return _open_dcgan(device)
     standin = source == "standin"
-    folder = package_folder() / "assets" / "tiny_stylegan" if standin else resolve(source)
+    folder = asset("tiny_stylegan") if standin else resolve(source)
     if folder.suffix == ".pkl":
         raise InputError(
             f"{folder} is a pickle: make a folder of it first with `fairparse import-stylegan "

@@ -17,8 +17,9 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from .annotate import LABELS, Journal, queue
+from ..core.assets import asset
 from ..core.records import read_table
-from ..core.runs import InputError, package_folder, read_json, resolve
+from ..core.runs import InputError, read_json, resolve
 
 # %% ../../nbs/lib/60_balancing/15_widget.ipynb #widget-05
 def picture_uri(
@@ -191,8 +192,8 @@ def answer(
 class LabellingWidget(anywidget.AnyWidget):
     "A session in a window: put it last in a cell, click the picture, use the keys"
 
-    _esm = package_folder() / "assets" / "labelling_widget.js"
-    _css = package_folder() / "assets" / "labelling_widget.css"
+    _esm = asset("labelling_widget.js")
+    _css = asset("labelling_widget.css")
 
     def __init__(
         self,

@@ -260,9 +260,10 @@ def code_version() -> dict:
 
     The commit is None where there is no repository.
     """
-    digest = hashlib.sha256()
-    for source in sorted(package_folder().rglob("*.py")):
-        digest.update(f"{source.relative_to(package_folder())}\0".encode() + source.read_bytes())
+    package, digest = package_folder(), hashlib.sha256()
+    files = [*package.rglob("*.py"), *(package / "assets").rglob("*")]
+    for source in sorted(path for path in files if path.is_file()):
+        digest.update(f"{source.relative_to(package)}\0".encode() + source.read_bytes())
     commit = None
     if shutil.which("git"):
         with contextlib.suppress(InputError):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.runs import fix_randomness, package_folder
+from ..core.assets import asset
+from ..core.runs import fix_randomness
 from ..data.labels import CLASSES
 from ..data.worlds import render_faces
 from .cache import cache_latents, cache_prompts
@@ -96,7 +97,7 @@ def train_tiny_controlnet(
     )
     history = trainer.fit()
 
-    folder = Path(folder) if folder else package_folder() / "assets" / "tiny_controlnet"
+    folder = Path(folder) if folder else asset("tiny_controlnet")
     purpose = Purpose("standin", trainer.base_sha256, palette.tolist(), CLASSES, FIXED, SIZE)
     save_controlnet(trainer.result.half(), folder, purpose)
     what = (

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.assets import asset, fill_template, read_entries
+from ..core.assets import asset, fill_template, read_yaml
 from ..core.records import COUNTS, open_face_set, read_table
 from ..core.runs import InputError, atomic_write, hash_file, read_json, write_json
 from ..data.groups import DEMOGRAPHIC, attribute_groups
@@ -276,7 +276,7 @@ def _strictest(sources):
 # %% ../../nbs/lib/20_parsing/11_card.ipynb #card-17
 def _origins():
     "What is said about known data and weights"
-    return read_entries(asset("cards", "origins.yaml"))
+    return read_yaml(asset("cards", "origins.yaml"))
 
 # %% ../../nbs/lib/20_parsing/11_card.ipynb #card-17-1
 def data_licence(

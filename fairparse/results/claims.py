@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.assets import asset, read_entries
+from ..core.assets import asset, read_yaml
 from ..core.runs import InputError
 from ..measure.counts import describe_data
 from ..measure.statistics import adjust
@@ -126,7 +126,7 @@ def read_claim(entry: dict, paper: int, path: str | Path) -> Claim:
 # %% ../../nbs/lib/80_results/12_claims.ipynb #claims-06e
 def read_claims(path: str | Path) -> list:
     "The claims of a file, in its order; `InputError` if it, or one of them, is not as it must be"
-    found = read_entries(path)
+    found = read_yaml(path)
     if not isinstance(found.get("paper"), int) or not isinstance(found.get("claims"), list):
         raise InputError(f"{path} must have `paper`, a number, and `claims`, a list of entries")
     if strange := [entry for entry in found["claims"] if not isinstance(entry, dict)]:

@@ -23,6 +23,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from ..core.assets import read_yaml
 from fairparse.core.runs import (
     InputError,
     die_with_parent,
@@ -30,7 +31,6 @@ from fairparse.core.runs import (
     find_root,
     nearest,
 )
-from .notebooks import read_yaml
 
 # %% ../../nbs/lib/90_workflow/04_engine.ipynb #engine-05
 @contextlib.contextmanager

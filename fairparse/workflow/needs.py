@@ -15,8 +15,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.runs import InputError, hash_file, package_folder, resolve
-from .notebooks import read_yaml
+from ..core.assets import asset, read_yaml
+from ..core.runs import InputError, hash_file, resolve
 from fairparse.workflow.profiles import (
     absent_source,
     absent_weights,
@@ -39,7 +39,7 @@ class Fact:
     size: str = ""  # of the download
 
 
-_facts = read_yaml(package_folder() / "assets" / "needs" / "facts.yaml")
+_facts = read_yaml(asset("needs", "facts.yaml"))
 
 # %% ../../nbs/lib/90_workflow/10_needs.ipynb #needs-04b
 FACTS = {key: Fact(**values) for key, values in _facts.items()}

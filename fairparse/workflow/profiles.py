@@ -14,14 +14,14 @@ import os
 import re
 from pathlib import Path
 
-from ..core.runs import InputError, find_root, nearest, package_folder, resolve
+from ..core.assets import asset, read_yaml
+from ..core.runs import InputError, find_root, nearest, resolve
 from fairparse.workflow.notebooks import (
     check_parameters,
     check_type,
     find_notebook,
     parse_literal,
     read_parameters,
-    read_yaml,
 )
 from fairparse.workflow.stages import (
     computing_stages,
@@ -209,7 +209,7 @@ LAYOUTS = {
 
 
 def _where_to_get():
-    path = package_folder() / "assets" / "needs" / "get_faces.txt"
+    path = asset("needs", "get_faces.txt")
     return path.read_text(encoding="utf-8").rstrip("\n")
 
 # %% ../../nbs/lib/90_workflow/03_profiles.ipynb #profiles-22

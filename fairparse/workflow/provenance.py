@@ -16,8 +16,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core.assets import read_yaml
 from ..core.runs import InputError, find_root, hash_file, read_json, write_json
-from .notebooks import code_fingerprint, find_notebook, read_yaml
+from .notebooks import code_fingerprint, find_notebook
 from .stages import load_stages, workflow_stages
 
 # %% ../../nbs/lib/90_workflow/14_provenance.ipynb #provenance-04

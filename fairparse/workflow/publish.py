@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..core.assets import read_yaml
 from ..core.records import write_csv
 from fairparse.core.runs import (
     InputError,
@@ -37,7 +38,6 @@ from fairparse.results.readers import (
     table4_for_readers,
 )
 from .costs import measured_costs
-from .notebooks import read_yaml
 from .profiles import load_profile
 from fairparse.workflow.provenance import (
     made_files,

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..core.runs import InputError, atomic_write, package_folder
+from ..core.assets import asset, read_yaml
+from ..core.runs import InputError, atomic_write
 from fairparse.results.readers import (
     claims_for_readers,
     classifiers_for_readers,
@@ -28,7 +29,6 @@ from fairparse.results.readers import (
     table4_for_readers,
     unguided_for_readers,
 )
-from .notebooks import read_yaml
 from fairparse.workflow.run_facts import (
     clean_paths,
     provenance,
@@ -318,7 +318,7 @@ def write_report(
         )
     target = Path(target).absolute() if target else out / "report.html"
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(package_folder() / "assets" / "report"),
+        loader=jinja2.FileSystemLoader(asset("report")),
         autoescape=True,
         trim_blocks=True,
         undefined=jinja2.StrictUndefined,

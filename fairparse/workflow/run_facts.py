@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..core.runs import InputError, find_root, package_folder, read_json
+from ..core.assets import asset, read_yaml
+from ..core.runs import InputError, find_root, read_json
 from .costs import measured_costs
-from .notebooks import read_yaml
 
 # %% ../../nbs/lib/90_workflow/15_run_facts.ipynb #facts-09
 @functools.cache
 def report_words() -> dict:
     "The page's sentences"
-    return read_yaml(package_folder() / "assets" / "report" / "words.yaml")
+    return read_yaml(asset("report", "words.yaml"))
 
 # %% ../../nbs/lib/90_workflow/15_run_facts.ipynb #facts-10
 def read_result(path: Path) -> pd.DataFrame:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-from ..core.runs import InputError, nearest, package_folder
-from .notebooks import read_yaml
+from ..core.assets import asset, read_yaml
+from ..core.runs import InputError, nearest
 
 # %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-04
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def load_stages(
 ) -> dict:  # name -> Stage, in the order in which a run is told
     "The records of all stages; `InputError` for one that is wrong"
     stages = {}
-    for path in sorted((folder or package_folder() / "assets" / "stages").glob("*.yaml")):
+    for path in sorted((folder or asset("stages")).glob("*.yaml")):
         for name, values in read_yaml(path).items():
             if name in stages:
                 raise InputError(f"{path}: there are two stages {name!r}: rename one")

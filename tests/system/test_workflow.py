@@ -221,6 +221,29 @@ def test_relative_imports_of_every_level_are_followed(tmp_path):
     assert code_fingerprint(notebook, package) != before
 
 
+def test_assets_that_a_module_names_count_as_code(tmp_path):
+    "A claim or a template that was changed makes what stands on it again"
+    package = tmp_path / "fairparse"
+    for name, text in {
+        "a.py": 'CLAIMS = asset("claims", "one.yaml")\nCARDS = asset("cards")\nasset(CLAIMS)',
+        "assets/claims/one.yaml": "1",
+        "assets/claims/two.yaml": "2",
+        "assets/cards/deep/card.md": "3",
+    }.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    notebook = write_notebook(tmp_path / "20_toy.ipynb", "x = 1", "import fairparse.a")
+
+    def changed(name):
+        before = code_fingerprint(notebook, package)
+        (package / "assets" / name).write_text("another")
+        return code_fingerprint(notebook, package) != before
+
+    assert changed("claims/one.yaml")
+    assert changed("cards/deep/card.md")
+    assert not changed("claims/two.yaml")
+
+
 def test_a_line_that_begins_with_an_operator_is_code(tmp_path):
     "`%` and `!=` begin lines of wrapped expressions, not only magics"
 

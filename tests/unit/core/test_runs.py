@@ -254,3 +254,6 @@ def test_code_version_sees_every_module(tmp_path, monkeypatch):
     assert len({empty, changed, moved}) == 3
     (package / "data" / "__pycache__" / "labels.pyc").write_text("1")
     assert code_version()["sources_sha256"] == moved
+    (package / "assets" / "claims").mkdir(parents=True)
+    (package / "assets" / "claims" / "paper1.yaml").write_text("better: {kind: change}")
+    assert code_version()["sources_sha256"] != moved

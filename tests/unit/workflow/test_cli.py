@@ -15,6 +15,7 @@ from cli_helpers import celeba, wait_until
 from conftest import ROOT, fairparse, write_notebook
 
 from fairparse import cli
+from fairparse.core import assets
 from fairparse.core.runs import InputError
 from fairparse.workflow import notebooks, profiles
 from fairparse.workflow import terminal as commands
@@ -98,7 +99,7 @@ def test_parameters_cell_must_be_there_once(tmp_path):
 
 
 def test_yaml_reads_scientific_notation_as_a_number(tmp_path):
-    assert notebooks.load_yaml("{a: 1e-4, b: 1.5E3, c: 1e, d: -2e2}") == {
+    assert assets.load_yaml("{a: 1e-4, b: 1.5E3, c: 1e, d: -2e2}") == {
         "a": 1e-4,
         "b": 1500.0,
         "c": "1e",
@@ -112,7 +113,7 @@ def test_yaml_reads_scientific_notation_as_a_number(tmp_path):
         ("absent", "cannot read"),
     ):
         with pytest.raises(InputError, match=word):
-            notebooks.read_yaml(tmp_path / f"{name}.yaml")
+            assets.read_yaml(tmp_path / f"{name}.yaml")
 
 
 def test_help_is_fast_and_loads_nothing_heavy():

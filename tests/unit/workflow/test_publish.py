@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from fairparse.core.assets import read_yaml
 from fairparse.core.runs import InputError, write_json
 from fairparse.results.objectives import table1
 from fairparse.workflow import publish as report
-from fairparse.workflow.notebooks import code_fingerprint, find_notebook, read_yaml
+from fairparse.workflow.notebooks import code_fingerprint, find_notebook
 from fairparse.workflow.profiles import load_profile
 from fairparse.workflow.provenance import codes_behind, made_files, run_minutes
 from fairparse.workflow.publish import fill_block, markdown_table, publish, stale_published
