@@ -41,7 +41,7 @@ format: .venv/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: .venv/.installed
+test: lint
 	$(BIN)/python tests/check_export.py
 	$(BIN)/nbdev_test --path nbs/lib --n_workers 2
 	$(BIN)/python -m pytest -q -n 2 --dist loadscope tests
