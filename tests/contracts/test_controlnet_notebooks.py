@@ -1,4 +1,4 @@
-"The notebooks of the ControlNet from faces to Table IV and Figure 7, with the shipped stand-in and a few steps"
+"The notebooks of the ControlNet from faces to Table IV and Figure 7, with the stand-in"
 
 import importlib.util
 import json
@@ -43,7 +43,7 @@ def run_notebook(name, log, **values):
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    "A face set, untrained parsers and GANs, and ControlNets trained for three steps on the maps of two parsers"
+    "A face set, untrained parsers and GANs, and ControlNets of three steps on two parsers' maps"
     tree = tmp_path_factory.mktemp("tree")
     make_faces(tree / "faces", 16, train=8, valid=3)
     for k, name in enumerate(("single", "linear")):

@@ -1,4 +1,4 @@
-"What must hold for the repository as a whole: the notebooks and the package agree, files stay small, light parts stay light"
+"What must hold for the repository as a whole: notebooks and package agree, files stay small"
 
 import ast
 import json
@@ -138,7 +138,7 @@ def test_notebook_is_small(path):
 
 @pytest.mark.parametrize("path", PAPER, ids=name)
 def test_paper_notebook_has_no_stored_output(path):
-    "Run on real faces in JupyterLab, a paper notebook would carry pictures of them: the executed copies lie in outputs/"
+    "Run on real faces, a paper notebook would carry pictures of them: outputs/ has executed copies"
     assert not any(cell.get("outputs") for cell in json.loads(path.read_text())["cells"]), (
         f"clear the outputs of {path.name}"
     )
@@ -237,7 +237,7 @@ def test_export_check_sees_every_kind_of_change(tmp_path):
 
 
 def test_lock_names_what_settings_ask_for():
-    "Every requirement of settings.ini has an exact version in requirements.lock, with no address in it"
+    "Each requirement of settings.ini has an exact version in requirements.lock, without an address"
     from configparser import ConfigParser
 
     from packaging.requirements import Requirement

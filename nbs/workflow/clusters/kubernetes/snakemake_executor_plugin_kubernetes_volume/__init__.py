@@ -1,8 +1,9 @@
 """Snakemake's Kubernetes executor for pods that share a volume.
 
-The plugin of that name takes for granted that pods share no files: each file that a rule declares travels through an object
-store. Here every stage works in a folder of its own with more in it than the rule declares, such as checkpoints, so the
-output folder lies on a volume that all pods mount, and nothing travels. All else is the plugin's own.
+The plugin of that name takes for granted that pods share no files: each file that a rule declares
+travels through an object store. Here every stage works in a folder of its own with more in it than
+the rule declares, such as checkpoints, so the output folder lies on a volume that all pods mount,
+and nothing travels. All else is the plugin's own.
 """
 
 import shlex
