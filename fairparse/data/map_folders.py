@@ -287,7 +287,8 @@ def _read_list(path, keys):
     "Keys of the faces as an attribute file writes them, and its table"
     if path.suffix.lower() == ".csv":
         return keys, read_attributes(path, keys)
-    if _lists_celeba(path) and not all(len(key) == 6 for key in keys):
+    of_six_digits = all(len(key) == 6 for key in keys)
+    if _lists_celeba(path) and not of_six_digits:
         raise InputError(
             f"{path} numbers the pictures of CelebA (000001.jpg, …), but the faces are called "
             f"{keys[0]!r}: other people would get these attributes; "

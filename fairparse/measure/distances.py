@@ -123,7 +123,7 @@ def kernel_distance(
             f"KID subsets of {subset} cannot be drawn from {len(first)} and {len(second)} "
             "pictures: use 2 or more, and not more than there are"
         )
-    if first.shape[1] != second.shape[1] or paired and len(first) != len(second):
+    if first.shape[1] != second.shape[1] or (paired and len(first) != len(second)):
         raise InputError(f"features {first.shape} and {second.shape} do not fit each other")
     ours, theirs = _blocks(first, subset), _blocks(second, subset)
     each = [
