@@ -312,7 +312,9 @@ def test_weights_are_counted(folder):
 
 class FakeHub:
     def __init__(self, public=False, error=None):
-        self.public, self.error, self.files, self.calls = public, error, {}, []
+        self.public = public
+        self.error = error
+        self.files, self.calls = {}, []
 
     def create_repo(self, repository, private, exist_ok):
         if self.error:
