@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.runs import InputError, atomic_write, check_types, read_json, write_json
-from ..data.labels import CLASSES, colour_labels
+from ..data.labels import CLASSES
 
 # %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-04
 def check_labels(

@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..core.assets import asset, fill_template, read_yaml
 from ..core.records import COUNTS, open_face_set, read_table
-from ..core.runs import InputError, atomic_write, hash_file, read_json, write_json
+from ..core.runs import InputError, atomic_write, hash_file, read_json
 from ..data.groups import DEMOGRAPHIC, attribute_groups
 from ..data.labels import class_title
 from ..measure.counts import bootstrap_scores, counts_array, dice, interval, iou
@@ -45,8 +45,10 @@ class Measured:
 def count_weights(file: Path) -> int:
     "How many numbers a safetensors file holds, from its header"
     with open(file, "rb") as stream:
-        header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
-    return sum(int(np.prod(t["shape"])) for name, t in header.items() if name != "__metadata__")
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+    return sum(int(np.prod(tensor["shape"])) for tensor in tensors)
 
 # %% ../../nbs/lib/20_parsing/11_card.ipynb #card-06
 def _check_score(file, folder, sha256):
