@@ -25,7 +25,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import typing
 from pathlib import Path
@@ -41,7 +40,8 @@ def _fits(value, kind: type) -> bool:
     "Whether `value` is of type `kind`; an int may stand for a float, a bool only for a bool"
     if isinstance(value, bool):
         return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
+    fitting = (int, float) if kind is float else kind
+    return isinstance(value, fitting)
 
 
 def check_types(record):
@@ -92,7 +92,7 @@ def package_folder() -> Path:
 
 def find_root() -> Path:
     """
-    The repository: the first folder with `settings.ini` and `nbs`
+    The repository: the first folder with `settings.ini` and `nbs/workflow`
 
     Looked for upwards from here, then from this package.
     """

@@ -53,7 +53,7 @@ def read_checkpoint(
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        reason = str(error).partition(chr(10))[0] or type(error).__name__
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
             f"checkpoint {path} cannot be read ({reason}): delete it to start again"
         ) from error
@@ -63,6 +63,7 @@ def read_checkpoint(
         f"{path} belongs to another configuration, network or other data: "
         "starting again from the first epoch"
     )
+    return None
 
 # %% ../../nbs/lib/00_core/04_training.ipynb #training-06b
 def hash_training(
@@ -136,14 +137,13 @@ def epoch_order(
 ) -> np.ndarray:  # (steps, batch_size) positions
     "Batches of an epoch, shuffled; what does not fill a batch is left for another epoch"
     rng = np.random.default_rng([seed, epoch, 1])
-    drawn = (
-        rows if factors is None else np.repeat(rows, (factors + rng.random(len(rows))).astype(int))
-    )
+    drawn = rows
+    if factors is not None:
+        drawn = np.repeat(rows, (factors + rng.random(len(rows))).astype(int))
     batch_size = min(batch_size, len(rows))
     steps = max(len(rows) // (batch_size * multiple), 1) * multiple
-    shuffled = np.concatenate(
-        [rng.permutation(drawn) for _ in range(-(-steps * batch_size // len(drawn)))]
-    )
+    rounds = -(-steps * batch_size // len(drawn))
+    shuffled = np.concatenate([rng.permutation(drawn) for _ in range(rounds)])
     return shuffled[: steps * batch_size].reshape(steps, batch_size)
 
 # %% ../../nbs/lib/00_core/04_training.ipynb #training-21

@@ -292,7 +292,9 @@ def brightness(images, value, draws):
     "Raise the largest channel by `value`, clipped, and the others in proportion; black turns grey"
     largest = images.amax(1, keepdim=True)
     raised = (largest + 255 * value).clamp_(max=255)
-    return images.mul_(raised / largest.clamp(min=1e-6)).add_(raised * (largest == 0))
+    factor = raised / largest.clamp(min=1e-6)
+    black = largest == 0
+    return images.mul_(factor).add_(raised * black)
 
 
 @perturbation("stops of under-exposure", lambda s: 8 * s)

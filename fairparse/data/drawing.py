@@ -76,11 +76,13 @@ def paint_layer(
     "Paint one layer where it can be seen"
     width = max(pixel, softness + layer.soft)
     near = layer.distance < width / 2
-    rows, columns = np.flatnonzero(near.any(1)), np.flatnonzero(near.any(0))
+    rows = np.flatnonzero(near.any(1))
+    columns = np.flatnonzero(near.any(0))
     if not len(rows):
         return
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    distance, texture = layer.distance[box], layer.texture
+    distance = layer.distance[box]
+    texture = layer.texture
     if isinstance(texture, np.ndarray):
         texture = texture[box][..., None]
 

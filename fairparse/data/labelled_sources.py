@@ -123,7 +123,8 @@ def fairface(root, files, task):
     known = set(TASKS["gender"]) if task == "gender" else set(TO_FIVE)
     for path in _tables(files, "file,age,gender,race"):
         for row in _read_csv(path).itertuples():
-            picture, label = path.parent / row.file, row.gender if task == "gender" else row.race
+            picture = path.parent / row.file
+            label = row.gender if task == "gender" else row.race
             if label not in known:
                 rejected.append((picture, f"{task} is {label!r}"))
                 continue

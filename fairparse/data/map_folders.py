@@ -20,7 +20,7 @@ from PIL import Image
 from ..core.records import open_face_set, parse_setting, setting_name
 from ..core.runs import InputError
 from fairparse.data.face_folders import (
-    LAYOUTS,
+    EXPECTED,
     list_files,
     plain_id,
     read_attributes,
@@ -271,7 +271,7 @@ def open_truth(
     if not any((folder / name).is_dir() for name in FACE_FOLDERS):
         raise InputError(
             f"{folder} holds no true label maps: "
-            f"give a folder of PNG label maps, a face set, or a folder of faces; {LAYOUTS}"
+            f"give a folder of PNG label maps, a face set, or a folder of faces; {EXPECTED}"
         )
     return _open_faces(folder, table, size)
 
@@ -287,7 +287,8 @@ def _read_list(path, keys):
     "Keys of the faces as an attribute file writes them, and its table"
     if path.suffix.lower() == ".csv":
         return keys, read_attributes(path, keys)
-    if _lists_celeba(path) and not all(len(key) == 6 for key in keys):
+    of_six_digits = all(len(key) == 6 for key in keys)
+    if _lists_celeba(path) and not of_six_digits:
         raise InputError(
             f"{path} numbers the pictures of CelebA (000001.jpg, …), but the faces are called "
             f"{keys[0]!r}: other people would get these attributes; "

@@ -21,7 +21,7 @@ from zlib_ng import zlib_ng
 
 from ..core.runs import InputError, read_json
 from .face_folders import FaceFiles
-from .labels import CLASSES, MERGE_ORDER, NUM_CLASSES, PALETTE
+from .labels import CLASSES, NUM_CLASSES, PALETTE
 
 # %% ../../nbs/lib/10_data/04_pixels.ipynb #pixels-19
 # what Pillow raises about a damaged file, and about one that it does not understand

@@ -166,7 +166,8 @@ def attribute_row(face: Face) -> dict:  # column -> 1 or 0
 def _render(index, size, seed, world):
     "One face with its attributes"
     face = sample_parameters(seed, index, world)
-    return *render_face(face, size), attribute_row(face)
+    image, labels = render_face(face, size)
+    return image, labels, attribute_row(face)
 
 # %% ../../nbs/lib/10_data/10_worlds.ipynb #worlds-30
 def _map(render, indices, workers):

@@ -47,7 +47,8 @@ def build_tokenizer():
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
-    letters, end = sorted(pre_tokenizers.ByteLevel.alphabet()), "</w>"
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    end = "</w>"
     learner = Tokenizer(models.BPE(end_of_word_suffix=end))
     learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.BpeTrainer(
@@ -114,9 +115,12 @@ def build_tiny(seed: int = SEED) -> dict:  # tokenizer, text_encoder, vae, unet
 def _draw_ellipse(draw, rng, size: int, palette: np.ndarray):
     "One leaf, on a canvas of twice the size"
     radius = 1.5 / math.sqrt(rng.uniform((1.5 / size) ** 2, 1))
-    x, y, aspect = *rng.uniform(0, 2 * size, 2), rng.uniform(0.4, 2.5) ** 0.5
-    colour = (palette[rng.integers(8)] + rng.normal(0, 18, 3)).clip(0, 255).astype(int)
-    wide, high = radius * aspect * 2, radius / aspect * 2
+    x, y = rng.uniform(0, 2 * size, 2)
+    aspect = rng.uniform(0.4, 2.5) ** 0.5
+    usual = palette[rng.integers(8)]
+    colour = (usual + rng.normal(0, 18, 3)).clip(0, 255).astype(int)
+    wide = radius * aspect * 2
+    high = radius / aspect * 2
     draw.ellipse([x - wide, y - high, x + wide, y + high], fill=tuple(colour.tolist()))
 
 
@@ -128,11 +132,13 @@ def draw_leaves(count: int, seed: int, size: int = SIZE) -> np.ndarray:  # (N, s
     """
     from PIL import Image, ImageDraw
 
-    images, ramp = np.empty((count, size, size, 3), np.uint8), np.linspace(-1, 1, size)
+    images = np.empty((count, size, size, 3), np.uint8)
+    ramp = np.linspace(-1, 1, size)
     for i in range(count):
         rng = np.random.default_rng([seed, i])
         canvas = Image.new("RGB", (2 * size, 2 * size), tuple(rng.integers(0, 256, 3).tolist()))
-        draw, palette = ImageDraw.Draw(canvas), rng.integers(0, 256, (8, 3))
+        draw = ImageDraw.Draw(canvas)
+        palette = rng.integers(0, 256, (8, 3))
         for _ in range(rng.integers(20, 160)):
             _draw_ellipse(draw, rng, size, palette)
         light = np.add.outer(rng.normal(0, 25) * ramp, rng.normal(0, 25) * ramp)[..., None]
@@ -272,7 +278,8 @@ def sharpen_decoder(
             with torch.no_grad():
                 latent = vae.encode(batch).latent_dist.sample()
             again = vae.decode(latent).sample
-            on_real, on_fake = judge(nothing, batch), judge(nothing, again.detach())
+            on_real = judge(nothing, batch)
+            on_fake = judge(nothing, again.detach())
             judge.requires_grad_(False)  # the decoder's loss leaves the discriminator alone
             judged = judge(nothing, again)
             judge.requires_grad_(True)
@@ -333,7 +340,8 @@ def fit_denoiser(
     def compute_loss():
         rows = torch.randint(len(latents), (count,))
         clean = DiagonalGaussianDistribution(latents[rows]).sample() * scale
-        noise, times = torch.randn_like(clean), torch.randint(1000, (count,))
+        noise = torch.randn_like(clean)
+        times = torch.randint(1000, (count,))
         prompt = torch.where(torch.rand(count, 1) < 0.1, empty, tokens[rows])
         noisy = scheduler.add_noise(clean, noise, times)
         with torch.autocast("cpu", torch.bfloat16):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.runs import InputError, atomic_write, check_types, read_json, write_json
-from ..data.labels import CLASSES, colour_labels
+from ..data.labels import CLASSES
 
 # %% ../../nbs/lib/40_gan/01_pix2pixhd.ipynb #pix2pixhd-04
 def check_labels(
@@ -46,7 +46,8 @@ def one_hot(
     num_classes: int,
 ) -> Tensor:  # (B, num_classes, H, W) float32
     "Planes of zeros and ones"
-    planes = torch.zeros(len(maps), num_classes, *maps.shape[1:], device=maps.device)
+    shape = (len(maps), num_classes, *maps.shape[1:])
+    planes = torch.zeros(shape, device=maps.device)
     planes = planes.contiguous(memory_format=torch.channels_last)
     return planes.scatter_(1, maps.long()[:, None], 1.0)
 

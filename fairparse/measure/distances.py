@@ -123,7 +123,7 @@ def kernel_distance(
             f"KID subsets of {subset} cannot be drawn from {len(first)} and {len(second)} "
             "pictures: use 2 or more, and not more than there are"
         )
-    if first.shape[1] != second.shape[1] or paired and len(first) != len(second):
+    if first.shape[1] != second.shape[1] or (paired and len(first) != len(second)):
         raise InputError(f"features {first.shape} and {second.shape} do not fit each other")
     ours, theirs = _blocks(first, subset), _blocks(second, subset)
     each = [
@@ -266,13 +266,15 @@ def metric_note(metric: str, n: int) -> str:
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-32
 def _mean_and_reach(values, replicates, n):
     "Mean over repetitions and half width of its interval (Satterthwaite 1946)"
-    faces, s = replicates.var(ddof=1), len(values)
+    s = len(values)
+    faces = replicates.var(ddof=1)
     if s == 1:
         return values[0], 1.96 * faces**0.5
     between = values.var(ddof=1) / s
+    both = faces + between
     spread = faces**2 / (min(len(replicates), n) - 1) + between**2 / (s - 1)
-    freedom = (faces + between) ** 2 / spread if spread > 0 else np.inf
-    return values.mean(), stats.t.ppf(0.975, freedom) * (faces + between) ** 0.5
+    freedom = both**2 / spread if spread > 0 else np.inf
+    return values.mean(), stats.t.ppf(0.975, freedom) * both**0.5
 
 # %% ../../nbs/lib/15_measure/06_distances.ipynb #distances-32b
 def _summary_rows(picture, seed, m, value, reach, replicates, note=""):

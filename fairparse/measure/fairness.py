@@ -381,7 +381,9 @@ def gap_table(
 ) -> pd.DataFrame:  # mIoUs in percent; a note where sizes forbid interval or p-value
     "A row a parser and attribute: mIoU with and without, gap with interval, p-values"
     both = attribute_groups(values, names, min_size=0, negative=True)
-    classes, rows = common_classes(counts[check_counts(counts, both)], both, min_size), []
+    first = check_counts(counts, both)
+    classes = common_classes(counts[first], both, min_size)
+    rows = []
     for parser, c in counts.items():
         scores = 100 * group_scores(c, both, classes).mean(0)
         samples = 100 * bootstrap_groups(c, both, classes, resamples)
@@ -420,7 +422,8 @@ def comparison_table(
     "A row a parser (but the baseline) and group: difference, interval, p-values, adjusted"
     baseline = check_counts(counts, groups, baseline)
     large = keep_large(groups.names, groups.membership, min_size)
-    classes, rows = common_classes(counts[baseline], groups, min_size), []
+    classes = common_classes(counts[baseline], groups, min_size)
+    rows = []
     first = counts[baseline]
     first_scores = group_scores(first, large, classes)
     first_samples = bootstrap_groups(first, large, classes, resamples)
@@ -473,7 +476,8 @@ def intersection_table(
 ) -> pd.DataFrame:  # mIoU in percent; p: permutation test against all other faces
     "A row a parser and intersection: size, mIoU, difference from all faces with interval, p-value"
     combined, first = intersect(groups, order, min_size), check_counts(counts, groups)
-    everyone, classes = _all_faces(combined), common_classes(counts[first], combined, min_size)
+    everyone = _all_faces(combined)
+    classes = common_classes(counts[first], combined, min_size)
     parts = []
     for parser, c in counts.items():
         scores = group_scores(c, combined, classes).mean(0)

@@ -261,9 +261,8 @@ def load_standin(
             {k: v.float() for k, v in load_file(path).items()}, strict=False
         )
     except (SafetensorError, RuntimeError) as error:
-        raise InputError(
-            f"{path} cannot be read ({str(error).partition(chr(10))[0]}): {remedy}"
-        ) from error
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path} cannot be read ({reason}): {remedy}") from error
     if further or any(not k.endswith("num_batches_tracked") for k in missing):
         raise InputError(f"{path} holds another network: {remedy}")
     return net.requires_grad_(False).eval().to(device)

@@ -65,12 +65,15 @@ def measure_terms(
     severity: float,
 ) -> list:  # of rows for `records.GRADIENTS`, without the epoch
     "Gradient norm of each term and its cosine with accuracy's, batch by batch"
-    rows, network, loss = [], copy.deepcopy(network).train(), copy.deepcopy(loss)
+    network = copy.deepcopy(network).train()
+    loss = copy.deepcopy(loss)
+    rows = []
     parameters = [p for p in network.parameters() if p.requires_grad]
     for number, (seed, (images, target, member)) in enumerate(zip(seeds, batches)):
         torch.manual_seed(seed)
         images = images.contiguous(memory_format=torch.channels_last)
-        logits, perturbed = network(images), None
+        logits = network(images)
+        perturbed = None
         if loss.needs_second_pass:
             perturbed = network(perturb(images, perturbation, severity))
         weights = (1.0, 1.0, 1.0 if member.shape[1] else 0.0)

@@ -39,7 +39,8 @@ def linear(t):
 def sigmoid(t, steepness=10.0, midpoint=0.5):
     "Logistic transition, rescaled so that it starts at exactly 0 and ends at exactly 1"
     logistic = lambda x: 1 / (1 + np.exp(-steepness * (x - midpoint)))
-    return (logistic(t) - logistic(0.0)) / (logistic(1.0) - logistic(0.0))
+    start, end = logistic(0.0), logistic(1.0)
+    return (logistic(t) - start) / (end - start)
 
 # %% ../../nbs/lib/20_parsing/03_homotopy.ipynb #homotopy-06
 @schedule
@@ -118,7 +119,8 @@ class Objective:
 # %% ../../nbs/lib/20_parsing/03_homotopy.ipynb #homotopy-13
 def mean_weights(homotopy: Homotopy, epochs: int = 1001) -> tuple:
     "Mean of the weights over training"
-    mean = np.mean([homotopy(e, epochs) for e in range(epochs)], 0)
+    weights = [homotopy(epoch, epochs) for epoch in range(epochs)]
+    mean = np.mean(weights, 0)
     return tuple(float(x) for x in mean / mean.sum())
 
 # %% ../../nbs/lib/20_parsing/03_homotopy.ipynb #homotopy-14

@@ -15,10 +15,12 @@ from .predict import is_parser, read_origin
 
 # %% ../../nbs/lib/20_parsing/12_hub.ipynb #hub-04
 _TRAVELLING_PARAMETERS = (
-    "objective recipe encoder encoder_weights epochs batch_size lr optimizer seed".split()
+    *("objective", "recipe", "encoder", "encoder_weights"),
+    *("epochs", "batch_size", "lr", "optimizer", "seed"),
 )
 _TRAVELLING = (
-    "seed faces train valid test test_miou valid_miou training_seconds device code packages".split()
+    *("seed", "faces", "train", "valid", "test", "test_miou", "valid_miou"),
+    *("training_seconds", "device", "code", "packages"),
 )
 
 

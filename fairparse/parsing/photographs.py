@@ -35,7 +35,10 @@ from .predict import describe_parser, find_parser, read_origin
 
 # %% ../../nbs/lib/20_parsing/09_photographs.ipynb #photographs-18
 ENDINGS = (".labels.png", ".overlay.png", ".areas.json")
-FACE_CLASSES = "skin nose mouth u_lip l_lip l_eye r_eye l_brow r_brow eye_g".split()
+FACE_CLASSES = [
+    *("skin", "nose", "mouth", "u_lip", "l_lip"),
+    *("l_eye", "r_eye", "l_brow", "r_brow", "eye_g"),
+]
 # shares of the square: the smallest among 700 faces of CelebAMask-HQ, and what is called too small
 USUAL_FACE, SMALLEST_FACE = 0.16, 0.12
 

@@ -18,8 +18,9 @@ FITS = ("pad", "stretch")
 # %% ../../nbs/lib/20_parsing/08_placing.ipynb #placing-08
 def read_box(box) -> tuple:  # x0, y0, x1, y1
     'A face box from "x0,y0,x1,y1" or four numbers; `InputError` if it is none'
+    edges = box.split(",") if isinstance(box, str) else box
     try:
-        x0, y0, x1, y1 = (float(v) for v in (box.split(",") if isinstance(box, str) else box))
+        x0, y0, x1, y1 = (float(edge) for edge in edges)
     except (ValueError, TypeError) as error:
         raise InputError(
             f"a face box is four numbers x0,y0,x1,y1 in pixels, not {box!r}"

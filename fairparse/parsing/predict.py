@@ -27,9 +27,11 @@ def _look(parser, images, scale):
     "Class probabilities with the face seen at `scale`, at the images' own size"
     if scale == 1:
         return parser(images.contiguous(memory_format=torch.channels_last)).float().softmax(1)
-    size = [max(32, round(scale * side / 32) * 32) for side in images.shape[-2:]]
+    own = images.shape[-2:]
+    size = [max(32, round(scale * side / 32) * 32) for side in own]
     seen = F.interpolate(images.float(), size, mode="bicubic", antialias=True).clamp(0, 255)
-    return F.interpolate(_look(parser, seen, 1), images.shape[-2:], mode="bilinear", antialias=True)
+    probabilities = _look(parser, seen, 1)
+    return F.interpolate(probabilities, own, mode="bilinear", antialias=True)
 
 # %% ../../nbs/lib/20_parsing/06_predict.ipynb #predict-06
 @torch.no_grad()

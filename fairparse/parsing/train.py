@@ -435,7 +435,9 @@ class Trainer(EpochTrainer):
 
         FloatingPointError if the logits are not finite.
         """
-        classes, count, net = len(self.faces.classes), len(self.valid_rows), self.result.eval()
+        classes = len(self.faces.classes)
+        count = len(self.valid_rows)
+        net = self.result.eval()
         if not count:
             return math.nan
         total = torch.zeros(classes, classes, dtype=torch.int64, device=self.device)

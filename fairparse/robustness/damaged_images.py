@@ -41,15 +41,16 @@ def _read_square(images, row, side):
 
 def _list_face_set(folder, split, size):
     "The images of a split"
-    faces, changed = open_face_set(folder), (folder / "faces.json").stat().st_mtime_ns
-    rows = np.arange(len(faces)) if split == "all" else faces.rows(split)
+    faces = open_face_set(folder)
+    changed = (folder / "faces.json").stat().st_mtime_ns
     side = size or faces.size
-    return [
-        SourceImage(
-            id, id.rsplit("/", 1)[-1], partial(_read_square, faces.images, row, side), changed
-        )
-        for row, id in zip(rows, faces.index.id.iloc[rows])
-    ]
+    rows = np.arange(len(faces)) if split == "all" else faces.rows(split)
+    found = []
+    for row, id in zip(rows, faces.index.id.iloc[rows]):
+        name = id.rsplit("/", 1)[-1]
+        read = partial(_read_square, faces.images, row, side)
+        found.append(SourceImage(id, name, read, changed))
+    return found
 
 # %% ../../nbs/lib/30_robustness/03_damaged_images.ipynb #damaged-images-05b
 def _list_folder(data, size, problems):

@@ -96,7 +96,7 @@ def severity_table(
                     "difference_high": 100 * above,
                 }
             )
-    repetitions, images = next(iter(next(iter(counts.values())).values())).shape[:2]
+    repetitions, images, *_ = next(iter(counts.values()))[baseline].shape
     return pd.DataFrame(rows).assign(repetitions=repetitions, images=images)
 
 # %% ../../nbs/lib/30_robustness/02_severity.ipynb #severity-09

@@ -11,7 +11,7 @@ import torch
 from diffusion_helpers import micro_base, small_faces
 
 from fairparse.core.runs import InputError
-from fairparse.diffusion import cache as latent_cache
+from fairparse.diffusion import cache as cache_module
 from fairparse.diffusion.cache import (
     cache_latents,
     cache_prompts,
@@ -130,7 +130,7 @@ def test_many_prompts_need_several_batches(base, tmp_path):
 def test_a_second_call_encodes_nothing(base, faces, tmp_path, monkeypatch):
     latents, (embeddings, _) = make(base, faces, tmp_path), cache_prompts(base, SENTENCES, tmp_path)
     for name in ("encode_images", "encode_prompts"):
-        monkeypatch.setattr(latent_cache, name, None)
+        monkeypatch.setattr(cache_module, name, None)
     assert (make(base, faces, tmp_path) == latents).all()
     assert (cache_prompts(base, SENTENCES, tmp_path)[0] == embeddings).all()
 
@@ -146,22 +146,16 @@ def test_whatever_decides_the_numbers_is_in_the_key(base, faces, tmp_path):
     base.unet.conv_in.weight.data += 1
     make(base, faces, tmp_path)
     assert len(files("latents")) == 1
-    (
-        make(base, faces, tmp_path, size=8),
-        make(base, faces, tmp_path, data_hash="other"),
-        make(base, faces, tmp_path, images=faces.images[:4]),
-        make(micro_base(seed=1), faces, tmp_path),
-    )
+    make(base, faces, tmp_path, size=8)
+    make(base, faces, tmp_path, data_hash="other")
+    make(base, faces, tmp_path, images=faces.images[:4])
+    make(micro_base(seed=1), faces, tmp_path)
     assert len(files("latents")) == 5
-    (
-        cache_prompts(base, SENTENCES, tmp_path),
-        cache_prompts(base, SENTENCES[:3], tmp_path),
-    )  # the second has no empty sentence of its own
+    cache_prompts(base, SENTENCES, tmp_path)
+    cache_prompts(base, SENTENCES[:3], tmp_path)  # has no empty sentence of its own
     assert len(files("prompts")) == 2
-    (
-        cache_prompts(base, ["a photo of a face"], tmp_path),
-        cache_prompts(micro_base(seed=1), SENTENCES, tmp_path),
-    )
+    cache_prompts(base, ["a photo of a face"], tmp_path)
+    cache_prompts(micro_base(seed=1), SENTENCES, tmp_path)
     assert len(files("prompts")) == 4
 
 
@@ -194,7 +188,7 @@ def test_a_full_disk_is_said_before_anything_is_written(base, faces, tmp_path, m
     usage = namedtuple("usage", "total used free")
     needed = 2 * 18 * 8 * 8 * 8 * 2
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10**12, 10**12, needed))
-    monkeypatch.setattr(latent_cache, "encode_images", None)
+    monkeypatch.setattr(cache_module, "encode_images", None)
     with pytest.raises(
         InputError,
         match=(
@@ -219,7 +213,7 @@ def test_a_full_disk_is_said_before_anything_is_written(base, faces, tmp_path, m
     ids=lambda e: type(e).__name__,
 )
 def test_an_interrupted_cache_leaves_nothing(base, faces, tmp_path, monkeypatch, error):
-    real, calls = latent_cache.encode_images, []
+    real, calls = cache_module.encode_images, []
 
     def fail(*arguments):
         calls.append(1)
@@ -228,7 +222,7 @@ def test_an_interrupted_cache_leaves_nothing(base, faces, tmp_path, monkeypatch,
         return real(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(latent_cache, "encode_images", fail)
+        patched.setattr(cache_module, "encode_images", fail)
         with pytest.raises(
             InputError if isinstance(error, OSError) else type(error),
             match="no space left" if isinstance(error, OSError) else None,

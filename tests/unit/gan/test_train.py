@@ -12,7 +12,7 @@ from trainers import make_gan_trainer as make_trainer
 from fairparse.core.records import GAN_HISTORY, read_table
 from fairparse.core.runs import InputError
 from fairparse.data.labels import colour_labels, flip_labels
-from fairparse.gan import train as gan_training
+from fairparse.gan import train as train_module
 from fairparse.gan.pix2pixhd import (
     Generator,
     GeneratorSpec,
@@ -121,7 +121,7 @@ def test_without_feature_matching_the_loss_is_that_of_the_parsing_paper(held):
 
 
 def test_the_perceptual_loss_is_one_of_the_terms(held, monkeypatch):
-    monkeypatch.setattr(gan_training, "PerceptualLoss", lambda weights: torch.nn.L1Loss())
+    monkeypatch.setattr(train_module, "PerceptualLoss", lambda weights: torch.nn.L1Loss())
     parts, plain = (
         held(perceptual=5.0).train_step(np.arange(4), 0),
         held().train_step(np.arange(4), 0),
@@ -147,10 +147,8 @@ def test_accumulated_steps_add_up_to_one_large_step(held):
 def test_a_batch_of_one_face_has_the_gradients_of_the_function(held):
     trainer = held(batch_size=1, flip=0.0)
     _, of_judge, of_generator = textbook(trainer, np.array([3]), 0)
-    (
-        trainer.plain.to(memory_format=torch.contiguous_format),
-        trainer.judge.to(memory_format=torch.contiguous_format),
-    )
+    trainer.plain.to(memory_format=torch.contiguous_format)
+    trainer.judge.to(memory_format=torch.contiguous_format)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
             torch.nn.functional,

@@ -1,4 +1,4 @@
-"Metrics: equal to torchmetrics and smp, fast, strict about labels; intervals that cover"
+"Counts: equal to torchmetrics and smp, fast, strict about labels; intervals that cover"
 
 import statistics
 import time

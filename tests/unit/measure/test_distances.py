@@ -224,15 +224,12 @@ def test_distances_name_their_reference_and_size(train):
         ("fd128_classifier_train", "train", 0, 24),
         ("kd128_classifier_train", "train", 12, 24),
     ]
-    generated, real, whole, halves = (
-        draws(24, 40, 0, 0.3),
-        draws(24, 40, 100),
-        draws(train, 40, 101),
-        half_samples(ids(24), 20),
-    )
-    assert np.isclose(found[0].value, fidelity(generated, real), rtol=1e-5) and np.isclose(
-        found[2].value, fidelity(generated, whole), rtol=1e-5
-    )
+    generated = draws(24, 40, 0, 0.3)
+    real = draws(24, 40, 100)
+    whole = draws(train, 40, 101)
+    halves = half_samples(ids(24), 20)
+    assert np.isclose(found[0].value, fidelity(generated, real), rtol=1e-5)
+    assert np.isclose(found[2].value, fidelity(generated, whole), rtol=1e-5)
     assert np.isclose(
         found[0].replicates[3], fidelity(generated[halves[3]], real[halves[3]]), rtol=1e-5
     )
@@ -283,14 +280,10 @@ def test_means_and_counts():
 def test_the_table_has_a_row_a_repetition_and_their_mean(tmp_path):
     repetitions = [measure(seed=s) for s in range(3)]
     quality, replicates = summarise(PICTURE, repetitions)
-    (
-        write_table(quality, tmp_path / "quality.parquet", QUALITY),
-        write_table(replicates, tmp_path / "replicates.parquet", REPLICATES),
-    )
-    assert (
-        len(read_table(tmp_path / "quality.parquet", QUALITY)) == 4 * 4
-        and len(read_table(tmp_path / "replicates.parquet", REPLICATES)) == 4 * 4 * 20
-    )
+    write_table(quality, tmp_path / "quality.parquet", QUALITY)
+    write_table(replicates, tmp_path / "replicates.parquet", REPLICATES)
+    assert len(read_table(tmp_path / "quality.parquet", QUALITY)) == 4 * 4
+    assert len(read_table(tmp_path / "replicates.parquet", REPLICATES)) == 4 * 4 * 20
     one = quality[quality.metric == "fd128_classifier_test"].set_index("seed")
     assert (
         np.isclose(one.value[-1], one.value[[0, 1, 2]].mean())

@@ -1,4 +1,4 @@
-"""Comparisons: p-values against loops and full enumeration
+"""Statistics: p-values against loops and full enumeration
 
 Uniform where nothing is going on, powerful where something is."""
 

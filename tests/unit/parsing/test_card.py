@@ -17,11 +17,11 @@ from fairparse.parsing.card import (
     count_weights,
     data_licence,
     encoder_source,
-    group_scores,
     is_edited,
     make_card,
     measure_parser,
     overall_scores,
+    score_groups,
     write_card,
 )
 from fairparse.parsing.hub import push_parser
@@ -172,7 +172,7 @@ def test_without_the_face_set_groups_are_not_measured(tmp_path):
         "Not measured: the face set with their attributes is not there, or is not the one" in text
     )
     assert "mIoU |" in text
-    assert group_scores(known) == (None, None)
+    assert score_groups(known) == (None, None)
 
 
 def test_groups_that_are_too_small_or_absent(tmp_path):
@@ -312,7 +312,9 @@ def test_weights_are_counted(folder):
 
 class FakeHub:
     def __init__(self, public=False, error=None):
-        self.public, self.error, self.files, self.calls = public, error, {}, []
+        self.public = public
+        self.error = error
+        self.files, self.calls = {}, []
 
     def create_repo(self, repository, private, exist_ok):
         if self.error:

@@ -37,10 +37,7 @@ def folder(tmp_path_factory):
     return home
 
 
-@pytest.fixture(scope="module")
-def trained(folder, tmp_path_factory):
-    "A parser of the strong recipe with a tiny network and two epochs"
-    out = tmp_path_factory.mktemp("parser")
+def train_two_epochs(folder, out):
     train_on_folders(
         [folder],
         out,
@@ -50,6 +47,13 @@ def trained(folder, tmp_path_factory):
         network=TINY,
         training={"epochs": 2, "precision": "no"},
     )
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    "A parser of the strong recipe with a tiny network and two epochs"
+    out = tmp_path_factory.mktemp("parser")
+    train_two_epochs(folder, out)
     return out
 
 
@@ -72,15 +76,7 @@ def test_all_faces_are_trained_on_and_the_run_is_recorded(trained):
 
 def test_the_same_command_again_gives_the_same_weights(folder, trained, tmp_path):
     before = load_file(trained / "model.safetensors")
-    train_on_folders(
-        [folder],
-        trained,
-        size=64,
-        threads=1,
-        device="cpu",
-        network=TINY,
-        training={"epochs": 2, "precision": "no"},
-    )
+    train_two_epochs(folder, trained)
     after = load_file(trained / "model.safetensors")
     assert all(torch.equal(before[k], after[k]) for k in before)
 

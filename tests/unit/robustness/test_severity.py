@@ -62,16 +62,15 @@ def test_corruption_errors_are_imagenet_cs(baseline):
     for parser in ("single", "linear"):
         ce, relative = [], []
         for name, severities in (("noise", (0.1, 0.3, 0.5)), ("blur", (0.1, 0.5))):
-            own, reference, lost, reference_lost = 0, 0, 0, 0
+            own = reference = 0
+            lost = reference_lost = 0
+            clean = counts["none", 0.0]
             for s in severities:
-                own, reference = (
-                    own + error(counts[name, s][parser]),
-                    reference + error(counts[name, s][baseline]),
-                )
-                lost += error(counts[name, s][parser]) - error(counts["none", 0.0][parser])
-                reference_lost += error(counts[name, s][baseline]) - error(
-                    counts["none", 0.0][baseline]
-                )
+                damaged = counts[name, s]
+                own += error(damaged[parser])
+                reference += error(damaged[baseline])
+                lost += error(damaged[parser]) - error(clean[parser])
+                reference_lost += error(damaged[baseline]) - error(clean[baseline])
             ce.append(100 * own / reference)
             relative.append(100 * lost / reference_lost)
             row = table.loc[parser, name]

@@ -162,8 +162,8 @@ def test_settings_of_something_else_are_not_taken_for_ours(
     if what == "seed":
         options = {"seed": 1}
     if what == "code":
-        (tmp_path / "perturb.py").write_text("changed = True")
-        monkeypatch.setattr(sweep_module.damage, "__file__", str(tmp_path / "perturb.py"))
+        (tmp_path / "damage.py").write_text("changed = True")
+        monkeypatch.setattr(sweep_module.damage, "__file__", str(tmp_path / "damage.py"))
     assert run_sweep(parser, faces, tmp_path / "sweep", SETTINGS[:2], **options) == SETTINGS[:2]
     assert "made again" in capsys.readouterr().out
 
