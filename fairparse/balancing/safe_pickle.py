@@ -192,7 +192,8 @@ class _Reader:
 
     def load(self):
         "The value of the pickle that begins here"
-        self.stack, self.marks, self.memo, self.start = [], [], {}, self.at
+        self.stack, self.marks, self.memo = [], [], {}
+        self.start = self.at
         self.begin()
         try:
             while True:

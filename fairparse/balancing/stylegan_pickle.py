@@ -30,7 +30,8 @@ MAX_SIDE = 1024  # pixels; the largest official generators
 # %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-06
 def _gather(file: PickleFile, root: Module) -> tuple[dict, dict]:
     "Full name -> Module, full name -> StoredTensor"
-    modules, tensors, seen, todo = {}, {}, set(), [("", root)]
+    modules, tensors = {}, {}
+    seen, todo = set(), [("", root)]
     while todo:
         path, module = todo.pop()
         if id(module) in seen:

@@ -97,7 +97,8 @@ def face_set(profile, own, n, size):
 def parsers(profile, own, n, size):
     "Weights, and the checkpoints of a training"
     parser = 4 * _parser_weights(profile)
-    seeds, objectives = len(profile["seeds"]), len(profile["objectives"])
+    seeds = len(profile["seeds"])
+    objectives = len(profile["objectives"])
     low, high = 2 * parser * seeds * objectives, (6 * parser + 5e6) * seeds * objectives
     return low, high, "parsers and checkpoints"
 
@@ -105,7 +106,8 @@ def parsers(profile, own, n, size):
 @disk_formula
 def sweeps(profile, own, n, size):
     "Counts of all settings"
-    seeds, objectives = len(profile["seeds"]), len(profile["objectives"])
+    seeds = len(profile["seeds"])
+    objectives = len(profile["objectives"])
     return 0, 2e6 * seeds * objectives, "counts and examples"
 
 # %% ../../nbs/lib/90_workflow/08_space.ipynb #space-09
