@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -173,24 +172,6 @@ def toy_root(tmp_path):
     for name, cells in toy_notebooks().items():
         write_notebook(root / "nbs" / "paper" / f"{name}.ipynb", *cells)
     return root
-
-
-def wait_until(condition, seconds=30):
-    "Poll until `condition()` holds; whether it did"
-    limit = time.time() + seconds
-    while time.time() < limit:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return condition()
-
-
-def celeba(folder):
-    "An empty-handed CelebAMask-HQ folder: the layout, one file each"
-    for name in ("CelebA-HQ-img/0.jpg", "CelebAMask-HQ-mask-anno/0/00000_skin.png"):
-        (folder / name).parent.mkdir(parents=True)
-        (folder / name).touch()
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,8 @@ import subprocess
 import sys
 
 import psutil
-from conftest import ROOT, celeba, fairparse, wait_until, write_notebook
+from cli_helpers import celeba, wait_until
+from conftest import ROOT, fairparse, write_notebook
 
 from fairparse.workflow.notebooks import code_fingerprint, notebook_sources
 
