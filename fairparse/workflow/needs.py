@@ -205,10 +205,10 @@ def _source_item(name, key, source, profile, given, stages):
 def classified_faces(profile, stage, given):
     "The data sets of the classifiers"
     return [
-        _source_item(name, key, str(asked[key]), profile, given, with_followers(stage))
-        for name, asked in classifier_parameters(profile).items()
+        _source_item(name, key, str(settings[key]), profile, given, with_followers(stage))
+        for name, settings in classifier_parameters(profile).items()
         for key in ("source", "check")
-        if str(asked[key]) not in ("procedural", "faces", "")
+        if str(settings[key]) not in ("procedural", "faces", "")
     ]
 
 # %% ../../nbs/lib/90_workflow/10_needs.ipynb #needs-28
@@ -363,9 +363,9 @@ def backbones(profile, stage):
     "What the classifiers start from"
     return [
         item
-        for name, asked in classifier_parameters(profile).items()
+        for name, settings in classifier_parameters(profile).items()
         for item in _imagenet(
-            f"classifier {name}", asked["weights"], asked["backbone"], with_followers(stage)
+            f"classifier {name}", settings["weights"], settings["backbone"], with_followers(stage)
         )
     ]
 

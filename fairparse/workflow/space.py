@@ -70,10 +70,11 @@ def gpu_memory(profile: dict) -> dict:  # stage -> GB
     for name, stage in load_stages().items():
         if "gpu_memory" not in stage.cost or not is_run(name, profile):
             continue
-        formula, asked = cost_formula(name, "gpu_memory", GPU_MEMORY), stage.cost["gpu_memory"]
+        gigabytes = stage.cost["gpu_memory"]
+        formula = cost_formula(name, "gpu_memory", GPU_MEMORY)
         if formula:
-            asked = formula(profile, stage_parameters(profile, name))
-        found[name] = round(1.25 * asked, 1)
+            gigabytes = formula(profile, stage_parameters(profile, name))
+        found[name] = round(1.25 * gigabytes, 1)
     return found
 
 # %% ../../nbs/lib/90_workflow/08_space.ipynb #space-08

@@ -962,7 +962,7 @@ def quieten(root):
             del layer.state["_buffers"]["noise_const"], layer.state["_parameters"]["noise_strength"]
 
 
-SAYS = {
+EXPECTED_WORDS = {
     "billion laughs as a key": "a tuple is a key",
     "billion laughs in a set": "a tuple is a key",
     "copied sets": "instructions",
@@ -1039,7 +1039,7 @@ def test_costly_and_hostile_files_are_refused_in_little_memory_and_nothing_is_ru
         and [p.name for p in (tmp_path / "out").iterdir()] == ["good"]
         and not (tmp_path / "owned").exists()
     )
-    for name, words in SAYS.items():
+    for name, words in EXPECTED_WORDS.items():
         assert words in refusals[name], f"{name}: {refusals[name]}"
 
 
