@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -39,9 +38,14 @@ def write_notebook(path, parameters, *cells):
     return path
 
 
+def command_line(*arguments):
+    "The words that start the command line of the package, for a process of its own"
+    return [sys.executable, "-m", "fairparse.cli", *map(str, arguments)]
+
+
 def fairparse(*arguments, cwd=ROOT, **options):
     "Run the command line of the package in `cwd`; the finished process, with its output as text"
-    command = [sys.executable, "-m", "fairparse.cli", *map(str, arguments)]
+    command = command_line(*arguments)
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=180, **options)
 
 
@@ -78,8 +82,8 @@ TOY_NOTEBOOKS = {
     ),
 }
 
-# what rules set, or the profile, beside what a stage's record says
-TOLD = {
+# parameters that rules set, or the profile, beside those of a stage's record
+RULE_PARAMETERS = {
     "sweep": "objective seed fold threads",
     "gan": "maps seed fold threads",
     "controlnet": "maps judge seed fold threads base",
@@ -112,8 +116,8 @@ def toy_notebooks():
     "Cells of all stages' notebooks: signatures without content for those that are only planned"
     cells = dict(TOY_NOTEBOOKS)
     for name, stage in load_stages().items():
-        told = [*stage.folders, *stage.given, *TOLD.get(name, "").split()]
-        lines = [f"{key} = {TOY_VALUES.get(key, '')!r}" for key in dict.fromkeys(["out", *told])]
+        names = ["out", *stage.folders, *stage.given, *RULE_PARAMETERS.get(name, "").split()]
+        lines = [f"{key} = {TOY_VALUES.get(key, '')!r}" for key in dict.fromkeys(names)]
         cells.setdefault(stage.notebook, ("\n".join(lines), "raise NotImplementedError"))
     return cells
 
@@ -146,7 +150,7 @@ table1: {digits: 2}
 
 
 COPIED = (
-    "__init__ cli core/__init__ core/runs workflow/__init__ workflow/notebooks workflow/stages "
+    "__init__ cli core/__init__ core/assets core/runs workflow/__init__ workflow/notebooks workflow/stages "
     "workflow/profiles workflow/engine workflow/terminal workflow/parser_commands"
 ).split()
 
@@ -173,24 +177,6 @@ def toy_root(tmp_path):
     for name, cells in toy_notebooks().items():
         write_notebook(root / "nbs" / "paper" / f"{name}.ipynb", *cells)
     return root
-
-
-def wait_until(condition, seconds=30):
-    "Poll until `condition()` holds; whether it did"
-    limit = time.time() + seconds
-    while time.time() < limit:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return condition()
-
-
-def celeba(folder):
-    "An empty-handed CelebAMask-HQ folder: the layout, one file each"
-    for name in ("CelebA-HQ-img/0.jpg", "CelebAMask-HQ-mask-anno/0/00000_skin.png"):
-        (folder / name).parent.mkdir(parents=True)
-        (folder / name).touch()
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,8 @@ def diversity(
             f"{FEWEST_GUIDED} and {FEWEST_UNGUIDED} are needed"
         )
     rng = np.random.default_rng([seed, 620])
-    kids, kids_by_chance, spreads, spreads_by_chance = [], [], [], []
+    kids, kids_by_chance = [], []
+    spreads, spreads_by_chance = [], []
     for _ in range(repeats):
         halves = rng.permutation(m)[: 2 * size].reshape(2, size)
         mine = guided[rng.permutation(n)[:size]]

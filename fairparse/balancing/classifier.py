@@ -417,7 +417,8 @@ def save_classifier(classifier: Classifier, folder: str | Path):
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-34
 def _rebuild(record: dict, state: dict, device: str) -> Classifier:
     "The classifier that `model.json` describes, with its weights"
-    config, known = ClassifierConfig(**record["config"]), record["calibration"]
+    config = ClassifierConfig(**record["config"])
+    known = record["calibration"]
     calibration = Calibration(known["scale"], tuple(known["bias"]), known["method"])
     count = len(record["classes"])
     network = build_network(config.backbone, count, config.size, "none", config.dropout)

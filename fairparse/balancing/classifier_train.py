@@ -159,7 +159,8 @@ class ClassifierTrainer(EpochTrainer):
 
     def _weigh(self, counts):
         "Weights of the classes in both losses, and how often each training face is drawn"
-        balance, labels = self.config.balance, self.faces.labels[self.train]
+        balance = self.config.balance
+        labels = self.faces.labels[self.train]
         # sampling changes how often a class comes, so the validation loss,
         # which has to judge the same aim, weighs it
         judged = "loss" if balance == "sampling" else balance

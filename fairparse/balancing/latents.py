@@ -125,7 +125,8 @@ def open_latents(folder: str | Path) -> LatentStore:
             f"{folder} holds no draws (no store.json): run the stage that samples them"
         )
     meta = read_json(folder / "store.json")
-    blocks, present = [], {int(path.stem) for path in folder.glob("[0-9]*.parquet")}
+    blocks = []
+    present = {int(path.stem) for path in folder.glob("[0-9]*.parquet")}
     while len(blocks) in present:
         blocks.append(len(blocks))
     return LatentStore(folder, meta, blocks)
@@ -223,7 +224,8 @@ def sample_latents(
     say=print,
 ) -> LatentStore:
     "Draw, paint, classify, store; `InputError` if the folder holds other draws"
-    out, classes = Path(out), list(classifier.classes)
+    out = Path(out)
+    classes = list(classifier.classes)
     _check_counts(classes, draws, per_group, target, want)
     meta = {
         "classes": classes,
@@ -240,7 +242,8 @@ def sample_latents(
         "identity": identity,
     }
     _claim_folder(out, meta, restart, say)
-    store, total = open_latents(out), -(-draws // BLOCK)
+    store = open_latents(out)
+    total = -(-draws // BLOCK)
     left = {label: per_group if label == (target or label) else 0 for label in classes}
     for label, count in store.kept().label.value_counts().items():
         left[label] -= count
@@ -249,7 +252,8 @@ def sample_latents(
         if want is not None and per_group - left[target] >= want:
             break
         latents, chosen = rule(random_latents(seed, block * BLOCK, BLOCK, generator.z_dim))
-        latents, numbers = latents[chosen], block * BLOCK + np.flatnonzero(chosen)
+        latents = latents[chosen]
+        numbers = block * BLOCK + np.flatnonzero(chosen)
         images = generator.paint(latents, space)
         probabilities = np.empty((0, len(classes)), np.float32)
         if len(images):

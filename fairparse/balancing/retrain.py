@@ -334,13 +334,15 @@ def comparable_groups(
     min_size: int,  # faces that a group needs; never fewer than 2
 ) -> tuple:  # groups, group -> faces of those that are left out
     "Groups with enough test faces; `InputError` if fewer than two are left"
-    fewest, counts = max(min_size, 2), {group: int(n) for group, n in counts.items()}
+    fewest = max(min_size, 2)
+    counts = {group: int(n) for group, n in counts.items()}
     groups = [group for group, n in counts.items() if n >= fewest]
     if len(groups) < 2:
         raise InputError(
             f"only {groups} have {fewest} test faces or more: bring more faces, or lower min_size"
         )
-    return groups, {group: n for group, n in counts.items() if group not in groups}
+    left_out = {group: n for group, n in counts.items() if group not in groups}
+    return groups, left_out
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-25
 @torch.no_grad()

@@ -153,13 +153,13 @@ class _Reader:
         if type(module) is not str or type(name) is not str:
             self.refuse("it looks up a name that is no text")
         if (module, name) not in self.names:
-            asked = f"it asks for {shown(f'{module}.{name}')}"
+            request = f"it asks for {shown(f'{module}.{name}')}"
             if module.startswith("dnnlib.tflib"):
                 self.refuse(
-                    f"{asked}, as networks of the older TensorFlow code do",
+                    f"{request}, as networks of the older TensorFlow code do",
                     "convert it with the official legacy.py of StyleGAN2-ADA or StyleGAN3 first",
                 )
-            self.refuse(asked, SUSPICIOUS)
+            self.refuse(request, SUSPICIOUS)
         self.push(Name(module, name))
 
     def construct(self):
@@ -192,7 +192,8 @@ class _Reader:
 
     def load(self):
         "The value of the pickle that begins here"
-        self.stack, self.marks, self.memo, self.start = [], [], {}, self.at
+        self.stack, self.marks, self.memo = [], [], {}
+        self.start = self.at
         self.begin()
         try:
             while True:

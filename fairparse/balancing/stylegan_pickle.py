@@ -30,7 +30,8 @@ MAX_SIDE = 1024  # pixels; the largest official generators
 # %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-06
 def _gather(file: PickleFile, root: Module) -> tuple[dict, dict]:
     "Full name -> Module, full name -> StoredTensor"
-    modules, tensors, seen, todo = {}, {}, set(), [("", root)]
+    modules, tensors = {}, {}
+    seen, todo = set(), [("", root)]
     while todo:
         path, module = todo.pop()
         if id(module) in seen:
@@ -231,10 +232,10 @@ def _check_room(net: _Network, config: GeneratorConfig):
     mapping = sum(a * b for a, b in zip(widths, widths[1:]))
     first = sum(a * (9 * b + w_dim) for a, b in zip(channels, channels[1:]))
     second = sum(c * (9 * c + w_dim) for c in channels)
-    asked = mapping + first + second
+    needed = mapping + first + second
     there = sum(math.prod(tensor.size) for tensor in net.tensors.values())
-    if asked > there:
-        net.refuse(f"its shapes ask for at least {asked} weights, and it has {there}")
+    if needed > there:
+        net.refuse(f"its shapes ask for at least {needed} weights, and it has {there}")
 
 # %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-12
 def _fill(net: _Network, generator: Generator):

@@ -40,7 +40,8 @@ def matrix_peak(
 ) -> float:  # operations a second
     "Measured rate of matrix products: the median over repetitions of `calls` products each"
     left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    product, seconds = left @ right, []
+    product = left @ right
+    seconds = []
     for _ in range(repetitions):
         finish(device)
         start = time.perf_counter()

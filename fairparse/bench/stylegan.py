@@ -153,9 +153,11 @@ def sample_until(
     drawn: int | None = None,
 ) -> dict:  # proposed, painted, accepted, confirmed; seconds without those of the second classifier
     "Paint by a rule until `wanted` faces are accepted, and stop at the very face"
-    most, drawn = most or 60 * wanted, drawn or 1000 * wanted
+    most = most or 60 * wanted
+    drawn = drawn or 1000 * wanted
     proposed = painted = accepted = 0
-    kept, start = [], time.perf_counter()
+    kept = []
+    start = time.perf_counter()
     while accepted < wanted and painted < most and proposed < drawn:
         z = random_latents(seed, proposed, min(500, drawn - proposed), generator.z_dim)
         latents, chosen = rule(z)

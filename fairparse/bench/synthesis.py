@@ -277,9 +277,11 @@ def plain_epoch(
     "An epoch as one writes it first"
     total, judged_total = 0.0, 0.0
     for planes, real in loader:
-        planes, real = planes.to(device), real.to(device)
+        planes = planes.to(device)
+        real = real.to(device)
         fake = generator(planes)
-        on_fake, on_real = judge(planes, fake.detach()), judge(planes, real)
+        on_fake = judge(planes, fake.detach())
+        on_real = judge(planes, real)
         judge_loss = (adversarial_loss(on_fake, False) + adversarial_loss(on_real, True)) / 2
         judged = judge(planes, fake)
         loss = (
@@ -292,7 +294,8 @@ def plain_epoch(
             optimizer.zero_grad()
             part.backward()
             optimizer.step()
-        total, judged_total = total + loss.item(), judged_total + judge_loss.item()
+        total = total + loss.item()
+        judged_total = judged_total + judge_loss.item()
     return total / len(loader), judged_total / len(loader)
 
 # %% ../../nbs/lib/95_bench/06_synthesis.ipynb #synthesis-16

@@ -294,7 +294,8 @@ def draw_guided(
     from fairparse.data.show import tile_faces
 
     use_style()
-    colours, facts = group_colours(list(images)), table.set_index("group")
+    colours = group_colours(list(images))
+    facts = table.set_index("group")
     fig, axes = plt.subplots(len(images), 1, figsize=(8.5, 0.95 * len(images)), squeeze=False)
     beside = {"rotation": 0, "ha": "right", "va": "center", "fontsize": 8}
     for ax, (group, faces) in zip(axes[:, 0], images.items()):

@@ -314,7 +314,8 @@ def _verdict(trial, found, p_adjusted):
         is_open = isinstance(trial.claim.test, str)
         without = "stand-in" if found else "not measured"
         return "not testable here", "open" if is_open else without, trial.reason
-    reason, beyond_chance = _counted(trial, found), p_adjusted < 0.05
+    reason = _counted(trial, found)
+    beyond_chance = p_adjusted < 0.05
     if beyond_chance and found["sign"] > 0:
         return "supported", "shown", reason
     return "not supported", "contradicted" if beyond_chance else "not shown", reason

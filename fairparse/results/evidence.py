@@ -72,7 +72,8 @@ def half_weights(
 ) -> np.ndarray:  # (1 + draws, n): 1 for a face that counts; the first row has all
     "All faces, and random halves of them"
     order = np.random.default_rng(seed).random((draws, n)).argsort(1)
-    return np.vstack([np.ones(n), order < n // 2]).astype(float)
+    halves = order < n // 2
+    return np.vstack([np.ones(n), halves]).astype(float)
 
 # %% ../../nbs/lib/80_results/10_evidence.ipynb #evidence-08
 def sum_faces(

@@ -105,7 +105,8 @@ def audit_table(
     if groups.id.duplicated().any():
         twice = groups.id[groups.id.duplicated()].tolist()[:5]
         raise InputError(f"faces {twice} have more than one group")
-    group_of, names = groups.set_index("id").group, list(dict.fromkeys(groups.group))
+    group_of = groups.set_index("id").group
+    names = list(dict.fromkeys(groups.group))
     parts = []
     for first, rows in records.groupby("first", sort=False):
         faces, counts, keys = _read_pairs(first, rows)
@@ -363,7 +364,9 @@ def describe_change(
     rows = changes[(changes.arm == arm) & (changes.compared_with == other)].set_index("quantity")
     if rare not in rows.index:
         raise InputError(f"the table does not compare {arm} with {other} for {rare!r}")
-    shortfall, own, worst = rows.loc["shortfall"], rows.loc[rare], rows.loc["worst group"]
+    shortfall = rows.loc["shortfall"]
+    own = rows.loc[rare]
+    worst = rows.loc["worst group"]
     return (
         f"{arm} against {other}: shortfall of {rare} {_in_words(shortfall)}; "
         f"{rare} itself {_in_words(own)}; worst group {_in_words(worst)}. "

@@ -252,7 +252,8 @@ def draw_changes(
     import matplotlib.pyplot as plt
 
     use_style()
-    parsers, quantities = list(dict.fromkeys(table.parser)), list(dict.fromkeys(table.quantity))
+    parsers = list(dict.fromkeys(table.parser))
+    quantities = list(dict.fromkeys(table.quantity))
     size = (2.6 + 2.5 * len(quantities), 1.1 + 0.34 * len(parsers))
     grid = {"sharey": True, "squeeze": False, "layout": "constrained"}
     fig, axes = plt.subplots(1, len(quantities), figsize=size, **grid)

@@ -71,7 +71,8 @@ def read_synthesis_examples(
     names = [name for name in maps if name != "truth"]
     if not names:
         raise InputError("no parser's maps to show: name one objective or more")
-    kind, paths = _GENERATED[model], {n: Path(score) / n / "examples.npz" for n in names}
+    kind = _GENERATED[model]
+    paths = {n: Path(score) / n / "examples.npz" for n in names}
     found = {name: _pick(path, setting, faces, kind) for name, path in paths.items()}
     if model == SHARED:
         paths["truth"] = Path(score) / "truth" / "examples.npz"

@@ -109,7 +109,8 @@ def table2_for_readers(
     table: pd.DataFrame,  # of one model
 ) -> pd.DataFrame:
     "Table II in the paper's layout, the paper's FID / LPIPS below ours"
-    ours, papers = layout_table2(table), layout_table2(table, reported=True)
+    ours = layout_table2(table)
+    papers = layout_table2(table, reported=True)
 
     def with_the_papers(column):
         known = papers[column.name] if column.name in papers else {}

@@ -34,24 +34,23 @@ from .space import expected_disk, gpu_memory, ram_asked
 from .stages import is_run, section_stages, with_followers, workflow_stages
 
 # %% ../../nbs/lib/90_workflow/11_doctor.ipynb #doctor-04
-def _too_large(asked, there):  # asked: stage -> GB
+def _too_large(needed, there):  # needed: stage -> GB
     "Stages that ask for more than there is, and those that stand on them"
-    return with_followers(*(stage for stage, gigabytes in asked.items() if gigabytes > there))
+    return with_followers(*(stage for stage, gigabytes in needed.items() if gigabytes > there))
 
 # %% ../../nbs/lib/90_workflow/11_doctor.ipynb #doctor-04b
-def _memory_item(asked):  # stage -> GB
+def _memory_item(needed):  # stage -> GB
     "Main memory"
-    ram, least, most = memory_limit(), min(asked.values()), max(asked.values())
-    short = with_followers(*(name for name, gigabytes in asked.items() if ram < 0.9 * gigabytes))
+    ram = memory_limit()
+    least, most = min(needed.values()), max(needed.values())
+    short = with_followers(*(name for name, gigabytes in needed.items() if ram < 0.9 * gigabytes))
     use = f"{most:.0f} GB a job"
     if least < most:
-        largest = ", ".join(stage for stage in asked if asked[stage] == most)
+        largest = ", ".join(stage for stage in needed if needed[stage] == most)
         use += f" at most ({largest}; least {least:.0f})"
-    state, put = (
-        "missing" if short else "ok",
-        "a larger machine, or less resources.mem_mb in the profile",
-    )
-    return Item("memory", use, state, f"{ram:.0f} GB", put, short)
+    state = "missing" if short else "ok"
+    remedy = "a larger machine, or less resources.mem_mb in the profile"
+    return Item("memory", use, state, f"{ram:.0f} GB", remedy, short)
 
 # %% ../../nbs/lib/90_workflow/11_doctor.ipynb #doctor-05
 def _disk_item(rows, out, stages):  # rows: of `expected_disk`
@@ -70,12 +69,13 @@ def _disk_item(rows, out, stages):  # rows: of `expected_disk`
 # %% ../../nbs/lib/90_workflow/11_doctor.ipynb #doctor-05b
 def _gpu_item(profile, stages):
     "The card, or cards"
-    asked, gpus = gpu_memory(profile), list_gpus()
-    use = f"{profile['resources']['gpu']} a job, {max(asked.values()):.0f} GB or more"
+    needed = gpu_memory(profile)
+    gpus = list_gpus()
+    use = f"{profile['resources']['gpu']} a job, {max(needed.values()):.0f} GB or more"
     if not gpus:
         trained = tuple(stage for stage in stages if stage != "prepare")
         return Item("GPU", use, "missing", "nvidia-smi lists none", "", trained)
-    small = _too_large(asked, min(memory for _, memory in gpus))
+    small = _too_large(needed, min(memory for _, memory in gpus))
     listed = ", ".join(f"{name} ({memory:.0f} GB)" for name, memory in gpus)
     remedy = "smaller batch_size in the profile, see nbs/lib/50_diffusion/06_memory.ipynb"
     if small:
@@ -103,16 +103,16 @@ def lock_differences() -> list:  # ["name: 1.0 here, 1.1 in requirements.lock", 
     for line in (find_root() / "requirements.lock").read_text(encoding="utf-8").splitlines():
         if not (text := line.partition("#")[0].strip()):
             continue
-        asked = Requirement(text)
-        if asked.marker and not asked.marker.evaluate():
+        required = Requirement(text)
+        if required.marker and not required.marker.evaluate():
             continue
         try:
-            here = importlib.metadata.version(asked.name)
+            here = importlib.metadata.version(required.name)
         except importlib.metadata.PackageNotFoundError:
             here = None
-        wanted = str(asked.specifier).removeprefix("==")
+        wanted = str(required.specifier).removeprefix("==")
         if here is None or here.partition("+")[0] != wanted:
-            found.append(f"{asked.name}: {here or 'none'} here, {wanted} in requirements.lock")
+            found.append(f"{required.name}: {here or 'none'} here, {wanted} in requirements.lock")
     return found
 
 # %% ../../nbs/lib/90_workflow/11_doctor.ipynb #doctor-08
@@ -152,11 +152,11 @@ def _package_items():
     packages = Item("packages", ", ".join(versions), state, found, "make install")
 
     differ = lock_differences()
-    told = "; ".join(differ[:8]) or "all as tested"
+    found = "; ".join(differ[:8]) or "all as tested"
     if len(differ) > 8:
-        told += f"; and {len(differ) - 8} more"
+        found += f"; and {len(differ) - 8} more"
     state = "optional" if differ else "ok"
-    return [packages, Item("tested versions", "requirements.lock", state, told, "make install")]
+    return [packages, Item("tested versions", "requirements.lock", state, found, "make install")]
 
 # %% ../../nbs/lib/90_workflow/11_doctor.ipynb #doctor-09b
 def _python_item():

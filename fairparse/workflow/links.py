@@ -23,7 +23,8 @@ class Links(HTMLParser):
 
     def __init__(self, html: str):
         super().__init__()
-        self.targets, self.anchors = [], {"", "__top"}
+        self.targets = []
+        self.anchors = {"", "__top"}
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):

@@ -205,10 +205,10 @@ def _source_item(name, key, source, profile, given, stages):
 def classified_faces(profile, stage, given):
     "The data sets of the classifiers"
     return [
-        _source_item(name, key, str(asked[key]), profile, given, with_followers(stage))
-        for name, asked in classifier_parameters(profile).items()
+        _source_item(name, key, str(settings[key]), profile, given, with_followers(stage))
+        for name, settings in classifier_parameters(profile).items()
         for key in ("source", "check")
-        if str(asked[key]) not in ("procedural", "faces", "")
+        if str(settings[key]) not in ("procedural", "faces", "")
     ]
 
 # %% ../../nbs/lib/90_workflow/10_needs.ipynb #needs-28
@@ -307,7 +307,8 @@ def encoder(profile, stage):
 @weights_need
 def perceptual_loss(profile, stage):
     "VGG-19, if the generators' loss has a perceptual term"
-    own, stages = stage_parameters(profile, stage), with_followers(stage)
+    own = stage_parameters(profile, stage)
+    stages = with_followers(stage)
     if not own["perceptual"]:
         return []
     if own["perceptual_weights"] == "download":
@@ -320,14 +321,16 @@ def perceptual_loss(profile, stage):
 def features(profile, stage):
     "The network behind the distance of crowds"
     own = stage_parameters(profile, stage)
-    use, path = f"{stage}.features", own["features_path"]
+    use = f"{stage}.features"
+    path = own["features_path"]
     return _quality_items(own["features"], use, path, with_followers(stage))
 
 # %% ../../nbs/lib/90_workflow/10_needs.ipynb #needs-24d
 @weights_need
 def perceptual_distance(profile, stage):
     "The network behind the distance of two pictures"
-    own, stages = stage_parameters(profile, stage), with_followers(stage)
+    own = stage_parameters(profile, stage)
+    stages = with_followers(stage)
     use, kind = f"{stage}.perceptual", own["perceptual"]
     if kind.startswith("stlpips"):
         return [_package(name, use, stages) for name in ("stlpips_pytorch", "torchsummary")]
@@ -360,9 +363,9 @@ def backbones(profile, stage):
     "What the classifiers start from"
     return [
         item
-        for name, asked in classifier_parameters(profile).items()
+        for name, settings in classifier_parameters(profile).items()
         for item in _imagenet(
-            f"classifier {name}", asked["weights"], asked["backbone"], with_followers(stage)
+            f"classifier {name}", settings["weights"], settings["backbone"], with_followers(stage)
         )
     ]
 

@@ -101,10 +101,10 @@ def _area(profile):
     return (stage_parameters(profile, "prepare")["size"] / 256) ** 2
 
 # %% ../../nbs/lib/90_workflow/07_operations.ipynb #operations-11
-def _answer(asked, kind=""):
-    "GFLOP of a classifier's answer, or of a training step; asked: its parameters"
-    network = "vgg16" if asked["backbone"] == "vgg16" else "resnet34"
-    return GFLOP[network + kind] * (asked["size"] / 224) ** 2
+def _answer(settings, kind=""):
+    "GFLOP of a classifier's answer, or of a training step; settings: its parameters"
+    network = "vgg16" if settings["backbone"] == "vgg16" else "resnet34"
+    return GFLOP[network + kind] * (settings["size"] / 224) ** 2
 
 
 def _drawing(steps):
@@ -200,12 +200,12 @@ def classifier_training(profile, own, faces):
     train, valid, test = _splits(profile, faces)
     n = train + valid + test
 
-    def pictures(asked):
-        return next((count for name, count in PICTURES.items() if name in asked["source"]), n)
+    def pictures(source):
+        return next((count for name, count in PICTURES.items() if name in source), n)
 
     each = [
-        _answer(asked, "_step") * asked["epochs"] * pictures(asked)
-        for asked in classifier_parameters(profile).values()
+        _answer(settings, "_step") * settings["epochs"] * pictures(settings["source"])
+        for settings in classifier_parameters(profile).values()
     ] or [0]
     return _convolutions(STOPPING * sum(each) / len(each), sum(each) / len(each))
 
@@ -219,9 +219,9 @@ def _answers(profile):
 def sampling(profile, own, faces):
     "Draw faces and ask one classifier about each"
     group = profile["classifiers"].get("group") or {}
-    asked = {**stage_parameters(profile, "classifier"), **group}
+    settings = {**stage_parameters(profile, "classifier"), **group}
     return {
-        **_convolutions(own["draws"] * _answer(asked)),
+        **_convolutions(own["draws"] * _answer(settings)),
         "stylegan": (own["draws"] * GFLOP["stylegan"] / 1e6,) * 2,
     }
 

@@ -115,12 +115,12 @@ def _check_resources(resources, where):
         section = {name: value}
         if name in computing:
             section = check_type(f"resources.{name}", value, {}, where)
-        for key, asked in section.items():
+        for key, amount in section.items():
             _known(key, RESOURCES, f"{where}resources.{name}: ")
             if RESOURCES[key] is None:
                 continue
-            if check_type(f"resources.{key}", asked, RESOURCES[key], where) < 0:
-                raise InputError(f"{where}resources.{key} is {asked}: it must be 0 or more")
+            if check_type(f"resources.{key}", amount, RESOURCES[key], where) < 0:
+                raise InputError(f"{where}resources.{key} is {amount}: it must be 0 or more")
 
 # %% ../../nbs/lib/90_workflow/03_profiles.ipynb #profiles-16
 def _check_profile(profile, where):
@@ -285,15 +285,15 @@ _name_the_folder = (
 )
 
 # %% ../../nbs/lib/90_workflow/03_profiles.ipynb #profiles-26b
-def _absent_of_classifier(name, asked, folder):
+def _absent_of_classifier(name, settings, folder):
     "Data sets, and weights, that a classifier needs and that are not there"
     verbs = {"source": "learns from", "check": "is checked on"}
     data = [
         f"classifier {name!r} {verb} {lacks}"
         for key, verb in verbs.items()
-        if (lacks := absent_source(str(asked[key]), folder))
+        if (lacks := absent_source(str(settings[key]), folder))
     ]
-    lacks = absent_weights(str(asked["weights"]))
+    lacks = absent_weights(str(settings["weights"]))
     start = f"classifier {name!r} starts from {lacks} (balancing.classifier says where to get it)"
     return data, [start] if lacks else []
 
@@ -301,8 +301,8 @@ def _absent_of_classifier(name, asked, folder):
 def absent_faces(profile: dict, folder: Path | None) -> str:  # folder: of real faces
     "What the balancing stages of a profile need and what is not there; empty if nothing is absent"
     data, files = [], []
-    for name, asked in classifier_parameters(profile).items():
-        sets, weights = _absent_of_classifier(name, asked, folder)
+    for name, settings in classifier_parameters(profile).items():
+        sets, weights = _absent_of_classifier(name, settings, folder)
         data += sets
         files += weights
     generator = str(stage_parameters(profile, "latents")["generator"])
@@ -316,8 +316,8 @@ def absent_faces(profile: dict, folder: Path | None) -> str:  # folder: of real 
 # %% ../../nbs/lib/90_workflow/03_profiles.ipynb #profiles-27
 def _wanted(stage, profile, stages):
     "Whether a run needs a stage: the profile has it, and it or something after it is asked for"
-    asked = not stages or bool({*stages} & {*with_followers(stage)})
-    return asked and is_run(stage, profile)
+    wanted = not stages or bool({*stages} & {*with_followers(stage)})
+    return wanted and is_run(stage, profile)
 
 # %% ../../nbs/lib/90_workflow/03_profiles.ipynb #profiles-27b
 def _check_diffusion(own):  # own: parameters of the stage `controlnet`
@@ -342,7 +342,7 @@ def _packages_asked(profile, stages):
         return stage_parameters(profile, stage) if needed else {}
 
     classifiers = classifier_parameters(profile).values() if balanced else ()
-    backbones = [asked["weights"] for asked in classifiers]
+    backbones = [settings["weights"] for settings in classifiers]
     score = settings("score", _wanted("score", profile, stages))
     guide = settings("guide", balanced)
     latents = settings("latents", balanced)

@@ -66,14 +66,16 @@ def files_behind(
     name: str, made: dict
 ) -> list:  # of names in `made`: the file itself, or what was made beside it, first
     "All recorded files that a file stands on"
-    folder, stem = name.rpartition("/")[0], Path(name).stem
+    folder = name.rpartition("/")[0]
+    stem = Path(name).stem
     beside = [
         other
         for other in made
         if other.rpartition("/")[0] == folder
         and (stem.startswith(Path(other).stem) or other.endswith("/run.json"))
     ]
-    todo, seen = [name] if name in made else beside[-1:], {}
+    todo = [name] if name in made else beside[-1:]
+    seen = {}
     while todo:
         if (one := todo.pop()) in seen or one not in made:
             continue

@@ -125,7 +125,8 @@ def stale_published(
     published = Path(published or find_root() / "outputs" / "published")
     path = published / "made_by.json"
     known = read_json(path) if path.is_file() else {}
-    fingerprint, stale = cache(notebook_fingerprint), {}
+    fingerprint = cache(notebook_fingerprint)
+    stale = {}
     for name in sorted({*known, *_published_files(published)}):
         if why := _why_stale(published / name, known.get(name, {}), fingerprint):
             stale[name] = why
@@ -254,7 +255,8 @@ def new_costs(
     out: Path, published: Path
 ) -> pd.DataFrame | None:  # None: nothing was executed there
     "costs.csv with the costs of this run's stages in place of an earlier run of its profile"
-    path, costs = published / "costs.csv", measured_costs(out)
+    path = published / "costs.csv"
+    costs = measured_costs(out)
     if costs.empty:
         return None
     others = pd.read_csv(path) if path.is_file() else costs.iloc[:0]
@@ -332,7 +334,7 @@ def _write_page(readme, page):
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-24
 # published file that is made of all others -> notebook of the library that makes it
-MADE_OF_ALL = {"report.html": "90_workflow/15_report", "costs.csv": "90_workflow/09_costs"}
+MADE_OF_ALL = {"report.html": "90_workflow/16_report", "costs.csv": "90_workflow/09_costs"}
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-24b
 def _demo_blocks(out):

@@ -284,9 +284,11 @@ def _provenance_section(out, records):
 # %% ../../nbs/lib/90_workflow/16_report.ipynb #report-31c
 def page_content(out: Path, target: Path) -> dict:
     "All that the template shows"
-    folder, records = Folder(out, target), read_records(out)
+    folder = Folder(out, target)
+    records = read_records(out)
     profile = read_yaml(out / "profile.yaml") if (out / "profile.yaml").is_file() else {}
-    costs, used = stage_costs(out), stand_ins(out, records)
+    costs = stage_costs(out)
+    used = stand_ins(out, records)
     parts, more = shown_items(folder)
     return {
         "title": f"fairparse: the {out.name} run",

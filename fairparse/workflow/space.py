@@ -70,10 +70,11 @@ def gpu_memory(profile: dict) -> dict:  # stage -> GB
     for name, stage in load_stages().items():
         if "gpu_memory" not in stage.cost or not is_run(name, profile):
             continue
-        formula, asked = cost_formula(name, "gpu_memory", GPU_MEMORY), stage.cost["gpu_memory"]
+        gigabytes = stage.cost["gpu_memory"]
+        formula = cost_formula(name, "gpu_memory", GPU_MEMORY)
         if formula:
-            asked = formula(profile, stage_parameters(profile, name))
-        found[name] = round(1.25 * asked, 1)
+            gigabytes = formula(profile, stage_parameters(profile, name))
+        found[name] = round(1.25 * gigabytes, 1)
     return found
 
 # %% ../../nbs/lib/90_workflow/08_space.ipynb #space-08
@@ -97,7 +98,8 @@ def face_set(profile, own, n, size):
 def parsers(profile, own, n, size):
     "Weights, and the checkpoints of a training"
     parser = 4 * _parser_weights(profile)
-    seeds, objectives = len(profile["seeds"]), len(profile["objectives"])
+    seeds = len(profile["seeds"])
+    objectives = len(profile["objectives"])
     low, high = 2 * parser * seeds * objectives, (6 * parser + 5e6) * seeds * objectives
     return low, high, "parsers and checkpoints"
 
@@ -105,7 +107,8 @@ def parsers(profile, own, n, size):
 @disk_formula
 def sweeps(profile, own, n, size):
     "Counts of all settings"
-    seeds, objectives = len(profile["seeds"]), len(profile["objectives"])
+    seeds = len(profile["seeds"])
+    objectives = len(profile["objectives"])
     return 0, 2e6 * seeds * objectives, "counts and examples"
 
 # %% ../../nbs/lib/90_workflow/08_space.ipynb #space-09

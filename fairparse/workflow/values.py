@@ -80,9 +80,11 @@ def _flatten(value, name=""):
 
     Of a list also its length, of an empty dict that it is there."""
     if isinstance(value, dict) and value:
-        pairs, found = value.items(), []
+        pairs = value.items()
+        found = []
     elif isinstance(value, list):
-        pairs, found = enumerate(value), [(f"{name} (length)", len(value))]
+        pairs = enumerate(value)
+        found = [(f"{name} (length)", len(value))]
     else:
         return [(name, "{}" if value == {} else value)]
     for key, part in pairs:

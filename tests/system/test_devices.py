@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, write_notebook
+from conftest import ROOT, command_line, write_notebook
 from helpers import make_faces
 
 from fairparse.core.records import HISTORY, read_table
@@ -134,17 +134,10 @@ def test_two_notebooks_side_by_side_see_different_devices(tmp_path):
     }
     runs = [
         subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "fairparse.cli",
-                "run",
-                str(notebook),
-                str(tmp_path / f"{number}.ipynb"),
-                "-p",
-                "out",
-                str(tmp_path / f"{number}.txt"),
-            ],
+            command_line(
+                *("run", notebook, tmp_path / f"{number}.ipynb"),
+                *("-p", "out", tmp_path / f"{number}.txt"),
+            ),
             cwd=ROOT,
             env=env,
             stdout=subprocess.DEVNULL,

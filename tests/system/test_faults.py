@@ -15,7 +15,7 @@ import pandas as pd
 import psutil
 import pytest
 from cli_helpers import wait_until
-from conftest import ROOT, fairparse, write_notebook
+from conftest import ROOT, command_line, fairparse, write_notebook
 
 from fairparse.workflow.compare import compare_folders, describe_comparison
 
@@ -30,18 +30,7 @@ TABLE1 = (
 
 
 def command(out, *options):
-    return [
-        sys.executable,
-        "-m",
-        "fairparse.cli",
-        "reproduce",
-        *TABLE1,
-        "--cores",
-        "2",
-        "--out",
-        str(out),
-        *options,
-    ]
+    return command_line("reproduce", *TABLE1, "--cores", 2, "--out", out, *options)
 
 
 def assert_equal(first, second):
@@ -80,11 +69,11 @@ def test_the_same_seed_gives_the_same_numbers_and_a_second_run_disturbs_nothing(
             and "--out" in second.stderr
         ), second.stderr
         assert first.poll() is None
-        _, said = first.communicate(timeout=400)
+        _, message = first.communicate(timeout=400)
     finally:
         if first.poll() is None:
             first.terminate()
-    assert first.returncode == 0, said
+    assert first.returncode == 0, message
     assert_equal(reference, tmp_path / "run")
 
 
@@ -194,9 +183,9 @@ def disk(reference, tmp_path_factory):
 
 def test_a_full_disk_is_named_and_nothing_half_written_stays(disk):
     for name in ("tiny", "full"):
-        code, said, folder = disk[name]
-        assert code in (1, 2) and "no space left on the device; free some space" in said, said
-        assert "Traceback" not in said, said
+        code, message, folder = disk[name]
+        assert code in (1, 2) and "no space left on the device; free some space" in message, message
+        assert "Traceback" not in message, message
         assert not faults.broken_files(folder)
     assert (
         "goes on from there" in disk["full"][1]
@@ -206,8 +195,8 @@ def test_a_full_disk_is_named_and_nothing_half_written_stays(disk):
 
 
 def test_with_more_room_the_same_command_goes_on(disk, reference):
-    code, said, folder = disk["roomy"]
-    assert code == 0, said
+    code, message, folder = disk["roomy"]
+    assert code == 0, message
     assert_equal(reference, folder)
     record = (
         "10_faces/run.json"  # which tells when it was made: the faces of the run before were kept
@@ -216,12 +205,12 @@ def test_with_more_room_the_same_command_goes_on(disk, reference):
 
 
 def test_a_read_only_folder_is_named_before_anything_runs(disk, reference):
-    code, said, folder = disk["readonly"]
+    code, message, folder = disk["readonly"]
     assert (
         code == 2
-        and "the file system is read-only; choose another output folder" in said
-        and "Traceback" not in said
-    ), said
+        and "the file system is read-only; choose another output folder" in message
+        and "Traceback" not in message
+    ), message
     assert_equal(reference, folder)
 
 
@@ -275,18 +264,7 @@ def test_a_job_whose_starter_is_gone_does_not_begin():
 @pytest.mark.skipif(sys.platform != "linux", reason="a process ends with its parent on Linux alone")
 def test_a_worker_that_was_only_just_started_does_not_outlive_the_run(toy_root):
     run = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "fairparse.cli",
-            "reproduce",
-            "--profile",
-            "toy",
-            "--cores",
-            "1",
-            "--stages",
-            "prepare",
-        ],
+        command_line(*"reproduce --profile toy --cores 1 --stages prepare".split()),
         cwd=toy_root,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

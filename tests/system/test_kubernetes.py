@@ -66,16 +66,16 @@ def test_pods_ask_for_what_the_profiles_say(toy_root, cluster):
             == container["resources"]["requests"]["memory"]
             == "900M"
         )
-    asked = train["containers"][0]["resources"]
+    requested = train["containers"][0]["resources"]
     assert (
-        asked["limits"]["nvidia.com/gpu"] == asked["requests"]["nvidia.com/gpu"] == "2"
+        requested["limits"]["nvidia.com/gpu"] == requested["requests"]["nvidia.com/gpu"] == "2"
         and train["tolerations"][0]["key"] == "nvidia.com/gpu"
     )
-    asked = prepare["containers"][0]["resources"]
+    requested = prepare["containers"][0]["resources"]
     assert (
-        "nvidia.com/gpu" not in asked["limits"]
+        "nvidia.com/gpu" not in requested["limits"]
         and not prepare.get("tolerations")
-        and asked["limits"]["cpu"] == "4000m"
+        and requested["limits"]["cpu"] == "4000m"
     )
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 from cli_helpers import wait_until
-from conftest import ROOT, fairparse
+from conftest import ROOT, command_line, fairparse
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "unshare", "nsenter")
 
@@ -75,15 +75,8 @@ class Cluster:
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def fairparse(self, *arguments, cwd=ROOT):
-        return self.run(
-            sys.executable,
-            "-m",
-            "fairparse.cli",
-            *arguments,
-            "--cluster",
-            self.folder / "profile",
-            cwd=cwd,
-        )
+        where = ["--cluster", self.folder / "profile"]
+        return self.run(*command_line(*arguments, *where), cwd=cwd)
 
     def jobs(self):
         return self.run(
@@ -193,42 +186,28 @@ def test_a_killed_run_leaves_a_job_that_the_next_cancels_and_an_interrupted_one_
         fairparse("reproduce", "--profile", "toy", "--stages", "prepare", cwd=toy_root).returncode
         == 0
     )
-    command = [
-        sys.executable,
-        "-m",
-        "fairparse.cli",
-        "reproduce",
-        "--profile",
-        "toy",
-        "--stages",
-        "train",
-        "--set",
-        "seeds=[0]",
-        "--set",
-        "train.wait=300",
-        "--set",
-        "resources={gpu: 1, mem_mb: 900, train: {runtime: 7, mem_mb: 901}}",
-        "--cluster",
-        cluster.folder / "profile",
-    ]
+    resources = "resources={gpu: 1, mem_mb: 900, train: {runtime: 7, mem_mb: 901}}"
+    settings = ["--set", "seeds=[0]", "--set", "train.wait=300", "--set", resources]
+    where = ["--cluster", cluster.folder / "profile"]
+    command = command_line(*"reproduce --profile toy --stages train".split(), *settings, *where)
     started = toy_root / "outputs" / "toy" / "20_parsers" / "single" / "seed0" / "started"
     first = None
     for signum in (signal.SIGKILL, signal.SIGTERM):
-        with open(toy_root / "said", "w") as said:
-            process = cluster.start(*command, cwd=toy_root, stdout=said, stderr=said)
+        with open(toy_root / "log", "w") as log:
+            process = cluster.start(*command, cwd=toy_root, stdout=log, stderr=log)
         try:
-            assert wait_until(started.exists, 240), (toy_root / "said").read_text()
+            assert wait_until(started.exists, 240), (toy_root / "log").read_text()
             (job,) = cluster.jobs()
-            told = cluster.run("scontrol", "show", "job", job.split()[0]).stdout
+            description = cluster.run("scontrol", "show", "job", job.split()[0]).stdout
             for word in (
                 "TresPerJob=gres:gpu:1",
                 "TimeLimit=00:07:00",
                 "MinMemoryNode=901M",
                 "NumCPUs=1",
             ):
-                assert word in told, told
+                assert word in description, description
             if first:
-                assert job != first and f": {first.split()[0]}\n" in (toy_root / "said").read_text()
+                assert job != first and f": {first.split()[0]}\n" in (toy_root / "log").read_text()
         finally:
             for child in psutil.Process(process.pid).children(recursive=True):
                 if "reproduce" in child.cmdline():

@@ -10,10 +10,10 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 
 import psutil
-from conftest import ROOT, celeba, fairparse, wait_until, write_notebook
+from cli_helpers import celeba, wait_until
+from conftest import ROOT, command_line, fairparse, write_notebook
 
 from fairparse.workflow.notebooks import code_fingerprint, notebook_sources
 
@@ -284,22 +284,8 @@ def start_slow_run(root):
 
     The process, once its kernel is in the waiting cell, and its descendants.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "fairparse.cli",
-        "reproduce",
-        "--profile",
-        "toy",
-        "--cores",
-        "1",
-        "--stages",
-        "train",
-        "--set",
-        "train.wait=300",
-        "--set",
-        "seeds=[0]",
-    ]
+    words = "reproduce --profile toy --cores 1 --stages train"
+    command = command_line(*words.split(), "--set", "train.wait=300", "--set", "seeds=[0]")
     process = subprocess.Popen(
         command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

@@ -527,11 +527,11 @@ def test_people_replace_the_model_by_majority():
         "f004": "person:bob",
         "f005": "model",
     }
-    said = dict(zip(merged.id, merged.label))
+    label_of = dict(zip(merged.id, merged.label))
     assert (
-        [said[f"f00{k}"] for k in (0, 1, 3, 4)] == ["sad", "sad", "sad", "happy"]
-        and said["f002"] == labels.model[2]
-        and said["f005"] == labels.label[5]
+        [label_of[f"f00{k}"] for k in (0, 1, 3, 4)] == ["sad", "sad", "sad", "happy"]
+        and label_of["f002"] == labels.model[2]
+        and label_of["f005"] == labels.label[5]
     )
     assert disputed.to_dict("records") == [
         {"id": "f002", "task": "emotion", "model": labels.model[2], "ann": "sad", "bob": "happy"}

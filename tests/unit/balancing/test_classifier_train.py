@@ -371,6 +371,8 @@ def test_other_classes_cannot_be_evaluated(trained):
 
 # ---- backbones and their weights
 
+VGG_LAYERS = "1_1 1_2 2_1 2_2 3_1 3_2 3_3 4_1 4_2 4_3 5_1 5_2 5_3".split()  # convolutions
+
 
 @pytest.fixture
 def tiny_vgg(monkeypatch):
@@ -382,21 +384,7 @@ def tiny_vgg(monkeypatch):
 def vggface_state(fc_inputs=4 * 49):
     "A state dict with the keys of vgg_face_dag.pth"
     g, state, channels = torch.Generator().manual_seed(0), {}, 3
-    for name in (
-        "1_1",
-        "1_2",
-        "2_1",
-        "2_2",
-        "3_1",
-        "3_2",
-        "3_3",
-        "4_1",
-        "4_2",
-        "4_3",
-        "5_1",
-        "5_2",
-        "5_3",
-    ):
+    for name in VGG_LAYERS:
         state[f"conv{name}.weight"], state[f"conv{name}.bias"] = (
             torch.randn(4, channels, 3, 3, generator=g) * 0.3,
             torch.randn(4, generator=g) * 0.1,
@@ -455,21 +443,7 @@ def test_torchvision_s_names_are_read_as_the_same_network(tiny_vgg, tmp_path):
         f"features.{n}.{part}": state[f"conv{name}.{part}"]
         for n, name in zip(
             numbers,
-            (
-                "1_1",
-                "1_2",
-                "2_1",
-                "2_2",
-                "3_1",
-                "3_2",
-                "3_3",
-                "4_1",
-                "4_2",
-                "4_3",
-                "5_1",
-                "5_2",
-                "5_3",
-            ),
+            VGG_LAYERS,
         )
         for part in ("weight", "bias")
     }
@@ -686,8 +660,8 @@ def test_no_faces_are_no_knowledge():
 
 
 def test_confusion_and_groups_by_hand():
-    truth, said = np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 0])
-    matrix = confusion_matrix(truth, said, 3)
+    truth, predicted_labels = np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 0])
+    matrix = confusion_matrix(truth, predicted_labels, 3)
     assert matrix.tolist() == [[2, 1, 0], [1, 1, 0], [0, 0, 0]]
     table = confusion_table(matrix, ["a", "b", "c"])
     assert (
@@ -696,12 +670,14 @@ def test_confusion_and_groups_by_hand():
         and (table.low[2], table.high[2]) == (0, 1)
     )
     groups = group_accuracy(
-        truth == said,
+        truth == predicted_labels,
         pd.DataFrame({"sex": ["f", "f", "m", "m", None], "id": range(5)}, index=[9, 8, 7, 6, 5]),
         ["sex"],
     )
     assert groups[["value", "n", "accuracy"]].values.tolist() == [["f", 2, 1.0], ["m", 2, 0.5]]
-    assert list(group_accuracy(truth == said, pd.DataFrame(index=range(5))).columns) == [
+    assert list(
+        group_accuracy(truth == predicted_labels, pd.DataFrame(index=range(5))).columns
+    ) == [
         "attribute",
         "value",
         "n",
@@ -710,7 +686,7 @@ def test_confusion_and_groups_by_hand():
         "high",
     ]
     with pytest.raises(InputError, match="hat"):
-        group_accuracy(truth == said, pd.DataFrame({"sex": list("fffmm")}), ["hat"])
+        group_accuracy(truth == predicted_labels, pd.DataFrame({"sex": list("fffmm")}), ["hat"])
 
 
 RATES = 0.05 + 0.75 * np.eye(5)

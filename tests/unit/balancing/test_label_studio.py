@@ -169,7 +169,7 @@ def test_export_refuses_what_it_cannot_show(world, tmp_path):
 
 
 def studio_export():
-    def said(choice, user, at, **further):
+    def studio_annotation(choice, user, at, **further):
         return {
             "id": 1,
             "completed_by": user,
@@ -203,13 +203,13 @@ def studio_export():
             "id": 7,
             "data": {"image": "/data/local-files/?d=a.png", "id": "a"},
             "annotations": [
-                said(
+                studio_annotation(
                     "smile",
                     {"id": 1, "email": "ann@example.org", "first_name": "", "last_name": ""},
                     "2026-01-02T10:00:00.250000Z",
                 ),
-                said("none", 2, "2026-01-02T11:00:00Z"),
-                said("smile", 2, "2026-01-02T10:30:00Z"),
+                studio_annotation("none", 2, "2026-01-02T11:00:00Z"),
+                studio_annotation("smile", 2, "2026-01-02T10:30:00Z"),
             ],
             "drafts": [],
             "predictions": [],
@@ -219,9 +219,9 @@ def studio_export():
             "id": 8,
             "data": {"image": "/data/local-files/?d=b.png", "id": "b"},
             "annotations": [
-                said("", 2, "2026-01-02T11:05:00Z", was_cancelled=True),
-                said("", 1, "2026-01-02T11:06:00Z"),
-                said("none", None, "2026-01-02T11:07:00Z"),
+                studio_annotation("", 2, "2026-01-02T11:05:00Z", was_cancelled=True),
+                studio_annotation("", 1, "2026-01-02T11:06:00Z"),
+                studio_annotation("none", None, "2026-01-02T11:07:00Z"),
             ],
             "predictions": [],
         },

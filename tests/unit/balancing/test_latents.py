@@ -334,11 +334,13 @@ def test_other_draws_are_refused_and_nothing_is_lost(tmp_path, change, word):
 def test_other_draws_can_be_replaced(tmp_path):
     sample(tmp_path / "s", 3000)
     (tmp_path / "s" / "rule.json").write_text("mine")
-    said = []
-    sample_latents(tmp_path / "s", Colours(), Bands(), 2000, seed=9, restart=True, say=said.append)
+    printed = []
+    sample_latents(
+        tmp_path / "s", Colours(), Bands(), 2000, seed=9, restart=True, say=printed.append
+    )
     same(open_latents(tmp_path / "s"), sample(tmp_path / "t", 2000, seed=9))
     assert (
-        said[0] == "the draws in s differ in ['seed']: starting again"
+        printed[0] == "the draws in s differ in ['seed']: starting again"
         and (tmp_path / "s" / "rule.json").read_text() == "mine"
         and not list((tmp_path / "s").glob("00002*"))
     )

@@ -210,12 +210,12 @@ def test_real_faces_get_groups_from_attributes_or_from_a_classifier(tmp_path):
         list(own.groups) == ["tone_2", "tone_1"]
         and own.groups["tone_1"].isna().tolist() == [True] + [False] * 9
     )
-    asked = face_set_part(faces, rows, [], Shade(), "test")
+    by_model = face_set_part(faces, rows, [], Shade(), "test")
     light = Shade().predict(faces.images[rows]).argmax(1)
     assert (
-        asked.groups["light"].tolist() == light.tolist()
-        and asked.groups["dark"].tolist() == (1 - light).tolist()
-        and asked.ids == part.ids[2:]
+        by_model.groups["light"].tolist() == light.tolist()
+        and by_model.groups["dark"].tolist() == (1 - light).tolist()
+        and by_model.ids == part.ids[2:]
     )
     with pytest.raises(InputError, match="no faces"):
         face_set_part(faces, rows[:0], [], Shade(), "test")
@@ -311,20 +311,20 @@ def test_faces_of_each_arm(trained, data):
 
 def test_pseudo_labels_come_from_the_base_parser_of_the_same_seed(trained, data):
     folder, part = trained[0], data[1]["self_balanced"]
-    said = [
+    labelled = [
         pseudo_label(load_parser(folder / "parsers" / "base" / f"seed{seed}"), part)
         for seed in (0, 1)
     ]
-    assert not np.array_equal(said[0][0].masks, said[1][0].masks)
+    assert not np.array_equal(labelled[0][0].masks, labelled[1][0].masks)
     for seed in (0, 1):
         assert np.array_equal(
             open_face_set(folder / "faces" / f"self_balanced_seed{seed}").masks[14:],
-            said[seed][0].masks,
+            labelled[seed][0].masks,
         )
-    assert part.masks is None and 1 / 19 < said[0][1].min() <= said[0][1].max() <= 1
+    assert part.masks is None and 1 / 19 < labelled[0][1].min() <= labelled[0][1].max() <= 1
     assert trained[1].query(
         "arm == 'self_balanced' and seed == 0"
-    ).confidence.item() == pytest.approx(said[0][1].mean())
+    ).confidence.item() == pytest.approx(labelled[0][1].mean())
 
 
 def test_counts_of_the_arms_fit_the_tables(trained):

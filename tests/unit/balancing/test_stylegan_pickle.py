@@ -962,7 +962,7 @@ def quieten(root):
             del layer.state["_buffers"]["noise_const"], layer.state["_parameters"]["noise_strength"]
 
 
-SAYS = {
+EXPECTED_WORDS = {
     "billion laughs as a key": "a tuple is a key",
     "billion laughs in a set": "a tuple is a key",
     "copied sets": "instructions",
@@ -1033,14 +1033,14 @@ def test_costly_and_hostile_files_are_refused_in_little_memory_and_nothing_is_ru
         [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    refusals = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     assert (
-        len(said) == len(COSTLY) + len(ATTACKS) + 5
+        len(refusals) == len(COSTLY) + len(ATTACKS) + 5
         and [p.name for p in (tmp_path / "out").iterdir()] == ["good"]
         and not (tmp_path / "owned").exists()
     )
-    for name, words in SAYS.items():
-        assert words in said[name], f"{name}: {said[name]}"
+    for name, words in EXPECTED_WORDS.items():
+        assert words in refusals[name], f"{name}: {refusals[name]}"
 
 
 # ---- damage at random

@@ -255,11 +255,11 @@ def test_quality_has_all_values_and_marks_what_is_beyond_chance():
         for name in NAMES:
             assert drawn[name] == pytest.approx(np.sort(table[table.maps == name][metric]))
         assert sum(len(c.get_segments()) for c in ax.collections) == 25
-        told = table[f"{metric}_verdict"].value_counts()
+        verdicts = table[f"{metric}_verdict"].value_counts()
         for word in ("better", "worse"):
             assert sum(
                 n for label, n in points(ax).items() if label.endswith(f" {word}")
-            ) == told.get(word, 0)
+            ) == verdicts.get(word, 0)
     assert points(fig.axes[0])["linear better"] == 5 and points(fig.axes[1])["sigmoid worse"] == 5
     assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == [
         "clean",

@@ -12,7 +12,7 @@ import sys
 import psutil
 import pytest
 from cli_helpers import celeba, wait_until
-from conftest import ROOT, fairparse, write_notebook
+from conftest import ROOT, command_line, fairparse, write_notebook
 
 from fairparse import cli
 from fairparse.core import assets
@@ -236,17 +236,7 @@ def test_no_kernel_outlives_a_killed_run(tmp_path, signum):
     )
     started = tmp_path / "pid"
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "fairparse.cli",
-            "run",
-            path,
-            tmp_path / "log.ipynb",
-            "-p",
-            "out",
-            started,
-        ],
+        command_line("run", path, tmp_path / "log.ipynb", "-p", "out", started),
         cwd=ROOT,
         stderr=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -341,12 +331,12 @@ def test_data_and_weights_are_looked_for_apart(tmp_path):
         "classifier": {"weights": str(tmp_path / "vgg.pth")},
         "latents": {},
     }
-    said = profiles.absent_faces(profile, faces)
+    problem = profiles.absent_faces(profile, faces)
     assert (
-        "'a' starts from" in said
-        and "'b' learns from" in said
-        and "'a' learns" not in said
-        and "'b' starts" not in said
+        "'a' starts from" in problem
+        and "'b' learns from" in problem
+        and "'a' learns" not in problem
+        and "'b' starts" not in problem
     )
     (tmp_path / "vgg.pth").touch()
     (tmp_path / "fairface").mkdir()

@@ -294,6 +294,22 @@ def test_what_is_told_names_the_way_to_the_traceback():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes as POSIX has them")
+def run_into_closed_pipe(*words):
+    "Run Python with `words`, where nobody reads what it prints"
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        return subprocess.run(
+            [sys.executable, *words],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=find_root(),
+        )
+    finally:
+        os.close(writer)
+
+
 @pytest.mark.parametrize(
     "script",
     [
@@ -310,34 +326,12 @@ def test_what_is_told_names_the_way_to_the_traceback():
 )
 def test_a_reader_that_goes_away_is_no_error(script):
     "`fairparse … | head`: no traceback, no complaint of the interpreter when it ends"
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            stdout=writer,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=find_root(),
-        )
-    finally:
-        os.close(writer)
+    done = run_into_closed_pipe("-c", script)
     assert done.returncode == 141 and done.stderr == ""
 
 
 def test_help_into_a_closed_pipe():
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "fairparse.cli", "--help"],
-            stdout=writer,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=find_root(),
-        )
-    finally:
-        os.close(writer)
+    done = run_into_closed_pipe("-m", "fairparse.cli", "--help")
     assert done.returncode in (0, 141) and done.stderr == "", (
         "argparse itself keeps quiet about a closed pipe"
     )
