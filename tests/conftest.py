@@ -150,9 +150,10 @@ table1: {digits: 2}
 
 
 COPIED = (
-    "__init__ cli core/__init__ core/assets core/runs workflow/__init__ workflow/notebooks workflow/stages "
-    "workflow/profiles workflow/engine workflow/terminal workflow/parser_commands"
-).split()
+    *("__init__", "cli", "core/__init__", "core/assets", "core/runs"),
+    *("workflow/__init__", "workflow/notebooks", "workflow/stages", "workflow/profiles"),
+    *("workflow/engine", "workflow/terminal", "workflow/parser_commands"),
+)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import re
 import torch
 import torch.nn.functional as F
 
-from fairparse.balancing.stylegan import ARCHITECTURES, Generator, GeneratorConfig
+from fairparse.balancing.stylegan import ARCHITECTURES, GeneratorConfig, StyleGAN2Generator
 
 SMALL = {"z_dim": 6, "w_dim": 10, "channels": [8, 12, 6], "mapping_layers": 3}
 # each differs from SMALL in what a loader or a layer could get wrong
@@ -44,7 +44,7 @@ def make(seed=0, **options):
     Biases, noise and the average too, which start at 0 or 1.
     """
     generator = torch.Generator().manual_seed(seed)
-    net = Generator(GeneratorConfig(**{**SMALL, **options}))
+    net = StyleGAN2Generator(GeneratorConfig(**{**SMALL, **options}))
     for name, value in net.state_dict().items():
         scale = net.config.mapping_rate if re.fullmatch(r"mapping\.fc\d+\.weight", name) else 1.0
         value.copy_(torch.randn(value.shape, generator=generator) / scale)

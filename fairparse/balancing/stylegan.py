@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ARCHITECTURES', 'GeneratorConfig', 'activate', 'Dense', 'normalise', 'Mapping', 'resample_kernel', 'blur',
-           'double_size', 'modulated_convolution', 'StyledConvolution', 'ToPicture', 'Block', 'Synthesis', 'Generator',
-           'save_generator', 'load_generator']
+           'double_size', 'modulated_convolution', 'StyledConvolution', 'ToPicture', 'Block', 'Synthesis',
+           'StyleGAN2Generator', 'save_stylegan', 'load_stylegan']
 
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-02
 import math
@@ -328,7 +328,7 @@ class Synthesis(nn.Module):
         return picture
 
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-22
-class Generator(nn.Module):
+class StyleGAN2Generator(nn.Module):
     "StyleGAN2's generator: `mapping` and `synthesis`"
 
     def __init__(self, config: GeneratorConfig = GeneratorConfig()):
@@ -352,8 +352,8 @@ class Generator(nn.Module):
         return self.synthesis(self.styles(z, c, psi, cutoff), noise)
 
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-27
-def save_generator(
-    net: Generator,
+def save_stylegan(
+    net: StyleGAN2Generator,
     folder: str | Path,
     record: dict = {},  # what else is known of it
 ):
@@ -366,7 +366,7 @@ def save_generator(
     write_json(folder / "generator.json", {"config": asdict(net.config), **record})
 
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-28
-def load_generator(folder: str | Path, device: str = "cpu") -> Generator:
+def load_stylegan(folder: str | Path, device: str = "cpu") -> StyleGAN2Generator:
     """Read what `save_generator` wrote, as float32, ready to generate
 
     `InputError` if a file is missing, damaged, or does not fit the other.
@@ -384,7 +384,7 @@ def load_generator(folder: str | Path, device: str = "cpu") -> Generator:
         raise InputError(
             f"{folder / 'generator.json'} describes no generator ({error}): write it again"
         ) from error
-    net = Generator(config)
+    net = StyleGAN2Generator(config)
     try:
         net.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError, OSError) as error:

@@ -20,7 +20,12 @@ from fairparse.balancing.safe_pickle import (
     read_pickle,
     shown,
 )
-from .stylegan import ARCHITECTURES, Generator, GeneratorConfig, save_generator
+from fairparse.balancing.stylegan import (
+    ARCHITECTURES,
+    GeneratorConfig,
+    StyleGAN2Generator,
+    save_stylegan,
+)
 from ..core.runs import InputError, explain_write_errors, hash_file, read_json
 
 # %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-05
@@ -238,7 +243,7 @@ def _check_room(net: _Network, config: GeneratorConfig):
         net.refuse(f"its shapes ask for at least {needed} weights, and it has {there}")
 
 # %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-12
-def _fill(net: _Network, generator: Generator):
+def _fill(net: _Network, generator: StyleGAN2Generator):
     "Put a network's weights into `generator`; each name and shape must be there"
     wanted, layers = generator.state_dict(), net.find(r"synthesis\.b\d+\.conv\d")
     without_noise = [path for path in layers if net.setting(path, "use_noise") is False]
@@ -270,7 +275,9 @@ def _fill(net: _Network, generator: Generator):
 def generator_from_pickle(
     path: str | Path,  # by the official StyleGAN2-ADA or StyleGAN3 tools
     network: str = "G_ema",  # averaged weights, as for pictures; "G": those of the last step
-) -> tuple[Generator, dict]:  # ready to generate; file's name and hash, network, class, size
+) -> tuple[
+    StyleGAN2Generator, dict
+]:  # ready to generate; file's name and hash, network, class, size
     """Read a generator from an official pickle, with none of its code run
 
     `InputError` if the file is hostile, damaged or holds something else.
@@ -290,7 +297,7 @@ def generator_from_pickle(
         net.refuse("its weights take more room than the file has")
     config = _configure(net)
     _check_room(net, config)
-    generator = Generator(config).requires_grad_(False).eval()
+    generator = StyleGAN2Generator(config).requires_grad_(False).eval()
     _fill(net, generator)
     record = {
         "source": file.path.name,
@@ -326,5 +333,5 @@ def import_stylegan(
     with explain_write_errors(described):
         # it is written last, so that new weights never stand beside an old description
         described.unlink(missing_ok=True)
-    save_generator(generator, out, record)
+    save_stylegan(generator, out, record)
     return record

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from fairparse.balancing.stylegan import (
     Dense,
-    Generator,
     GeneratorConfig,
+    StyleGAN2Generator,
     activate,
     blur,
     resample_kernel,
-    save_generator,
+    save_stylegan,
 )
 from ..core.runs import InputError, check_types, fix_randomness, package_folder
 from ..core.training import StepTrainer, derive_seed, move_average
@@ -182,7 +182,7 @@ class StyleGANTrainer(StepTrainer):
         self.images, self.seed = images, seed
         self.steps, self.every = config.steps, config.every
         torch.manual_seed(derive_seed(seed, 0))
-        self.g = Generator(GeneratorConfig(**config.generator)).to(device)
+        self.g = StyleGAN2Generator(GeneratorConfig(**config.generator)).to(device)
         self.d = Discriminator(config.discriminator_channels).to(device)
         size = self.g.config.size
         if images.shape[1:] != (3, size, size):
@@ -294,5 +294,5 @@ def train_tiny_stylegan(
         "shares": {tone: round(float(table[tone.capitalize()].mean()), 4) for tone in TABLE2},
     }
     folder = Path(folder) if folder else package_folder() / "assets" / NAME
-    save_generator(trainer.average, folder, record)
+    save_stylegan(trainer.average, folder, record)
     return record

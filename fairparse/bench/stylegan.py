@@ -48,7 +48,7 @@ def random_stylegan(
     torch.manual_seed(0)
     sides = [4 * 2**i for i in range(int(math.log2(size)) - 1)]
     channels = [min(512, WIDEST[size] // side) for side in sides]
-    net = stylegan.Generator(stylegan.GeneratorConfig(channels=channels))
+    net = stylegan.StyleGAN2Generator(stylegan.GeneratorConfig(channels=channels))
     net = net.requires_grad_(False).eval().to(device)
     name = f"StyleGAN2 of {size} px (random weights)"
     return FaceGenerator(name, 512, size, "", net, 1.0, device, batch)

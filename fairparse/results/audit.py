@@ -31,7 +31,7 @@ from ..measure.counts import counts_table, gather_with_ids
 from ..measure.fairness import MIN_SIZE, comparison_table, gap_table
 from .groups import disparity_blocks, parsers_group_table, with_interval
 from .objectives import table3
-from .style import parser_styles
+from .parser_styles import parser_styles
 from ..robustness.severity import corruption_errors, gather_sweep, severity_table
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-06

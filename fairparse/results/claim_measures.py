@@ -33,7 +33,7 @@ from fairparse.results.evidence import (
     share_change,
     sum_faces,
 )
-from .style import parser_title
+from .parser_styles import parser_title
 
 # %% ../../nbs/lib/80_results/11_claim_measures.ipynb #claim-measures-05
 MEASURES = {}  # name -> function of an `Evidence` and a claim's arguments, to a list of `Change`

@@ -17,7 +17,7 @@ from ..core.runs import InputError
 from ..data.labels import class_title, colour_labels
 from ..data.show import use_style
 from .groups import PAGE_WIDTH, add_foot, drawn_from
-from .style import parser_styles, parser_title
+from .parser_styles import parser_styles, parser_title
 
 # %% ../../nbs/lib/80_results/04_damage.ipynb #damage-05
 def _read_example_rows(path, settings, faces_shown):

@@ -27,7 +27,7 @@ from fairparse.data.groups import (
 from ..data.show import use_style
 from ..measure.fairness import MIN_SIZE, disparity_table, group_table
 from ..parsing.homotopy import OBJECTIVES
-from .style import parser_styles, parser_title
+from .parser_styles import parser_styles, parser_title
 
 # %% ../../nbs/lib/80_results/03_groups.ipynb #groups-05
 def _check_attributes(path, there, names, ids, missing):

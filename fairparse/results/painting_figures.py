@@ -26,7 +26,7 @@ from fairparse.results.painting_records import (
     find_metric,
     maps_title,
 )
-from .style import parser_styles, parser_title
+from .parser_styles import parser_styles, parser_title
 
 # %% ../../nbs/lib/80_results/07_painting_figures.ipynb #painting-figures-05
 _GENERATED = {  # generator -> name of its array in examples.npz

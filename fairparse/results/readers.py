@@ -12,7 +12,7 @@ import pandas as pd
 
 from .painting_records import find_metric
 from .painting_tables import layout_table2
-from .style import parser_title
+from .parser_styles import parser_title
 
 # %% ../../nbs/lib/80_results/13_readers.ipynb #readers-04
 _FORMATS = {100: ".1f", 1: ".2f", 0.001: ".3f"}  # from which size a number has which format

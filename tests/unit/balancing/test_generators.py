@@ -12,7 +12,7 @@ import torch
 
 import fairparse.balancing.generators as generators
 from fairparse.balancing.generators import DCGAN, FaceGenerator, open_generator
-from fairparse.balancing.stylegan import Generator, GeneratorConfig, save_generator
+from fairparse.balancing.stylegan import GeneratorConfig, StyleGAN2Generator, save_stylegan
 from fairparse.core.runs import InputError, hash_file
 
 Z = np.random.default_rng(0).standard_normal((7, 6))
@@ -26,11 +26,11 @@ needs_dcgan = pytest.mark.skipif(
 def folder(tmp_path):
     "A small StyleGAN2 with every weight at random"
     torch.manual_seed(0)
-    net = Generator(GeneratorConfig(z_dim=6, w_dim=10, channels=[8, 12], mapping_layers=2))
+    net = StyleGAN2Generator(GeneratorConfig(z_dim=6, w_dim=10, channels=[8, 12], mapping_layers=2))
     for name, value in net.state_dict().items():
         if "noise_strength" in name or "bias" in name or name.endswith("w_avg"):
             value.copy_(torch.randn(value.shape) * 0.5)
-    save_generator(net, tmp_path / "mine", {})
+    save_stylegan(net, tmp_path / "mine", {})
     return tmp_path / "mine"
 
 
@@ -136,8 +136,10 @@ def test_what_cannot_be_opened(tmp_path, folder):
         open_generator(str(tmp_path / "ffhq.pkl"))
     with pytest.raises(InputError, match="generator.safetensors is missing"):
         open_generator(str(tmp_path / "nothing"))
-    save_generator(
-        Generator(GeneratorConfig(z_dim=4, w_dim=4, c_dim=3, channels=[4, 4], mapping_layers=1)),
+    save_stylegan(
+        StyleGAN2Generator(
+            GeneratorConfig(z_dim=4, w_dim=4, c_dim=3, channels=[4, 4], mapping_layers=1)
+        ),
         tmp_path / "conditional",
         {},
     )
@@ -150,8 +152,8 @@ def test_what_cannot_be_opened(tmp_path, folder):
 
 
 def test_names_and_hashes_tell_weights_apart(folder, tmp_path):
-    net = Generator(GeneratorConfig(z_dim=6, w_dim=10, channels=[8, 12], mapping_layers=2))
-    save_generator(net, tmp_path / "other", {})
+    net = StyleGAN2Generator(GeneratorConfig(z_dim=6, w_dim=10, channels=[8, 12], mapping_layers=2))
+    save_stylegan(net, tmp_path / "other", {})
     assert open_generator(str(tmp_path / "other")).sha256 != open_generator(str(folder)).sha256
 
 

@@ -9,10 +9,10 @@ from stylegan_helpers import SMALL, VARIANTS, draw, make, reference
 
 from fairparse.balancing.stylegan import (
     ARCHITECTURES,
-    Generator,
     GeneratorConfig,
-    load_generator,
-    save_generator,
+    StyleGAN2Generator,
+    load_stylegan,
+    save_stylegan,
 )
 from fairparse.core.runs import InputError
 
@@ -142,7 +142,7 @@ def test_sizes():
     assert (
         sum(
             p.numel()
-            for p in Generator(
+            for p in StyleGAN2Generator(
                 GeneratorConfig(z_dim=4, w_dim=4, channels=[2], mapping_layers=1)
             ).parameters()
         )
@@ -191,8 +191,8 @@ def test_input_is_checked():
 
 def test_files_keep_everything(tmp_path):
     net = make(architecture="resnet", c_dim=3, clamp=0.5, filter=[1.0, 2.0, 1.0])
-    save_generator(net, tmp_path / "a", {"trained_on": "noise"})
-    again, (z, c) = load_generator(tmp_path / "a"), draw(net)
+    save_stylegan(net, tmp_path / "a", {"trained_on": "noise"})
+    again, (z, c) = load_stylegan(tmp_path / "a"), draw(net)
     assert again.config == net.config and torch.equal(again(z, c), net(z, c)) and not again.training
     assert (
         not any(p.requires_grad for p in again.parameters())
@@ -243,7 +243,7 @@ def describe_nothing(folder):
     ],
 )
 def test_damaged_files_are_refused(tmp_path, fault):
-    save_generator(make(), tmp_path)
+    save_stylegan(make(), tmp_path)
     fault(tmp_path)
     with pytest.raises(InputError, match=re.escape(str(tmp_path))):
-        load_generator(tmp_path)
+        load_stylegan(tmp_path)

@@ -29,7 +29,7 @@ from fairparse.balancing.stylegan import (
     GeneratorConfig,
     StyledConvolution,
     ToPicture,
-    load_generator,
+    load_stylegan,
 )
 from fairparse.balancing.stylegan_pickle import generator_from_pickle, import_stylegan
 from fairparse.core.runs import InputError
@@ -382,7 +382,7 @@ def test_reference_pickle(tmp_path):
         pytest.skip("no reference pickle: set FAIRPARSE_FIXTURES or FAIRPARSE_DATA")
     import_stylegan(FIXTURES / "stylegan2_skip_64.pkl", tmp_path / "out")
     net, expected = (
-        load_generator(tmp_path / "out"),
+        load_stylegan(tmp_path / "out"),
         np.load(FIXTURES / "stylegan2_skip_64_expected.npz"),
     )
     z = torch.from_numpy(expected["z"])
@@ -1270,7 +1270,7 @@ def test_import(tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "generator.json",
         "generator.safetensors",
-    ] and same(load_generator(tmp_path / "out").state_dict(), net.state_dict())
+    ] and same(load_stylegan(tmp_path / "out").state_dict(), net.state_dict())
 
 
 def test_another_generator_is_not_overwritten(tmp_path):
@@ -1287,7 +1287,7 @@ def test_another_generator_is_not_overwritten(tmp_path):
     import_stylegan(first, out)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     import_stylegan(second, out, force=True)
-    assert same(load_generator(out).state_dict(), make(1).state_dict())
+    assert same(load_stylegan(out).state_dict(), make(1).state_dict())
 
 
 def test_a_refused_file_leaves_the_folder_as_it_was(tmp_path):

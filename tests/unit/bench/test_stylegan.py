@@ -15,8 +15,8 @@ from fairparse.balancing.directions import Direction, write_directions
 from fairparse.balancing.guidance import Rule
 from fairparse.balancing.latents import sample_latents
 from fairparse.balancing.stylegan import (
-    Generator,
     GeneratorConfig,
+    StyleGAN2Generator,
     modulated_convolution,
     resample_kernel,
 )
@@ -68,7 +68,8 @@ def test_convolutions_agree(demodulate, doubled):
 def test_official_sizes():
     with torch.device("meta"):
         nets = {
-            size: Generator(random_stylegan(size, 1, "meta").net.config) for size in (256, 1024)
+            size: StyleGAN2Generator(random_stylegan(size, 1, "meta").net.config)
+            for size in (256, 1024)
         }
     assert nets[256].config.channels == GeneratorConfig().channels and nets[
         1024

@@ -52,7 +52,7 @@ from fairparse.results.groups import (
     parsers_group_table,
     with_interval,
 )
-from fairparse.results.style import MARKERS, OTHER_STYLES, parser_styles, parser_title
+from fairparse.results.parser_styles import MARKERS, OTHER_STYLES, parser_styles, parser_title
 from fairparse.workflow.notebooks import read_cells
 
 NAMES, SHARES = ["Male", "Young", "Smiling", "Bald", "Tone_1"], (0.45, 0.7, 0.4, 0.05, 0.3)

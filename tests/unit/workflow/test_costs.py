@@ -394,7 +394,7 @@ def test_operations_of_stable_diffusion_are_those_that_pytorch_counts():
 
 def test_operations_of_the_other_networks_are_those_that_pytorch_counts():
     torch, models = pytest.importorskip("torch"), pytest.importorskip("torchvision").models
-    from fairparse.balancing.stylegan import Generator, GeneratorConfig
+    from fairparse.balancing.stylegan import GeneratorConfig, StyleGAN2Generator
 
     with torch.device("meta"):
         inception, face = (
@@ -402,7 +402,9 @@ def test_operations_of_the_other_networks_are_those_that_pytorch_counts():
             torch.empty(1, 3, 299, 299),
         )
         stylegan, z = (
-            Generator(GeneratorConfig(channels=[512, 512, 512, 512, 512, 256, 128, 64, 32]))
+            StyleGAN2Generator(
+                GeneratorConfig(channels=[512, 512, 512, 512, 512, 256, 128, 64, 32])
+            )
             .eval()
             .requires_grad_(False),
             torch.empty(1, 512),
