@@ -196,12 +196,16 @@ def gather_notebooks(root: Path, pages: Path, run: Path | None) -> dict:  # page
 
 # %% ../../nbs/lib/90_workflow/20_site.ipynb #site-14
 def gather_texts(root: Path, pages: Path) -> None:
-    "Write README and CONTRIBUTING as pages, and copy the files that they link to"
+    "Write README and CONTRIBUTING as pages, and copy the files that they and notebooks link to"
     linked = set()
     for source in ("README.md", "CONTRIBUTING.md"):
         text = (root / source).read_text(encoding="utf-8")
         page = rewrite_links(text, source, use=linked.add)
         (pages / site_path(source)).write_text(page, encoding="utf-8")
+    for path in all_notebooks(root):
+        cells = read_notebook(path)["cells"]
+        prose = "\n".join(part["source"] for part in cells if part["cell_type"] == "markdown")
+        rewrite_links(prose, str(path.relative_to(root)), use=linked.add)
     for path in linked:
         target = pages / site_path(path)
         if target.exists() or not (root / path).is_file():
