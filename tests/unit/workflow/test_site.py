@@ -582,7 +582,7 @@ def test_search_finds_a_section(site, page, address):
     results = page.locator(".md-search-result__item a").evaluate_all(
         "links => links.map(a => a.getAttribute('href'))"
     )
-    assert any("22_homotopy" in link for link in results) and not page.troubles
+    assert any("20_parsing/03_homotopy" in link for link in results) and not page.troubles
 
 
 PAGES = [
