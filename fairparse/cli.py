@@ -50,19 +50,24 @@ def main(
     signal.signal(signal.SIGTERM, _on_terminate)
     return guarded(work, "--debug" in (sys.argv[1:] if argv is None else argv))
 
-# %% ../nbs/lib/99_cli.ipynb #cli-08
-@command(
-    arg("notebook", help="a paper notebook's name, such as 20_train_parser, or a path"),
-    arg("out", metavar="OUT.ipynb", help="where the executed notebook goes"),
-    arg(
+# %% ../nbs/lib/99_cli.ipynb #cli-08a
+def _parameter_values(help):
+    "The option `-p NAME VALUE`"
+    return arg(
         "-p",
         dest="texts",
         nargs=2,
         action="append",
         default=[],
         metavar=("NAME", "VALUE"),
-        help="set a parameter; may be repeated",
-    ),
+        help=help,
+    )
+
+# %% ../nbs/lib/99_cli.ipynb #cli-08
+@command(
+    arg("notebook", help="a paper notebook's name, such as 20_train_parser, or a path"),
+    arg("out", metavar="OUT.ipynb", help="where the executed notebook goes"),
+    _parameter_values("set a parameter; may be repeated"),
     arg(
         "--parameters",
         metavar="FILE|JSON",
@@ -174,15 +179,7 @@ def reproduce(profile, data, cores, out, stages, settings, cluster, dry_run):
         help="values of one parameter, name=v1,v2 or name=0:5; "
         "may be repeated: every combination is run",
     ),
-    arg(
-        "-p",
-        dest="texts",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="set a parameter for all points; may be repeated",
-    ),
+    _parameter_values("set a parameter for all points; may be repeated"),
     arg(
         "--out", metavar="DIR", help="results (default: outputs/sweeps/NOTEBOOK in the repository)"
     ),

@@ -5,7 +5,8 @@
     python tests/house.py --long     whatever is over a limit, by name
     python tests/house.py --write-index    the table of modules in nbs/index.ipynb
 
-Only files are read: nothing is imported and nothing is run, so that it answers at once.
+Files are read and nothing of them is run, so that it answers at once. What a module imports is
+found by the function that the workflow's fingerprints stand on.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from fairparse.workflow.notebooks import imported_files
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, MODULE, FUNCTION = 100, 500, 60  # characters a line; lines a module and a function
@@ -70,28 +73,14 @@ def module_name(path, package):
     return ".".join(path.relative_to(package).with_suffix("").parts)
 
 
-def imported_names(node, package):
-    "Names that an import statement may load; `package` is the module's package, outermost first"
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    start = package[: len(package) + 1 - node.level] if node.level else []
-    base = ".".join([*start, *filter(None, [node.module])])
-    return [base, *(f"{base}.{alias.name}" for alias in node.names)]
-
-
 def imports(root=ROOT):
     "Module -> modules of the package that it imports, at the top or inside a function"
-    package = root / "fairparse"
-    files = [p for p in sorted(package.rglob("*.py")) if not p.name.startswith("_")]
-    known = {module_name(path, package) for path in files}
-    found = {}
-    for path in files:
-        inside = ["fairparse", *path.relative_to(package).parts[:-1]]
-        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        statements = [n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
-        names = {name for node in statements for name in imported_names(node, inside)}
-        own = {n.removeprefix("fairparse.") for n in names if n.startswith("fairparse.")}
-        found[module_name(path, package)] = sorted(own & known)
+    package, found = root / "fairparse", {}
+    for name in module_sizes(root):
+        path = package.joinpath(*name.split(".")).with_suffix(".py")
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        files = imported_files(tree, package, path.parent)
+        found[name] = sorted(module_name(f, package) for f in files if f.stem != "__init__")
     return found
 
 

@@ -23,6 +23,8 @@ from pathlib import Path
 
 import house
 
+from fairparse.workflow.notebooks import imported_names
+
 UNKNOWN = 10  # seconds that a step is expected to take when it was never measured
 DURATIONS = Path(".pytest_cache") / "quick.json"
 TOOLS = Path(sys.executable).parent
@@ -87,7 +89,7 @@ def imports_of_tests(root):
     for path in sorted((root / "tests").rglob("test_*.py")):
         nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         statements = [n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
-        names = {name for node in statements for name in house.imported_names(node, [])}
+        names = {name for node in statements for name in imported_names(node, [])}
         found[str(path.relative_to(root))] = {name.removeprefix("fairparse.") for name in names}
     return found
 
