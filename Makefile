@@ -1,9 +1,9 @@
 # make reproduce                       parsers, generators, tables and figures from procedural faces, on any laptop
 # make reproduce DATA=/path/to/faces   the same from a real CelebAMask-HQ folder, whole or partial
-# make study                           does the method work? all objectives in a world with a planted unfairness, five seeds (an hour or two on two cores)
+# make study                           does the method work? all objectives in a world with a planted unfairness, five seeds (an hour or two on two cores with bfloat16 matrix units, up to 2.3 times as long without)
 # make docs                            the notebooks as a site to read, with search and a reference of every module
-# make bench                           is it fast? everything beside what one would write or install instead (half an hour, on a quiet machine)
-# make quick                           what a change needs, in under three minutes on two cores: what is not committed, or the last commit; SINCE=revision
+# make bench                           is it fast? everything beside what one would write or install instead (on a quiet machine; half an hour on two cores with bfloat16 matrix units, up to 2.3 times as long without)
+# make quick                           what a change needs, in under three minutes on two cores without bfloat16 matrix units: what is not committed, or the last commit; SINCE=revision
 # make lint, make format               notebooks, tests and scripts as ruff.toml says: look, mend
 # make test                            everything that must hold before a change is merged
 # PROFILE=ci|demo|sample|paper, CORES=n and OUT=folder are passed on to reproduce (CORES to study too); PYTHON names the interpreter that .venv is made from.
@@ -50,7 +50,7 @@ test: lint
 docs: .venv/.installed
 	$(BIN)/fairparse docs $(if $(RUN),--run "$(RUN)")
 
-# kills the ci profile twenty times at bad moments, and compares what comes out with an undisturbed run (an hour or so on two cores)
+# kills the ci profile twenty times at bad moments, and compares what comes out with an undisturbed run (an hour or so on two cores with bfloat16 matrix units, up to 2.3 times as long without)
 faults: .venv/.installed
 	$(BIN)/python tests/faults.py --kills 20 --runs 4 --out outputs/faults
 

@@ -27,6 +27,7 @@ from fairparse.core.runs import (
     available_cores,
     code_version,
     package_versions,
+    processor,
     read_json,
     write_json,
 )
@@ -242,15 +243,6 @@ RIVALS = (
 )
 
 # %% ../../nbs/lib/95_bench/01_timing.ipynb #timing-25
-def _processor():
-    "The model's name where Linux knows it, else what the platform calls it"
-    known = Path("/proc/cpuinfo")
-    for line in known.read_text().splitlines() if known.is_file() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def describe_machine(device: str = "cpu") -> dict:
     "Processor, cores, memory, accelerator, versions"
     import psutil
@@ -260,9 +252,10 @@ def describe_machine(device: str = "cpu") -> dict:
         import torch
 
         card = torch.cuda.get_device_name(device)
-    versions = package_versions(RIVALS)
+    versions, chip = package_versions(RIVALS), processor()
     return {
-        "processor": _processor(),
+        "processor": chip["model"],
+        "bf16_units": chip["bf16"],
         "cores": available_cores(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "device": device,
@@ -397,7 +390,16 @@ class Bench:
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 # %% ../../nbs/lib/95_bench/01_timing.ipynb #timing-30
-_machine_columns = ("processor", "cores", "memory_gb", "device", "card", "system", "python")
+_machine_columns = [
+    "processor",
+    "bf16_units",
+    "cores",
+    "memory_gb",
+    "device",
+    "card",
+    "system",
+    "python",
+]
 
 
 def machine_table(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['InputError', 'check_types', 'check_values', 'package_folder', 'find_root', 'resolve', 'explain_write_errors',
            'atomic_write', 'write_json', 'read_json', 'hash_file', 'fix_randomness', 'available_cores', 'pick_device',
-           'die_with_parent', 'keep_freed_memory', 'code_version', 'package_versions', 'Run', 'nearest']
+           'processor', 'die_with_parent', 'keep_freed_memory', 'code_version', 'package_versions', 'Run', 'nearest']
 
 # %% ../../nbs/lib/00_core/01_runs.ipynb #runs-02
 import contextlib
@@ -231,6 +231,19 @@ def pick_device(
         raise InputError(f'device {name!r} is not available here: use one of {usable} or "auto"')
     return name
 
+# %% ../../nbs/lib/00_core/01_runs.ipynb #runs-23b
+def processor() -> dict:  # model: its name; bf16: whether it has matrix units for bfloat16
+    "The processor as Linux describes it; `bf16` is None where nothing does"
+    about, described = Path("/proc/cpuinfo"), {}
+    for line in about.read_text().splitlines() if about.is_file() else ():
+        name, _, value = line.partition(":")
+        described.setdefault(name.strip(), value.strip())
+    flags = described.get("flags", described.get("Features"))
+    return {
+        "model": described.get("model name") or platform.processor() or platform.machine(),
+        "bf16": None if flags is None else "amx_bf16" in flags.split(),
+    }
+
 # %% ../../nbs/lib/00_core/01_runs.ipynb #runs-25
 def die_with_parent(
     # who started this process; if it has ended already, so does this one
@@ -349,6 +362,7 @@ class Run:
                 "packages": package_versions(),
                 "python": platform.python_version(),
                 "platform": platform.platform(),
+                "processor": processor(),
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
                 "seconds": round(time.time() - self.started, 2),
                 **self.notes,

@@ -17,9 +17,10 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..core.runs import InputError, available_cores, find_root, read_json
+from ..core.runs import InputError, available_cores, find_root, processor, read_json
 from .operations import gpu_hours, job_count, known_card, stage_operations
 from .profiles import count_faces, face_count, stage_parameters
+from .provenance import units_of_run
 from .space import expected_disk, gpu_memory, ram_asked
 from .stages import cost_formula, load_stages, workflow_stages
 
@@ -196,7 +197,7 @@ def _measured_job(path, stage, timing, faces):
 def measured_costs(
     out: str | Path,  # an output folder with executed notebooks
 ):  # -> pandas.DataFrame
-    """A row a stage: jobs, median and total seconds, mean work of a job, faces, device
+    """A row a stage: jobs, median and total seconds, mean work of a job, faces, processor, device
 
     No rows if nothing was executed there; `InputError` for a damaged notebook or record.
     """
@@ -204,6 +205,7 @@ def measured_costs(
 
     out, found = Path(out), defaultdict(list)
     stages, faces = workflow_stages(), _face_set(out)
+    units = units_of_run(out) if out.is_dir() else ""
     stage_of = {notebook: stage for stage, notebook in stages.items()}
     for path in sorted(path for path in out.rglob("*.ipynb") if path.stem in stage_of):
         timing = _timing(path)
@@ -221,11 +223,12 @@ def measured_costs(
             "seconds_total": round(sum(seconds), 1),
             "work": sum(work) / len(work),
             "faces": faces["count"],
+            "bf16_units": units,
             "device": "/".join(sorted(set(devices))),
         }
 
-    columns = "profile stage jobs seconds_median seconds_total work faces device".split()
-    return pd.DataFrame([row(stage) for stage in stages if stage in found], columns=columns)
+    columns = "profile stage jobs seconds_median seconds_total work faces bf16_units device"
+    return pd.DataFrame([row(stage) for stage in stages if stage in found], columns=columns.split())
 
 # %% ../../nbs/lib/90_workflow/09_costs.ipynb #costs-20
 def profile_costs(
@@ -299,6 +302,7 @@ START = 2.5
 MARGINS = {
     "this folder": (0.8, 1.3),
     "published": (0.6, 1.7),
+    "published, another kind of processor": (0.3, 3.0),
     "published, another profile": (0.3, 4.0),
 }
 
@@ -308,7 +312,7 @@ def published_costs():  # -> pandas.DataFrame or None
     import pandas as pd
 
     path = find_root() / "outputs" / "published" / "costs.csv"
-    return pd.read_csv(path) if path.is_file() else None
+    return pd.read_csv(path, keep_default_na=False) if path.is_file() else None
 
 # %% ../../nbs/lib/90_workflow/09_costs.ipynb #costs-24c
 def _sources(name, out):
@@ -316,8 +320,14 @@ def _sources(name, out):
     sources = [("this folder", measured_costs(out))] if out and Path(out).is_dir() else []
     published = published_costs()
     if published is not None:
-        same = published[published.profile == name]
-        sources += [("published", same), ("published, another profile", published)]
+        here = {True: "with", False: "without"}.get(processor()["bf16"], "")
+        same, alike = published.profile == name, published.bf16_units == here
+        sources += [
+            ("published", published[same & alike]),
+            ("published, another kind of processor", published[same]),
+            ("published, another profile", published[alike]),
+            ("published, another profile", published),
+        ]
     return sources
 
 # %% ../../nbs/lib/90_workflow/09_costs.ipynb #costs-25

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['APART', 'Made', 'made_files', 'files_behind', 'codes_behind', 'stage_settings', 'why_old', 'notebook_fingerprint',
-           'note_code', 'write_made_by', 'run_time', 'run_minutes']
+           'note_code', 'write_made_by', 'run_time', 'units_of_run', 'run_times', 'replace_rows', 'times_in_words']
 
 # %% ../../nbs/lib/90_workflow/14_provenance.ipynb #provenance-02
 import ast
@@ -13,11 +13,21 @@ import hashlib
 import json
 import math
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from ..core.assets import read_yaml
-from ..core.runs import InputError, find_root, hash_file, read_json, write_json
+from fairparse.core.runs import (
+    InputError,
+    find_root,
+    hash_file,
+    processor,
+    read_json,
+    write_json,
+)
 from .notebooks import code_fingerprint, find_notebook
 from .stages import load_stages, workflow_stages
 
@@ -276,9 +286,48 @@ def run_time(
     return seconds / 60, cores.pop() if len(cores) == 1 else None
 
 # %% ../../nbs/lib/90_workflow/14_provenance.ipynb #provenance-20b
-def run_minutes(out: Path) -> str:  # such as "23 minutes on 2 CPU cores"; empty if nothing is known
-    "How long the run took, in words"
+def units_of_run(out: Path) -> str:  # "with", "without", "" if not known or not always the same
+    "Whether the processors of a run's jobs had matrix units for bfloat16"
+    known = {
+        read_json(path).get("processor", {}).get("bf16") for path in sorted(out.rglob("run.json"))
+    }
+    return {True: "with", False: "without"}.get(known.pop(), "") if len(known) == 1 else ""
+
+# %% ../../nbs/lib/90_workflow/14_provenance.ipynb #provenance-20c
+def run_times(out: Path) -> pd.DataFrame:  # one row, none if nothing is known
+    "Minutes of a run, its cores and kind of processor, and the day"
     minutes, cores = run_time(out)
-    if math.isnan(minutes):
-        return ""
-    return f"{max(1, round(minutes))} minutes" + (f" on {cores} CPU cores" if cores else "")
+    run = {
+        "profile": out.name,
+        "bf16_units": units_of_run(out),
+        "cores": cores,
+        "minutes": minutes,
+        "processor": processor()["model"],
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+    return pd.DataFrame([] if math.isnan(minutes) else [run], columns=list(run))
+
+# %% ../../nbs/lib/90_workflow/14_provenance.ipynb #provenance-20d
+def replace_rows(
+    path: Path,  # of a published table, which need not exist
+    new: pd.DataFrame,  # of one profile and one kind of processor
+) -> pd.DataFrame:
+    "The table with the `new` rows in place of those of the same profile and kind of processor"
+    if new.empty or not path.is_file():
+        return new
+    old = pd.read_csv(path, keep_default_na=False, na_values={"cores": ""})
+    same = (old.profile == new.profile[0]) & (old.bf16_units == new.bf16_units[0])
+    return pd.concat([old[~same], new], ignore_index=True)
+
+# %% ../../nbs/lib/90_workflow/14_provenance.ipynb #provenance-20e
+def times_in_words(times: pd.DataFrame) -> str:  # of `run_times`; "22 minutes on 2 CPU cores"
+    "How long the demo takes, for each kind of processor"
+
+    def words(row):
+        where = "" if pd.isna(row.cores) else f" on {row.cores:.0f} CPU cores"
+        known = row.bf16_units in ("with", "without")
+        units = f" {row.bf16_units} bfloat16 matrix units" if known else ""
+        return f"{max(1, round(row.minutes))} minutes{where}{units}"
+
+    demo = times[times.profile == "demo"].sort_values("minutes")
+    return " and ".join(words(row) for row in demo.itertuples())

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLOCKS', 'MADE_OF_ALL', 'markdown_table', 'fill_block', 'stale_published', 'stale_blocks', 'check_published',
-           'check_source', 'copy_results', 'new_costs', 'claims_for_readme', 'bench_for_readme', 'readme_texts',
-           'publish', 'shrink_png', 'clean_notebook', 'publish_study', 'publish_bench']
+           'check_source', 'copy_results', 'claims_for_readme', 'bench_for_readme', 'readme_texts', 'publish',
+           'shrink_png', 'clean_notebook', 'publish_study', 'publish_bench']
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-02
 import base64
@@ -43,8 +43,10 @@ from fairparse.workflow.provenance import (
     made_files,
     note_code,
     notebook_fingerprint,
-    run_minutes,
+    replace_rows,
+    run_times,
     stage_settings,
+    times_in_words,
     why_old,
     write_made_by,
 )
@@ -130,22 +132,19 @@ def stale_published(
     for name in sorted({*known, *_published_files(published)}):
         if why := _why_stale(published / name, known.get(name, {}), fingerprint):
             stale[name] = why
-    blocks = stale_blocks(published, Path(readme), known) if readme else {}
+    blocks = stale_blocks(published, Path(readme)) if readme else {}
     return {**stale, **blocks}
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-11
-def stale_blocks(published: Path, readme: Path, known: dict) -> dict:  # block -> why
+def stale_blocks(published: Path, readme: Path) -> dict:  # block -> why
     "Blocks of the README that do not say what the published tables say"
     names = [
         name
         for name, (paths, _) in BLOCKS.items()
         if all((published / path).is_file() for path in paths)
     ]
-    texts = readme_texts(published, names)
-    if minutes := known.get("report.html", {}).get("minutes"):
-        texts["minutes"] = minutes
     page, stale = readme.read_text(encoding="utf-8"), {}
-    for name, text in texts.items():
+    for name, text in readme_texts(published, names).items():
         try:
             same = fill_block(page, name, text) == page
         except InputError:
@@ -250,18 +249,6 @@ def _all_new(out, sources):
                 f"{source} is old: {why}; finish the run with `fairparse reproduce` first"
             )
 
-# %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-16b
-def new_costs(
-    out: Path, published: Path
-) -> pd.DataFrame | None:  # None: nothing was executed there
-    "costs.csv with the costs of this run's stages in place of an earlier run of its profile"
-    path = published / "costs.csv"
-    costs = measured_costs(out)
-    if costs.empty:
-        return None
-    others = pd.read_csv(path) if path.is_file() else costs.iloc[:0]
-    return pd.concat([others[others.profile != out.name], costs], ignore_index=True)
-
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-19
 def claims_for_readme(table: pd.DataFrame) -> str:  # Markdown
     "The claims in short: how many there are, and those that were decided"
@@ -279,8 +266,10 @@ def bench_for_readme(findings: pd.DataFrame, machine: pd.DataFrame) -> str:  # M
     compared = of_the_papers & findings.unit.isin(["times as fast", "painted for one accepted"])
     has_goal = findings.at_most.notna() | findings.at_least.notna()
     shown, on = findings[has_goal | compared].fillna({"unit": ""}), machine.iloc[0]
+    units = {True: " with bfloat16 matrix units", False: " without bfloat16 matrix units"}
     where = (
-        f"{on.processor}, {on.cores} cores, PyTorch {on.torch}, {on.date}; "
+        f"{on.processor}{units.get(on.get('bf16_units'), '')}, {on.cores} cores, "
+        f"PyTorch {on.torch}, {on.date}; "
         f"other programs took at most {on.others_percent:.0f} % of the cores during a part"
     )
     return f"{markdown_table(bench_for_readers(shown))}\n\n{where}."
@@ -301,6 +290,7 @@ BLOCKS = {
         _tabulated(balance_for_readers),
     ),
     "study": (["study/changes.csv"], _tabulated(study_for_readers)),
+    "minutes": (["times.csv"], times_in_words),
     "bench": (["bench/findings.csv", "bench/machine.csv"], bench_for_readme),
 }
 
@@ -333,8 +323,12 @@ def _write_page(readme, page):
     return readme
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-24
-# published file that is made of all others -> notebook of the library that makes it
-MADE_OF_ALL = {"report.html": "90_workflow/16_report", "costs.csv": "90_workflow/09_costs"}
+# published file that is made of the whole run -> notebook of the library that makes it
+MADE_OF_ALL = {
+    "report.html": "90_workflow/16_report",
+    "costs.csv": "90_workflow/09_costs",
+    "times.csv": "90_workflow/14_provenance",
+}
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-24b
 def _demo_blocks(out):
@@ -349,26 +343,36 @@ def _demo_blocks(out):
     return [name for name, there in wanted.items() if there]
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-24c
+def _publish_times(out, published):
+    "Costs and time of a run, beside those of other profiles and of the other kind of processor"
+    written = []
+    for name, new in (("costs.csv", measured_costs(out)), ("times.csv", run_times(out))):
+        if len(new):
+            write_csv(replace_rows(published / name, new), published / name)
+            written.append(published / name)
+    return written
+
+# %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-24d
 def _publish_demo(out, published, readme):
     "Copy tables, figures and sample predictions, and refresh report and README"
     tables, figures = out / "tables", out / "figures"
     sources = [path for folder in (tables, figures) for path in sorted(folder.glob("*.csv"))]
     sources += sorted(figures.glob("*.png"))
     painted = out / "20_parsers" / "linear" / "seed0" / "predictions.png"
-    texts, minutes = readme_texts(out, _demo_blocks(out)), run_minutes(out)
+    texts = readme_texts(out, _demo_blocks(out))
     _all_there([painted])
     _all_new(out, [*sources, painted])
-    page = _filled(readme, texts | ({"minutes": minutes} if minutes else {}))
-    costs = new_costs(out, published)
+    times = replace_rows(published / "times.csv", run_times(out))
+    if len(times):
+        texts["minutes"] = times_in_words(times)
+    page = _filled(readme, texts)
 
     written = copy_results(sources, out, published)
     written += copy_results([painted], painted.parent, published)
     pairs = list(zip([*sources, painted], written))
-    if costs is not None:
-        write_csv(costs, published / "costs.csv")
-        written.append(published / "costs.csv")
+    written += _publish_times(out, published)
     written.append(write_report(out, published / "report.html"))
-    written.append(note_code(out, pairs, published, MADE_OF_ALL, minutes=minutes))
+    written.append(note_code(out, pairs, published, MADE_OF_ALL))
     return [*written, _write_page(readme, page)]
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-34

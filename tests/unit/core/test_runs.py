@@ -22,6 +22,7 @@ from fairparse.core.runs import (
     hash_file,
     package_versions,
     pick_device,
+    processor,
     read_json,
     resolve,
     write_json,
@@ -257,3 +258,11 @@ def test_code_version_sees_every_module(tmp_path, monkeypatch):
     (package / "assets" / "claims").mkdir(parents=True)
     (package / "assets" / "claims" / "paper1.yaml").write_text("better: {kind: change}")
     assert code_version()["sources_sha256"] != moved
+
+
+def test_the_record_says_which_kind_of_processor_took_the_time(tmp_path):
+    chip = read_json(Run(tmp_path, {}).finish())["processor"]
+    assert chip == processor() and chip["model"]
+    if os.path.exists("/proc/cpuinfo"):
+        units = getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16")
+        assert chip["bf16"] == bool(units), "what precision auto goes by"

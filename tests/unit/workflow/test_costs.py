@@ -203,11 +203,32 @@ def test_without_notebooks_or_with_a_broken_one(tmp_path, run):
         expected_seconds(["train"], load_profile("demo"), "demo", run)
 
 
+def on_processor(folder, units):
+    "Note in a run with which kind of processor it was made"
+    for notebook in list((folder / "20_parsers").rglob("*.ipynb")):
+        record = {"processor": {"model": "A chip", "bf16": units}}
+        (notebook.parent / "run.json").write_text(json.dumps(record))
+
+
 @pytest.fixture
 def published(run, monkeypatch):
+    on_processor(run, units=True)
     table = measured_costs(run)
+    assert set(table.bf16_units) == {"with"}
     monkeypatch.setattr(costs, "published_costs", lambda: table)
+    monkeypatch.setattr(costs, "processor", lambda: {"model": "A chip", "bf16": True})
     return table
+
+
+def test_a_time_of_another_kind_of_processor_is_a_rough_one(published, monkeypatch):
+    def seconds():
+        return expected_seconds(["train"], load_profile("demo"), "demo")["train"]
+
+    low, high, source = seconds()
+    monkeypatch.setattr(costs, "processor", lambda: {"model": "Another", "bf16": False})
+    lower, higher, other = seconds()
+    assert (source, other) == ("published", "published, another kind of processor")
+    assert lower < low and higher > high
 
 
 def test_time_grows_with_the_work(published):
@@ -274,6 +295,7 @@ def test_every_stage_of_every_profile_has_a_cost(name):
 def test_published_costs_are_what_was_measured(run, tmp_path, monkeypatch):
     from fairparse.core.records import write_csv
 
+    on_processor(run, units=costs.processor()["bf16"])
     write_csv(measured_costs(run), tmp_path / "outputs" / "published" / "costs.csv")
     monkeypatch.setattr(costs, "find_root", lambda: tmp_path)
     again = costs.published_costs()

@@ -14,7 +14,14 @@ from fairparse.results.objectives import table1
 from fairparse.workflow import publish as report
 from fairparse.workflow.notebooks import code_fingerprint, find_notebook
 from fairparse.workflow.profiles import load_profile
-from fairparse.workflow.provenance import codes_behind, made_files, run_minutes
+from fairparse.workflow.provenance import (
+    codes_behind,
+    made_files,
+    replace_rows,
+    run_time,
+    run_times,
+    times_in_words,
+)
 from fairparse.workflow.publish import fill_block, markdown_table, publish, stale_published
 
 real_profile = load_profile
@@ -217,6 +224,7 @@ def test_a_published_run_is_current_and_says_how_long_it_took(tmp_path):
         "figures/figure2_schedules.png",
         "predictions.png",
         "report.html",
+        "times.csv",
     }
     assert set(made["report.html"]["code"]) == {
         "20_train_parser",
@@ -407,7 +415,33 @@ def test_interruptions_are_no_part_of_the_minutes(tmp_path):
         [(0.5, 300.0), (10.0, 290.0), (320.0, 600.0), (90000.0, 90120.0)]
     ):
         record(tmp_path, f"20_parsers/linear/seed{k}/run.json", "train", start=start, end=end)
-    assert run_minutes(tmp_path) == "12 minutes" and run_minutes(tmp_path / "nowhere") == ""
+    assert run_time(tmp_path)[0] == pytest.approx(12, abs=0.1)
+    assert run_times(tmp_path / "nowhere").empty
+
+
+def timed_run(folder, minutes, units):
+    "A run of the demo whose jobs ran on one kind of processor"
+    record(folder, "20_parsers/linear/seed0/run.json", "train", start=1.0, end=1 + 60 * minutes)
+    job = folder / "20_parsers" / "linear" / "seed0" / "run.json"
+    job.parent.mkdir(parents=True, exist_ok=True)
+    job.write_text(json.dumps({"processor": {"model": "A chip", "bf16": units}}))
+    return folder
+
+
+def test_a_published_time_says_which_kind_of_processor_took_it(tmp_path):
+    path = tmp_path / "times.csv"
+    for where, minutes, units in (("a", 37, False), ("b", 16, True), ("c", 15, True)):
+        run = timed_run(tmp_path / where / "demo", minutes, units)
+        times = replace_rows(path, run_times(run))
+        times.to_csv(path, index=False)
+    assert times_in_words(pd.read_csv(path)) == (
+        "15 minutes with bfloat16 matrix units and 37 minutes without bfloat16 matrix units"
+    )
+    mixed = timed_run(tmp_path / "d" / "demo", 20, True)
+    other = mixed / "10_faces" / "run.json"
+    other.parent.mkdir()
+    other.write_text(json.dumps({"processor": {"model": "A chip", "bf16": False}}))
+    assert times_in_words(run_times(mixed)) == "20 minutes", "two kinds: neither is said"
 
 
 def test_an_inline_block_stays_inline():

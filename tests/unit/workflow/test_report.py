@@ -21,12 +21,12 @@ from fairparse.core.runs import InputError, hash_file, write_json
 from fairparse.results.claims import claim_tables
 from fairparse.results.evidence import Evidence
 from fairparse.results.readers import around, merge_intervals, number, p_value, split_constant
+from fairparse.workflow.costs import measured_costs
 from fairparse.workflow.notebooks import code_fingerprint, find_notebook
-from fairparse.workflow.provenance import codes_behind, made_files, note_code
+from fairparse.workflow.provenance import codes_behind, made_files, note_code, replace_rows
 from fairparse.workflow.publish import (
     check_published,
     claims_for_readme,
-    new_costs,
     stale_published,
 )
 from fairparse.workflow.report import embed, finish_run, write_report
@@ -488,17 +488,22 @@ def test_files_that_no_rule_declares_take_the_record_beside_them(tmp_path):
     )
 
 
-def test_costs_of_other_profiles_stay(tmp_path):
-    published, out = tmp_path / "published", make_run(tmp_path / "demo")
-    published.mkdir()
-    pd.DataFrame(
-        [
-            {"profile": "sample", "stage": "train", "seconds_total": 9.0},
-            {"profile": "demo", "stage": "train", "seconds_total": 1.0},
-        ]
-    ).to_csv(published / "costs.csv", index=False)
-    costs = new_costs(out, published)
-    assert list(zip(costs.profile, costs.stage)) == [("sample", "train"), ("demo", "table1")]
+def test_costs_of_other_profiles_and_of_other_processors_stay(tmp_path):
+    out, path = make_run(tmp_path / "demo"), tmp_path / "costs.csv"
+    new = measured_costs(out)
+    assert set(new.bf16_units) == {""}, "its records are older than the question"
+    rows = [("sample", ""), ("demo", ""), ("demo", "with")]
+    old = [
+        {"profile": profile, "stage": "train", "seconds_total": 9.0, "bf16_units": units}
+        for profile, units in rows
+    ]
+    pd.DataFrame(old).to_csv(path, index=False)
+    costs = replace_rows(path, new)
+    assert list(zip(costs.profile, costs.stage, costs.bf16_units)) == [
+        ("sample", "train", ""),
+        ("demo", "train", "with"),
+        ("demo", "table1", ""),
+    ]
 
 
 def test_claims_in_the_readme():
