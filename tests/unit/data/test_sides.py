@@ -1,6 +1,7 @@
 "Left and right: faces that lie the other way round than the rest are found, named and exchanged"
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from fairparse.data.sides import (
     usual_side,
 )
 from fairparse.data.worlds import render_faces
+from fairparse.parsing.recipes import _pack_faces
 
 REAL = Path(os.environ.get("FAIRPARSE_DATA") or "nowhere")
 SIDE = 24
@@ -228,6 +230,17 @@ def test_prepare_says_it_and_offers_the_swap(tmp_path, capsys):
     assert cli.main([*command, str(tmp_path / "b"), "--swap-mirrored"]) == 0
     assert "were exchanged" in capsys.readouterr().out
     assert (open_face_set(tmp_path / "b").masks == draw_map()).all()
+
+
+def test_training_and_scoring_warn_or_exchange(tmp_path):
+    data = write_faces(tmp_path / "mine", [draw_map()] * 20 + [mirrored_map()] * 4)
+    with pytest.warns(UserWarning, match="4 of 24 faces are mirrored"):
+        faces = _pack_faces(tmp_path / "a", [data], SIDE, None, False)
+    assert not (faces.masks == draw_map()).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        faces = _pack_faces(tmp_path / "b", [data], SIDE, None, True)
+    assert (faces.masks == draw_map()).all()
 
 
 # ---- everything that mirrors, and what we draw
