@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAPPING_FILE', 'CELEBA_VALID', 'CELEBA_TEST', 'SPLIT_RULES', 'DATA', 'EXTRA', 'FOLDS', 'CHUNK', 'MANY_PROBLEMS',
-           'read_mapping', 'official_split', 'assign_splits', 'build_face_set', 'describe_face_set', 'show_faces']
+           'read_mapping', 'official_split', 'assign_splits', 'build_face_set', 'describe_face_set']
 
 # %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-02
 import contextlib
@@ -38,7 +38,7 @@ from fairparse.core.runs import (
     write_json,
 )
 from .face_folders import report_problems, scan_sources
-from .labels import CLASSES, colour_labels
+from .labels import CLASSES
 from .pixels import label_table, read_face
 from .sides import settle_sides
 
@@ -475,26 +475,3 @@ def describe_face_set(faces: FaceSet) -> pd.DataFrame:  # a row a source, split 
     table = shares.groupby([faces.index[c] for c in by], dropna=False).mean().round(2)
     table.insert(0, "faces", faces.index.groupby(by, dropna=False).size())
     return table.reset_index()
-
-# %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-29
-def show_faces(
-    faces: FaceSet,
-    rows,  # positions
-    per_line: int = 4,
-):  # -> matplotlib Figure
-    "Image and mask of some faces, side by side"
-    import matplotlib.pyplot as plt
-
-    rows = list(rows)
-    if not rows:
-        raise InputError("show_faces: no rows given")
-    lines, columns = -(-len(rows) // per_line), min(per_line, len(rows))
-    figsize = (2.6 * columns, 1.5 * lines)
-    figure, axes = plt.subplots(lines, columns, figsize=figsize, dpi=80, squeeze=False)
-    for ax in axes.flat:
-        ax.axis("off")
-    for ax, row in zip(axes.flat, rows):
-        ax.imshow(np.concatenate([faces.images[row], colour_labels(faces.masks[row])], 1))
-        ax.set_title(faces.index.id[row], fontsize=8)
-    figure.tight_layout()
-    return figure
