@@ -15,6 +15,7 @@ from fairparse.core.runs import InputError
 from fairparse.data.augment import AugmentConfig, augment
 from fairparse.data.faceset import build_face_set
 from fairparse.data.labels import CLASSES, FLIP_PAIRS, flip_labels, flip_order
+from fairparse.data.map_folders import open_truth
 from fairparse.data.sides import (
     describe_sides,
     judge_faces,
@@ -269,14 +270,23 @@ def test_mirroring_in_training_keeps_the_sides():
 # ---- real samples
 
 
-@pytest.mark.skipif(not (REAL / "merged_labels").is_dir(), reason="FAIRPARSE_DATA is not there")
 @pytest.mark.parametrize(
     "name, judged, mirrored, disagree",
     [("CelebAMask-HQ", 186, 0, 0), ("merged_labels", 506, 47, 0), ("more_faces", 2964, 0, 6)],
 )
 def test_real_faces(tmp_path, name, judged, mirrored, disagree):
+    if not (REAL / name).is_dir():
+        pytest.skip(f"FAIRPARSE_DATA names no folder with {name}")
     faces = build(tmp_path / "set", REAL / name, size=64)
     record = faces.meta["sides"]
     assert record["usual"] == "right"
     assert len(record["mirrored"]) == record["left"] == mirrored
     assert (record["right"] + record["left"], len(record["disagree"])) == (judged, disagree)
+
+
+def test_real_truth_of_third_parties():
+    if not (REAL / "third_party" / "truth").is_dir():
+        pytest.skip("FAIRPARSE_DATA names no folder with third_party")
+    truth = open_truth(REAL / "third_party" / "truth", size=128)
+    record = judge_set([truth.read(i)[0] for i in range(len(truth.ids))], truth.ids)
+    assert (record["right"], record["left"], record["disagree"]) == (138, 0, [])
