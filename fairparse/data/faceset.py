@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAPPING_FILE', 'CELEBA_VALID', 'CELEBA_TEST', 'SPLIT_RULES', 'DATA', 'EXTRA', 'FOLDS', 'CHUNK', 'MANY_PROBLEMS',
-           'read_mapping', 'official_split', 'assign_splits', 'build_face_set', 'describe_face_set', 'show_faces']
+           'read_mapping', 'official_split', 'assign_splits', 'build_face_set', 'describe_face_set']
 
 # %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-02
 import contextlib
@@ -38,8 +38,9 @@ from fairparse.core.runs import (
     write_json,
 )
 from .face_folders import report_problems, scan_sources
-from .labels import CLASSES, colour_labels
+from .labels import CLASSES
 from .pixels import label_table, read_face
+from .sides import settle_sides
 
 # %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-05
 MAPPING_FILE = "CelebA-HQ-to-CelebA-mapping.txt"
@@ -238,8 +239,11 @@ def _prepare(folder, request, count, size):
     return done
 
 # %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-18
-def _run_in_processes(tasks, workers):
-    "Yield what `_build_chunk` returns for each task, as they finish in other processes"
+def _run_chunks(tasks, workers):
+    "Yield what `_build_chunk` returns for each task, as they finish, several in other processes"
+    if workers == 1:
+        yield from (_build_chunk(*task) for task in tasks)
+        return
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
     with (
         ProcessPoolExecutor(workers, mp_context=context, initializer=die_with_parent) as pool,
@@ -257,13 +261,6 @@ def _run_in_processes(tasks, workers):
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-# %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-41
-def _run_chunks(tasks, workers):
-    "Yield what `_build_chunk` returns for each task, as they finish"
-    if workers == 1:
-        return (_build_chunk(*task) for task in tasks)
-    return _run_in_processes(tasks, workers)
 
 # %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-19
 MANY_PROBLEMS = 100  # so many, and the rest is not looked at
@@ -425,6 +422,7 @@ def build_face_set(
     folds: int = 0,  # 2 or more: cross-validation folds over `data`
     # classes of another list's label values, see `label_table`; for images + labels folders
     label_map=None,
+    swap_mirrored: bool = False,  # exchange left and right of mirrored faces, see `sides`
     workers: int | None = None,  # processes; None: one a core
     progress: bool = True,  # show a bar
 ) -> FaceSet:
@@ -447,7 +445,9 @@ def build_face_set(
 
     with _building(out, len(faces) * size * size * 4) as folder:
         _fill(folder, request, faces, size, table, workers, progress)
-        seal_face_set(folder, index, CLASSES, [s.name for s in sources])
+        sides = settle_sides(folder, index, swap_mirrored)
+        sealed = seal_face_set(folder, index, CLASSES, [s.name for s in sources])
+        write_json(folder / "faces.json", {**sealed.meta, "sides": sides})
         (out / "faces.json").unlink(missing_ok=True)
         for name in ("images.npy", "masks.npy", "index.parquet", "faces.json"):
             os.replace(folder / name, out / name)
@@ -475,26 +475,3 @@ def describe_face_set(faces: FaceSet) -> pd.DataFrame:  # a row a source, split 
     table = shares.groupby([faces.index[c] for c in by], dropna=False).mean().round(2)
     table.insert(0, "faces", faces.index.groupby(by, dropna=False).size())
     return table.reset_index()
-
-# %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-29
-def show_faces(
-    faces: FaceSet,
-    rows,  # positions
-    per_line: int = 4,
-):  # -> matplotlib Figure
-    "Image and mask of some faces, side by side"
-    import matplotlib.pyplot as plt
-
-    rows = list(rows)
-    if not rows:
-        raise InputError("show_faces: no rows given")
-    lines, columns = -(-len(rows) // per_line), min(per_line, len(rows))
-    figsize = (2.6 * columns, 1.5 * lines)
-    figure, axes = plt.subplots(lines, columns, figsize=figsize, dpi=80, squeeze=False)
-    for ax in axes.flat:
-        ax.axis("off")
-    for ax, row in zip(axes.flat, rows):
-        ax.imshow(np.concatenate([faces.images[row], colour_labels(faces.masks[row])], 1))
-        ax.set_title(faces.index.id[row], fontsize=8)
-    figure.tight_layout()
-    return figure

@@ -16,6 +16,7 @@ from ..core.records import COUNTS, write_csv, write_table
 from ..core.runs import InputError, Run, fix_randomness, hash_file, pick_device, write_json
 from ..data.faceset import build_face_set
 from ..data.labels import class_title
+from ..data.sides import warn_of_mirrored
 from ..measure.counts import counts_table, dice, iou
 from .predict import score_faces
 from .train import TrainConfig, Trainer
@@ -93,6 +94,23 @@ def score_table(counts: np.ndarray, classes: list) -> pd.DataFrame:  # counts: (
         }
     )
 
+# %% ../../nbs/lib/20_parsing/07_recipes.ipynb #recipes-11a
+def _pack_faces(out, folders, size, label_map, swap_mirrored, valid_share=0.0, seed=0):
+    "A face set of some folders; warns of mirrored faces that are not exchanged"
+    faces = build_face_set(
+        out,
+        folders,
+        size=size,
+        split="seeded" if valid_share else "train",
+        valid_share=valid_share,
+        test_share=0.0,
+        seed=seed,
+        label_map=label_map,
+        swap_mirrored=swap_mirrored,
+    )
+    warn_of_mirrored(faces.meta["sides"])
+    return faces
+
 # %% ../../nbs/lib/20_parsing/07_recipes.ipynb #recipes-08a
 def _training_config(recipe, seed, changes):
     "The recipe's training with changes; `InputError` for a setting that does not exist"
@@ -122,6 +140,7 @@ def train_on_folders(
     label_map: str | None = None,  # see `faceset.build_face_set`
     network: dict | None = None,  # changes to the recipe's network
     training: dict | None = None,  # changes to the recipe's training
+    swap_mirrored: bool = False,  # see `faceset.build_face_set`
 ) -> pd.DataFrame:  # the training history
     """Train a parser of a recipe
 
@@ -137,6 +156,7 @@ def train_on_folders(
         "network": network,
         "training": config.__dict__,
         "valid_share": valid_share,
+        "swap_mirrored": swap_mirrored,
         "threads": threads,
         "seed": seed,
     }
@@ -144,16 +164,8 @@ def train_on_folders(
     run = Run(out, parameters)
     fix_randomness(seed, threads)
     parser = build_parser(**network, size=size)
-    faces = build_face_set(
-        run.folder / "faces",
-        folders,
-        size=size,
-        split="seeded" if valid_share else "train",
-        valid_share=valid_share,
-        test_share=0.0,
-        seed=seed,
-        label_map=label_map,
-    )
+    place = run.folder / "faces"
+    faces = _pack_faces(place, folders, size, label_map, swap_mirrored, valid_share, seed)
     train, valid = faces.rows("train"), faces.rows("valid")
     device = pick_device(device)
     history = Trainer(parser, faces, train, valid, config, run.folder, device=device).fit()
@@ -187,6 +199,7 @@ def score_folder(
     label_map: str | None = None,  # see `faceset.build_face_set`
     threads: int = 2,
     device: str = "auto",
+    swap_mirrored: bool = False,  # see `faceset.build_face_set`
 ) -> pd.DataFrame:
     "Score a parser on folders of images and labels"
     fix_randomness(0, threads)
@@ -195,7 +208,7 @@ def score_folder(
     record = {"parser": str(weights.parent), "weights": weights.name, "sha256": hash_file(weights)}
     size = size or parser.spec.size
     with tempfile.TemporaryDirectory() as scratch:
-        faces = build_face_set(scratch, folders, size=size, split="train", label_map=label_map)
+        faces = _pack_faces(scratch, folders, size, label_map, swap_mirrored)
         counts = score_faces(parser, faces, np.arange(len(faces)), progress=True)
         ids = faces.index.id.to_numpy()
         record["data"] = list(faces.meta["sources"])

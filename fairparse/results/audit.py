@@ -27,6 +27,7 @@ from fairparse.data.map_folders import (
     read_map,
 )
 from ..data.pixels import label_table
+from ..data.sides import judge_pairs, pair_sides, side_notes
 from ..measure.counts import counts_table, gather_with_ids
 from ..measure.fairness import MIN_SIZE, comparison_table, gap_table
 from .groups import disparity_blocks, parsers_group_table, with_interval
@@ -123,9 +124,12 @@ def _check_shape(path, size, full):
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-09-1
 def _count_face(truth, row, parsers, jobs, tables):
-    "Counts of one face in the order of `jobs`, and notes on parsers whose maps were resized"
+    """Counts of one face in the order of `jobs`, notes on parsers whose maps were resized
+
+    Third: where left lies in the truth (under None) and in each parser's clean map.
+    """
     (true, full), counts, notes = truth.read(row), [], {}
-    wanted = true.shape[::-1]
+    wanted, sides = true.shape[::-1], {None: pair_sides(true)}
     for name, setting in jobs:
         path = parsers[name][setting][truth.stems[row]]
         pred, size = read_map(path, tables[name], wanted)
@@ -137,7 +141,9 @@ def _count_face(truth, row, parsers, jobs, tables):
                 "are compared at the truth's size, by the nearest pixel"
             )
         counts.append(count_map(true, pred))
-    return counts, notes
+        if setting == CLEAN:
+            sides[name] = pair_sides(pred)
+    return counts, notes, sides
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-09a
 def count_faces(
@@ -148,7 +154,7 @@ def count_faces(
     tables: dict,  # name -> value table
     threads: int = 1,
     progress: bool = True,
-) -> tuple:  # {(name, setting): (N, C, 3)}, notes
+) -> tuple:  # {(name, setting): (N, C, 3)}, notes, sides of the truth as `sides.judge_pairs` says
     """Count all maps
 
     `InputError` names the first that is unreadable, holds an unknown value, or has another shape
@@ -159,9 +165,14 @@ def count_faces(
     with ThreadPoolExecutor(threads) as pool:
         faces = pool.map(lambda row: _count_face(truth, row, parsers, jobs, tables), rows)
         found = list(tqdm(faces, **bar, disable=not progress))
-    counts = np.array([own for own, _ in found]).swapaxes(0, 1)
-    resized = {name: note for _, notes in found for name, note in notes.items()}
-    return dict(zip(jobs, counts)), [resized[name] for name in parsers if name in resized]
+    counts = np.array([own for own, *_ in found]).swapaxes(0, 1)
+    resized = {name: note for _, notes, _ in found for name, note in notes.items()}
+    pairs = {name: np.array([sides[name] for *_, sides in found]) for name in (None, *parsers)}
+
+    true = pairs.pop(None)
+    sides = judge_pairs(true, [truth.ids[row] for row in rows])
+    notes = [resized[name] for name in parsers if name in resized]
+    return dict(zip(jobs, counts)), [*notes, *side_notes(sides, true, pairs)], sides
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-13
 def _group_tables(counts, values, names, baseline, min_size, resamples):
@@ -378,7 +389,7 @@ def _input_files(truth, truth_map, attributes, label_maps):
     return [file for file in files if file and Path(file).is_file()]
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-23a-1
-def _tell(run, known, settings, notes, tables):
+def _tell(run, known, settings, sides, notes, tables):
     "Print what was compared and found, and finish the record of it"
     faces, unknown = len(known), int(known.isna().all(axis=1).sum())
     several = "s" if len(settings) > 1 else ""
@@ -392,6 +403,7 @@ def _tell(run, known, settings, notes, tables):
         faces_without_attributes=unknown,
         settings=[setting_name(*setting) for setting in settings],
         notes=notes,
+        sides=sides,
     )
     run.finish()
 
@@ -443,11 +455,12 @@ def audit(
 
     # counting, and all that follows from the counts
     run = Run(out, parameters, _input_files(truth, truth_map, attributes, label_maps))
-    counts, resized = count_faces(true, rows, parsers, settings, value_tables, threads, progress)
+    counted = count_faces(true, rows, parsers, settings, value_tables, threads, progress)
+    counts, compared, sides = counted
     write_counts(run.folder / "counts", counts, ids)
     tables, missing = make_tables(run.folder, list(maps), settings, known, min_size, resamples)
     figures, unseen = make_figures(tables, min_size)
     write_results(run.folder, tables, figures)
 
-    _tell(run, known, settings, [*left_out, *resized, *missing, *unseen], tables)
+    _tell(run, known, settings, sides, [*left_out, *compared, *missing, *unseen], tables)
     return tables

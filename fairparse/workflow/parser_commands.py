@@ -29,6 +29,12 @@ _which = arg(
 _map = arg(
     "--label-map", metavar="FILE", help="JSON or CSV that maps another class list to the 19 classes"
 )
+_swap = arg(
+    "--swap-mirrored",
+    action="store_true",
+    help="exchange the left and right labels of faces that lie the other way round than the rest; "
+    "pictures stay as they are",
+)
 _common = (
     arg("--threads", type=int, default=available_cores(), help="CPU threads (default: all cores)"),
     arg("--device", default="auto", help="auto, cpu or cuda"),
@@ -55,10 +61,16 @@ _common = (
         metavar="DIR",
         help="folders added to training and validation only",
     ),
+    _swap,
 )
-def prepare(data, label_map, out, size, split, folds, seed, extra):
-    "Pack folders of faces into a face set"
+def prepare(data, label_map, out, size, split, folds, seed, extra, swap_mirrored):
+    """Pack folders of faces into a face set
+
+    Faces that were mirrored without their labels are counted and named, all of them in faces.json.
+    fairparse prepare --data mine/ --out faces/
+    fairparse prepare --data mine/ --out faces/ --swap-mirrored"""
     from fairparse.data.faceset import build_face_set, describe_face_set
+    from fairparse.data.sides import describe_sides
 
     faces = build_face_set(
         out,
@@ -69,8 +81,10 @@ def prepare(data, label_map, out, size, split, folds, seed, extra):
         folds=folds,
         seed=seed,
         label_map=label_map,
+        swap_mirrored=swap_mirrored,
     )
     print(describe_face_set(faces).round(2).T.to_string())
+    print(describe_sides(faces.meta["sides"]))
 
 # %% ../../nbs/lib/90_workflow/21_parser_commands.ipynb #parser-commands-08
 @command(
@@ -96,9 +110,22 @@ def prepare(data, label_map, out, size, split, folds, seed, extra):
         default=0.0,
         help="share of the faces that are held out for validation (default: none)",
     ),
+    _swap,
     *_common,
 )
-def train(data, out, recipe, size, epochs, seed, label_map, valid_share, threads, device):
+def train(
+    data,
+    out,
+    recipe,
+    size,
+    epochs,
+    seed,
+    label_map,
+    valid_share,
+    swap_mirrored,
+    threads,
+    device,
+):
     "Train a parser on all faces of some folders"
     from fairparse.parsing.recipes import train_on_folders
 
@@ -113,6 +140,7 @@ def train(data, out, recipe, size, epochs, seed, label_map, valid_share, threads
         size,
         label_map=label_map,
         training={"epochs": epochs} if epochs else {},
+        swap_mirrored=swap_mirrored,
     )
     if valid_share:
         print(f"held-out faces:\n{(Path(out) / 'scores.csv').read_text()}")
@@ -126,13 +154,14 @@ def train(data, out, recipe, size, epochs, seed, label_map, valid_share, threads
     arg("--out", metavar="DIR", help="write scores.csv, counts.parquet and score.json there"),
     _which,
     arg("--size", type=int, help="side in pixels (default: the parser's)"),
+    _swap,
     *_common,
 )
-def score(parser, data, label_map, out, which, size, threads, device):
+def score(parser, data, label_map, out, which, size, swap_mirrored, threads, device):
     "Score a parser on folders of images and labels: dataset-level IoU and Dice of each class"
     from fairparse.parsing.recipes import score_folder
 
-    scores = score_folder(parser, data, out, which, size, label_map, threads, device)
+    scores = score_folder(parser, data, out, which, size, label_map, threads, device, swap_mirrored)
     print(scores.round(2).to_string(index=False))
 
 # %% ../../nbs/lib/90_workflow/21_parser_commands.ipynb #parser-commands-11

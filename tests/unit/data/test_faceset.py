@@ -24,10 +24,10 @@ from fairparse.data.faceset import (
     describe_face_set,
     official_split,
     read_mapping,
-    show_faces,
 )
 from fairparse.data.labels import CLASSES, MERGE_ORDER, PALETTE
 from fairparse.data.pixels import label_table, merge_parts, read_image, read_label_map, read_part
+from fairparse.data.show import show_faces
 
 IMAGES = "CelebA-HQ-img"
 ANNO = "CelebAMask-HQ-mask-anno"

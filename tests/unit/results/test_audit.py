@@ -20,7 +20,7 @@ from fairparse import cli
 from fairparse.core.records import COUNTS, read_table
 from fairparse.core.runs import InputError, read_json
 from fairparse.data.groups import attribute_groups
-from fairparse.data.labels import CLASSES, NUM_CLASSES, PALETTE
+from fairparse.data.labels import CLASSES, NUM_CLASSES, PALETTE, flip_order
 from fairparse.data.map_folders import (
     face_attributes,
     find_settings,
@@ -29,7 +29,7 @@ from fairparse.data.map_folders import (
     read_map,
 )
 from fairparse.data.pixels import label_table
-from fairparse.data.worlds import build_synthetic_set
+from fairparse.data.worlds import build_synthetic_set, render_faces
 from fairparse.measure.counts import count_pixels, gather, gather_with_ids
 from fairparse.measure.fairness import comparison_table, gap_table
 from fairparse.parsing.predict import predict_masks
@@ -332,6 +332,44 @@ def test_run_record(world):
     assert set(table.parser) == {"good"}
     assert set(table.seed) == {0}
     assert len(table) == N * NUM_CLASSES
+
+
+# ---- left and right
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    "Drawn faces as a truth of which the last four are mirrored, and two parsers without error"
+    _, masks, _ = render_faces(N, 64, seed=7)
+    viewer = flip_order(CLASSES).astype(np.uint8)[masks]
+    truth = masks.copy()
+    truth[-4:] = viewer[-4:]
+    for name, maps in {"truth": truth, "mine": masks, "viewer": viewer}.items():
+        for id, mask in zip(IDS, maps):
+            save(tmp_path / name / f"{id}.png", mask)
+    (tmp_path / "attributes.csv").write_text("\n".join(["id,Hat", *(f"{id},1" for id in IDS)]))
+    return tmp_path
+
+
+def test_mirrored_faces_of_the_truth_are_named(drawn, capsys):
+    run(drawn, "mine")
+    said = capsys.readouterr().out
+    assert "truth: left and right: 4 of 24 faces are mirrored" in said
+    assert "(face 20, face 21, face 22, …)" in said and "prepare --swap-mirrored" in said
+    record = read_json(drawn / "out/run.json")
+    assert record["sides"]["mirrored"] == IDS[-4:]
+
+
+def test_a_parser_of_the_viewers_sides_is_told(drawn, capsys):
+    run(drawn, "mine", "viewer")
+    said = capsys.readouterr().out
+    assert "viewer: left lies where the truth has right in 20 of 24 faces" in said
+    assert "mine: left lies" not in said
+
+
+def test_nothing_is_said_of_left_and_right_where_all_is_well(drawn, capsys):
+    run(drawn, "mine", truth=drawn / "mine")
+    assert "left" not in capsys.readouterr().out
 
 
 # ---- attributes
