@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ..core.precision import pick_precision
 from ..core.runs import InputError, atomic_write, check_types
 from ..core.training import derive_seed
 from ..data.labels import colour_labels
 from .cache import decode_images, resize_maps
 from .controlnet import Base, colour_condition, encode_prompts, load_saved
 from .prompts import FIXED, face_prompts
-from .train import STORED, check_precision
+from .train import STORED
 
 # %% ../../nbs/lib/50_diffusion/05_sample.ipynb #sample-04
 SAMPLERS = {
@@ -193,7 +194,7 @@ def load_painter(
 
     `InputError` if it is missing, unfinished, or its base has changed.
     """
-    precision = check_precision(sampling.precision, device)
+    precision = pick_precision(sampling.precision, device, "fp16")
     base, controlnet, purpose = load_saved(folder, device)
     base.unet.to(STORED[precision])
     return ControlNetPainter(
