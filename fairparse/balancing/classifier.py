@@ -127,12 +127,26 @@ def _named_state(backbone, name, weights):
         )
     return state
 
+# %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-12a
+def _own_statistics(state, weights):
+    "What goes with weights: a classifier's buffers, VGG-Face's, what is described beside a file"
+    from fairparse.parsing.unet import stored_statistics
+
+    if "mean" in state and "std" in state:
+        return tuple(tuple(state[name].flatten().tolist()) for name in ("mean", "std"))
+    if "conv1_1.weight" in state:
+        return VGGFACE_MEAN, (1.0, 1.0, 1.0)
+    if weights in ("imagenet", "offline"):
+        return None
+    told = stored_statistics(Path(weights).expanduser())
+    return told and tuple(tuple(255 * v for v in values) for values in told)
+
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-12
 def load_weights(
     backbone: nn.Module,
     name: str,  # as in `build_network`
     weights: str,  # as in the table
-) -> bool:  # whether they were trained on 0..255 minus VGG-Face's mean
+) -> tuple | None:  # mean, std of channels 0..255 that they were trained with; None: the usual
     """Copy weights into `backbone`
 
     `InputError` if they are missing, unreadable or of another network.
@@ -141,7 +155,7 @@ def load_weights(
     prefixes = ("backbone.", "module.", "model.")
     prefix = next((p for p in prefixes if any(k.startswith(p) for k in state)), "")
     state = {k.removeprefix(prefix): v for k, v in state.items()}
-    vggface = "conv1_1.weight" in state
+    statistics = _own_statistics(state, weights)
     if name == "vgg16":
         state = _vgg_names(state)
     own = backbone.state_dict()
@@ -153,7 +167,7 @@ def load_weights(
             f"{len(wrong)} of {len(own)} tensors are missing or differ in shape, first {wrong[:3]}"
         )
     backbone.load_state_dict({k: state[k] for k in own if k in state}, strict=False)
-    return vggface
+    return statistics
 
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-14
 class FaceNet(nn.Module):
@@ -205,16 +219,18 @@ def _untrained_backbone(name, size) -> tuple:  # network, mean and std that it w
         return Vgg16(size), IMAGENET_MEAN, IMAGENET_STD
     import timm
 
+    from fairparse.parsing.unet import timm_statistics
+
     try:
         network = timm.create_model(name, num_classes=0)
     except (RuntimeError, ValueError) as error:
         raise InputError(
             f'backbone {name!r} is not "small", "vgg16" or a name that timm knows: {error}'
         ) from error
-    wanted = timm.get_pretrained_cfg(name)
+    wanted = timm_statistics(name)
     if not wanted:
         return network, IMAGENET_MEAN, IMAGENET_STD
-    mean, std = (tuple(255 * v for v in values) for values in (wanted.mean, wanted.std))
+    mean, std = (tuple(255 * v for v in values) for values in wanted)
     return network, mean, std
 
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-15
@@ -235,8 +251,8 @@ def build_network(
             f'backbone "small" has no {weights} weights: use weights "none" or a path, '
             'or backbone "tf_efficientnet_lite0"'
         )
-    if weights != "none" and load_weights(body, backbone, weights):
-        mean, std = VGGFACE_MEAN, (1.0, 1.0, 1.0)
+    if weights != "none":
+        mean, std = load_weights(body, backbone, weights) or (mean, std)
     try:
         return FaceNet(body, classes, size, mean, std, dropout)
     except (RuntimeError, AssertionError) as error:

@@ -35,9 +35,10 @@ from fairparse.balancing.classifier import (
     class_weights,
     save_classifier,
 )
+from ..core.precision import pick_precision
 from ..core.records import Schema
 from ..core.runs import InputError
-from ..core.training import EpochTrainer, derive_seed, pick_precision
+from ..core.training import EpochTrainer, derive_seed
 from ..data.labelled import LabelledFaces
 
 # %% ../../nbs/lib/60_balancing/07_classifier_train.ipynb #classifier-train-05

@@ -26,6 +26,7 @@ from fairparse.balancing.stylegan import (
     resample_kernel,
     save_stylegan,
 )
+from ..core.precision import pick_precision
 from ..core.runs import InputError, check_types, fix_randomness, package_folder
 from ..core.training import StepTrainer, derive_seed, move_average
 
@@ -181,6 +182,7 @@ class StyleGANTrainer(StepTrainer):
         super().__init__(config, folder, device, say=say)
         self.images, self.seed = images, seed
         self.steps, self.every = config.steps, config.every
+        self.bf16 = pick_precision("auto", device) == "bf16"
         torch.manual_seed(derive_seed(seed, 0))
         self.g = StyleGAN2Generator(GeneratorConfig(**config.generator)).to(device)
         self.d = Discriminator(config.discriminator_channels).to(device)
@@ -217,7 +219,7 @@ class StyleGANTrainer(StepTrainer):
         z = torch.randn(2, batch, self.g.config.z_dim, device=self.device)
 
         # the generator, judged
-        with torch.autocast(kind, torch.bfloat16):
+        with torch.autocast(kind, torch.bfloat16, enabled=self.bf16):
             w = self.g.mapping(z[0])
             self.d.requires_grad_(False)
             loss_g = generator_loss(self.d(self.g.synthesis(self.g.mapping.broadcast(w), "random")))
@@ -226,7 +228,7 @@ class StyleGANTrainer(StepTrainer):
 
         # the discriminator, on real and painted faces
         self.d.requires_grad_(True)
-        with torch.autocast(kind, torch.bfloat16):
+        with torch.autocast(kind, torch.bfloat16, enabled=self.bf16):
             with torch.no_grad():
                 fake = self.g(z[1], noise="random")
             loss_d = discriminator_loss(self.d(real), self.d(fake))

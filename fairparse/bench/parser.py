@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .timing import Case, Goal, finding, finish
+from ..core.precision import has_bf16
 from ..core.records import FaceSet
 from ..core.runs import InputError
 from ..data.labels import CLASSES
@@ -305,7 +306,7 @@ def parsing_ways(
             return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
         ways["ONNX Runtime"] = parse_onnx
-    if getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"):
+    if has_bf16("cpu"):
         ways["bf16 decoder"] = _parse_by(fast, cast=True, **last)
         ways["bf16"] = _parse_by(_copy(parser, dtype=torch.bfloat16, **last), **last)
     return ways

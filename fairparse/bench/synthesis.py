@@ -21,8 +21,9 @@ from PIL import Image
 from torch import nn
 
 from .timing import Case, Goal, finish
+from ..core.precision import pick_precision
 from ..core.runs import InputError
-from ..core.training import epoch_order, pick_precision
+from ..core.training import epoch_order
 from ..data.labels import CLASSES
 from ..data.worlds import build_synthetic_set, render_faces
 from ..diffusion.cache import cache_latents, cache_prompts, resize_images, resize_maps
@@ -40,7 +41,6 @@ from fairparse.diffusion.train import (
     ControlNetConfig,
     ControlNetTrainer,
     Pairs,
-    check_precision,
 )
 from fairparse.gan.pix2pixhd import (
     Generator,
@@ -201,7 +201,7 @@ def controlnet_trainers(
     pairs = Pairs(latents, embeddings, sentence, masks, np.arange(count))
     config = ControlNetConfig(batch_size=batch, precision=precision)
     common = (pairs, pick_palette("face"), CLASSES, config, folder, device)
-    with own_precision(check_precision(precision, device)):
+    with own_precision(pick_precision(precision, device, "fp16")):
         return tuple(
             kind(model, load_controlnet("fresh", model), *common, progress=False, **more)
             for kind, more in (
@@ -224,7 +224,7 @@ def controlnet_cases(
     with tempfile.TemporaryDirectory() as folder:  # a memory map outlives its file's name
         ours, usual = controlnet_trainers(count, batch, device, base, size, precision, folder)
     order = itertools.cycle(epoch_order(np.arange(count), None, 0, 0, batch))
-    picked = check_precision(precision, device)
+    picked = pick_precision(precision, device, "fp16")
 
     def step(trainer):
         with own_precision(picked):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['write_checkpoint', 'read_checkpoint', 'hash_training', 'hash_weights', 'move_average', 'derive_seed',
-           'classes_present', 'repeat_factors', 'epoch_order', 'pick_precision', 'make_accelerator', 'Resumable',
-           'BaseTrainer', 'EpochTrainer', 'StepTrainer']
+           'classes_present', 'repeat_factors', 'epoch_order', 'make_accelerator', 'Resumable', 'BaseTrainer',
+           'EpochTrainer', 'StepTrainer']
 
 # %% ../../nbs/lib/00_core/04_training.ipynb #training-02
 import hashlib
@@ -145,19 +145,6 @@ def epoch_order(
     rounds = -(-steps * batch_size // len(drawn))
     shuffled = np.concatenate([rng.permutation(drawn) for _ in range(rounds)])
     return shuffled[: steps * batch_size].reshape(steps, batch_size)
-
-# %% ../../nbs/lib/00_core/04_training.ipynb #training-21
-def pick_precision(
-    name: str,  # "no", "fp16", "bf16" or "auto"
-    device: str,  # "cpu", "cuda", …
-) -> str:  # as accelerate names it
-    'The precision of a training; "auto" becomes "bf16" where the device has units for it'
-    if name != "auto":
-        return name
-    if device.startswith("cuda"):
-        return "bf16" if torch.cuda.is_bf16_supported() else "no"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # new in torch 2.12
-    return "bf16" if device == "cpu" and capabilities.get("amx_bf16") else "no"
 
 # %% ../../nbs/lib/00_core/04_training.ipynb #training-21a
 def make_accelerator(

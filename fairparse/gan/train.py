@@ -17,9 +17,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..core.precision import pick_precision
 from ..core.records import GAN_HISTORY
 from ..core.runs import InputError, atomic_write, check_types, check_values
-from ..core.training import EpochTrainer, derive_seed, epoch_order, pick_precision
+from ..core.training import EpochTrainer, derive_seed, epoch_order
 from ..data.augment import mirror
 from ..data.labels import colour_labels, flip_order
 from fairparse.gan.pix2pixhd import (
@@ -56,7 +57,7 @@ class GanConfig:
     flip: float = 0.5  # probability of a mirrored face
     # decay of an average of the generator's weights, which is then the result; 0: none
     ema: float = 0.0
-    precision: str = "no"  # "no", "fp16", "bf16" or "auto", see `core.training.pick_precision`
+    precision: str = "no"  # "no", "fp16", "bf16" or "auto", see `core.precision`
     compile: bool = False  # torch.compile
 
     def __post_init__(self):
@@ -198,8 +199,6 @@ class GanTrainer(EpochTrainer):
         super().__init__(config, folder, progress=progress)
         self.use_accelerator(device, pick_precision(config.precision, device))
         self.title = f"pix2pixhd seed {config.seed}"
-        if self.device.type == "cpu" and self.accelerator.mixed_precision == "fp16":
-            raise InputError('precision fp16 needs a GPU: use "bf16", "auto" or "no" on a CPU')
         self.check_shares()
 
         # data

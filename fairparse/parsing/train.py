@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..core.precision import pick_precision
 from ..core.records import GRADIENTS, HISTORY, FaceSet, write_table
 from ..core.runs import InputError, check_types, check_values
 from fairparse.core.training import (
@@ -24,7 +25,6 @@ from fairparse.core.training import (
     classes_present,
     derive_seed,
     epoch_order,
-    pick_precision,
     repeat_factors,
 )
 from ..data.augment import AugmentConfig, augment
@@ -63,7 +63,7 @@ class TrainConfig:
     class_balance: float = 0.0
     # share of those weights that is taken back after training, see `undo_class_weights`
     prior_correction: float = 0.0
-    precision: str = "no"  # "no", "fp16", "bf16" or "auto", see `pick_precision`
+    precision: str = "no"  # "no", "fp16", "bf16" or "auto", see `core.precision`
     # attributes of the fairness term; empty: all of the face set
     groups: list = field(default_factory=list)
     # for loss.perturb "inputs" and "drop"; None: as the objective says ("gaussian_noise")

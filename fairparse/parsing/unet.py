@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'PREFIXES', 'ParserSpec', 'add_coordinates', 'Parser', 'read_weights',
-           'offline_weights', 'input_statistics', 'build_parser', 'save_parser', 'load_parser']
+           'offline_weights', 'stored_statistics', 'timm_statistics', 'timm_name', 'input_statistics', 'build_parser',
+           'save_parser', 'load_parser']
 
 # %% ../../nbs/lib/20_parsing/01_unet.ipynb #unet-02
+import re
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -168,7 +170,9 @@ def _load_encoder(parser: Parser, state: dict, source: str):
             f"{source} does not fit encoder {parser.spec.encoder!r}: {len(wrong)} of {len(own)} "
             f"tensors are missing or differ in shape, first {wrong[:3]}"
         )
-    encoder.load_state_dict({k: state[k] for k in own if k in state}, strict=False)
+    kept = {name: state[name] for name in own if name in state}
+    # smp's encoders have a `load_state_dict` of their own, some of them without `strict`
+    nn.Module.load_state_dict(encoder, kept, strict=False)
 
 # %% ../../nbs/lib/20_parsing/01_unet.ipynb #unet-14
 def offline_weights() -> dict:
@@ -195,16 +199,83 @@ def offline_weights() -> dict:
     return dict(zip(names, theirs.values()))
 
 # %% ../../nbs/lib/20_parsing/01_unet.ipynb #unet-15
+_HALF = ((0.5,) * 3, (0.5,) * 3)
+_DUAL_PATH = ((124 / 255, 117 / 255, 104 / 255), (1 / (0.0167 * 255),) * 3)
+# encoders of smp whose weights were not trained with ImageNet's mean and deviation
+_OWN_STATISTICS = {
+    r"inceptionv4|inceptionresnetv2|xception|timm-tf_efficientnet_lite\d": _HALF,
+    r"dpn\d+b?": _DUAL_PATH,
+}
+
+# %% ../../nbs/lib/20_parsing/01_unet.ipynb #unet-15d
+def _read_statistics(told, source):
+    "Mean and deviation out of a configuration; `InputError` for other channels than RGB in 0..1"
+    space = told.get("input_space", "RGB")
+    reach = list(told.get("input_range", (0, 1)))
+    if space != "RGB" or reach != [0, 1]:
+        raise InputError(
+            f"{source}: these weights were trained on {space} in {reach}, "
+            "and a parser gives them RGB in [0, 1]: use other weights"
+        )
+    return tuple(told["mean"]), tuple(told["std"])
+
+
+def stored_statistics(
+    weights: Path,
+) -> tuple | None:  # mean, std of channels scaled to 0..1; None: nothing beside it tells
+    "The normalisation that the description beside a weights file names"
+    if not weights.is_file():
+        return None
+    for name in ("model.json", "config.json"):
+        described = weights.with_name(name)
+        told = read_json(described) if described.is_file() else {}
+        told = told.get("pretrained_cfg", told)  # so timm nests it
+        if {"mean", "std"} <= told.keys():
+            return _read_statistics(told, described)
+    return None
+
+# %% ../../nbs/lib/20_parsing/01_unet.ipynb #unet-15e
+def timm_statistics(
+    name: str,  # as timm knows it, with or without a tag
+) -> tuple | None:  # mean, std of channels scaled to 0..1; None: timm has no weights of that name
+    "The normalisation of timm's weights"
+    import timm
+
+    known = timm.get_pretrained_cfg(name)
+    if known:
+        return tuple(known.mean), tuple(known.std)
+    if not timm.is_model(name):
+        return None
+    with torch.device("meta"):  # an older name: only a network tells which weights it stands for
+        told = timm.create_model(name).pretrained_cfg
+    return (tuple(told["mean"]), tuple(told["std"])) if told.get("mean") else None
+
+# %% ../../nbs/lib/20_parsing/01_unet.ipynb #unet-15f
+def timm_name(encoder: str) -> str | None:
+    "What timm calls an encoder; None: it is smp's own"
+    if smp.encoders.is_equivalent_to_timm_universal(encoder):
+        # as smp renames them
+        encoder = encoder.replace("timm-", "tu-").replace("tu-mobilenetv3", "tu-tf_mobilenetv3")
+    return encoder.removeprefix("tu-") if encoder.startswith("tu-") else None
+
+
 def input_statistics(
-    encoder: str, encoder_weights: str
+    encoder: str,  # as for `build_parser`
+    encoder_weights: str,  # as for `build_parser`, or a name of smp's, such as "advprop"
 ) -> tuple:  # mean, std of channels scaled to 0..1
     "The normalisation that the weights were trained with"
-    if encoder_weights != "none" and encoder.startswith("tu-"):
-        import timm
-
-        known = timm.get_pretrained_cfg(encoder.removeprefix("tu-"))
-        if known:
-            return tuple(known.mean), tuple(known.std)
+    if encoder_weights == "none":
+        return IMAGENET_MEAN, IMAGENET_STD
+    named = encoder_weights in ("imagenet", "offline")
+    if not named and (stored := stored_statistics(Path(encoder_weights).expanduser())):
+        return stored
+    if name := timm_name(encoder):
+        return timm_statistics(name) or (IMAGENET_MEAN, IMAGENET_STD)
+    if encoder_weights == "advprop":
+        return _HALF
+    for pattern, statistics in _OWN_STATISTICS.items():
+        if re.fullmatch(pattern, encoder):
+            return statistics
     return IMAGENET_MEAN, IMAGENET_STD
 
 # %% ../../nbs/lib/20_parsing/01_unet.ipynb #unet-15a
@@ -218,8 +289,33 @@ def _offline_state(spec):
     return offline_weights()
 
 # %% ../../nbs/lib/20_parsing/01_unet.ipynb #unet-15b
+def _check_offer(spec):
+    "`InputError` if smp has no ImageNet weights of this encoder"
+    known = smp.encoders.encoders.get(spec.encoder, {}).get("pretrained_settings", {})
+    if known and "imagenet" not in known:
+        raise InputError(
+            f'smp has no weights "imagenet" of {spec.encoder!r}, only {", ".join(known)}: '
+            "use another encoder, or give the path of a file"
+        )
+
+
+def _check_told(spec):
+    "`InputError` if what smp downloaded beside the weights says otherwise than the parser's spec"
+    if timm_name(spec.encoder):
+        return
+    told = smp.encoders.get_preprocessing_params(spec.encoder, "imagenet")
+    found = _read_statistics(told, f"smp's configuration of {spec.encoder}")
+    if not torch.allclose(torch.tensor(found), torch.tensor([spec.mean, spec.std]), atol=1e-4):
+        raise InputError(
+            f"smp's weights of {spec.encoder!r} were trained with mean and deviation {found}, "
+            f"not {(spec.mean, spec.std)}: save the weights with a config.json that says so "
+            "beside them, and give their path"
+        )
+
+
 def _downloaded_state(spec):
     "ImageNet weights, as smp or timm download them"
+    _check_offer(spec)
     try:
         online = smp.Unet(
             spec.encoder,
@@ -233,6 +329,7 @@ def _downloaded_state(spec):
             f"({type(error).__name__}): connect once, give the path of a local file, "
             'or ask for "offline" or "none"'
         ) from error
+    _check_told(spec)
     return _encoder_module(online).state_dict()
 
 # %% ../../nbs/lib/20_parsing/01_unet.ipynb #unet-15c

@@ -1,5 +1,8 @@
 "Faces from ControlNets, and the one interface for all painters"
 
+import inspect
+import re
+
 import diffusers
 import numpy as np
 import pandas as pd
@@ -18,8 +21,15 @@ from torch.nn import functional as F
 
 from fairparse.core.runs import InputError
 from fairparse.data.labels import CLASSES, colour_labels
+from fairparse.data.worlds import render_faces
 from fairparse.diffusion.cache import resize_images
-from fairparse.diffusion.controlnet import encode_prompts, load_base, pick_palette, save_controlnet
+from fairparse.diffusion.controlnet import (
+    encode_prompts,
+    load_base,
+    load_controlnet,
+    pick_palette,
+    save_controlnet,
+)
 from fairparse.diffusion.sample import (
     SAMPLERS,
     ControlNetPainter,
@@ -27,6 +37,7 @@ from fairparse.diffusion.sample import (
     copy_network,
     draw_sheet,
     load_painter,
+    make_scheduler,
     noise_seed,
 )
 from fairparse.gan.pix2pixhd import Generator, GeneratorSpec, load_generator, save_generator
@@ -135,12 +146,94 @@ def test_every_sampler_paints(sampler, prediction):
     )
 
 
+# ---- the times at which the network is asked
+
+
+def told_by_an_oracle(scheduler, steps):
+    "A picture drawn from noise by a network that knows it, and the picture"
+    scheduler.set_timesteps(steps)
+    random = torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(2, 1, 4, 8, 8, generator=random)
+    kept, x = scheduler.alphas_cumprod, noise * scheduler.init_noise_sigma
+    takes_noise = "generator" in inspect.signature(scheduler.step).parameters
+    later = {"generator": random} if takes_noise else {}
+    for time in scheduler.timesteps:
+        seen, share = scheduler.scale_model_input(x, time), kept[round(float(time))]
+        told = (seen - share.sqrt() * clean) / (1 - share).sqrt()
+        x = scheduler.step(told, time, x, **later).prev_sample
+    return x, clean
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 9, 10, 20, 50, 250, 999, 1000])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_drawing_begins_in_noise_and_ends_at_the_picture(base, sampler, steps):
+    scheduler = make_scheduler(base.scheduler, SamplingConfig(sampler=sampler, steps=steps))
+    drawn, clean = told_by_an_oracle(scheduler, steps)
+    times = scheduler.timesteps.tolist()
+    assert 900 <= times[0] < 1000 and times == sorted(times, reverse=True)
+    assert len(set(times)) == steps
+    assert min(times) > 0 or steps >= 10
+    assert (drawn - clean).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_times_of_many_steps_are_as_they_were(base, sampler):
+    "Published faces were drawn with twenty"
+    ours = make_scheduler(base.scheduler, SamplingConfig(sampler=sampler))
+    usual = getattr(diffusers, SAMPLERS[sampler]).from_config(base.scheduler.config)
+    assert ours.config == usual.config
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "pndm", "ddpm"])
+@pytest.mark.parametrize("steps, better", [(600, 500), (350, 333), (150, 142)])
+def test_numbers_of_steps_that_begin_too_early_are_refused(painter, sampler, steps, better):
+    said = rf"{steps} steps of sampler '{re.escape(sampler)}'.*use {better} steps"
+    with pytest.raises(InputError, match=said):
+        painter(sampler=sampler, steps=steps)
+
+
+def test_no_more_steps_than_the_base_was_trained_with(base):
+    short = diffusers.DDPMScheduler.from_config(base.scheduler.config, num_train_timesteps=100)
+    with pytest.raises(InputError, match="steps 101 are more than the 100"):
+        make_scheduler(short, SamplingConfig(steps=101))
+    assert make_scheduler(short, SamplingConfig(steps=100)).config.timestep_spacing == "trailing"
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_few_steps_on_a_base_that_says_nothing_of_samplers(sampler):
+    plain = diffusers.DDPMScheduler(beta_schedule="scaled_linear", clip_sample=False)
+    for steps in (1, 2, 3):
+        scheduler = make_scheduler(plain, SamplingConfig(sampler=sampler, steps=steps))
+        drawn, clean = told_by_an_oracle(scheduler, steps)
+        assert (drawn - clean).abs().mean() < 0.05
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_one_step_paints_no_grey_faces(sampler):
+    "The stand-in, a trained network: one step is blurred, and has light and shade"
+    base, masks = load_base("standin"), render_faces(2, 64)[1]
+    controlnet, inks = load_controlnet("standin", base), pick_palette("face")
+    drawn = {}
+    for steps in (1, 20):
+        config = SamplingConfig(sampler=sampler, steps=steps)
+        paint = ControlNetPainter(base, controlnet, inks, sampling=config)
+        drawn[steps] = faces_of(paint, masks, index_of(2))
+    assert drawn[1].std() > 0.5 * drawn[20].std()
+    alike = np.corrcoef(drawn[1].ravel(), drawn[20].ravel())[0, 1]
+    assert alike > 0.4
+
+
 # ---- what an image depends on
 
 
-def test_the_ddim_sampler_follows_its_formula(base, controlnet, painter):
-    "Song, Meng and Ermon (2021), written out: four steps without noise"
-    paint, palette = painter(sampler="ddim", steps=4), pick_palette("face")
+@pytest.mark.parametrize(
+    "times",
+    [[999, 749, 499, 249], list(range(901, 0, -100))],  # trailing; leading, with an offset of one
+    ids=["few steps", "more"],
+)
+def test_the_ddim_sampler_follows_its_formula(base, controlnet, painter, times):
+    "Song, Meng and Ermon (2021), written out: steps without noise"
+    paint, palette = painter(sampler="ddim", steps=len(times)), pick_palette("face")
     abar = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)
     noise = torch.stack(
         [
@@ -152,9 +245,9 @@ def test_the_ddim_sampler_follows_its_formula(base, controlnet, painter):
         encode_prompts(base, ["a photo of a face"]).expand(5, -1, -1),
         torch.from_numpy(palette[MAPS].transpose(0, 3, 1, 2) / np.float32(255)),
     )
-    x, times = noise, [751, 501, 251, 1]  # leading, with an offset of one
+    x = noise
     with torch.no_grad():
-        for t, before in zip(times, [501, 251, 1, None]):
+        for t, before in zip(times, [*times[1:], None]):
             added = controlnet(x, t, words, colours)
             told = base.unet(
                 x,

@@ -11,9 +11,9 @@ from helpers import make_faces, make_index, make_parser
 from trainers import EVERYTHING, Killed, assert_same_training, stop_at, train_on_two_processes
 from trainers import make_parser_trainer as make_trainer
 
+from fairparse.core.precision import pick_precision
 from fairparse.core.records import GRADIENTS, HISTORY, read_table
 from fairparse.core.runs import InputError
-from fairparse.core.training import pick_precision
 from fairparse.parsing import train
 from fairparse.parsing.homotopy import OBJECTIVES
 from fairparse.parsing.losses import LossConfig
@@ -252,17 +252,9 @@ def test_precisions_run_on_a_cpu(faces, tmp_path, precision):
     assert pick_precision(precision, "cpu") in ("no", "bf16")
 
 
-@pytest.mark.parametrize(
-    "capabilities, expected",
-    [({"amx_bf16": True}, "bf16"), ({"amx_bf16": False}, "no"), ({}, "no")],
-)
-def test_automatic_precision_follows_the_units_of_the_cpu(monkeypatch, capabilities, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert (
-        pick_precision("auto", "cpu") == expected
-        and pick_precision("bf16", "cpu") == "bf16"
-        and pick_precision("no", "cpu") == "no"
-    )
+def test_fp16_on_a_cpu_is_refused_in_words(faces, tmp_path):
+    with pytest.raises(InputError, match="fp16 needs a CUDA device, not cpu"):
+        make_trainer(faces, tmp_path, precision="fp16")
 
 
 def test_tensorboard_writes_event_files(faces, tmp_path):
