@@ -20,6 +20,7 @@ from .engine import count_gpus, own_folder, print_table, run_group
 from fairparse.workflow.notebooks import (
     check_parameters,
     code_fingerprint,
+    ended_early,
     find_notebook,
     parse_literal,
     read_parameters,
@@ -300,6 +301,8 @@ def explain_failure(log: Path) -> str:  # where the executed notebook would be
     errors = [output for output in outputs if output["output_type"] == "error"]
     if not errors:
         text = "the notebook's process ended without a word: was it killed, or did memory run out?"
+    elif errors[-1]["ename"] == "SystemExit":
+        text = f"{ended_early}; its exit code is {errors[-1]['evalue'] or 0}"
     elif errors[-1]["ename"] == "InputError":
         text = errors[-1]["evalue"]
     else:
