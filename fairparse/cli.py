@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from .core.assets import read_yaml
+from .core.assets import dump_yaml, read_yaml
 from .core.runs import InputError, atomic_write, die_with_parent, find_root, resolve
 from .workflow.engine import own_device, own_folder, run_group, workflow_command
 from fairparse.workflow.notebooks import (
@@ -130,8 +130,6 @@ def run(notebook, out, texts, parameters, threads, verbose, tied):
 )
 def reproduce(profile, data, cores, out, stages, settings, cluster, dry_run):
     "Run the experiments: whatever is missing or out of date, in the right order"
-    import yaml
-
     started = time.time()
     profile = profile or ("sample" if data else "demo")
     if cores is not None and cores < 1:
@@ -146,7 +144,7 @@ def reproduce(profile, data, cores, out, stages, settings, cluster, dry_run):
     out = Path(out).expanduser().absolute() if out else find_root() / "outputs" / Path(profile).stem
     with own_folder(out):
         with atomic_write(out / ("plan.yaml" if dry_run else "profile.yaml")) as tmp:
-            tmp.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+            tmp.write_text(dump_yaml(record), encoding="utf-8")
         snakemake = workflow_command(out, cores, cluster, dry_run)
         if dry_run:
             from fairparse.workflow.costs import dry_run as print_dry_run

@@ -15,14 +15,16 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from ..core.assets import parse_literal
 from ..core.runs import InputError, find_root, read_json, write_json
 from .engine import count_gpus, own_folder, print_table, run_group
 from fairparse.workflow.notebooks import (
     check_parameters,
     code_fingerprint,
+    ended_early,
     find_notebook,
-    parse_literal,
     read_parameters,
+    text_parameters,
 )
 
 # %% ../../nbs/lib/90_workflow/06_grid.ipynb #grid-04
@@ -104,12 +106,12 @@ def _check_name(name, text, found, fixed):
         raise InputError(f"{name!r} is set by -g and also for all points: remove one of the two")
 
 # %% ../../nbs/lib/90_workflow/06_grid.ipynb #grid-07b
-def _read_values(notebook, name, text, values, as_text):
+def _read_values(notebook, name, text, values, default):
     "The values of one parameter, checked against the notebook"
-    texts = split_values(values, as_text)
+    texts = split_values(values, isinstance(default, str))
     if not texts:
         raise InputError(f"-g {text}: there is no value: write -g {name}=v1,v2")
-    if not as_text:
+    if name not in text_parameters(notebook):
         texts = [value for part in texts for value in expand_range(part)]
     found = [check_parameters(notebook, {}, {name: value})[name] for value in texts]
     written = Counter(write_value(name, value) for value in found)
@@ -135,8 +137,7 @@ def parse_grid(
         name, equals, values = text.partition("=")
         name = name.strip() if equals else ""
         _check_name(name, text, found, fixed)
-        as_text = isinstance(known.get(name), str)
-        found[name] = _read_values(notebook, name, text, values, as_text)
+        found[name] = _read_values(notebook, name, text, values, known.get(name))
     return {name: found[name] for name in known if name in found}
 
 # %% ../../nbs/lib/90_workflow/06_grid.ipynb #grid-11
@@ -300,6 +301,8 @@ def explain_failure(log: Path) -> str:  # where the executed notebook would be
     errors = [output for output in outputs if output["output_type"] == "error"]
     if not errors:
         text = "the notebook's process ended without a word: was it killed, or did memory run out?"
+    elif errors[-1]["ename"] == "SystemExit":
+        text = f"{ended_early}; its exit code is {errors[-1]['evalue'] or 0}"
     elif errors[-1]["ename"] == "InputError":
         text = errors[-1]["evalue"]
     else:

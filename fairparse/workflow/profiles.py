@@ -20,8 +20,8 @@ from fairparse.workflow.notebooks import (
     check_parameters,
     check_type,
     find_notebook,
-    parse_literal,
     read_parameters,
+    read_text,
 )
 from fairparse.workflow.stages import (
     computing_stages,
@@ -157,7 +157,7 @@ def _change_inner(profile, where, section, name, inner, text):
     "`--set` of one classifier's parameter, or of a resource of one stage"
     if section == "resources":
         _known(name, computing_stages(), f"{where}{section}: ")
-        value = {inner: parse_literal(text)}
+        value = {inner: read_text(inner, text, RESOURCES.get(inner), where=where)}
     else:
         _known(name, list(profile["classifiers"]), f"{where}{section}: ")
         value = _parsed("classifier", inner, text)
@@ -174,11 +174,15 @@ def _change(profile, setting):
     if section in workflow_stages() and len(entry) == 1:
         values = {**profile.get(section, {}), **_parsed(section, entry[0], text)}
         return {**profile, section: values}
-    if section in ("threads", "resources", "classifiers") and len(entry) == 1:
-        return {**profile, section: {**profile[section], entry[0]: parse_literal(text)}}
+    where = f"--set {setting}: "
     if section in ("resources", "classifiers") and len(entry) == 2:
-        return _change_inner(profile, f"--set {setting}: ", section, *entry, text)
-    return {**profile, ".".join((section, *entry)): parse_literal(text)}
+        return _change_inner(profile, where, section, *entry, text)
+    if section in ("threads", "resources", "classifiers") and len(entry) == 1:
+        default = RESOURCES.get(entry[0]) if section == "resources" else 1
+        value = read_text(entry[0], text, default, where=where)
+        return {**profile, section: {**profile[section], entry[0]: value}}
+    value = read_text(section, text, _profile_keys.get(section, {}), where=where)
+    return {**profile, ".".join((section, *entry)): value}
 
 # %% ../../nbs/lib/90_workflow/03_profiles.ipynb #profiles-18
 def load_profile(
