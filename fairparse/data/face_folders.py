@@ -18,6 +18,7 @@ import pandas as pd
 from ..core.records import INDEX
 from ..core.runs import InputError
 from .labels import CLASSES, MERGE_ORDER
+from .tables import read_cells, read_flags
 
 # %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-05
 EXPECTED = (
@@ -59,6 +60,7 @@ class Source:
     faces: list = field(default_factory=list)  # of FaceFiles
     attributes: pd.DataFrame | None = None  # a row a face, Int8 columns
     problems: list = field(default_factory=list)
+    left_aside: list = field(default_factory=list)  # files among the images that are none
     extra: bool = False  # for training and validation only
     name: str = ""
 
@@ -189,40 +191,6 @@ def _scan_labels(source):
     labels = list_files(source.folder / "labels", (".png",), source.problems)
     _pair(source, images, {stem: {None: file} for stem, file in labels.items()})
 
-# %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-15
-_NO_FLAG = 9  # stands for a cell that is neither a flag nor empty
-
-
-def _number(text):
-    "A cell's number: 1, 0 or -1, NaN for an empty cell, `_NO_FLAG` for anything else"
-    try:
-        number = float(text or "nan")
-    except ValueError:
-        return _NO_FLAG
-    return number if number in (1, 0, -1) or not text else _NO_FLAG
-
-# %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-16
-def _flags(table, path):
-    "Text cells to Int8 flags: 1, 0, missing"
-    codes, texts = pd.factorize(table.to_numpy(object).ravel())
-    numbers = np.array([_number(text) for text in texts] or [np.nan])
-    values = pd.DataFrame(numbers[codes].reshape(table.shape), table.index, table.columns)
-
-    for name in values.columns[(values == _NO_FLAG).any()]:
-        id = (values[name] == _NO_FLAG).idxmax()
-        raise InputError(
-            f"{path}: the column {name!r} holds {table.at[id, name]!r} for the id {id!r}: "
-            "attributes are 1 or 0 (or 1 or -1), empty if unknown; "
-            "remove the column if it is no attribute"
-        )
-    zero, minus = (values.columns[(values == value).any()] for value in (0, -1))
-    if len(zero) and len(minus):
-        raise InputError(
-            f"{path} mixes 0 (column {zero[0]!r}) and -1 (column {minus[0]!r}): write 1 and 0, "
-            "or 1 and -1, in the whole file and leave unknown values empty"
-        )
-    return (values == 1).astype("Int8").mask(values.isna())
-
 # %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-17
 def plain_id(
     text: str,
@@ -234,27 +202,11 @@ def plain_id(
         id = os.path.splitext(id)[0]
     return str(int(id)) if celeba and id.isdecimal() else id
 
-# %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-18
-def _numbered_lines(path, celeba):
-    "(line number, text) of the lines of an attribute file that hold something"
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file ({error}): replace it") from error
-    lines = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    if lines and celeba and lines[0][1].strip().isdecimal():
-        lines = lines[1:]  # the number of rows
-    if not lines:
-        raise InputError(f"{path} is empty: remove it, or replace it")
-    return lines
-
 # %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-34
 def _check_columns(names, path):
-    "`InputError` for an attribute file without ids, or with a column name that cannot be one"
-    if "id" not in names:
-        raise InputError(f"{path} has no column 'id': it has {names}")
+    "`InputError` for a column name that cannot be one of an attribute"
     twice = [name for name in names if names.count(name) > 1]
-    reserved = [name for name in names if (name in INDEX.columns and name != "id") or not name]
+    reserved = [name for name in names if name in INDEX.columns and name != "id"]
     bad = twice or reserved
     if bad:
         raise InputError(
@@ -263,27 +215,15 @@ def _check_columns(names, path):
         )
 
 # %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-35
-def _attribute_rows(lines, names, path, celeba, wanted):
-    "{id: cells without the id} of the lines of an attribute file, of the `wanted` ids or all"
-    delimiter = None if celeba else ","
-    place = names.index("id")
-    seen, rows = set(), {}
-    for number, line in lines:
-        before = line.split(delimiter, place + 1)  # no more than is needed to see the id
-        id = plain_id(before[place], celeba) if len(before) > place else None
-        if id in seen:
-            raise InputError(f"{path}: the id {id!r} has two rows: remove one")
-        seen.add(id)
-        if wanted is not None and id not in wanted:
-            continue
-        cells = [cell.strip() for cell in line.split(delimiter)]
-        if len(cells) != len(names):
-            raise InputError(
-                f"{path}, line {number} has {len(cells)} values for {len(names)} columns: "
-                "mend or remove the line"
-            )
-        rows[id] = cells[:place] + cells[place + 1 :]
-    return rows
+def _keep_wanted(table, ids, wanted, path):
+    "Rows and ids of the `wanted` faces, or all; `InputError` for two rows of one face"
+    ids = pd.Index(ids)
+    again = ids.duplicated()
+    if again.any():
+        line, id = table.index[again][0], ids[again][0]
+        raise InputError(f"{path}, line {line}: the id {id!r} has two rows: remove one")
+    kept = np.full(len(ids), True) if wanted is None else ids.isin(list(wanted))
+    return table[kept], list(ids[kept])
 
 # %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-36
 def read_attributes(
@@ -296,25 +236,26 @@ def read_attributes(
     """
     path = Path(path)
     celeba = path.suffix.lower() != ".csv"
-    (_, header), *lines = _numbered_lines(path, celeba)
-    names = [name.strip() for name in header.split(None if celeba else ",")]
-    if celeba:
-        names = ["id", *names]
-    _check_columns(names, path)
-
-    wanted = None if ids is None else set(ids)
-    rows = _attribute_rows(lines, names, path, celeba, wanted)
-    columns = [name for name in names if name != "id"]
-    table = pd.DataFrame(list(rows.values()), index=list(rows), columns=columns, dtype=object)
-    return _flags(table, path)
+    table = read_cells(path, ["id"], first="id" if celeba else None)
+    _check_columns(list(table.columns), path)
+    names = [plain_id(text, celeba) for text in table.id]
+    table, names = _keep_wanted(table.drop(columns="id"), names, ids, path)
+    return read_flags(table, path, names).set_axis(names)
 
 # %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-21
 ATTRIBUTE_FILES = {"celeba": "CelebAMask-HQ-attribute-anno.txt", "labels": "attributes.csv"}
 
 
+def _attribute_file(source):
+    "The attribute file of a folder, whatever the case of its name"
+    name = ATTRIBUTE_FILES[source.layout]
+    alike = [path for path in source.folder.iterdir() if path.name.lower() == name.lower()]
+    return alike[0] if alike else source.folder / name
+
+
 def _attach_attributes(source):
     "Read the attribute file of `source`, if there is one, and give each face its row"
-    path = source.folder / ATTRIBUTE_FILES[source.layout]
+    path = _attribute_file(source)
     ids = [face.id for face in source.faces]
     source.attributes = pd.DataFrame(index=ids)
     if not path.is_file():
@@ -358,6 +299,20 @@ def _find_layout(folder):
     hint = f"\nDid you mean {inner[0]}?" if inner else ""
     raise InputError(f"{folder} holds no faces: {EXPECTED}{hint}")
 
+# %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-42
+def _list_left_aside(source):
+    "Note the files among the images of `source` that are no pictures by their names, and warn"
+    folder = source.folder / {"celeba": "CelebA-HQ-img", "labels": "images"}[source.layout]
+    names = os.listdir(folder) if folder.is_dir() else []
+    others = [name for name in names if not name.startswith(".") and not is_picture(name)]
+    source.left_aside = sorted(os.path.join(folder, name) for name in others)
+    if others:
+        warnings.warn(
+            f"{len(others)} files in {folder} are no pictures by their suffixes and were not read, "
+            f"the first: {', '.join(sorted(others)[:3])}",
+            stacklevel=3,
+        )
+
 # %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-38
 def scan_source(folder: str | Path) -> Source:
     """Recognise a folder's layout and list its faces
@@ -370,6 +325,7 @@ def scan_source(folder: str | Path) -> Source:
     scan(source)
     if not source.faces and not source.problems:
         source.problems.append(f"{folder} is empty: {EXPECTED}")
+    _list_left_aside(source)
     _attach_attributes(source)
     return source
 
