@@ -447,7 +447,8 @@ def build_face_set(
 
     with _building(out, len(faces) * size * size * 4) as folder:
         _fill(folder, request, faces, size, table, workers, progress)
-        seal_face_set(folder, index, CLASSES, [s.name for s in sources])
+        left_aside = [file for source in sources for file in source.left_aside]
+        seal_face_set(folder, index, CLASSES, [s.name for s in sources], left_aside)
         (out / "faces.json").unlink(missing_ok=True)
         for name in ("images.npy", "masks.npy", "index.parquet", "faces.json"):
             os.replace(folder / name, out / name)
