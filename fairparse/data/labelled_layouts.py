@@ -15,8 +15,14 @@ from pathlib import Path, PureWindowsPath
 from ..core.records import SPLITS
 from ..core.runs import InputError
 from .face_folders import is_picture
+from fairparse.data.folder_names import (
+    FOLDER_WORDS,
+    folder_class,
+    split_of_folder,
+    split_of_path,
+)
 from .labelled import EMOTIONS, RACES, TASKS, TO_FIVE, age_band
-from .tables import column_names, read_cells, read_flags, read_rows
+from .tables import column_names, read_cells, read_flags, read_pairs
 
 # %% ../../nbs/lib/10_data/18_labelled_layouts.ipynb #labelled-layouts-05
 @dataclass
@@ -223,30 +229,14 @@ def _read_attribute_list(path):
         )
     return names, read_flags(table.drop(columns="image_id"), path, names)
 
-# %% ../../nbs/lib/10_data/18_labelled_layouts.ipynb #labelled-layouts-21
-def _partition_pairs(path):
-    "(line, picture's name, code of its split) of CelebA's partition; a header may be missing"
-    rows = read_rows(path)
-    header = rows[0][1]
-    if not is_picture(header[0]) and len(header) > 1:
-        table = read_cells(path, ["image_id", "partition"])
-        return zip(table.index, table.image_id, table.partition)
-    for line, cells in rows:
-        if len(cells) != 2:
-            raise InputError(
-                f"{path}, line {line}: {' '.join(cells)!r} is not a picture's name and "
-                "the code of its split: mend the line"
-            )
-    return ((line, *cells) for line, cells in rows)
-
 # %% ../../nbs/lib/10_data/18_labelled_layouts.ipynb #labelled-layouts-22
 _PARTITIONS = ("list_eval_partition", "list_partition")
 
 
 def _read_partition(path):
-    "{picture's name: split} of CelebA's partition"
+    "{picture's name: split} of CelebA's partition, whose line of names may be missing"
     splits = {}
-    for line, name, code in _partition_pairs(path):
+    for line, name, code in read_pairs(path, ["image_id", "partition"], is_picture):
         if code.removesuffix(".0") not in ("0", "1", "2"):
             raise InputError(
                 f"{path}, line {line}: the split of {name!r} is {code!r}, "
@@ -382,87 +372,16 @@ def mrl(root, files, task):
         listing.rows.append({"picture": path, "label": label, "person": person, **attributes})
     return listing
 
-# %% ../../nbs/lib/10_data/18_labelled_layouts.ipynb #labelled-layouts-34
-_NEGATION = r"\b(without|not|non|no|un)"
-_BETWEEN = r" ?((wear\w*|worn|using|with|an?|any|the|face|facial|medical|surgical) ?)*"
-_UNCLEAR = re.compile(
-    r"\b(incorrect|wrong|improper|half|semi|partial|partly|mixed|unknown|unsure|unclear|chin|nose)"
-)
-_EMOTION_WORDS = {
-    "angry": "angry|anger",
-    "disgust": "disgust|disgusted",
-    "fear": "fear|fearful",
-    "happy": "happy|happiness",
-    "sad": "sad|sadness",
-    "surprise": "surprise|surprised",
-    "neutral": "neutral",
-}
-
-# %% ../../nbs/lib/10_data/18_labelled_layouts.ipynb #labelled-layouts-35
-_WORDS = {  # task -> (class, pattern of folder names), each without what the ones before it took
-    "eyes": [("closed", r"(clos|shut|sleep)\w*"), ("open", r"(open|awake)\w*")],
-    "mask": [
-        ("no mask", rf"{_NEGATION}{_BETWEEN}mask\w*|mask ?(less|off|free)"),
-        ("mask", r"mask\w*"),
-    ],
-    "smile": [
-        ("not smiling", rf"{_NEGATION}{_BETWEEN}smil\w*|neutral"),
-        ("smiling", r"smil\w*"),
-    ],
-    "gender": [("Female", "^(f|female|wom[ae]n|girls?)$"), ("Male", "^(m|male|m[ae]n|boys?)$")],
-    "emotion": [(emotion, f"^({words})$") for emotion, words in _EMOTION_WORDS.items()],
-}
-
-# %% ../../nbs/lib/10_data/18_labelled_layouts.ipynb #labelled-layouts-36
-def _words(name):
-    "The words of a folder's name in small letters: 'NoFaceMask' is 'no face mask'"
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
-    return re.sub(r"[\W_]+", " ", apart).strip().lower()
-
-
-def _folder_class(name, task):
-    "The class that a folder's name stands for, None if it stands for none, or for two"
-    if task not in _WORDS:
-        return name
-    words = _words(name)
-    if _UNCLEAR.search(words):
-        return None
-    found = []
-    for title, pattern in _WORDS[task]:
-        words, times = re.subn(pattern, " ", words)
-        found += [title] if times else []
-    negated = re.search(rf"{_NEGATION}\b", words)
-    return found[0] if len(found) == 1 and not negated else None
-
-# %% ../../nbs/lib/10_data/18_labelled_layouts.ipynb #labelled-layouts-37
-_SPLIT_WORDS = {
-    **dict.fromkeys(["train", "training"], "train"),
-    **dict.fromkeys(["valid", "val", "validation"], "valid"),
-    **dict.fromkeys(["test", "testing"], "test"),
-}
-
-
-def _split_of_folder(name):
-    "The split that a folder is named by, as in 'Test' or 'training_set', '' if by none"
-    word = re.sub(r" ?(set|data|images|faces)$", "", _words(name))
-    return _SPLIT_WORDS.get(word, "")
-
-
-def _split_of_path(parts):
-    "The split that the first such folder of a path is named by, '' if none is"
-    named = [split for split in map(_split_of_folder, parts) if split]
-    return named[0] if named else ""
-
 # %% ../../nbs/lib/10_data/18_labelled_layouts.ipynb #labelled-layouts-38
 def _check_folder(parts, task, splits_there):
     "Why the pictures of a folder (its names below the root) are left out, None if they are not"
     if not parts:
         return "lies beside the class folders"
-    if _split_of_folder(parts[-1]):
+    if split_of_folder(parts[-1]):
         return f"folder {parts[-1]!r} names a split, not a class"
-    if _folder_class(parts[-1], task) is None:
+    if folder_class(parts[-1], task) is None:
         return f"folder {parts[-1]!r} names no class of task {task!r}"
-    if splits_there and not _split_of_path(parts):
+    if splits_there and not split_of_path(parts):
         return "lies in none of the splits' folders, though others do"
     return None
 
@@ -476,16 +395,16 @@ def folders(root, files, task):
     "Pictures in a subfolder for each class"
     listing = Listing(TASKS.get(task, []))
     places = {path: path.relative_to(root).parts[:-1] for path in files if is_picture(path)}
-    splits_there = any(map(_split_of_path, places.values()))
+    splits_there = any(map(split_of_path, places.values()))
     for path, parts in places.items():
         reason = _check_folder(parts, task, splits_there)
         if reason:
             listing.reject(path, reason)
             continue
-        label, split = _folder_class(parts[-1], task), _split_of_path(parts)
+        label, split = folder_class(parts[-1], task), split_of_path(parts)
         row = {"picture": path, "label": label, "split": split, "folder": parts[-1]}
         listing.rows.append(row)
-    if task not in _WORDS:
+    if task not in FOLDER_WORDS:
         listing.classes = sorted({row["label"] for row in listing.rows})
     return listing
 
