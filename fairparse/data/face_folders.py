@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXPECTED', 'IMAGE_SUFFIXES', 'ATTRIBUTE_FILES', 'is_picture', 'FaceFiles', 'Source', 'report_problems', 'list_files',
-           'plain_id', 'read_attributes', 'scan_source', 'scan_sources']
+           'plain_id', 'read_attributes', 'list_left_aside', 'scan_source', 'scan_sources']
 
 # %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-02
 import os
@@ -300,18 +300,18 @@ def _find_layout(folder):
     raise InputError(f"{folder} holds no faces: {EXPECTED}{hint}")
 
 # %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-42
-def _list_left_aside(source):
-    "Note the files among the images of `source` that are no pictures by their names, and warn"
-    folder = source.folder / {"celeba": "CelebA-HQ-img", "labels": "images"}[source.layout]
-    names = os.listdir(folder) if folder.is_dir() else []
-    others = [name for name in names if not name.startswith(".") and not is_picture(name)]
-    source.left_aside = sorted(os.path.join(folder, name) for name in others)
+def list_left_aside(folder: Path) -> list:  # paths
+    "The files in a folder that are no pictures by their names, with a warning; hidden ones apart"
+    files = (entry for entry in os.scandir(folder) if entry.is_file()) if folder.is_dir() else ()
+    shown = [entry.name for entry in files if not entry.name.startswith(".")]
+    others = sorted(name for name in shown if not is_picture(name))
     if others:
         warnings.warn(
             f"{len(others)} files in {folder} are no pictures by their suffixes and were not read, "
-            f"the first: {', '.join(sorted(others)[:3])}",
+            f"the first: {', '.join(others[:3])}",
             stacklevel=3,
         )
+    return [str(folder / name) for name in others]
 
 # %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-38
 def scan_source(folder: str | Path) -> Source:
@@ -325,7 +325,8 @@ def scan_source(folder: str | Path) -> Source:
     scan(source)
     if not source.faces and not source.problems:
         source.problems.append(f"{folder} is empty: {EXPECTED}")
-    _list_left_aside(source)
+    images = {"celeba": "CelebA-HQ-img", "labels": "images"}[source.layout]
+    source.left_aside = list_left_aside(folder / images)
     _attach_attributes(source)
     return source
 
