@@ -7,6 +7,7 @@ __all__ = ['LAYOUTS', 'OLDEST', 'Listing', 'Layout', 'reader', 'fer2013', 'fairf
            'find_layout', 'list_labelled']
 
 # %% ../../nbs/lib/10_data/18_labelled_layouts.ipynb #labelled-layouts-02
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -79,12 +80,10 @@ def _usage_split(usage, where):
 # %% ../../nbs/lib/10_data/18_labelled_layouts.ipynb #labelled-layouts-11
 def _add_fer_rows(listing, path, table, prefix):
     "Put the rows of one table of pixels into `listing`"
-    official = "Usage" in table
-    for line, emotion, pixels, usage in zip(
-        table.index, table.emotion, table.pixels, table.get("Usage", table.emotion)
-    ):
+    usages = table.Usage if "Usage" in table else [None] * len(table)
+    for line, emotion, pixels, usage in zip(table.index, table.emotion, table.pixels, usages):
         where = f"{path}, line {line}"
-        split = _usage_split(usage, where) if official else ""
+        split = "" if usage is None else _usage_split(usage, where)
         code = emotion.removesuffix(".0")  # of a column of floats
         if code not in tuple("0123456"):
             listing.reject(where, f"emotion is {emotion!r}, not 0..6")
@@ -94,10 +93,20 @@ def _add_fer_rows(listing, path, table, prefix):
         listing.rows.append({"picture": pixels, "id": id, "label": label, "split": split})
 
 # %% ../../nbs/lib/10_data/18_labelled_layouts.ipynb #labelled-layouts-12
+def _check_usage_name(path, table):
+    "`InputError` if the official split stands in a column of another name"
+    for name in set(table.columns) - {"Usage", "emotion", "pixels"}:
+        if table[name].str.casefold().isin(list(_USAGES)).any():
+            raise InputError(
+                f"{path}: the column {name!r} holds the official split: call it 'Usage'"
+            )
+
+
 def _check_fer_tables(tables):
     "`InputError` if tables {path: cells} hold the same pictures, or some have no split"
     earlier = {}
     for path, table in tables.items():
+        _check_usage_name(path, table)
         pixels = set(table.pixels)
         for other, theirs in earlier.items():
             if 2 * len(pixels & theirs) > min(len(pixels), len(theirs)):
@@ -127,7 +136,7 @@ def _tables(files, column):
 )
 def fer2013(root, files, task):
     "Pictures as numbers in a table"
-    listing = Listing(TASKS[task])
+    listing = Listing(TASKS[task], unread="the pictures of this set are in its table")
     of_pixels = _tables(files, "pixels")
     with_labels = [path for path in of_pixels if "emotion" in column_names(path)]
     if with_labels:
@@ -145,21 +154,52 @@ def fer2013(root, files, task):
     listing.tables = paths
     return listing
 
+# %% ../../nbs/lib/10_data/18_labelled_layouts.ipynb #labelled-layouts-23
+def _plain(place):
+    "A picture's place as it is compared: without suffix, in small letters"
+    return os.path.splitext(place)[0].casefold()
+
+
+def _index_pictures(files, by_name=False):
+    "{plain place, or name alone: pictures there}"
+    found = {}
+    for file in filter(is_picture, files):
+        key = _plain(Path(file.name) if by_name else file)
+        found.setdefault(key, []).append(file)
+    return found
+
+
+def _find_picture(place, there):
+    "The picture at a place, or one that differs in its suffix; `InputError` if two do"
+    alike = there.get(_plain(place), [])
+    same = [file for file in alike if file.name == place.name]
+    found = same or alike
+    if len(found) > 1:
+        raise InputError(
+            f"two pictures could be {place.name!r}: {found[0]} and {found[1]}: "
+            "move one of them away"
+        )
+    return found[0] if found else None
+
 # %% ../../nbs/lib/10_data/18_labelled_layouts.ipynb #labelled-layouts-15
 _FAIRFACE_SPLITS = {"train": "train", "val": "test"}  # by folder
 _FAIRFACE_COLUMNS = ["file", "age", "gender", "race"]
 
 
 def _fairface_tables(files):
-    "The tables that name a file and say something of the face in it"
+    "The tables that have the columns of FairFace, or all but one, which will be asked for"
     names = {path: set(column_names(path)) for path in files}
-    says = {"age", "gender", "race"}
-    return [path for path in files if "file" in names[path] and says & names[path]]
+    return [
+        path
+        for path in files
+        if "file" in names[path] and len(names[path] & set(_FAIRFACE_COLUMNS)) > 2
+    ]
 
 
-def _place(text):
-    "A path that a table may have been given on another system"
-    return PureWindowsPath(text).as_posix()
+def _fairface_split(place):
+    "The official split of a picture by the folders of its path, '' if none names one"
+    named = [_FAIRFACE_SPLITS.get(folder.lower()) for folder in place.parts[:-1]]
+    return next((split for split in reversed(named) if split), "")
 
 # %% ../../nbs/lib/10_data/18_labelled_layouts.ipynb #labelled-layouts-16
 def _check_fairface_splits(rows):
@@ -178,10 +218,9 @@ def _fairface_rows(paths):
     for path in paths:
         table = read_cells(path, _FAIRFACE_COLUMNS)
         for line, cells in zip(table.index, table[_FAIRFACE_COLUMNS].to_dict("records")):
-            file, where = _place(cells["file"]), f"{path}, line {line}"
-            split = _FAIRFACE_SPLITS.get(Path(file).parent.name.lower(), "")
-            place = {"picture": path.parent / file, "where": where, "file": file, "split": split}
-            rows.append({**cells, **place})
+            place = Path(PureWindowsPath(cells["file"]).as_posix())  # written on any system
+            row = {**cells, "where": f"{path}, line {line}", "file": str(place)}
+            rows.append({**row, "place": path.parent / place, "split": _fairface_split(place)})
     _check_fairface_splits(rows)
     return rows
 
@@ -195,16 +234,16 @@ def fairface(root, files, task):
     "Pictures in folders, their labels in a table"
     listing = Listing(list(TO_FIVE) if task == "race" else TASKS[task])
     listing.tables, listing.unread = _fairface_tables(files), "no row of a table speaks of it"
-    seen = set()
+    seen, there = set(), _index_pictures(files)
     known = set(TASKS["gender"]) if task == "gender" else set(TO_FIVE)
     for row in _fairface_rows(listing.tables):
-        picture = row["picture"]
+        picture = _find_picture(row["place"], there)
         label = row["gender"] if task == "gender" else row["race"]
         if label not in known:
-            listing.reject(picture, f"{task} is {label!r}")
+            listing.reject(picture or row["place"], f"{task} is {label!r}")
             continue
-        if not picture.is_file():
-            listing.reject(picture, "the file is missing")
+        if picture is None:
+            listing.reject(row["place"], "the file is missing")
             continue
         if picture in seen:
             raise InputError(
@@ -245,27 +284,6 @@ def _read_partition(path):
         splits[name] = SPLITS[int(code[0])]
     return splits
 
-# %% ../../nbs/lib/10_data/18_labelled_layouts.ipynb #labelled-layouts-23
-def _pictures_by_stem(files):
-    "{name without suffix, in small letters: pictures of that name}"
-    found = {}
-    for file in files:
-        if is_picture(file):
-            found.setdefault(file.stem.casefold(), []).append(file)
-    return found
-
-
-def _find_picture(name, by_stem):
-    "The picture of this name, or of this name but for its suffix; `InputError` if two are"
-    alike = by_stem.get(Path(name).stem.casefold(), [])
-    same = [file for file in alike if file.name == name]
-    found = same or alike
-    if len(found) > 1:
-        raise InputError(
-            f"two pictures could be {name!r}: {found[0]} and {found[1]}: move one of them away"
-        )
-    return found[0] if found else None
-
 # %% ../../nbs/lib/10_data/18_labelled_layouts.ipynb #labelled-layouts-24
 def _find_attribute(flags, task, path):
     "The column that a task asks for"
@@ -301,10 +319,10 @@ def celeba(root, files, task):
 
     listing = Listing(TASKS.get(task, [f"not {task}", task]), flags=list(flags))
     listing.tables, listing.unread = [path, partition], f"{path.name} has no row for it"
-    by_stem = _pictures_by_stem(files)
+    there = _index_pictures(files, by_name=True)
     known = flags.astype(object).where(flags.notna(), None)
     for name, values in zip(names, known.to_dict("records")):
-        picture, value = _find_picture(name, by_stem), values[attribute]
+        picture, value = _find_picture(Path(name), there), values[attribute]
         if picture is None:
             listing.reject(name, "the file is missing")
         elif name not in splits:

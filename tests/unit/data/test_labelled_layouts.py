@@ -78,6 +78,12 @@ def test_an_unknown_usage_is_an_error_and_never_absent(tmp_path, value):
         open_labelled(tmp_path, "emotion", 8)
 
 
+def test_a_split_under_another_name_is_not_overlooked(tmp_path):
+    fer2013(tmp_path, header="emotion,pixels,set")
+    with pytest.raises(InputError, match="the column 'set' holds the official split"):
+        open_labelled(tmp_path, "emotion", 8)
+
+
 def test_a_row_that_is_cut_is_no_row_without_a_split(tmp_path):
     path = fer2013(tmp_path) / "fer2013.csv"
     path.write_text(path.read_text().rpartition(",")[0])
@@ -100,7 +106,9 @@ def test_the_same_pictures_in_two_tables_are_not_read_twice(tmp_path):
     fer2013(tmp_path / "challenge")
     with pytest.raises(InputError, match="challenge/fer2013.csv.*same pictures.*fer2013.csv"):
         open_labelled(tmp_path, "emotion", 8)
-    fer2013(tmp_path / "challenge", header="emotion,pixels,what")  # its training part, unsplit
+    path = fer2013(tmp_path / "challenge") / "fer2013.csv"  # its training part, unsplit
+    lines = [line.rpartition(",")[0] for line in path.read_text().splitlines()[:29]]
+    path.write_text("\n".join(lines))
     with pytest.raises(InputError, match="same pictures"):
         open_labelled(tmp_path, "emotion", 8)
 
@@ -168,6 +176,12 @@ def test_nought_and_minus_one_cannot_both_be_no(tmp_path):
 def test_a_list_without_its_columns_names_them(tmp_path):
     celeba(tmp_path, lambda i: 1, header="id,Smiling,Male")
     with pytest.raises(InputError, match="list_attr_celeba.csv has no column 'image_id'.*'id'"):
+        open_labelled(tmp_path, "Smiling", 8)
+    path = tmp_path / "list_attr_celeba.csv"
+    path.write_text("image_id,Smiling\n000001.jpg,1\n,1\n")
+    assert left_out(open_labelled(tmp_path, "Smiling", 8))[""] == "the file is missing"
+    path.write_text("image_id,Smiling\n000001.jpg,1\n000001.jpg,-1\n")
+    with pytest.raises(InputError, match="list_attr_celeba.csv, line 3.*000001.jpg.* twice"):
         open_labelled(tmp_path, "Smiling", 8)
     celeba(tmp_path, lambda i: 1, header='"image_id" , "smiling" , "male"')
     assert open_labelled(tmp_path, "smile", 8).labels.tolist() == [1] * 40
@@ -260,6 +274,19 @@ def test_fairface_is_read_by_the_names_of_its_columns(tmp_path, write):
     assert np.bincount(faces.labels).tolist() == [11, 10, 10, 10, 10, 10, 9]
     assert sizes(faces)["test"] == 20 and len(faces) == 70
     assert set(faces.attributes.age_band) == {"20-29"}
+
+
+def test_pictures_of_fairface_are_found_whatever_their_suffix_and_folder(tmp_path):
+    fairface(tmp_path, lambda table, path: table.to_csv(path, index=False))
+    for i, suffix in ((1, ".JPG"), (2, ".jpeg"), (3, ".jfif"), (4, ".PNG")):
+        (tmp_path / f"val/{i}.jpg").rename(tmp_path / f"val/{i}{suffix}")
+    faces = open_labelled(tmp_path, "race", 8)
+    assert len(faces) == 70 and not len(faces.rejected)
+    (tmp_path / "deep" / "val").mkdir(parents=True)
+    (tmp_path / "val").rename(tmp_path / "deep" / "val" / "a")
+    path = tmp_path / "fairface_label_val.csv"
+    path.write_text(path.read_text().replace("val/", "deep/val/a/"))
+    assert sizes(open_labelled(tmp_path, "race", 8))["test"] == 20
 
 
 def test_fairface_without_a_column_names_it(tmp_path):
