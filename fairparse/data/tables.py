@@ -173,12 +173,12 @@ def read_pairs(
     return [(line, *cells) for line, cells in rows]
 
 # %% ../../nbs/lib/10_data/17_tables.ipynb #tables-17
-_NO_FLAG = 9  # stands for a cell that is neither a flag nor empty
-_FLAG_WORDS = {"": np.nan, "true": 1, "false": 0}
+_FALSE, _NO_FLAG = 2, 9  # a no that is no number; a cell that is neither a flag nor empty
+_FLAG_WORDS = {"": np.nan, "true": 1, "false": _FALSE}
 
 
 def _flag(text):
-    "A cell's number: 1, 0 or -1, NaN for an empty cell, `_NO_FLAG` for anything else"
+    "A cell's number: 1, 0, -1 or `_FALSE`, NaN for an empty cell, `_NO_FLAG` for anything else"
     word = text.lower()
     if word in _FLAG_WORDS:
         return _FLAG_WORDS[word]

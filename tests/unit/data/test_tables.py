@@ -108,6 +108,13 @@ def test_no_other_text_is_a_flag(cell):
         assert part in str(caught.value)
 
 
+def test_false_is_no_in_every_file_but_nought_may_be_unknown():
+    texts = pd.DataFrame({"Old": ["1", "-1"], "Hat": ["True", "False"]}, index=[2, 3])
+    assert read_flags(texts, "hats.csv", ["a", "b"]).to_numpy(int).tolist() == [[1, 1], [0, 0]]
+    with pytest.raises(InputError, match="mixes 0 .column 'Hat'. and -1 .column 'Old'."):
+        read_flags(texts.replace("False", "0"), "hats.csv", ["a", "b"])
+
+
 def test_flags_of_no_rows_and_of_many():
     assert read_flags(pd.DataFrame({"Hat": []}, dtype=object), "x", []).Hat.tolist() == []
     values = np.random.default_rng(0).integers(0, 2, (500, 7))
