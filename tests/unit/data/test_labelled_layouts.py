@@ -350,19 +350,32 @@ def test_mrl_and_class_folders_are_read_whatever_the_suffix(tmp_path):
 def test_twins_that_disagree_on_the_task_both_go(tmp_path):
     for i in range(30):
         picture(tmp_path / f"2{i % 10}_{i % 2}_{i % 5}_2017010{i:08d}.jpg", i)
-    agree = picture(tmp_path / "20_0_0_9.jpg", 0)  # as the first: white, male
-    same_race = picture(tmp_path / "21_0_1_9.jpg", 1)  # the first is black, but female
-    third = picture(tmp_path / "21_1_1_99.jpg", 1)
+    agree, first = "20_0_0_201701000000000.jpg", "21_1_1_201701000000001.jpg"
+    picture(tmp_path / "20_0_0_9.jpg", 0)  # white and male, as the other
+    picture(tmp_path / "21_0_1_9.jpg", 1)  # black, but male
+    picture(tmp_path / "21_1_1_99.jpg", 1)  # black and female, as the first
+
     race = open_labelled(tmp_path, "race", 8)
-    assert len(race) == 30
-    assert left_out(race).keys() == {agree.name, same_race.name, third.name} or len(race) == 30
+    assert {agree, first} - set(race.ids) == {first}  # the first by name is kept: 21_0_1_9
+    assert len(race) == 30 and "21_0_1_9.jpg" in race.ids
+    assert not race.rejected.reason.str.contains("another label").any()
+
     gender = open_labelled(tmp_path, "gender", 8)
-    first = "21_1_1_201701000000001.jpg"
-    assert len(gender) == 29
-    assert {first, same_race.name, third.name} <= left_out(gender).keys()
-    assert not {first, same_race.name, third.name} & set(gender.ids)
-    assert all("another label" in left_out(gender)[name] for name in (first, same_race.name))
-    assert "20_0_0_201701000000000.jpg" in gender.ids or agree.name in gender.ids
+    disagree = {"21_0_1_9.jpg", first, "21_1_1_99.jpg"}
+    assert len(gender) == 29 and agree in gender.ids and not disagree & set(gender.ids)
+    reasons = left_out(gender)
+    assert reasons.keys() == {"20_0_0_9.jpg", *disagree}
+    assert all("another label" in reasons[name] for name in disagree)
+    assert reasons["21_0_1_9.jpg"] == f"the same picture as {first}, with another label"
+
+
+def test_an_official_split_keeps_its_twins(tmp_path):
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            for i in range(4):
+                picture(tmp_path / split / name / f"{i}.jpg", i)
+    faces = open_labelled(tmp_path, "animal", 8)
+    assert len(faces) == 16 and not len(faces.rejected)
 
 
 # ---- folders
