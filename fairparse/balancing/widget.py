@@ -20,6 +20,7 @@ from .annotate import LABELS, Journal, queue
 from ..core.assets import asset
 from ..core.records import read_table
 from ..core.runs import InputError, read_json, resolve
+from ..data.tables import read_cells
 
 # %% ../../nbs/lib/60_balancing/15_widget.ipynb #widget-05
 def picture_uri(
@@ -225,7 +226,8 @@ def label_set(
     folder = resolve(folder)
     labels = read_table(folder / "long_labels.parquet", LABELS)
     choices = read_json(folder / "datasheet.json")["tasks"]
-    files = pd.read_csv(folder / "labels.csv").set_index("id").file
+    table = read_cells(folder / "labels.csv", ["id", "file"])
+    files = dict(zip(table.id, table.file))
     question = question or next(iter(choices))
     if question not in choices:
         raise InputError(f"{folder} has no question {question!r}: it has {', '.join(choices)}")

@@ -416,6 +416,7 @@ def seal_face_set(
     index: pd.DataFrame,  # see `INDEX`, one row a face
     classes: list,  # class names; a mask holds positions in this list
     sources: list,  # what it was made from, for the reader
+    left_aside: list = (),  # files there that were not read
 ) -> FaceSet:
     """
     Check the two arrays of `folder`, write their index and, last, `faces.json`
@@ -453,6 +454,7 @@ def seal_face_set(
             "classes": list(classes),
             "sources": list(sources),
             "splits": {s: int((index.split == s).sum()) for s in SPLITS},
+            "left_aside": {"files": len(left_aside), "first": [*map(str, left_aside[:10])]},
             "attributes": [c for c in index if c not in INDEX.columns],
             "sha256": {name: hash_file(folder / name) for name in ("images.npy", "masks.npy")},
         },

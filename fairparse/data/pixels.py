@@ -22,6 +22,7 @@ from zlib_ng import zlib_ng
 from ..core.runs import InputError, read_json
 from .face_folders import FaceFiles
 from .labels import CLASSES, NUM_CLASSES, PALETTE
+from .tables import read_pairs
 
 # %% ../../nbs/lib/10_data/04_pixels.ipynb #pixels-19
 # what Pillow raises about a damaged file, and about one that it does not understand
@@ -329,13 +330,8 @@ def _read_table(path):
     "{value: class} or a list of classes, from a JSON file or a CSV file of two columns"
     if path.suffix.lower() != ".csv" or not path.is_file():
         return read_json(path)
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    rows = [line.split(",") for line in lines if line.strip()]
-    if not rows or any(len(row) != 2 for row in rows):
-        raise InputError(f"{path}: each line is `value,class`, as in `3,hair`; mend it")
-    if not rows[0][0].strip().isdecimal():
-        rows = rows[1:]  # a header line
-    classes = {value.strip(): name.strip() for value, name in rows}
+    rows = read_pairs(path, ["value", "class"], str.isdecimal)
+    classes = {value: name for _, value, name in rows}
     if len(classes) < len(rows):
         raise InputError(f"{path} maps a value twice: remove one line")
     return classes

@@ -19,7 +19,12 @@ from tqdm import tqdm
 
 from ..core.records import open_face_set, setting_name
 from ..core.runs import InputError, Run, atomic_write, hash_file, read_json, write_json
-from ..data.face_folders import IMAGE_SUFFIXES, list_files, report_problems
+from fairparse.data.face_folders import (
+    IMAGE_SUFFIXES,
+    list_files,
+    list_left_aside,
+    report_problems,
+)
 from ..data.pixels import read_photograph
 
 # %% ../../nbs/lib/30_robustness/03_damaged_images.ipynb #damaged-images-04a
@@ -57,6 +62,7 @@ def _list_folder(data, size, problems):
     "The images of a folder; those of CelebA-HQ are numbered without leading zeros"
     places = (data / "CelebA-HQ-img", data / "images")
     folder = next((place for place in places if place.is_dir()), data)
+    list_left_aside(folder)  # warns
     numbered = folder.name == "CelebA-HQ-img"
     files = {}
     for stem, file in sorted(list_files(folder, IMAGE_SUFFIXES, problems).items()):

@@ -284,7 +284,9 @@ def test_labels_layout_with_attributes(tmp_path):
     assert (faces.masks[0] == np.array(Image.open(data / "labels" / "a.png"))).all()
 
 
-@pytest.mark.parametrize("suffix", ["dict", "list", "json", "json-list", "csv", "csv-header"])
+@pytest.mark.parametrize(
+    "suffix", ["dict", "list", "json", "json-list", "csv", "csv-header", "csv-other"]
+)
 def test_label_map(tmp_path, suffix):
     data = write_labels(tmp_path / "own", "ab")
     for name in "ab":
@@ -308,6 +310,9 @@ def test_label_map(tmp_path, suffix):
             "value,class\r\n" * (suffix == "csv-header")
             + "".join(f"{k}, {v}\r\n" for k, v in mapping.items())
         )
+    if suffix == "csv-other":
+        rows = "".join(f'"{v}" ; "{k}"\n' for k, v in mapping.items())
+        label_map.write_text("Class ; Value\n" + rows)
     mask = build(tmp_path, data, label_map=label_map).masks[0]
     assert mask[::8, ::8].tolist() == [[0, 13], [1, 0]]
 
@@ -365,6 +370,53 @@ def test_bad_attribute_files(tmp_path, text, message):
     refused(tmp_path, data, "attributes.csv", message)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"id","Hat"\n"a","1"\n"b",""\n',
+        '"id" , "Hat"\n"a" , "1"\n"b" ,\n',
+        "Hat;ID\n1.0;a.jpg\n;b.JFIF\n",
+        ",id,Hat\n0,a,True\n1,b,\n",
+        "Unnamed: 0,id,Hat\n7,a,1\n8,b,\n",
+        "id,Hat,\na,1,\nb,,\n",
+    ],
+)
+def test_attribute_files_of_others(tmp_path, text):
+    (tmp_path / "attributes.csv").write_text(text)
+    table = read_attributes(tmp_path / "attributes.csv")
+    assert list(table) == ["Hat"] and table.index.tolist() == ["a", "b"]
+    assert table.Hat.fillna(-1).tolist() == [1, -1]
+
+
+def test_an_attribute_file_without_ids_says_what_to_do(tmp_path):
+    path = tmp_path / "attributes.csv"
+    path.write_text("name,Hat\na,1\n")
+    with pytest.raises(InputError, match="no column 'id': it has .'name', 'Hat'.; name the column"):
+        read_attributes(path)
+    path.write_text("id,Hat,\na,1,0\n")
+    with pytest.raises(InputError, match="column 3 has no name"):
+        read_attributes(path)
+    path.write_text('id,Hat\na,"1\nb,0\n')
+    with pytest.raises(InputError, match="a quotation mark in line 2 is not closed"):
+        read_attributes(path)
+    path.write_text("id,Id,Hat\na,a,1\n")
+    with pytest.raises(InputError, match="'id', 'Id'.* have one name"):
+        read_attributes(path)
+
+
+def test_files_that_are_no_pictures_are_counted(tmp_path):
+    data = write_labels(tmp_path / "own", suffix=".JFIF")
+    for name in ("g.heic", "notes.txt", ".DS_Store"):
+        (data / "images" / name).write_text("x")
+    (data / "attributes.csv").write_text("id,Hat\na,1\nb,1\nc,1\nd,1\ne,1\nf,1\n")
+    (data / "attributes.csv").rename(data / "Attributes.CSV")
+    with pytest.warns(UserWarning, match="2 files in .*images are no pictures.*g.heic, notes.txt"):
+        faces = build(tmp_path, data)
+    assert len(faces) == 6 and faces.attributes == ["Hat"]
+    aside = faces.meta["left_aside"]
+    assert aside["files"] == 2 and aside["first"][0].endswith("images/g.heic")
+
+
 def test_bad_celeba_attribute_column(tmp_path):
     data = write_celeba(tmp_path / "raw", [1, 2])
     (data / ATTRIBUTES).write_text("2\nMale Age\n1.jpg 1 -1\n2.jpg -1 37\n")
@@ -400,7 +452,7 @@ def test_official_split_needs_its_mapping(tmp_path):
     refused(tmp_path, data, "no line for 1 faces", "'2'", split="official")
     (data / MAPPING).write_text("1 2 3.jpg\n1 3 4.jpg\n")
     refused(tmp_path, data, "duplicated ids", split="official")
-    (data / MAPPING).write_text("idx orig\n1 x\n")
+    (data / MAPPING).write_text("idx orig_idx\n1 x\n")
     refused(tmp_path, data, "'1 x'", split="official")
     (data / MAPPING).unlink()
     refused(tmp_path, data, "is missing", 'split="seeded"', split="official")
@@ -655,8 +707,10 @@ def test_label_map_must_be_complete_and_ours(tmp_path):
     refused(tmp_path, data, "map.json is missing", label_map=tmp_path / "map.json")
     (tmp_path / "map.csv").write_text("0,skin\n0,hair\n")
     refused(tmp_path, data, "maps a value twice", label_map=tmp_path / "map.csv")
-    (tmp_path / "map.csv").write_text("0;skin\n")
-    refused(tmp_path, data, "each line is `value,class`", label_map=tmp_path / "map.csv")
+    (tmp_path / "map.csv").write_text("0,skin\n1 hair\n")
+    refused(tmp_path, data, "line 2: each line is `value,class`", label_map=tmp_path / "map.csv")
+    (tmp_path / "map.csv").write_text("O,background\n1,skin\n")  # a letter is no header
+    refused(tmp_path, data, "no column 'value'", label_map=tmp_path / "map.csv")
     (tmp_path / "map.json").write_text("3")
     refused(tmp_path, data, "is 3: give", label_map=tmp_path / "map.json")
     refused(

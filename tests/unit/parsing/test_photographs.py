@@ -342,7 +342,7 @@ def test_what_is_left_aside_is_told(tmp_path, folder, capsys):
     parsed(folder, [tmp_path], tmp_path / "out")  # its own outputs are inside of the folder
     assert (
         "left aside: 2 .heic, 1 without a file ending, 1 .json, 1 .txt "
-        "(not opened by Pillow here: pictures among them must be converted to JPEG or PNG); "
+        "(not read: pictures among them must be converted to JPEG or PNG); "
         "3 outputs of an earlier run"
     ) in capsys.readouterr().err
     assert describe_left_aside({}) == ""
@@ -414,12 +414,60 @@ def test_a_table_of_boxes(tmp_path, folder):
 
 
 @pytest.mark.parametrize(
+    "table",
+    [
+        "id, x0, y0, x1, y1\na.png, 1, 2, 3, 4\n",
+        '"ID" ;"X0" ;"Y0";"X1" ;"Y1"\n"a.png" ;1;2;3;4\n',
+        "score,y1,x1,y0,x0,id\n0.9,4,3,2,1,a.png\n",
+        ",id,x0,y0,x1,y1\n0,a.png,1,2,3,4\n",
+    ],
+)
+def test_columns_of_boxes_are_found_by_name(tmp_path, table):
+    (tmp_path / "boxes.csv").write_text(table)
+    chosen = assign_boxes({"a": tmp_path / "a.png"}, None, tmp_path / "boxes.csv")
+    assert chosen == {"a": (1, 2, 3, 4)}
+
+
+def test_a_row_belongs_to_one_picture(tmp_path):
+    paths = ["a.jpg", "a.png", "b.jpg", "sub/b.jpg", "sub/c.jpg"]
+    named = {
+        "a.jpg": tmp_path / "a.jpg",
+        "a.png": tmp_path / "a.png",
+        "b": tmp_path / "b.jpg",
+        "sub/b": tmp_path / "sub/b.jpg",
+        "sub/c": tmp_path / "sub/c.jpg",
+    }
+    for path in paths:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        picture().save(tmp_path / path)
+    assert list_pictures([tmp_path])[0] == named
+
+    def boxes(*ids):
+        rows = "".join(f"{id},{i},{i},{i + 9},{i + 9}\n" for i, id in enumerate(ids))
+        (tmp_path / "boxes.csv").write_text("id,x0,y0,x1,y1\n" + rows)
+        return assign_boxes(named, None, tmp_path / "boxes.csv")
+
+    assert list(boxes("a.png", "a.jpg", "c", "b", "sub/b.jpg")) == [
+        *("a.png", "a.jpg", "sub/c", "b", "sub/b"),
+    ]
+    with pytest.raises(InputError, match="'a' could be .*/a.jpg or .*/a.png"):
+        boxes("a")
+    with pytest.raises(InputError, match="'b.jpg' could be .*/b.jpg or .*sub/b.jpg"):
+        boxes("b.jpg")
+    with pytest.raises(InputError, match="no picture is called 'd' .nor 1 more"):
+        boxes("d", "e", "c")
+
+
+@pytest.mark.parametrize(
     "text, message",
     [
-        ("id,x0\na,1\n", "lacks the columns"),
-        ("id,x0,y0,x1,y1\na,1,2,3,4\na,1,2,3,4\n", "two rows"),
-        ("id,x0,y0,x1,y1\na,1,2,x,4\n", "four numbers"),
-        ("", "not a readable CSV"),
+        ("id,x0\na,1\n", "boxes.csv has no column 'y0': it has .'id', 'x0'."),
+        ("id,x0,y0,x1,y1\na,1,2,3,4\na,1,2,3,4\n", "line 3: two rows"),
+        ("id,x0,y0,x1,y1\na,1,2,x,4\n", "boxes.csv, line 2: .*four numbers.*'x'"),
+        ("id,x0,y0,x1,y1\na,1,2,,4\n", "boxes.csv, line 2: .*four numbers.*''"),
+        ("id,x0,y0,x1,y1\na,1,2,3\n", "line 2 has 4 values for 5 columns"),
+        ("id,x0,y0,x1,y1\na,1,2,3,4\na.png,1,2,3,4\n", "'a' and 'a.png' are two rows for"),
+        ("", "is empty"),
     ],
 )
 def test_tables_that_are_none(tmp_path, text, message):
