@@ -41,6 +41,7 @@ from .face_folders import report_problems, scan_sources
 from .labels import CLASSES
 from .pixels import label_table, read_face
 from .sides import settle_sides
+from .tables import read_cells, read_rows
 
 # %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-05
 MAPPING_FILE = "CelebA-HQ-to-CelebA-mapping.txt"
@@ -48,23 +49,21 @@ MAPPING_FILE = "CelebA-HQ-to-CelebA-mapping.txt"
 
 def read_mapping(path: str | Path) -> dict:  # {id as text: position in CelebA, 0-based}
     "Read `CelebA-HQ-to-CelebA-mapping.txt`, with or without its header line"
-    path = Path(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise InputError(
             f'{path} is missing: the official split needs it; add it, or use split="seeded"'
         )
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    rows = [line.split() for line in lines if line.strip()]
-    if rows and not rows[0][0].isdecimal():
-        rows = rows[1:]  # the header
-    for row in rows:
+    rows = read_rows(path)
+    if not rows[0][1][0].isdecimal():  # a line of names
+        table = read_cells(path, ["idx", "orig_idx"])
+        rows = zip(table.index, zip(table.idx, table.orig_idx))
+    mapping = {}
+    for line, row in rows:
         if len(row) < 2 or not (row[0].isdecimal() and row[1].isdecimal()):
-            raise InputError(
-                f"{path}: the line {' '.join(row)!r} is not `idx orig_idx orig_file`: mend it"
-            )
-    mapping = {str(int(row[0])): int(row[1]) for row in rows}
-    if len(mapping) < len(rows):
-        raise InputError(f"{path} has duplicated ids: {len(rows)} lines, {len(mapping)} ids")
+            raise InputError(f"{path}, line {line} is not `idx orig_idx`: {' '.join(row)!r}")
+        if str(int(row[0])) in mapping:
+            raise InputError(f"{path}, line {line}: duplicated ids: {row[0]!r} has two rows")
+        mapping[str(int(row[0]))] = int(row[1])
     return mapping
 
 # %% ../../nbs/lib/10_data/06_faceset.ipynb #faceset-06
@@ -446,7 +445,9 @@ def build_face_set(
     with _building(out, len(faces) * size * size * 4) as folder:
         _fill(folder, request, faces, size, table, workers, progress)
         sides = settle_sides(folder, index, swap_mirrored)
-        sealed = seal_face_set(folder, index, CLASSES, [s.name for s in sources])
+        left_aside = [file for source in sources for file in source.left_aside]
+        names = [source.name for source in sources]
+        sealed = seal_face_set(folder, index, CLASSES, names, left_aside)
         write_json(folder / "faces.json", {**sealed.meta, "sides": sides})
         (out / "faces.json").unlink(missing_ok=True)
         for name in ("images.npy", "masks.npy", "index.parquet", "faces.json"):

@@ -191,7 +191,11 @@ def score(parser, data, label_map, out, which, size, swap_mirrored, threads, dev
         help="face box in pixels, hairline to chin and cheek to cheek, "
         "for pictures that are not aligned crops",
     ),
-    arg("--boxes", metavar="FILE.csv", help="a face box for each picture: id,x0,y0,x1,y1"),
+    arg(
+        "--boxes",
+        metavar="FILE.csv",
+        help="a face box for each picture, in columns id (its file's name), x0, y0, x1, y1",
+    ),
     arg(
         "--margin",
         type=float,
