@@ -17,6 +17,7 @@ import pandas as pd
 
 from ..core.records import INDEX
 from ..core.runs import InputError
+from .label_values import PaletteUse, palette_use
 from .labels import CLASSES, MERGE_ORDER
 
 # %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-05
@@ -39,6 +40,7 @@ class FaceFiles:
     # ((label, path), ...) in merge order; label None: the one file is a whole label map
     masks: tuple
     stamps: tuple  # (bytes, time of change) of each file
+    palettes: PaletteUse | None = None  # of the folder that a whole label map lies in
 
 # %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-07
 @dataclass
@@ -94,15 +96,15 @@ def list_files(
 _MERGE_RANK = {None: 0, **{CLASSES.index(part): rank for rank, part in enumerate(MERGE_ORDER)}}
 
 
-def _join_files(id, image, masks):
+def _join_files(id, image, masks, palettes):
     "The `FaceFiles` of an image (path, stamp) and its masks {label: (path, stamp)}"
     labels = sorted(masks, key=_MERGE_RANK.get)
     paths = tuple((label, masks[label][0]) for label in labels)
     stamps = (image[1], *(masks[label][1] for label in labels))
-    return FaceFiles(str(id), image[0], paths, stamps)
+    return FaceFiles(str(id), image[0], paths, stamps, palettes)
 
 # %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-11
-def _pair(source, images, masks):
+def _pair(source, images, masks, palettes=None):
     "Turn {id: file} and {id: {label: file}} into faces, in order; a file alone is a problem"
     for id in sorted(masks.keys() - images.keys()):
         first, *others = (path for path, _ in masks[id].values())
@@ -114,7 +116,7 @@ def _pair(source, images, masks):
     for id in sorted(images.keys() - masks.keys()):
         source.problems.append(f"{images[id][0]} has no masks: add them, or remove the image")
     for id in sorted(images.keys() & masks.keys()):
-        source.faces.append(_join_files(id, images[id], masks[id]))
+        source.faces.append(_join_files(id, images[id], masks[id], palettes))
 
 # %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-12
 def _celeba_images(folder, problems):
@@ -178,7 +180,8 @@ def _scan_labels(source):
     "List the faces of a folder of images and label maps"
     images = list_files(source.folder / "images", IMAGE_SUFFIXES, source.problems)
     labels = list_files(source.folder / "labels", (".png",), source.problems)
-    _pair(source, images, {stem: {None: file} for stem, file in labels.items()})
+    palettes = palette_use(path for path, _ in labels.values())
+    _pair(source, images, {stem: {None: file} for stem, file in labels.items()}, palettes)
 
 # %% ../../nbs/lib/10_data/03_face_folders.ipynb #face-folders-15
 _NO_FLAG = 9  # stands for a cell that is neither a flag nor empty

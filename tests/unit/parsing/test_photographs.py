@@ -13,6 +13,7 @@ import fairparse.parsing.photographs as photographs
 from fairparse.core.records import HISTORY, write_table
 from fairparse.core.runs import InputError, hash_file, read_json, write_json
 from fairparse.data.labels import CLASSES, NUM_CLASSES, PALETTE
+from fairparse.data.map_folders import read_map
 from fairparse.data.pixels import label_table, read_image, read_label_map, read_upright
 from fairparse.parsing.photographs import (
     assign_boxes,
@@ -251,6 +252,9 @@ def test_the_files_of_a_picture(tmp_path, folder):
     assert (np.asarray(labels.convert("RGB")) == PALETTE[values]).all()
     assert values.max() < NUM_CLASSES
     assert (read_label_map(tmp_path / "out/anna.labels.png", 70, label_table())[0] <= 18).all()
+    labels.convert("RGB").quantize().save(tmp_path / "packed.png")  # as optimisers deal places
+    for path in (tmp_path / "packed.png", tmp_path / "out/anna.labels.png"):
+        assert np.array_equal(read_map(path, label_table())[0], values)
     saved = read_json(tmp_path / "out/anna.areas.json")
     assert {c: a["pixels"] for c, a in saved["areas"].items()} == {
         c: int((values == i).sum()) for i, c in enumerate(CLASSES)
