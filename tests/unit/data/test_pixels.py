@@ -138,7 +138,7 @@ def test_nearest_positions_are_those_of_pillow_in_both_directions():
 def test_more_than_two_values_are_for_pillow(tmp_path, pillow):
     rng = np.random.default_rng(1)
     for pixels in (
-        np.where(blobs(rng, 20, 30), 250, rng.integers(0, 40, (20, 30))).astype(np.uint8),
+        np.where(blobs(rng, 20, 30), 250, rng.integers(0, 25, (20, 30))).astype(np.uint8),
         rng.integers(0, 2, (20, 30, 3), dtype=np.uint8) * 255,
         np.dstack([np.where(blobs(rng, 20, 30), 200, 100)] * 3).astype(np.uint8),
     ):

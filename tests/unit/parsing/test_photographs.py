@@ -18,6 +18,7 @@ from fairparse.data.pixels import label_table, read_image, read_label_map, read_
 from fairparse.parsing.photographs import (
     assign_boxes,
     class_areas,
+    class_palette,
     describe_left_aside,
     lay_over,
     list_pictures,
@@ -110,6 +111,14 @@ def test_transparent_pixels_are_white(tmp_path):
     assert np.asarray(read_upright(tmp_path / "p.png"))[0].tolist() == [[255] * 3, [10, 20, 30]]
     Image.fromarray(np.array([[[7, 255], [7, 0]]], np.uint8), "LA").save(tmp_path / "la.png")
     assert np.asarray(read_upright(tmp_path / "la.png"))[0].tolist() == [[7] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize("count", [2, 19, 40, 256])
+def test_no_two_classes_have_one_colour(count):
+    colours = class_palette(list(range(count)))
+    assert colours.shape == (count, 3) and colours.dtype == np.uint8
+    assert len(np.unique(colours, axis=0)) == count
+    assert np.array_equal(colours[:19], PALETTE[:count])
 
 
 def test_greys_palettes_and_print_colours(tmp_path):
