@@ -10,7 +10,7 @@ import contextlib
 import struct
 import zlib
 from collections import namedtuple
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -199,9 +199,15 @@ def _read_entries(path):
         return []
 
 # %% ../../nbs/lib/10_data/17_label_values.ipynb #label-values-20
+def _is_unused_black(entry):
+    "Whether an entry may be black because nobody gave it a colour: palettes are padded so"
+    return entry.label == 0 and entry.index >= NUM_CLASSES
+
+
 def _says_nothing_new(palette):
-    "Whether each colour of a palette says what its place says, or is black, as unused entries are"
-    return all(entry.label in (0, entry.index) for entry in _palette_entries(palette))
+    "Whether each colour of a palette says what its place says, as far as it says anything"
+    entries = _palette_entries(palette)
+    return all(entry.label == entry.index or _is_unused_black(entry) for entry in entries)
 
 
 def _is_foreign_throughout(palette):
@@ -253,13 +259,14 @@ def _class_of(label, table):
     return int(table[label]) if label >= 0 else -1
 
 
+def _agrees(entry, table):
+    "Whether the colour of an entry stands for the class of its place"
+    return _class_of(entry.label, table) == _class_of(entry.index, table)
+
+
 def _clashes(entries, table):
     "Entries whose colour stands for another class than their place"
-    return [
-        entry
-        for entry in entries
-        if entry.label > 0 and _class_of(entry.label, table) != _class_of(entry.index, table)
-    ]
+    return [entry for entry in entries if entry.label >= 0 and not _agrees(entry, table)]
 
 # %% ../../nbs/lib/10_data/17_label_values.ipynb #label-values-25
 _SILENT = {_NEAR, _OTHER, _DOUBLE}  # kinds of colours by which nothing can be read
@@ -283,15 +290,16 @@ def counts_colours(
 ) -> bool | None:  # None: nobody can know
     "Whether the colours of a folder's palette images are their labels, rather than the places"
     clashing = _clashes(use.entries, table)
-    if not clashing:
-        return None if use.shift else False
+    if all(_is_unused_black(entry) for entry in clashing):
+        known = any(entry.kind == _CLASS for entry in use.entries)
+        return None if use.shift or (clashing and not known) else False
 
     colours_fit = _obstacle(use, table) is None
     places_fit = all(_class_of(entry.index, table) >= 0 for entry in use.entries)
     sure = any(entry.kind in (_CLASS, _GREY) for entry in clashing)
     if colours_fit and (sure or not places_fit):
         return True
-    weak = all(entry.kind in (_COMMON, _RAMP) for entry in clashing)
+    weak = all(entry.kind in (_COMMON, _RAMP) or entry.label == 0 for entry in clashing)
     if places_fit and weak and not colours_fit and not use.shift:
         return False
     return None
@@ -328,8 +336,9 @@ def _palette_labels(image, path, table, use):
     foreign = all(entry.kind == _OTHER for entry in entries)
     if not foreign and not _clashes(entries, table):
         return numbers
-    if use is None:
-        use = PaletteUse({} if foreign else dict.fromkeys(entries, path))
+    use = use or PaletteUse({})
+    if not foreign:
+        use = replace(use, entries={**dict.fromkeys(entries, path), **use.entries})
     by_colour = counts_colours(use, table)
     if foreign and not use.shift:
         by_colour = False

@@ -84,6 +84,18 @@ def test_one_permutation_for_all(tmp_path):
     assert np.array_equal(read(paths[:1]), maps[:1])  # one file says enough
 
 
+def test_a_map_of_background_alone_goes_with_its_folder(tmp_path):
+    perm = np.roll(np.arange(19), 5)
+    maps = faces(2)
+    maps[0] = 0
+    paths = [
+        indexed(tmp_path / f"{i}.png", perm[one], PALETTE[np.argsort(perm)])
+        for i, one in enumerate(maps)
+    ]
+    assert np.array_equal(read(paths), maps)
+    refused(paths[:1], "14 is 'hat'", "the label 0, 'background'")
+
+
 @pytest.mark.parametrize("colours", [PALETTE, GREYS], ids=["classes", "greys"])
 @pytest.mark.parametrize("classes", [[0, 1, 13], [0, 1, 4, 13, 17], list(range(19)), [13], [0, 13]])
 def test_packed_maps_beside_untouched_ones(tmp_path, colours, classes):
@@ -152,6 +164,15 @@ def test_a_void_label_behind_a_padded_palette(tmp_path):
     path = indexed(tmp_path / "a.png", [[0, 1], [13, 255]], colours)
     table = label_table({**{k: k for k in range(19)}, 255: "hat"})
     assert read([path], table)[0].tolist() == [[0, 1], [13, 255]]
+    without = indexed(tmp_path / "b.png", [[1, 1], [13, 255]], colours)
+    assert read([path, without], table)[1].tolist() == [[1, 1], [13, 255]]
+
+
+def test_classes_that_a_palette_leaves_black(tmp_path):
+    colours = np.concatenate([PALETTE[:5], np.zeros((251, 3))])
+    path = indexed(tmp_path / "a.png", [[0, 1], [4, 13]], colours)
+    assert read([path])[0].tolist() == [[0, 1], [4, 13]]  # two of them are black: no label is
+    refused([indexed(path, [[1, 1], [4, 13]], colours)], "13 is 'hair'", "the label 0")
 
 
 # ---- nobody can know
