@@ -27,8 +27,9 @@ from fairparse.data.face_folders import (
     report_problems,
     scan_source,
 )
+from .label_values import PaletteUse, label_values, open_image, palette_use
 from .labels import CLASSES
-from .pixels import known_labels, label_table, label_values, merge_parts, open_image
+from .pixels import known_labels, label_table, merge_parts
 
 # %% ../../nbs/lib/10_data/05_map_folders.ipynb #map-folders-05
 def _nearest(labels, size):
@@ -40,13 +41,14 @@ def read_map(
     path: str | Path,
     table: np.ndarray,  # see `pixels.label_table`
     size: tuple | None = None,  # wanted (width, height); None: as it is
+    use: PaletteUse | None = None,  # of the map's folder, see `label_values`
 ) -> tuple:  # (H, W) uint8, (width, height) of the file
     """Read a label map, at `size` by the nearest pixel
 
     `InputError` names a value that is not in `table`.
     """
     with open_image(path) as image:
-        values = np.asarray(label_values(image, path))
+        values = np.asarray(label_values(image, path, table, use))
     known = values.clip(0, len(table) - 1)
     labels = table[known]
     wrong = (labels < 0) | (known != values)
@@ -234,7 +236,7 @@ def _open_faces(folder, table, size):
     square = None if size is None else (size, size)
 
     def read_whole(i):
-        return read_map(masks[i][0][1], table, square)
+        return read_map(masks[i][0][1], table, square, source.faces[i].palettes)
 
     def read_parts(i):
         return _read_parts(masks[i], size)
@@ -242,6 +244,17 @@ def _open_faces(folder, table, size):
     read = read_whole if source.layout == "labels" else read_parts
     attributes = source.attributes if len(source.attributes.columns) else None
     return Truth(folder, [face.id for face in source.faces], read, attributes)
+
+# %% ../../nbs/lib/10_data/05_map_folders.ipynb #map-folders-31
+def _open_maps(folder, files, table, square):
+    "The truth of label maps, {id: path}"
+    paths = list(files.values())
+    use = palette_use(paths)
+
+    def read(i):
+        return read_map(paths[i], table, square, use)
+
+    return Truth(folder, list(files), read, None)
 
 # %% ../../nbs/lib/10_data/05_map_folders.ipynb #map-folders-15
 FACE_FOLDERS = ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno", "images", "labels")
@@ -265,9 +278,7 @@ def open_truth(
             )
         return _open_set(folder, split, square)
     if folder.is_dir() and _holds_maps(folder):
-        files = list_maps(folder)
-        paths = list(files.values())
-        return Truth(folder, list(files), lambda i: read_map(paths[i], table, square), None)
+        return _open_maps(folder, list_maps(folder), table, square)
     if not any((folder / name).is_dir() for name in FACE_FOLDERS):
         raise InputError(
             f"{folder} holds no true label maps: "

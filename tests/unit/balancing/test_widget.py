@@ -307,6 +307,8 @@ def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
     exif[0x0112] = 6  # held upright: turn a quarter clockwise
     Image.fromarray(np.zeros((4, 8, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
     assert decode(picture_uri(tmp_path / "a.jpg")).shape == (8, 4, 3)
+    Image.new("RGBA", (4, 4), (90, 60, 30, 0)).save(tmp_path / "clear.png")
+    assert (decode(picture_uri(tmp_path / "clear.png")) == 255).all()  # nobody sees the brown
 
 
 @pytest.mark.parametrize(

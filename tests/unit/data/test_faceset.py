@@ -185,7 +185,7 @@ def test_part_mask_16_bit_and_odd_colours(tmp_path):
 
 def label_versions(labels):
     indexed = Image.frombytes("P", labels.shape[::-1], labels.tobytes())
-    indexed.putpalette(np.roll(PALETTE, 3, 0).ravel().tolist())
+    indexed.putpalette((255 - PALETTE).ravel().tolist())  # not of classes: decoration
     opaque = np.full((*labels.shape, 1), 255, np.uint8)
     return {
         "grey": Image.fromarray(labels),

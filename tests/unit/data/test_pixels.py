@@ -6,13 +6,14 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from fairparse.core.runs import InputError
 from fairparse.data import pixels as module
 from fairparse.data.pixels import (
     merge_parts,
     nearest_positions,
+    read_image,
     read_part,
     read_photograph,
     read_plain_mask,
@@ -137,7 +138,7 @@ def test_nearest_positions_are_those_of_pillow_in_both_directions():
 def test_more_than_two_values_are_for_pillow(tmp_path, pillow):
     rng = np.random.default_rng(1)
     for pixels in (
-        rng.integers(0, 256, (20, 30), dtype=np.uint8),
+        np.where(blobs(rng, 20, 30), 250, rng.integers(0, 25, (20, 30))).astype(np.uint8),
         rng.integers(0, 2, (20, 30, 3), dtype=np.uint8) * 255,
         np.dstack([np.where(blobs(rng, 20, 30), 200, 100)] * 3).astype(np.uint8),
     ):
@@ -255,7 +256,186 @@ def test_a_tall_picture_is_left_to_pillow(tmp_path):
     assert read_plain_mask(path, 8) is None
 
 
+# ---- what is part, and what is no mask
+
+
+def rectangle(side=64):
+    "(side, side) bool"
+    inside = np.zeros((side, side), bool)
+    inside[side // 8 : side // 2, side // 4 : side // 4 * 3] = True
+    return inside
+
+
+def with_alpha(inside, hidden, shown):
+    "RGBA: a part in one grey, opaque, and the rest in another, transparent"
+    grey = np.where(inside, shown, hidden)
+    return Image.fromarray(np.dstack([grey] * 3 + [255 * inside]).astype(np.uint8))
+
+
+def saved(image, path, **options):
+    image.save(path, **options)
+    return path
+
+
+def all_of(path, size):
+    "(size, size) bool of a part"
+    box, inside, _ = read_part(path, size)
+    whole = np.zeros((size, size), bool)
+    if box is not None:
+        whole[box[1] : box[3], box[0] : box[2]] = inside
+    return whole
+
+
+@pytest.mark.parametrize("hidden, shown", [(255, 255), (255, 0), (0, 0), (0, 255), (200, 9)])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_alpha_decides_what_is_part(tmp_path, mode, hidden, shown):
+    inside = rectangle()
+    image = with_alpha(inside, hidden, shown)
+    if mode == "P":
+        image = Image.fromarray(inside.astype(np.uint8))
+        image.putpalette([hidden] * 3 + [shown] * 3)
+        path = saved(image, tmp_path / "a.png", transparency=0)
+    else:
+        path = saved(image.convert(mode), tmp_path / "a.png")
+    assert Image.open(path).mode == mode
+    for size in (64, 23):
+        expected = Image.fromarray(inside).resize((size, size), Image.Resampling.NEAREST)
+        assert np.array_equal(all_of(path, size), np.asarray(expected))
+
+
+@pytest.mark.parametrize("alpha", [255, 128, 40])
+def test_the_same_alpha_everywhere_says_nothing(tmp_path, alpha):
+    image = Image.fromarray(rectangle()).convert("RGBA")
+    image.putalpha(alpha)
+    path = saved(image, tmp_path / "a.png")
+    assert np.array_equal(all_of(path, 64), rectangle())
+
+
+def test_half_transparent_parts_and_soft_alpha(tmp_path):
+    image = with_alpha(rectangle(), 255, 0)
+    image.putalpha(image.getchannel("A").point(lambda value: value * 100 // 255))
+    assert np.array_equal(all_of(saved(image, tmp_path / "a.png"), 64), rectangle())
+    wide = with_alpha(rectangle(256), 255, 255)
+    wide.putalpha(wide.getchannel("A").filter(ImageFilter.GaussianBlur(1)))
+    changed = all_of(saved(wide, tmp_path / "b.png"), 256) ^ rectangle(256)
+    assert changed.mean() < 0.005
+
+
+@pytest.mark.parametrize("low, high", [(1, 255), (0, 1), (0, 128), (1, 2), (90, 200)])
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+def test_the_limit_is_half_of_the_range(tmp_path, mode, low, high):
+    levels = np.where(rectangle(), high, low).astype(np.uint16 if mode == "I;16" else np.uint8)
+    image = Image.fromarray(levels)
+    path = saved(image if mode == "I;16" else image.convert(mode), tmp_path / "a.png")
+    assert np.array_equal(all_of(path, 64), rectangle())
+
+
+def test_one_level_of_sixteen_bits_may_be_transparent(tmp_path):
+    image = Image.fromarray(np.where(rectangle(), 7, 60000).astype(np.uint16))
+    path = saved(image, tmp_path / "a.png", transparency=60000)
+    assert np.array_equal(all_of(path, 64), rectangle())
+
+
+@pytest.mark.parametrize("quality", [10, 30, 60, 75, 95])
+def test_soft_borders_of_a_jpeg(tmp_path, quality):
+    y, x = np.mgrid[:256, :256]
+    for place, (width, height) in enumerate([(90, 70), (30, 9), (60, 2.5)]):
+        inside = ((x - 120) / width) ** 2 + ((y - 130) / height) ** 2 < 1
+        image = Image.fromarray(inside).convert("RGB")
+        path = saved(image, tmp_path / f"{place}.png", format="JPEG", quality=quality)
+        assert np.asarray(Image.open(path)).any(-1).sum() > inside.sum()
+        assert (all_of(path, 256) ^ inside).mean() < 0.004
+
+
+def test_two_opaque_rectangles(tmp_path):
+    "The shares of background, skin and hair, in every way in which they are drawn"
+    inside = {1: np.zeros((512, 512), bool), 13: np.zeros((512, 512), bool)}
+    inside[1][180:480, 100:400] = True
+    inside[13][90:170, 100:400] = True
+    for name, draw in {
+        "rgba": lambda part: with_alpha(part, 255, 255),
+        "la": lambda part: with_alpha(part, 255, 0).convert("LA"),
+        "one": lambda part: Image.fromarray(np.where(part, 255, 1).astype(np.uint8)),
+    }.items():
+        parts = tuple(
+            (label, saved(draw(part), tmp_path / f"{name}{label}.png"))
+            for label, part in inside.items()
+        )
+        merged, _ = merge_parts(parts, 512)
+        counts = np.bincount(merged.ravel(), minlength=19)
+        assert counts[[0, 1, 13]].tolist() == [512**2 - 114_000, 90_000, 24_000]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "I;16"])
+def test_a_part_that_fills_the_picture(tmp_path, mode):
+    levels = np.full((50, 50), 255, np.uint8)
+    levels[:1] = 0  # two per cent
+    image = Image.fromarray(levels.astype(np.uint16)) if mode == "I;16" else Image.fromarray(levels)
+    path = saved(image if mode == "I;16" else image.convert(mode), tmp_path / "hair.png")
+    with pytest.raises(InputError, match="hair.png covers 98.0% of the picture"):
+        read_part(path, 50)
+    for value in (1, 255):
+        saved(Image.new("L", (50, 50), value), path)
+        with pytest.raises(InputError, match="hair.png covers 100.0% of the picture"):
+            merge_parts(((13, path),), 16)
+
+
+@pytest.mark.parametrize("kind", ["photograph", "ramp", "numbered", "trimap"])
+def test_more_than_two_levels_are_no_mask(tmp_path, kind):
+    rng, levels = np.random.default_rng(0), np.zeros((128, 128), np.uint8)
+    if kind == "photograph":
+        levels = rng.integers(0, 256, (128, 128), dtype=np.uint8)
+    if kind == "ramp":
+        levels = np.arange(128, dtype=np.uint8)[None].repeat(128, 0) * 2
+    if kind == "numbered":  # two eyes in one mask
+        levels[40:46, 20:34], levels[40:46, 80:94] = 1, 2
+    if kind == "trimap":
+        levels[20:100, 20:100], levels[30:90, 30:90] = 128, 255
+    path = saved(Image.fromarray(levels), tmp_path / "part.png")
+    with pytest.raises(InputError, match=r"part.png has more than two levels: [\d.]+% of its"):
+        read_part(path, 64)
+
+
+def test_masks_that_contradict_themselves(tmp_path):
+    image = Image.fromarray(rectangle()).convert("RGBA")
+    image.putalpha(0)
+    with pytest.raises(InputError, match="a.png is fully transparent, but something is painted"):
+        read_part(saved(image, tmp_path / "a.png"), 64)
+    assert read_part(saved(Image.new("RGBA", (9, 9)), tmp_path / "empty.png"), 9)[0] is None
+
+    image.putalpha(255)
+    image.paste((255, 255, 255, 0), (0, 50, 64, 64))
+    with pytest.raises(InputError, match="b.png has opaque pixels of black and of white"):
+        read_part(saved(image, tmp_path / "b.png"), 64)
+
+
+@pytest.mark.parametrize("colours, channels", [(2, 3), (4, 2), (6, 4)])
+def test_colours_of_sixteen_bits_are_refused(tmp_path, colours, channels):
+    "Pillow keeps the upper eight, in which a part of 255 is black"
+    values = np.repeat(255 * rectangle()[..., None], channels, 2).astype(">u2")
+    head = struct.pack(">IIBBBBB", 64, 64, 16, colours, 0, 0, 0)
+    flat = values.view(np.uint8).reshape(64, -1)
+    (tmp_path / "a.png").write_bytes(png(flat, [0] * 64, head))
+    with pytest.raises(InputError, match="a.png has colours of 16 bits a channel"):
+        read_part(tmp_path / "a.png", 64)
+
+
 # ---- photographs at their own size
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_in_a_photograph_is_white(tmp_path, mode):
+    "The same for a face set and for `parse`: what lies beneath is not seen"
+    image = with_alpha(rectangle(), 90, 60)
+    if mode == "P":
+        image = Image.fromarray(rectangle().astype(np.uint8))
+        image.putpalette([90] * 3 + [60] * 3)
+        path = saved(image, tmp_path / "a.png", transparency=0)
+    else:
+        path = saved(image.convert(mode), tmp_path / "a.png")
+    expected = np.where(rectangle(), 60, 255)[..., None].repeat(3, -1)
+    for read in (read_image(path, 64)[0], read_photograph(path), np.asarray(read_upright(path))):
+        assert np.array_equal(read, expected)
 
 
 def test_a_photograph_is_read_as_it_is_or_as_in_a_face_set(tmp_path):

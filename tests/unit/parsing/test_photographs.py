@@ -13,10 +13,12 @@ import fairparse.parsing.photographs as photographs
 from fairparse.core.records import HISTORY, write_table
 from fairparse.core.runs import InputError, hash_file, read_json, write_json
 from fairparse.data.labels import CLASSES, NUM_CLASSES, PALETTE
+from fairparse.data.map_folders import read_map
 from fairparse.data.pixels import label_table, read_image, read_label_map, read_upright
 from fairparse.parsing.photographs import (
     assign_boxes,
     class_areas,
+    class_palette,
     describe_left_aside,
     lay_over,
     list_pictures,
@@ -109,6 +111,14 @@ def test_transparent_pixels_are_white(tmp_path):
     assert np.asarray(read_upright(tmp_path / "p.png"))[0].tolist() == [[255] * 3, [10, 20, 30]]
     Image.fromarray(np.array([[[7, 255], [7, 0]]], np.uint8), "LA").save(tmp_path / "la.png")
     assert np.asarray(read_upright(tmp_path / "la.png"))[0].tolist() == [[7] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize("count", [2, 19, 40, 256])
+def test_no_two_classes_have_one_colour(count):
+    colours = class_palette(list(range(count)))
+    assert colours.shape == (count, 3) and colours.dtype == np.uint8
+    assert len(np.unique(colours, axis=0)) == count
+    assert np.array_equal(colours[:19], PALETTE[:count])
 
 
 def test_greys_palettes_and_print_colours(tmp_path):
@@ -251,6 +261,9 @@ def test_the_files_of_a_picture(tmp_path, folder):
     assert (np.asarray(labels.convert("RGB")) == PALETTE[values]).all()
     assert values.max() < NUM_CLASSES
     assert (read_label_map(tmp_path / "out/anna.labels.png", 70, label_table())[0] <= 18).all()
+    labels.convert("RGB").quantize().save(tmp_path / "packed.png")  # as optimisers deal places
+    for path in (tmp_path / "packed.png", tmp_path / "out/anna.labels.png"):
+        assert np.array_equal(read_map(path, label_table())[0], values)
     saved = read_json(tmp_path / "out/anna.areas.json")
     assert {c: a["pixels"] for c, a in saved["areas"].items()} == {
         c: int((values == i).sum()) for i, c in enumerate(CLASSES)

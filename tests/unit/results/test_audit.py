@@ -520,6 +520,56 @@ def test_kinds_of_png(tmp_path, mode):
     np.testing.assert_array_equal(read_map(tmp_path / "a.png", label_table())[0], labels)
 
 
+def packed(path, labels, places, colours):
+    "The same picture, its labels at other places of the palette"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(places[labels].astype(np.uint8))
+    image.putpalette(np.asarray(colours, np.uint8).tobytes())
+    image.save(path)
+
+
+def packed_maps(world, each):
+    "The truth in palettes whose places are dealt anew, once for all maps or for each"
+    rng = np.random.default_rng(0)
+    places = rng.permutation(19)
+    for path in (world / "truth").glob("*.png"):
+        places = rng.permutation(19) if each else places
+        colours = PALETTE[np.argsort(places)]
+        packed(world / "packed" / path.name, np.asarray(Image.open(path)), places, colours)
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["one palette", "a palette each"])
+def test_packed_maps_have_the_score_of_their_colours(world, each):
+    packed_maps(world, each)
+    expected = run(world, "good")["class_iou"].good
+    assert (run(world, "packed")["class_iou"].packed.dropna() == 100).all()
+    assert run(world, "good", truth=world / "packed")["class_iou"].good.equals(expected)
+
+
+def test_twelve_maps_of_all_labels_packed(tmp_path, capsys):
+    maps, places = random_maps(7, 12, labels=19), np.random.default_rng(1).permutation(19)
+    for i, labels in enumerate(maps):
+        save(tmp_path / f"truth/{i}.png", labels)
+        packed(tmp_path / f"mine/{i}.png", labels, places, PALETTE[np.argsort(places)])
+    rows = [f"{i},{i % 2}" for i in range(12)]
+    (tmp_path / "attributes.csv").write_text("\n".join(["id,Hat", *rows]))
+    given = ["--maps", tmp_path / "mine", "--truth", tmp_path / "truth", "--out", tmp_path / "out"]
+    more = ["--attributes", tmp_path / "attributes.csv", "--min-size", "2", "--resamples", "20"]
+    assert cli.main(["audit", *map(str, [*given, *more])]) in (0, None)
+    table = pd.read_csv(tmp_path / "out/tables/class_iou.csv").set_index("class")
+    assert table.mine["mean"] == 100
+
+
+def test_maps_of_two_readings_are_refused_before_anything_is_written(world):
+    packed_maps(world, False)
+    image = Image.fromarray(random_maps(1)[0])
+    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128])
+    image.save(world / "packed" / "face 3.png")
+    with pytest.raises(InputError, match="two readings: .*face 3.png has nothing to do with"):
+        run(world, "packed")
+    assert not (world / "out" / "tables").exists()
+
+
 def test_other_class_lists(world):
     "Two parsers and the truth, each with numbers of its own"
     before = run(world, "good", "unfair")
