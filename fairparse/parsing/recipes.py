@@ -212,6 +212,7 @@ def score_folder(
         counts = score_faces(parser, faces, np.arange(len(faces)), progress=True)
         ids = faces.index.id.to_numpy()
         record["data"] = list(faces.meta["sources"])
+        record["swap_mirrored"] = swap_mirrored
     table = score_table(counts, parser.spec.classes)
     if out is not None:
         _write_scores(Path(out), table, counts_table(counts, ids, str(parser_folder), -1), record)

@@ -110,6 +110,7 @@ def test_scores_are_written_and_agree_with_the_counts(folder, trained, tmp_path)
         "weights": "model.safetensors",
         "sha256": hash_file(trained / "model.safetensors"),
         "data": [folder.name],
+        "swap_mirrored": False,
         "counts_sha256": hash_file(tmp_path / "scores/counts.parquet"),
     }
 
