@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['predict_probabilities', 'predict_masks', 'check_scorable', 'score_faces', 'Origin', 'read_origin', 'describe_parser',
-           'is_parser', 'find_parser']
+           'check_fold', 'is_parser', 'find_parser']
 
 # %% ../../nbs/lib/20_parsing/06_predict.ipynb #predict-02
 from dataclasses import dataclass
@@ -180,6 +180,26 @@ def describe_parser(origin: Origin, which: str = "model") -> dict:
         "procedural": origin.procedural,
         "warning": origin.warning or None,
     }
+
+# %% ../../nbs/lib/20_parsing/06_predict.ipynb #predict-19d
+def check_fold(
+    parser: str | Path,  # its folder
+    fold: int,  # whose faces are tested; -1: the face set's own split
+    say=print,
+):
+    "`InputError` if a parser was trained on faces that are tested here, as far as that is recorded"
+    trained = read_origin(parser).run.get("parameters", {}).get("fold")
+    if trained is None:
+        say(
+            f"the parser in {parser} has no record of a fold (20_train_parser leaves one): "
+            "whether it has seen the faces that are tested here is not known"
+        )
+    known = -1 if trained is None else trained
+    if known != fold:
+        raise InputError(
+            f"the parser in {parser} was trained with fold {known}, not {fold}: its test faces "
+            f"would be among the training faces here; use the parser of fold {fold}"
+        )
 
 # %% ../../nbs/lib/20_parsing/06_predict.ipynb #predict-21
 def is_parser(folder: Path) -> bool:

@@ -1,17 +1,26 @@
 """Official StyleGAN pickles
 
 What must be read, what must be refused, and that nothing in a file is ever run.
+
+No file here would harm Python's own reader. What an attacker sends runs a shell command; here the
+command is a canary, a function that notes that it was called. What an attacker makes endless is
+here as small as can be, and so are the limits that it passes.
 """
 
 import collections
+import contextlib
+import inspect
 import io
 import json
 import os
 import pickle
+import pickletools
 import random
+import re
 import struct
 import subprocess
 import sys
+import tracemalloc
 import types
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +32,7 @@ import torch
 from stylegan_helpers import VARIANTS, draw, make, reference
 from torch import nn
 
-from fairparse.balancing.safe_pickle import MAX_STEPS, Array, read_pickle
+from fairparse.balancing.safe_pickle import Array, Limits, read_pickle
 from fairparse.balancing.stylegan import (
     Dense,
     GeneratorConfig,
@@ -396,7 +405,19 @@ def test_reference_pickle(tmp_path):
     np.testing.assert_allclose(net(z, noise="none"), expected["img_psi1.0_nonoise"], atol=1e-4)
 
 
-# ---- attacks: files that run a command when `pickle.load` opens them
+# ---- calls: files that would call a function when `pickle.load` opens them
+
+
+@pytest.fixture
+def canary():
+    "A module whose function notes that it was called"
+    module = types.ModuleType("canary")
+    module.calls = []
+    module.record = module.calls.append
+    module.Kind = type("Kind", (), {"__new__": lambda kind, word: module.record(word)})
+    module.inner = types.SimpleNamespace(record=module.record)
+    with patch.dict(sys.modules, canary=module):
+        yield module
 
 
 def text(value):
@@ -419,116 +440,96 @@ def whole(body):
     return b"\x80\x04" + body + b"."
 
 
-def legacy_zip(command):
-    "A storage whose inner pickle calls the command, as `torch.save` would write it"
-    return (
-        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 "
-        b"j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}X\x0d\x00\x00\x00little_endian\x88s."
-        + b"\x80\x02cos\nsystem\n"
-        + text(command)
-        + b"\x85R."
-    )
+SING = text("sung")
+RECORD = called("canary", "record", SING)
+INNER = b"\x80\x02ccanary\nrecord\n" + SING + b"\x85R."
 
 
-# name -> (content for a command, what the refusal names)
-ATTACKS = {
-    "global": (lambda c: b"\x80\x02cos\nsystem\n" + text(c) + b"\x85R.", "os.system"),
-    "stack global": (lambda c: whole(called("posix", "system", text(c))), "posix.system"),
-    "dotted name": (
-        lambda c: whole(called("torch._utils", "torch.os.system", text(c))),
-        "torch._utils.torch.os.system",
-    ),
+def legacy_file(storage):
+    "What `torch.save` once wrote, with the pickle `storage` in the place of a storage"
+    head = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+    return head + b"\x80\x02M\xe9\x03.\x80\x02}X\x0d\x00\x00\x00little_endian\x88s." + storage
+
+
+# name -> (content, what the refusal names)
+CALLS = {
+    "global": (INNER, "canary.record"),
+    "stack global": (whole(RECORD), "canary.record"),
+    "dotted name": (whole(called("canary", "inner.record", SING)), "canary.inner.record"),
     "getattr": (
-        lambda c: whole(
+        whole(
             b"cbuiltins\ngetattr\n("
-            + called("builtins", "__import__", text("os"))
-            + text("system")
+            + found("canary", "inner")
+            + text("record")
             + b"tR("
-            + text(c)
+            + SING
             + b"tR"
         ),
         "builtins.getattr",
     ),
-    "eval": (
-        lambda c: whole(called("builtins", "eval", text(f"__import__('os').system({c!r})"))),
-        "builtins.eval",
-    ),
-    "exec": (
-        lambda c: whole(called("builtins", "exec", text(f"import os; os.system({c!r})"))),
-        "builtins.exec",
-    ),
-    "INST": (lambda c: b"\x80\x02(" + text(c) + b"ios\nsystem\n.", "INST"),
-    "OBJ": (lambda c: b"\x80\x02(cos\nsystem\n" + text(c) + b"o.", "os.system"),
-    "OBJ of an allowed name": (
-        lambda c: b"\x80\x02(" + called("os", "system", text(c)) + b"o.",
-        "os.system",
-    ),
+    "INST": (b"\x80\x02(" + SING + b"icanary\nrecord\n.", "INST"),
+    "OBJ": (b"\x80\x02(ccanary\nrecord\n" + SING + b"o.", "canary.record"),
+    "OBJ of a result": (b"\x80\x02(" + RECORD + b"o.", "canary.record"),
+    "NEWOBJ": (whole(found("canary", "Kind") + SING + b"\x85\x81"), "canary.Kind"),
     "partial": (
-        lambda c: whole(b"cfunctools\npartial\n(" + found("os", "system") + text(c) + b"tR)R"),
+        whole(b"cfunctools\npartial\n(" + found("canary", "record") + SING + b"tR)R"),
         "functools.partial",
     ),
     "map": (
-        lambda c: whole(
+        whole(
             b"cbuiltins\nlist\n(cbuiltins\nmap\n("
-            + found("os", "system")
+            + found("canary", "record")
             + b"]("
-            + text(c)
+            + SING
             + b"etRtR"
         ),
         "builtins.list",
     ),
-    "pickle in a pickle": (
-        lambda c: whole(
-            called("_pickle", "loads", data(b"\x80\x02cos\nsystem\n" + text(c) + b"\x85R."))
-        ),
-        "_pickle.loads",
-    ),
+    "pickle in a pickle": (whole(called("_pickle", "loads", data(INNER))), "_pickle.loads"),
     "torch.load": (
-        lambda c: whole(called("torch.storage", "_load_from_bytes", data(legacy_zip(c)))),
-        "os.system",
+        whole(called("torch.storage", "_load_from_bytes", data(legacy_file(INNER)))),
+        "canary.record",
     ),
-    "in the state of a network": (
-        lambda c: whole(b"}" + text("G_ema") + called("os", "system", text(c)) + b"s"),
-        "os.system",
-    ),
-    "attribute of a constructor": (
-        lambda c: whole(
-            called("torch._utils", "_rebuild_tensor_v2.__globals__.__class__")
-            + called("os", "system", text(c))
-        ),
-        "_rebuild_tensor_v2.__globals__.__class__",
-    ),
+    "in the state of a network": (whole(b"}" + text("G_ema") + RECORD + b"s"), "canary.record"),
     "state of an object": (
-        lambda c: whole(
-            b"ccollections\nOrderedDict\n)R}" + text("x") + called("os", "system", text(c)) + b"sb"
-        ),
-        "os.system",
+        whole(b"ccollections\nOrderedDict\n)R}" + text("x") + RECORD + b"sb"),
+        "canary.record",
     ),
-    "thrown away": (lambda c: whole(called("os", "system", text(c)) + b"0}"), "os.system"),
+    "thrown away": (whole(RECORD + b"0}"), "canary.record"),
 }
-RUNS_UNDER_PICKLE = set(ATTACKS) - {"attribute of a constructor", "OBJ of an allowed name"}
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_attacks_are_refused_by_name(tmp_path, name):
-    content, word = ATTACKS[name]
-    canary, path = tmp_path / "owned", tmp_path / "model.pkl"
-    path.write_bytes(content(f"touch {canary}"))
+@pytest.mark.parametrize("name", CALLS)
+def test_calls_are_refused_by_name(tmp_path, canary, name):
+    content, word = CALLS[name]
+    path = tmp_path / "model.pkl"
+    path.write_bytes(content)
     for _ in range(2):
         with pytest.raises(InputError) as refused:
             import_stylegan(path, tmp_path / "out")
-        assert not canary.exists() and not (tmp_path / "out").exists()
+        assert not canary.calls and not (tmp_path / "out").exists()
     assert (
         word in str(refused.value)
         and str(path) in str(refused.value)
         and "byte" in str(refused.value)
     )
-    if name in RUNS_UNDER_PICKLE:  # it is no attack in name only
-        try:
-            pickle.loads(path.read_bytes())
-        except Exception:
-            pass  # some fail after the command
-        assert canary.exists()
+    with contextlib.suppress(Exception):  # some fail after the call
+        pickle.loads(content)
+    assert canary.calls == ["sung"]  # it is no call in name only
+
+
+NAMES = (
+    *(("os", "system"), ("posix", "system"), ("subprocess", "Popen"), ("builtins", "eval")),
+    *(("builtins", "exec"), ("builtins", "__import__"), ("builtins", "open")),
+    *(("torch", "load"), ("torch._utils", "_rebuild_tensor_v2.__globals__")),
+)
+
+
+@pytest.mark.parametrize("module, name", NAMES)
+def test_a_name_alone_is_refused(tmp_path, module, name):
+    "Not called, only named: the list of names decides, not what they do"
+    with pytest.raises(InputError, match=re.escape(f"it asks for {module}.{name}")):
+        read_bytes(tmp_path, whole(found(module, name)))
 
 
 # ---- files that are wrong in other ways
@@ -611,9 +612,9 @@ def test_a_plain_tensor_is_read(tmp_path):
 OUTSIDE = {
     "too long": (0, (5,), (1,)),
     "offset": (2, (4,), (1,)),
-    "far": (2**60, (1,), (1,)),
+    "far": (1000, (1,), (1,)),
     "stride": (0, (2, 2), (4, 1)),
-    "huge stride": (0, (2,), (2**62,)),
+    "great stride": (0, (2,), (1000,)),
     "negative stride": (3, (4,), (-1,)),
     "negative offset": (-1, (1,), (1,)),
     "negative size": (0, (-4,), (1,)),
@@ -632,13 +633,13 @@ def test_tensors_outside_of_their_storage_are_refused(tmp_path, where):
 
 
 STORAGES = {
-    "terabytes": ({"count": 2**40}, "truncated"),
+    "more than there is": ({"count": 1000}, "truncated"),
     "another count": ({"held": 5}, "declares 4"),
     "short": ({"stored": b"\0" * 15}, "truncated"),
     "long": ({"stored": b"\0" * 17}, "ends after"),
     "objects": ({"kind": "ObjectStorage"}, "torch.ObjectStorage"),
     "quantised": ({"kind": "QInt8Storage"}, "torch.QInt8Storage"),
-    "dotted": ({"kind": "storage.os.system"}, "torch.storage.os.system"),
+    "dotted": ({"kind": "storage.inner.record"}, "torch.storage.inner.record"),
     "big-endian": ({"little": False}, "little-endian"),
     "magic": ({"magic": 5}, "torch.save"),
     "keys": ({"keys": ("8",)}, "torch.save"),
@@ -706,22 +707,18 @@ WRONG = {
     "PERSID": (b"\x80\x02Pabc\n.", "PERSID"),
     "BINPERSID": (whole(text("x") + b"Q"), "outside of the file"),
     "NEWOBJ_EX": (whole(found("collections", "OrderedDict") + b")}\x92"), "NEWOBJ_EX"),
-    "NEWOBJ of a command": (
-        whole(found("subprocess", "Popen") + text("id") + b"\x85\x81"),
-        "subprocess.Popen",
-    ),
     "NEXT_BUFFER": (b"\x80\x05\x97.", "NEXT_BUFFER"),
     "text integers": (b"\x80\x02I5\n.", "INT"),
     "DUP": (whole(b"N2"), "DUP"),
     "call of a dict": (whole(b"})R"), "no name of a constructor"),
-    "call of text": (whole(text("os.system") + b")R"), "no name of a constructor"),
+    "call of text": (whole(text("canary.record") + b")R"), "no name of a constructor"),
     "call without a tuple": (whole(found("collections", "OrderedDict") + b"]R"), "calls"),
     "filled OrderedDict": (whole(called("collections", "OrderedDict", b"]")), "damaged"),
     "state of a dict": (whole(b"}}b"), "sets the state"),
     "state of a name": (whole(found("numpy", "dtype") + b"}b"), "sets the state"),
     "name that is no text": (whole(b"K\x01K\x02\x93"), "no text"),
-    "endless name": (b"\x80\x02c" + b"a" * 10_000 + b"\nb\n.", "more than 256"),
-    "name without end": (b"\x80\x02cos", "damaged"),
+    "endless name": (b"\x80\x02c" + b"a" * 300 + b"\nb\n.", "more than 256"),
+    "name without end": (b"\x80\x02ccanary", "damaged"),
     "bad text": (b"\x80\x04X\x02\0\0\0\xff\xff.", "damaged"),
     "items in a tuple": (whole(b")Na"), "adds items"),
     "odd items": (whole(b"}(Nu"), "NoneType|None"),
@@ -730,7 +727,7 @@ WRONG = {
     "bytes as a key": (whole(b"}" + data(b"a") + b"Ns"), "memoryview"),
     "tuple in a set": (whole(b"\x8f()\x90"), "tuple"),
     "long integer": (whole(b"\x8a\xff" + b"\x7f" * 255), "integer of 255 bytes"),
-    "LONG4": (whole(b"\x8b\x00\x00\x00\x40"), "LONG4"),
+    "LONG4": (whole(b"\x8b\x04\x00\x00\x00\x01\x00\x00\x00"), "LONG4"),
     "negative LONG4": (whole(b"\x8b\xff\xff\xff\xff"), "LONG4"),
     "storage of text": (
         whole(called("torch.storage", "_load_from_bytes", text("abc"))),
@@ -772,11 +769,11 @@ WRONG = {
         whole(called("numpy.core.multiarray", "scalar", dtype("f8"), text("12345678"))),
         "scalar",
     ),
-    "giant array": (whole(array((2**40, 2**20))), "bytes that its shape"),
+    "larger array": (whole(array((1000,))), "bytes that its shape"),
     "small array": (whole(array((3,))), "bytes that its shape"),
     "negative array": (whole(array((-2, -2))), "bytes that its shape"),
     "array of dimensions": (whole(array((1,) * 40, held=b"\0" * 4)), "bytes that its shape"),
-    "ndarray called": (whole(called("numpy", "ndarray", number((2**40,)))), "only named"),
+    "ndarray called": (whole(called("numpy", "ndarray", number((2,)))), "only named"),
     "encoding": (whole(called("_codecs", "encode", text("a"), text("rot13"))), "latin1"),
     "not latin1": (whole(called("_codecs", "encode", text("漢"), text("latin1"))), "damaged"),
     "persistent without state": (
@@ -799,7 +796,7 @@ WRONG = {
         whole(called("torch._utils", "_rebuild_parameter_with_state")),
         "_rebuild_parameter_with_state",
     ),
-    "control characters": (whole(found("os\x1b[2J", "x\n")), r"os\?\[2J.x\?"),
+    "control characters": (whole(found("canary\x1b[2J", "x\n")), r"canary\?\[2J.x\?"),
 }
 
 
@@ -810,15 +807,13 @@ def test_wrong_files_are_refused(tmp_path, content, word):
     assert str(tmp_path / "model.pkl") in str(refused.value) and len(str(refused.value)) < 600
 
 
-# ---- files that ask for more than they are worth: in a process with little memory
+# ---- files that ask for more than they are worth, and limits as low as they are
 
 
-def laughs(
-    levels, last=b""
-):  # a tuple of ten of a tuple of ten ... : 10**levels items in a few hundred bytes
-    return whole(
-        b"N\x94" + b"".join(b"(" + b"h%c" % i * 10 + b"t\x94" for i in range(levels)) + last
-    )
+def nested(levels, last=b""):
+    "A tuple of ten of a tuple of ten …, each written once: the last has the memo's number `levels`"
+    tuples = b"".join(b"(" + b"h%c" % i * 10 + b"t\x94" for i in range(levels))
+    return whole(b"N\x94" + tuples + last)
 
 
 def graph(
@@ -875,81 +870,160 @@ def deep_layers(levels):
     )
 
 
+def copied_set(times):
+    "A list of thirty, made into a set so many times"
+    head = b"](" + b"N" * 30 + b"e\x94" + b"0cbuiltins\nset\n\x94"
+    return whole(head + b"h\x01h\x00\x85R" * times)
+
+
+ENCODE = found("_codecs", "encode") + b"h\x00" + text("latin1") + b"\x86R"
+SAME_HASH = [(i * (2**61 - 1)).to_bytes(14, "little") for i in range(3)]  # as Python hashes them
+# name -> (content, limits, what the refusal says)
 COSTLY = {
-    "BINBYTES8": whole(b"\x8e" + struct.pack("<Q", 2**62)),
-    "BINUNICODE8": whole(b"\x8d" + struct.pack("<Q", 2**40)),
-    "BYTEARRAY8": b"\x80\x05\x96" + struct.pack("<Q", 2**36),
-    "BINBYTES": whole(b"B\xff\xff\xff\xff"),
-    "LONG4": whole(b"\x8b\xff\xff\xff\x7f"),
-    "far memo": whole(b"Nr\xff\xff\xff\xff"),
-    "frame": whole(b"\x95" + struct.pack("<Q", 2**63)),
-    "billion laughs": laughs(60),
-    "billion laughs as a key": laughs(60, b"}" + b"h\x3cNs"),
-    "billion laughs in a set": laughs(60, b"\x8f(h\x3c\x90"),
-    "billion laughs called": laughs(60, b"h\x3ch\x3cR"),
-    "billion laughs as a storage": laughs(
-        60, called("torch.storage", "_load_from_bytes", b"h\x3c")
+    "BINBYTES8": (whole(b"\x8e" + struct.pack("<Q", 1000)), {}, "truncated"),
+    "BINUNICODE8": (whole(b"\x8d" + struct.pack("<Q", 1000)), {}, "truncated"),
+    "BYTEARRAY8": (b"\x80\x05\x96" + struct.pack("<Q", 1000), {}, "truncated"),
+    "BINBYTES": (whole(b"B" + struct.pack("<I", 1000)), {}, "truncated"),
+    "frame": (whole(b"\x95" + struct.pack("<Q", 1000)), {}, "damaged"),
+    "nested": (nested(3), {}, "holds no network"),
+    "nested, as a key": (nested(3, b"}h\x03Ns"), {}, "a tuple is a key"),
+    "nested, in a set": (nested(3, b"\x8f(h\x03\x90"), {}, "a tuple is a key"),
+    "nested, called": (nested(3, b"h\x03h\x03R"), {}, "it calls a tuple"),
+    "nested, as a storage": (
+        nested(3, called("torch.storage", "_load_from_bytes", b"h\x03")),
+        {},
+        "made of a tuple",
     ),
-    "billion laughs as networks": whole(
-        b"N\x94"
-        + b"".join(b"(" + b"h%c" % i * 10 + b"t\x94" for i in range(60))
-        + b"}"
-        + text("G_ema")
-        + b"h\x3cs"
+    "nested, as networks": (nested(3, b"}" + text("G_ema") + b"h\x03s"), {}, "holds no network"),
+    "one hash": (
+        whole(b"}(" + b"".join(b"\x8a\x0e" + i + b"N" for i in SAME_HASH) + b"u"),
+        {},
+        "small integers",
     ),
-    "deep tuples": whole(b"N" + b"\x85" * 400_000),
-    "deep dicts": whole(b"}" + (text("a") + b"}") * 150_000 + b"s" * 150_000),
-    "one hash": whole(
-        b"}("
-        + b"".join(
-            b"\x8a\x0e" + (i * (2**61 - 1)).to_bytes(14, "little") + b"N" for i in range(100_000)
-        )
-        + b"u"
-    ),
-    "deep lists": whole(b"]" * 300_000 + b"a" * 299_999),
-    "many instructions": whole(b"N" * (MAX_STEPS + 1)),
-    "many dicts": whole(b"}" * (2 * MAX_STEPS)),
-    "copied sets": whole(
-        b"](" + b"N" * 100_000 + b"e\x94" + b"0cbuiltins\nset\n\x94" + b"h\x01h\x00\x85R" * 20_000
-    ),
-    "copied bytes": whole(
-        text("a" * 1_000_000)
-        + b"\x94"
-        + (found("_codecs", "encode") + b"h\x00" + text("latin1") + b"\x86R") * 2_000
-    ),
-    "terabyte storage": tensor(storage(2**40)),
-    "giant array": whole(array((2**40,))),
-    "stretched tensor": tensor(storage(), 0, (2**40,), (0,)),
-    "layer in itself": self_containing(),
-    "shared layers": shared_layers(7, 100),
-    "deep layers": deep_layers(20_000),
+    "many instructions": (whole(b"N" * 50), {"steps": 50}, "more than 50 instructions"),
+    "many dicts": (whole(b"}" * 100), {"steps": 50}, "more than 50 instructions"),
+    "copied sets": (copied_set(5), {"steps": 150}, "more than 150 instructions"),
+    "copied bytes": (whole(text("a" * 100) + b"\x94" + ENCODE * 10), {}, "more bytes than it has"),
+    "stretched tensor": (tensor(storage(), 0, (1000,), (0,)), {}, "holds no network"),
+    "layer in itself": (self_containing(), {}, "occurs twice"),
+    "shared layers": (shared_layers(2, 3), {}, "occurs twice"),
+    "deep layers": (deep_layers(6), {"depth": 3}, "more than 3 deep in each other"),
 }
 
 
+@pytest.mark.parametrize("content, limits, words", COSTLY.values(), ids=COSTLY)
+def test_costly_files_are_refused(tmp_path, content, limits, words):
+    "At the usual limits what is endless would be refused by the same words"
+    path = tmp_path / "model.pkl"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=words) as refused:
+        import_stylegan(path, tmp_path / "out", limits=Limits(**limits))
+    assert len(str(refused.value)) < 600 and not (tmp_path / "out").exists()
+
+
+def test_a_copy_counts_as_what_is_copied(tmp_path):
+    "The file of five copies is shorter than the instructions that it takes"
+    content = copied_set(5)
+    assert len(content) < 100
+    (tmp_path / "model.pkl").write_bytes(content)
+    assert read_pickle(tmp_path / "model.pkl", Limits(steps=300)) == [None] * 30
+
+
+def test_a_far_memo_takes_no_more_room_than_a_near_one(tmp_path):
+    "Python's reader makes a table up to the number"
+    far, near = (whole(b"Nr" + struct.pack("<I", number)) for number in (50_000, 1))
+    room = []
+    for content in (near, far):
+        tracemalloc.start()
+        assert read_bytes(tmp_path, content) is None
+        room.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert room[1] < room[0] + 10_000
+
+
+@pytest.mark.parametrize("build", [b"\x85", b"}", b"]"], ids=["tuples", "dicts", "lists"])
+def test_depth_takes_no_frames(tmp_path, build):
+    "Read and refused by as many calls as flat ones are; Python's `repr` would take one a level"
+    depth = 200
+    content = {
+        b"\x85": whole(b"N" + b"\x85" * depth),
+        b"}": whole(b"}" + (text("a") + b"}") * depth + b"s" * depth),
+        b"]": whole(b"]" * depth + b"a" * (depth - 1)),
+    }[build]
+    path, before = tmp_path / "model.pkl", sys.getrecursionlimit()
+    path.write_bytes(content)
+    sys.setrecursionlimit(len(inspect.stack(0)) + 100)
+    try:
+        value = read_pickle(path)
+        with pytest.raises(InputError, match="holds no network"):
+            generator_from_pickle(path)
+        with pytest.raises(RecursionError):
+            repr(value)
+    finally:
+        sys.setrecursionlimit(before)
+
+
+PLAIN = tensor(storage(), 0, (2, 2), (2, 1))
+# limit -> (content, the lowest that it passes, what one below says)
+EDGES = {
+    "file_bytes": (whole(b"N"), 4, "more than 3 bytes"),
+    "steps": (whole(b"N" * 9), 10, "more than 9 instructions"),
+    "integer_bytes": (whole(b"\x8a\x03abc"), 3, "none above 2"),
+    "name": (whole(b"ccollections\nOrderedDict\n)R"), 11, "more than 10 characters"),
+    "dimensions": (PLAIN, 2, "tensor's storage, shape"),
+}
+
+
+@pytest.mark.parametrize("limit", EDGES)
+def test_each_limit_holds_at_its_edge(tmp_path, limit):
+    content, lowest, words = EDGES[limit]
+    path = tmp_path / "model.pkl"
+    path.write_bytes(content)
+    read_pickle(path, Limits(**{limit: lowest}))
+    with pytest.raises(InputError, match=words):
+        read_pickle(path, Limits(**{limit: lowest - 1}))
+
+
+@pytest.mark.parametrize(
+    "limit, lowest, words", [("depth", 4, "more than 3 deep"), ("side", 16, "up to at most 15")]
+)
+def test_limits_of_generators_hold_at_their_edge(tmp_path, limit, lowest, words):
+    net, path = make(), tmp_path / "a.pkl"
+    write(path, net)
+    again, _ = generator_from_pickle(path, limits=Limits(**{limit: lowest}))
+    assert again.config == net.config
+    with pytest.raises(InputError, match=words):
+        generator_from_pickle(path, limits=Limits(**{limit: lowest - 1}))
+
+
+def test_the_usual_limits_leave_room_for_official_files():
+    "Three networks of 1024 pixels: 0.4 GB, 50,000 instructions, layers four deep"
+    usual = Limits()
+    assert usual.file_bytes >= 10 * 0.4e9 and usual.steps >= 20 * 50_000
+    assert (usual.integer_bytes, usual.name, usual.dimensions) == (16, 256, 8)
+    assert (usual.depth, usual.side) == (8, 1024)
+
+
 def stretched(root):
-    layer_of(root, "mapping.fc0").state["_parameters"]["weight"] = torch.zeros(1).expand(
-        2**20, 2**20
-    )
+    weight = torch.zeros(1).expand(300, 300)
+    layer_of(root, "mapping.fc0").state["_parameters"]["weight"] = weight
 
 
 def empty(root):
-    layer_of(root, "synthesis.b4.conv1").state["_parameters"]["weight"] = nn.Parameter(
-        torch.zeros(2**20, 0, 3, 3), requires_grad=False
-    )
+    weight = nn.Parameter(torch.zeros(5, 0, 3, 3), requires_grad=False)
+    layer_of(root, "synthesis.b4.conv1").state["_parameters"]["weight"] = weight
 
 
 def wide_mapping(root):
     layer = layer_of(root, "mapping.fc0")
-    layer.state["_parameters"]["weight"] = nn.Parameter(
-        torch.zeros(300_000, 1), requires_grad=False
-    )
+    weight = nn.Parameter(torch.zeros(3000, 1), requires_grad=False)
+    layer.state["_parameters"]["weight"] = weight
     layer.state["weight_gain"] = layer.state["bias_gain"]
 
 
 def many_channels(root):
-    layer_of(root, "synthesis.b4.conv1").state["_parameters"]["weight"] = nn.Parameter(
-        torch.zeros(300_000, 1, 1, 1), requires_grad=False
-    )
+    weight = nn.Parameter(torch.zeros(3000, 1, 1, 1), requires_grad=False)
+    layer_of(root, "synthesis.b4.conv1").state["_parameters"]["weight"] = weight
 
 
 def quieten(root):
@@ -962,85 +1036,71 @@ def quieten(root):
             del layer.state["_buffers"]["noise_const"], layer.state["_parameters"]["noise_strength"]
 
 
-EXPECTED_WORDS = {
-    "billion laughs as a key": "a tuple is a key",
-    "billion laughs in a set": "a tuple is a key",
-    "copied sets": "instructions",
-    "many dicts": "instructions",
-    "many instructions": "instructions",
-    "copied bytes": "more bytes than it has",
-    "one hash": "small integers",
-    "layer in itself": "occurs twice",
-    "shared layers": "occurs twice",
-    "deep layers": "deep in each other",
-    "terabyte storage": "truncated",
-    "giant array": "shape",
-    "stretched": "more room than the file",
-    "empty": "is empty",
-    "wide_mapping": "ask for at least",
-    "many_channels": "ask for at least",
-    "silent giant": "at most 1024",
-    "LONG4": "LONG4",
-    "BINBYTES8": "truncated",
-    "BINUNICODE8": "truncated",
-    "BYTEARRAY8": "truncated",
-}
+@pytest.mark.parametrize(
+    "edit, words",
+    [
+        (stretched, "more room than the file"),
+        (empty, "is empty"),
+        (wide_mapping, "ask for at least"),
+        (many_channels, "ask for at least"),
+    ],
+)
+def test_networks_that_ask_for_more_than_they_hold_are_refused(tmp_path, edit, words):
+    path = write(tmp_path / "a.pkl", make(), edit=edit)
+    with pytest.raises(InputError, match=words):
+        import_stylegan(path, tmp_path / "out")
+
+
+def test_a_network_larger_than_the_limit_is_refused_even_without_its_noise(tmp_path):
+    "Whose weights say nothing of its size"
+    path = write(tmp_path / "a.pkl", make(channels=[1] * 4), edit=quieten)
+    assert generator_from_pickle(path)[0].config.size == 32
+    with pytest.raises(InputError, match="at most 16"):
+        import_stylegan(path, tmp_path / "out", limits=Limits(side=16))
+
+
 SCRIPT = """
-import resource, sys, time
+import contextlib, pickle, sys, types
 from pathlib import Path
 from fairparse.core.runs import InputError
 from fairparse.balancing.stylegan_pickle import import_stylegan
-folder, met = Path(sys.argv[1]), []
+folder, met, canary = Path(sys.argv[1]), [], types.ModuleType("canary")
+canary.calls = []
+canary.record = canary.calls.append
+sys.modules["canary"] = canary
 import_stylegan(folder / "good.pkl", folder / "good") # what is loaded late is loaded now
-status = open("/proc/self/status")
-in_use = int(next(line for line in status if line.startswith("VmSize")).split()[1]) * 1024
-resource.setrlimit(resource.RLIMIT_AS, (in_use + 500 * 2**20, -1))
-try: bytearray(600 * 2**20)
-except MemoryError: pass
-else: raise AssertionError("memory is not limited")
 watched = (
     "import", "compile", "exec", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen",
     "pickle.find_class", "socket.connect",
 )
 sys.addaudithook(lambda event, _: met.append(event) if event in watched else None)
 for path in sorted(folder.glob("*.pkl")):
-    started = time.process_time()
     try: import_stylegan(path, folder / "out" / path.stem)
     except InputError as error: print(path.stem, str(error).replace(str(folder), ""), sep=": ")
     else: assert path.stem == "good", path
-    assert time.process_time() - started < 20, path
 import_stylegan(folder / "good.pkl", folder / "good") # still in good health
-assert not met, met
+assert not met and not canary.calls, (met, canary.calls)
 eval("1")
 assert met # the audit is awake
+pickle.loads((folder / "global.pkl").read_bytes())
+assert canary.calls == ["sung"] # and so is the canary
 """
 
 
-def test_costly_and_hostile_files_are_refused_in_little_memory_and_nothing_is_run(tmp_path):
-    """In a process that may take 500 MB more than it has, under Python's own audit
-
-    No import, no code compiled or executed, no command.
-    """
-    for name, content in COSTLY.items():
+def test_nothing_is_run(tmp_path):
+    "Under Python's own audit: no import, no code compiled or executed, no call"
+    for name, (content, _) in CALLS.items():
         (tmp_path / f"{name}.pkl").write_bytes(content)
-    for name, (content, _) in ATTACKS.items():
-        (tmp_path / f"attack by {name}.pkl").write_bytes(content(f"touch {tmp_path}/owned"))
-    for edit in (stretched, empty, wide_mapping, many_channels):
-        write(tmp_path / f"{edit.__name__}.pkl", make(), edit=edit)
-    write(tmp_path / "silent giant.pkl", make(channels=[1] * 10), edit=quieten)
+    for name, (content, *_) in COSTLY.items():
+        (tmp_path / f"costly {name}.pkl").write_bytes(content)
     write(tmp_path / "good.pkl", make())
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
     refusals = dict(line.split(": ", 1) for line in done.stdout.splitlines())
-    assert (
-        len(refusals) == len(COSTLY) + len(ATTACKS) + 5
-        and [p.name for p in (tmp_path / "out").iterdir()] == ["good"]
-        and not (tmp_path / "owned").exists()
-    )
-    for name, words in EXPECTED_WORDS.items():
-        assert words in refusals[name], f"{name}: {refusals[name]}"
+    assert len(refusals) == len(COSTLY) + len(CALLS)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["good"]
 
 
 # ---- damage at random
@@ -1103,7 +1163,7 @@ def insert(content, rng):
             b"Q",
             b"\x81",
             b"o",
-            b"cos\nsystem\n",
+            b"ccanary\nrecord\n",
         )
     )
 
@@ -1113,14 +1173,29 @@ def move(content, rng):
     content[a : a + size] = content[b : b + size]
 
 
+def modest(content):
+    "Whether Python's own reader would take no more room than the file has"
+    try:
+        for step, value, _ in pickletools.genops(content):
+            if step.name.startswith("LONG_BIN") and value > len(content):
+                return False  # a memo up to that number
+    except ValueError as error:
+        return "expected" not in str(error)  # a length beyond the file; at all else it stops too
+    return True
+
+
 @pytest.mark.parametrize("damage", [flip, overwrite, insert, move])
 def test_damaged_files_are_refused_or_read(tmp_path, damage):
     rng, path = random.Random(damage.__name__), tmp_path / "a.pkl"
     content = write(path, make(**TINY), 4).read_bytes()
     wanted, refused = outcome(path), 0
-    for _ in range(100):
+    tried = 0
+    while tried < 100:
         broken = bytearray(content)
         damage(broken, rng)
+        if not modest(bytes(broken)):
+            continue  # lengths beyond the file are among the costly ones above
+        tried += 1
         path.write_bytes(broken)
         got = outcome(path)
         assert got in (None, wanted)
@@ -1294,8 +1369,8 @@ def test_a_refused_file_leaves_the_folder_as_it_was(tmp_path):
     out = tmp_path / "out"
     import_stylegan(write(tmp_path / "a.pkl", make()), out)
     before = {p.name: p.read_bytes() for p in out.iterdir()}
-    (tmp_path / "b.pkl").write_bytes(ATTACKS["global"][0]("true"))
-    with pytest.raises(InputError, match="os.system"):
+    (tmp_path / "b.pkl").write_bytes(INNER)
+    with pytest.raises(InputError, match="canary.record"):
         import_stylegan(tmp_path / "b.pkl", out, force=True)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
 

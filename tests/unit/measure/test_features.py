@@ -186,15 +186,29 @@ def test_wrong_inception_files_are_refused(tmp_path, content, message):
             load_extractor("inception_offline", path)
 
 
-def test_no_code_of_a_weights_file_runs(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "ran"), "w"))
+CALLED = []
 
-    torch.save({"a": Evil()}, tmp_path / "evil.pth")
+
+def note(word):
+    "What a file would call"
+    CALLED.append(word)
+
+
+class Canary:
+    "Pickled as a call of `note`"
+
+    def __reduce__(self):
+        return note, ("sung",)
+
+
+def test_no_code_of_a_weights_file_runs(tmp_path):
+    CALLED.clear()
+    torch.save({"a": Canary()}, tmp_path / "weights.pth")
     with pytest.raises(InputError, match="cannot be read"):
-        read_weights(tmp_path / "evil.pth")
-    assert not (tmp_path / "ran").exists()
+        read_weights(tmp_path / "weights.pth")
+    assert not CALLED
+    torch.load(tmp_path / "weights.pth", weights_only=False)
+    assert CALLED == ["sung"]  # the file does call
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,15 @@ import pytest
 import torch
 from helpers import make_faces, make_parser
 
-from fairparse.core.runs import InputError
+from fairparse.core.runs import InputError, write_json
 from fairparse.data.labels import flip_labels, flip_order
 from fairparse.measure.counts import iou
-from fairparse.parsing.predict import predict_masks, predict_probabilities, score_faces
+from fairparse.parsing.predict import (
+    check_fold,
+    predict_masks,
+    predict_probabilities,
+    score_faces,
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +86,25 @@ def test_other_classes_and_no_faces_are_refused(parser, faces):
         score_faces(make_parser(classes=["a", "b"]), faces, np.array([0]))
     with pytest.raises(InputError, match="no faces"):
         score_faces(parser, faces, np.array([], int))
+
+
+@pytest.mark.parametrize("run", [None, {}, {"parameters": {"recipe": "strong"}}])
+def test_a_parser_without_a_fold_goes_with_the_own_split(tmp_path, run):
+    "As `fairparse train` leaves it, as it comes from a hub, or with its weights alone"
+    if run is not None:
+        write_json(tmp_path / "run.json", run)
+    said = []
+    check_fold(tmp_path, -1, said.append)
+    assert "no record of a fold" in said[0]
+    with pytest.raises(InputError, match="trained with fold -1, not 0"):
+        check_fold(tmp_path, 0, said.append)
+
+
+def test_a_parser_goes_with_its_own_fold_only(tmp_path):
+    write_json(tmp_path / "run.json", {"parameters": {"fold": 2}})
+    said = []
+    check_fold(tmp_path, 2, said.append)
+    assert not said
+    for other in (-1, 0):
+        with pytest.raises(InputError, match=f"trained with fold 2, not {other}"):
+            check_fold(tmp_path, other)
