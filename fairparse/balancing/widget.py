@@ -14,12 +14,13 @@ from pathlib import Path
 import anywidget
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .annotate import LABELS, Journal, queue
 from ..core.assets import asset
 from ..core.records import read_table
 from ..core.runs import InputError, read_json, resolve
+from ..data.pixels import read_upright
 from ..data.tables import read_cells
 
 # %% ../../nbs/lib/60_balancing/15_widget.ipynb #widget-05
@@ -29,9 +30,8 @@ def picture_uri(
     "A picture in the form that a web page takes; `InputError` if it is none"
     if isinstance(picture, (str, Path)):
         try:
-            with Image.open(picture) as image:
-                picture = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-        except (OSError, ValueError) as error:
+            picture = np.asarray(read_upright(picture))
+        except InputError as error:
             raise InputError(f"{picture} is missing or no picture ({error})") from error
     shape_fits = picture.ndim in (2, 3) and picture.shape[2:] in ((), (3,))
     if picture.dtype != np.uint8 or not shape_fits:

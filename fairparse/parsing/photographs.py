@@ -45,8 +45,14 @@ USUAL_FACE, SMALLEST_FACE = 0.16, 0.12
 
 # %% ../../nbs/lib/20_parsing/09_photographs.ipynb #photographs-19
 def class_palette(classes: list) -> np.ndarray:  # (C, 3) uint8
-    "A colour for each class: those of `labels.PALETTE`, repeated if there are more classes"
-    return PALETTE[np.arange(len(classes)) % len(PALETTE)]
+    """A colour for each class: those of `labels.PALETTE`, and greys if there are more classes
+
+    No two are the same, so that a label map can be read by its colours (`data.label_values`).
+    """
+    labels = np.arange(max(len(classes), len(PALETTE)), dtype=np.uint8)
+    colours = np.repeat(labels[:, None], 3, axis=1)
+    colours[: len(PALETTE)] = PALETTE
+    return colours[: len(classes)]
 
 
 def class_areas(labels: np.ndarray, classes: list) -> dict:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ..core.records import COUNTS, setting_name, write_csv, write_figure, write_table
 from ..core.runs import InputError, Run
 from ..data.groups import attribute_groups
+from ..data.label_values import palette_use
 from ..data.labels import CLASSES, NUM_CLASSES
 from fairparse.data.map_folders import (
     CLEAN,
@@ -123,7 +124,7 @@ def _check_shape(path, size, full):
         )
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-09-1
-def _count_face(truth, row, parsers, jobs, tables):
+def _count_face(truth, row, parsers, jobs, tables, palettes):
     """Counts of one face in the order of `jobs`, notes on parsers whose maps were resized
 
     Third: where left lies in the truth (under None) and in each parser's clean map.
@@ -132,7 +133,7 @@ def _count_face(truth, row, parsers, jobs, tables):
     wanted, sides = true.shape[::-1], {None: pair_sides(true)}
     for name, setting in jobs:
         path = parsers[name][setting][truth.stems[row]]
-        pred, size = read_map(path, tables[name], wanted)
+        pred, size = read_map(path, tables[name], wanted, palettes[name])
         _check_shape(path, size, full)
         if size != wanted:
             sizes = f"{size[0]}x{size[1]} beside {wanted[0]}x{wanted[1]}"
@@ -144,6 +145,12 @@ def _count_face(truth, row, parsers, jobs, tables):
         if setting == CLEAN:
             sides[name] = pair_sides(pred)
     return counts, notes, sides
+
+# %% ../../nbs/lib/80_results/14_audit.ipynb #audit-09-2
+def _all_paths(settings):
+    "Paths of a parser's maps, from {setting: {id: path}}"
+    for maps in settings.values():
+        yield from maps.values()
 
 # %% ../../nbs/lib/80_results/14_audit.ipynb #audit-09a
 def count_faces(
@@ -161,10 +168,14 @@ def count_faces(
     than its truth.
     """
     jobs = [(name, setting) for name in parsers for setting in settings]
+    palettes = {name: palette_use(_all_paths(found)) for name, found in parsers.items()}
+
+    def count(row):
+        return _count_face(truth, row, parsers, jobs, tables, palettes)
+
     bar = {"desc": "audit", "unit": "face", "total": len(rows), "mininterval": 2}
     with ThreadPoolExecutor(threads) as pool:
-        faces = pool.map(lambda row: _count_face(truth, row, parsers, jobs, tables), rows)
-        found = list(tqdm(faces, **bar, disable=not progress))
+        found = list(tqdm(pool.map(count, rows), **bar, disable=not progress))
     counts = np.array([own for own, *_ in found]).swapaxes(0, 1)
     resized = {name: note for _, notes, _ in found for name, note in notes.items()}
     pairs = {name: np.array([sides[name] for *_, sides in found]) for name in (None, *parsers)}

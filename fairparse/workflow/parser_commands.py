@@ -445,7 +445,7 @@ def audit(
         "--perturbations",
         nargs="+",
         metavar="NAME",
-        help="names of nbs/lib/10_data/13_damage (default: the paper's six)",
+        help="names of nbs/lib/10_data/16_damage (default: the paper's six)",
     ),
     arg(
         "--severities",
