@@ -8,7 +8,7 @@ __all__ = ['has_bf16', 'pick_precision']
 # %% ../../nbs/lib/00_core/05_precision.ipynb #precision-02
 import torch
 
-from .runs import InputError
+from .runs import InputError, processor
 
 # %% ../../nbs/lib/00_core/05_precision.ipynb #precision-04
 def has_bf16(
@@ -17,8 +17,7 @@ def has_bf16(
     "Whether a device multiplies matrices in bfloat16 by units of its own, not by emulation"
     named = torch.device(device)
     if named.type == "cpu":
-        ask = getattr(torch.cpu, "get_capabilities", dict)  # new in torch 2.12
-        return bool(ask().get("amx_bf16"))
+        return bool(processor()["bf16"])
     if named.type != "cuda" or not torch.cuda.is_available():
         return False
     index = torch.cuda.current_device() if named.index is None else named.index
