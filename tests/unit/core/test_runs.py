@@ -257,3 +257,15 @@ def test_code_version_sees_every_module(tmp_path, monkeypatch):
     (package / "assets" / "claims").mkdir(parents=True)
     (package / "assets" / "claims" / "paper1.yaml").write_text("better: {kind: change}")
     assert code_version()["sources_sha256"] != moved
+
+
+def test_a_record_names_what_a_job_left(tmp_path):
+    "Results at any depth; no logs, nothing hidden, and nothing that the job goes on from"
+    run = Run(tmp_path, {})
+    left = ["counts.parquet", "settings/blur_0.1.parquet", "a/b/c.npy", "a/run.json"]
+    kept = ["20_train.ipynb", "checkpoint/state.pt", "samples/1.png", "annotations/me.jsonl"]
+    for name in [*left, *kept, ".half.tmp.npy", ".cache/x"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert read_json(run.finish())["files"] == sorted(left)
+    assert runs.list_results(tmp_path, record=True) == sorted([*left, "run.json"])
