@@ -89,6 +89,7 @@ RULE_PARAMETERS = {
     "controlnet": "maps judge seed fold threads base",
     "score": "maps generators seeds parser_seeds folds threads "
     "judge perceptual perturbations severities",
+    "figure6": "models",
     "figure7": "objectives",
     "classifier": "source check maps task weights seed threads",
     "latents": "generator psi batch_size picture_size threads",
@@ -106,6 +107,7 @@ TOY_VALUES = dict(
     severities=[0.3],
     severity=0.3,
     perturbations=["blur"],
+    models=["pix2pixhd_own", "pix2pixhd_shared"],
     seed=0,
     fold=-1,
     threads=1,
@@ -128,10 +130,13 @@ TOY_MODULES = {
     "    Path(path).parent.mkdir(parents=True, exist_ok=True)\n"
     "    Path(path).write_text(text)\n",
     "toy_faces": "from .toy_files import write, json\n"
-    "def make(out, record): write(f'{out}/run.json', json.dumps(record))\n",
+    "def make(out, record):\n"
+    "    for name in ('faces.json', 'images.npy', 'masks.npy', 'index.parquet', 'run.json'): "
+    "write(f'{out}/{name}', json.dumps(record))\n",
     "toy_train": "from .core.runs import InputError\nfrom .toy_files import write, json\n"
     "def make(out, record):\n"
-    "    for name in ('counts.parquet', 'history.parquet', 'run.json'): "
+    "    for name in ('counts.parquet', 'history.parquet', 'model.safetensors', 'model.json', "
+    "'predictions.png', 'run.json'): "
     "write(f'{out}/{name}', json.dumps(record))\n",
     "toy_tables": "from .toy_files import write\n",
     "workflow/costs": "import subprocess\n"

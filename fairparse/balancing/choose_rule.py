@@ -361,7 +361,8 @@ class Study:
 
     def has(self, group: str) -> bool:
         "Whether all of a group is there"
-        return self.path(group, "leakage.csv").is_file()  # written last
+        names = ("yields.parquet", "diversity.csv", "leakage.csv")
+        return all(self.path(group, name).is_file() for name in names)
 
     def save(self, group: str, yields, alike, moved):
         "Write a group's yields, diversity and leakage"

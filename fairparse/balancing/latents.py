@@ -175,6 +175,14 @@ def _write_shard(out, block, latents, images, table):
             np.save(tmp, array)
     write_table(table, _shard(out, block, ".parquet"), LATENTS)
 
+# %% ../../nbs/lib/60_balancing/09_latents.ipynb #latents-18-c
+def _drop_broken(out: Path):
+    "Take back the tables of shards that lost another file: they are drawn again"
+    for table in out.glob("[0-9]*.parquet"):
+        parts = (_shard(out, int(table.stem), what) for what in ("_latents.npy", "_images.npy"))
+        if not all(part.is_file() for part in parts):
+            table.unlink()
+
 # %% ../../nbs/lib/60_balancing/09_latents.ipynb #latents-19
 def _check_counts(classes, draws, per_group, target, want):
     "Refuse numbers and targets that cannot be drawn"
@@ -242,6 +250,7 @@ def sample_latents(
         "identity": identity,
     }
     _claim_folder(out, meta, restart, say)
+    _drop_broken(out)
     store = open_latents(out)
     total = -(-draws // BLOCK)
     left = {label: per_group if label == (target or label) else 0 for label in classes}

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SLOTS', 'own_folder', 'run_group', 'list_devices', 'count_gpus', 'claim_device', 'own_device', 'snakemake_command',
-           'workflow_command', 'find_cluster', 'cluster_executor', 'job_prefix', 'cancel_jobs', 'start_on_cluster',
-           'print_failures', 'run_on_cluster', 'print_table']
+           'lost_files', 'workflow_command', 'find_cluster', 'cluster_executor', 'job_prefix', 'cancel_jobs',
+           'start_on_cluster', 'print_failures', 'run_on_cluster', 'print_table']
 
 # %% ../../nbs/lib/90_workflow/04_engine.ipynb #engine-02
 import contextlib
@@ -30,7 +30,9 @@ from fairparse.core.runs import (
     explain_write_errors,
     find_root,
     nearest,
+    read_json,
 )
+from .stages import load_stages, stage_jobs, stages_behind
 
 # %% ../../nbs/lib/90_workflow/04_engine.ipynb #engine-05
 @contextlib.contextmanager
@@ -184,6 +186,31 @@ def _clear_lock(out):
             f"cannot unlock {out}: see the message above, or delete {out}/.snakemake/locks"
         )
 
+# %% ../../nbs/lib/90_workflow/04_engine.ipynb #engine-16d
+def _lost_of(record, out, declared):
+    "Files that a job's record names, that no rule declares and that are gone"
+    if not (out / record).is_file():
+        return []  # the job is not done, and Snakemake knows
+    folder = Path(record).parent
+    named = [(folder / name).as_posix() for name in read_json(out / record).get("files", [])]
+    return [path for path in named if path not in declared and not (out / path).is_file()]
+
+
+def lost_files(
+    out: Path,
+    profile: dict,  # as `plan_run` gives it
+) -> dict:  # run.json of a job -> files it left that are gone; all paths below `out`
+    "What jobs that are done left and what is no longer there, beside what Snakemake looks after"
+    found = {}
+    for stage in stages_behind(profile):
+        results = load_stages()[stage].results
+        for job in stage_jobs(stage, profile):
+            declared = {path.format(**job) for path in results}
+            for record in filter(lambda path: path.endswith("/run.json"), declared):
+                if lost := _lost_of(record, out, declared):
+                    found[record] = lost
+    return found
+
 # %% ../../nbs/lib/90_workflow/04_engine.ipynb #engine-17
 def workflow_command(
     out: Path,  # owned by this process, with profile.yaml
@@ -193,9 +220,15 @@ def workflow_command(
 ) -> list:  # for `run_group`
     """The command that runs the graph in `out`, after clearing away what a killed run left there
 
-    What is done is not done again."""
+    What is done and still there is not done again."""
     _clear_lock(out)
+    config = "plan.yaml" if dry_run else "profile.yaml"
     options = ["--rerun-incomplete", "--keep-going", "--retries", "0"]
+    if (out / config).is_file() and (lost := lost_files(out, read_yaml(out / config))):
+        for record, files in lost.items():
+            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+            print(f"missing, to be made again: {files[0]}{more}", flush=True)
+        options += ["--forcerun", *lost]
     options += ["--dry-run"] if dry_run else ["--quiet", "rules", "host"]
     if cluster and not dry_run:  # what would run is the same everywhere
         return snakemake_command(out, *options, *start_on_cluster(cluster, out), cluster=cluster)
@@ -203,7 +236,6 @@ def workflow_command(
     if gpus := count_gpus():
         options += ["--resources", f"gpu={gpus}"]
     options += ["--cores", str(cores or "all")]
-    config = "plan.yaml" if dry_run else "profile.yaml"
     return snakemake_command(out, *options, config=config)
 
 # %% ../../nbs/lib/90_workflow/04_engine.ipynb #engine-24

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['split_values', 'expand_range', 'write_value', 'parse_grid', 'in_cells', 'point_name', 'grid_points', 'plan_sweep',
-           'flatten', 'read_point', 'explain_failure', 'gather', 'sweep_command', 'run_sweep']
+           'flatten', 'read_point', 'explain_failure', 'gather', 'lost_points', 'sweep_command', 'run_sweep']
 
 # %% ../../nbs/lib/90_workflow/06_grid.ipynb #grid-02
 import hashlib
@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 from ..core.assets import parse_literal
-from ..core.runs import InputError, find_root, read_json, write_json
+from ..core.runs import InputError, find_root, list_results, read_json, write_json
 from .engine import count_gpus, own_folder, print_table, run_group
 from fairparse.workflow.notebooks import (
     check_parameters,
@@ -329,7 +329,7 @@ def gather(
     grid = [{"point": name, **in_cells(point)} for name, point in points.items()]
     write_csv(pd.DataFrame(grid, dtype=object), out / "grid.csv")
 
-    rows, failed = [], {}
+    rows, failed, left = [], {}, _files_left(out)
     for name, point in points.items():
         log = out / name / Path(plan["notebook"]).name
         try:
@@ -340,10 +340,32 @@ def gather(
             failed[name] = str(error)
         else:
             rows += [_result_row(point, facts) for facts in found]
+            left[name] = list_results(out / name, record=True)
 
+    write_json(out / "files.json", left)
     columns = dict.fromkeys(key for row in (*map(in_cells, points.values()), *rows) for key in row)
     write_csv(pd.DataFrame(rows, columns=list(columns), dtype=object), out / "results.csv")
     return failed
+
+# %% ../../nbs/lib/90_workflow/06_grid.ipynb #grid-23a
+def _files_left(out):
+    "What each point left when it was gathered"
+    path = out / "files.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def lost_points(
+    out: Path,  # the sweep's folder
+    plan: dict,  # of `plan_sweep`
+) -> list:  # executed notebooks below `out` of points that are done and lost a file since
+    "Points that run again for what they left and is no longer there"
+    left, log = _files_left(out), Path(plan["notebook"]).name
+    return [
+        f"{name}/{log}"
+        for name in plan["points"]
+        if (out / name / log).is_file()
+        and not all((out / name / file).is_file() for file in left.get(name, []))
+    ]
 
 # %% ../../nbs/lib/90_workflow/06_grid.ipynb #grid-25
 def sweep_command(
@@ -351,6 +373,7 @@ def sweep_command(
     cores: int | None = None,  # None: all of this machine
     gpus: int = 0,
     dry_run: bool = False,  # only list what would run
+    lost: list = [],  # of `lost_points`
 ) -> list:  # for `run_group`
     "Snakemake's command line for the points of a sweep"
     settings = {
@@ -363,6 +386,7 @@ def sweep_command(
     }
     words = [str(word) for setting in settings.items() for word in setting]
     words += ["--nolock", "--keep-going", "--rerun-incomplete", "--retries", "0"]
+    words += ["--forcerun", *lost] if lost else []
     words += ["--resources", f"gpu={gpus}"] if gpus else []
     words += ["--quiet", "host", "--dry-run" if dry_run else "rules"]
     return [sys.executable, "-m", "snakemake", *words]
@@ -426,7 +450,8 @@ def run_sweep(
         config, marker = out / "sweep.json", out / ".snakemake" / "failed"
         _write_plan(config, path, plan, gpus)
         marker.unlink(missing_ok=True)
-        code = run_group(sweep_command(config, cores, gpus, dry_run))
+        lost = lost_points(out, plan)
+        code = run_group(sweep_command(config, cores, gpus, dry_run, lost))
         # with the marker, some points failed and all others were run
         stopped = code != 0 and (dry_run or not marker.exists())
         if stopped:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['JOBS', 'Stage', 'load_stages', 'workflow_stages', 'computing_stages', 'job_list', 'shared_seeds', 'objective_pair',
            'controlnet_maps', 'one_job', 'each_parser', 'each_gan', 'each_controlnet', 'each_score', 'each_classifier',
-           'stage_jobs', 'stage_files', 'with_followers', 'section_stages', 'is_run', 'cost_formula', 'stage_out',
-           'stage_log', 'Shown', 'shown_results']
+           'stage_jobs', 'result_paths', 'read_paths', 'stage_files', 'with_followers', 'section_stages', 'is_run',
+           'stages_behind', 'cost_formula', 'stage_out', 'stage_log', 'Shown', 'shown_results']
 
 # %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-02
 import dataclasses
@@ -27,13 +27,15 @@ class Stage:
     name: str
     # in nbs/paper, without .ipynb
     notebook: str
-    # files that a job makes, with {wildcards} where jobs differ; the first one stands for the job
+    # files that a job makes, with {wildcards} where jobs differ; the first one stands for the job.
+    # What a job goes on from is not among them, see `engine.lost_files`
     results: tuple
     # a name in `JOBS`: how many there are, and how they differ
     jobs: str = "one_job"
     # section without which a profile does not run the stage; "": every profile does
     section: str = ""
-    # stage -> its file that is an input; the stage stands on these where the profile runs them
+    # stage -> its file or files that are inputs; the stage stands on these where the profile runs
+    # them
     reads: dict = field(default_factory=dict)
     # the same for what some profiles make an input
     may_read: dict = field(default_factory=dict)
@@ -199,17 +201,37 @@ def stage_jobs(stage: str, profile: dict) -> list:  # of dicts: wildcard -> valu
     return JOBS[load_stages()[stage].jobs](profile)
 
 # %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-11b
+def result_paths(
+    stage: str,
+    files: str | list = "",  # names of some of the stage's results; "": its first
+) -> list:  # below the output folder, with {wildcards} where jobs differ
+    "Some of a stage's files; `InputError` if it makes none of that name"
+    results = load_stages()[stage].results
+    if not files:
+        return [results[0]]
+    found = []
+    for file in [files] if isinstance(files, str) else files:
+        paths = [path for path in results if path.endswith(f"/{file}")]
+        if not paths:
+            raise InputError(f"stage {stage!r} makes no {file!r}: there are {', '.join(results)}")
+        found += paths[:1]
+    return found
+
+
+def read_paths(stage: str, other: str) -> list:  # as of `result_paths`
+    "What a stage reads of another one, by its record"
+    record = load_stages()[stage]
+    return result_paths(other, {**record.may_read, **record.reads}[other])
+
+# %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-11c
 def stage_files(
     stage: str,
     profile: dict,
-    file: str = "",  # name of one of the stage's results; "": its first
-) -> list:  # below the output folder, one a job
-    "One of a stage's files for each of its jobs; `InputError` if it makes none of that name"
-    results = load_stages()[stage].results
-    found = [path for path in results if path.endswith(f"/{file}")] if file else results[:1]
-    if not found:
-        raise InputError(f"stage {stage!r} makes no {file!r}: there are {', '.join(results)}")
-    return [found[0].format(**job) for job in stage_jobs(stage, profile)]
+    files: str | list = "",  # names of some of the stage's results; "": its first
+) -> list:  # below the output folder, each of them for each job
+    "Some of a stage's files for each of its jobs; `InputError` if it makes none of that name"
+    jobs = stage_jobs(stage, profile)
+    return [path.format(**job) for job in jobs for path in result_paths(stage, files)]
 
 # %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-14
 def with_followers(*stages: str) -> tuple:  # in order
@@ -230,6 +252,17 @@ def is_run(stage: str, profile: dict) -> bool:
     "Whether a profile has the section that a stage waits for"
     section = load_stages()[stage].section
     return not section or section in profile
+
+# %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-14c
+def stages_behind(profile: dict) -> list:  # of names, in order; profile: as `plan_run` gives it
+    "The stages that a run is asked for, and all that they stand on in this profile"
+    wanted = {*(profile.get("stages") or [name for name in load_stages() if is_run(name, profile)])}
+    absent = profile.get("absent") or {}
+    for name, stage in reversed(load_stages().items()):
+        there = {o for o in stage.may_read if is_run(o, profile) and o not in absent}
+        if name in wanted:
+            wanted |= {*stage.reads} | there
+    return [name for name in load_stages() if name in wanted and is_run(name, profile)]
 
 # %% ../../nbs/lib/90_workflow/02_stages.ipynb #stages-24
 def cost_formula(stage: str, kind: str, register: dict):  # -> a function, or None

@@ -90,6 +90,11 @@ def _is_missing_package(error):
         and error.name.partition(".")[0] != "fairparse"
     )
 
+# %% ../../nbs/lib/90_workflow/05_terminal.ipynb #terminal-13b
+def _is_unknown_user(error):
+    "A path that begins with `~name`, of which `pathlib` finds no home"
+    return isinstance(error, RuntimeError) and str(error).startswith("Could not determine home")
+
 # %% ../../nbs/lib/90_workflow/05_terminal.ipynb #terminal-12b
 _with_traceback = "run it again with --debug for the traceback"
 
@@ -142,6 +147,11 @@ def describe_error(error: BaseException) -> tuple:  # (text, exit code)
         return _describe_no_memory(error), 1
     if _is_missing_package(error):
         return _describe_missing_package(error), 2
+    if _is_unknown_user(error):
+        return (
+            "error: a path begins with ~ and the name of a user that there is not: "
+            "write ./ before the ~ if that is what the file is called"
+        ), 2
     if isinstance(error, OSError):
         return _describe_refusal(error), 1
     return _describe_bug(error), 70

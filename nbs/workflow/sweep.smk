@@ -18,7 +18,8 @@ sys.path.insert(0, str(ROOT))
 from fairparse.workflow.notebooks import code_fingerprint
 
 HERE = Path.cwd().resolve()
-OUT = shlex.quote(str(HERE.relative_to(ROOT) if HERE.is_relative_to(ROOT) else HERE))
+OUT = str(HERE.relative_to(ROOT) if HERE.is_relative_to(ROOT) else HERE)
+OUT = shlex.quote(f"./{OUT}" if OUT.startswith("-") else OUT)  # no option of `fairparse run`
 NOTEBOOK = ROOT / config["notebook"]  # absolute if it lies elsewhere
 LOG = f"{{point}}/{NOTEBOOK.name}"
 RESULT = f"{{point}}/{config['file']}"
@@ -36,13 +37,18 @@ onerror:
     Path(".snakemake/failed").touch()
 
 
+# what a point leaves: its log, and its file if it is of that kind; `fairparse sweep` looks after the
+# rest of a point that leaves a folder
+LEFT = [LOG, RESULT] if config["file"] else [LOG]
+
+
 rule all:
-    input: [LOG.format(point=point) for point in config["points"]],
+    input: [file.format(point=point) for point in config["points"] for file in LEFT],
     message: "all points"
 
 
 rule point:
-    output: [LOG, RESULT] if config["file"] else LOG,
+    output: LEFT,
     params:
         code=code_fingerprint(NOTEBOOK, ROOT / "fairparse"),
         values=lambda wildcards: config["values"][wildcards.point],

@@ -239,6 +239,14 @@ def test_orphans_of_a_dead_shard_are_not_believed(tmp_path):
     same(sample(tmp_path / "s", 3000), sample(tmp_path / "t", 3000))
 
 
+@pytest.mark.parametrize("name", ["00001_latents.npy", "00000_images.npy", "store.json"])
+def test_what_a_store_lost_is_drawn_again(tmp_path, name):
+    whole = sample(tmp_path / "t", 3000)
+    sample(tmp_path / "s", 3000)
+    (tmp_path / "s" / name).unlink()
+    same(sample(tmp_path / "s", 3000, restart=True), whole)
+
+
 def test_a_gap_ends_the_store_and_is_filled(tmp_path):
     whole = sample(tmp_path / "t", 4000, per_group=300)
     sample(tmp_path / "s", 4000, per_group=300)

@@ -127,10 +127,12 @@ def test_a_study_goes_on_where_it_stopped(tmp_path):
         again.compared("leakage")
 
 
-def test_a_half_written_group_is_not_there(tmp_path):
+@pytest.mark.parametrize("name", ["leakage.csv", "diversity.csv", "yields.parquet"])
+def test_a_half_written_group_is_not_there(tmp_path, name):
+    "Stopped before the last file was written, or one of them lost since"
     study = Study(tmp_path, ["high"], {})
     study.save("high", yields_of("high"), pd.DataFrame(), pd.DataFrame())
-    (tmp_path / "0_leakage.csv").unlink()  # it is written last
+    (tmp_path / f"0_{name}").unlink()
     assert not Study(tmp_path, ["high"], {}).has("high")
 
 

@@ -266,3 +266,15 @@ def test_the_record_says_which_kind_of_processor_took_the_time(tmp_path):
     if os.path.exists("/proc/cpuinfo"):
         units = getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16")
         assert chip["bf16"] == bool(units), "what precision auto goes by"
+
+
+def test_a_record_names_what_a_job_left(tmp_path):
+    "Results at any depth; no logs, nothing hidden, and nothing that the job goes on from"
+    run = Run(tmp_path, {})
+    left = ["counts.parquet", "settings/blur_0.1.parquet", "a/b/c.npy", "a/run.json"]
+    kept = ["20_train.ipynb", "checkpoint/state.pt", "samples/1.png", "annotations/me.jsonl"]
+    for name in [*left, *kept, ".half.tmp.npy", ".cache/x"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert read_json(run.finish())["files"] == sorted(left)
+    assert runs.list_results(tmp_path, record=True) == sorted([*left, "run.json"])

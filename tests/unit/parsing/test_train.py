@@ -43,6 +43,24 @@ def test_the_best_weights_survive_a_stop(faces, tmp_path, monkeypatch):
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_lost_weights_are_made_again_from_the_checkpoint(faces, tmp_path, monkeypatch, capsys):
+    "Both, without a step of training; only if the best ones are gone for good it starts again"
+    make_trainer(faces, tmp_path / "whole", **EVERYTHING).fit()
+    make_trainer(faces, tmp_path / "lost", **EVERYTHING).fit()
+    for name in ("model.safetensors", "best.safetensors", "model.json", "history.parquet"):
+        (tmp_path / "lost" / name).unlink()
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "train_step", None)  # nothing may call it
+        make_trainer(faces, tmp_path / "lost", **EVERYTHING).fit()
+    assert_same_weights(tmp_path / "whole", tmp_path / "lost")
+
+    for path in tmp_path.joinpath("lost").rglob("best.safetensors"):
+        path.unlink()
+    make_trainer(faces, tmp_path / "lost", **EVERYTHING).fit()
+    assert "has lost its best weights: starting again" in capsys.readouterr().out
+    assert_same_weights(tmp_path / "whole", tmp_path / "lost")
+
+
 def weights_of(folder, which="model"):
     return load_parser(folder, which).state_dict()
 

@@ -15,7 +15,15 @@ from fairparse.workflow.operations import OPERATIONS
 from fairparse.workflow.profiles import THREADED, load_profile, plan_run
 from fairparse.workflow.report import READERS
 from fairparse.workflow.space import DISK, GPU_MEMORY
-from fairparse.workflow.stages import load_stages, shown_results, stage_files, stage_jobs
+from fairparse.workflow.stages import (
+    load_stages,
+    result_paths,
+    section_stages,
+    shown_results,
+    stage_files,
+    stage_jobs,
+    stages_behind,
+)
 
 
 def test_every_stage_has_a_rule_and_reads_and_writes_what_its_record_says(tmp_path):
@@ -41,6 +49,22 @@ def test_what_a_record_reads_is_made():
     for name, stage in load_stages().items():
         for other, file in {**stage.reads, **stage.may_read}.items():
             assert stage_files(other, profile, file), (name, other)
+
+
+def test_stages_that_a_run_stands_on():
+    asked = {"objectives": ["single"], "seeds": [0], "latents": {}, "stages": ["claims"]}
+    behind = stages_behind(asked)
+    assert {"prepare", "train", "sweep", "guide", "label", "claims"} <= {*behind}
+    assert not {"gan", "score", "study", "figure3"} & {*behind}
+    absent = dict.fromkeys(section_stages("latents"), "no weights")
+    assert "guide" not in stages_behind({**asked, "absent": absent})
+    assert stages_behind({**asked, "stages": ["prepare"]}) == ["prepare"]
+
+
+def test_a_file_that_a_stage_does_not_make_is_refused():
+    assert result_paths("gan", ["run.json", "generator.json"])[1].endswith("/generator.json")
+    with pytest.raises(InputError, match="stage 'gan' makes no 'model.json'"):
+        result_paths("gan", ["run.json", "model.json"])
 
 
 def test_parameters_of_a_record_are_those_of_its_notebook():
