@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['InputError', 'check_types', 'check_values', 'package_folder', 'find_root', 'resolve', 'explain_write_errors',
            'atomic_write', 'write_json', 'read_json', 'hash_file', 'fix_randomness', 'available_cores', 'pick_device',
-           'processor', 'die_with_parent', 'keep_freed_memory', 'code_version', 'package_versions', 'Run', 'nearest']
+           'processor', 'die_with_parent', 'keep_freed_memory', 'code_version', 'package_versions', 'list_results',
+           'Run', 'nearest']
 
 # %% ../../nbs/lib/00_core/01_runs.ipynb #runs-02
 import contextlib
@@ -321,6 +322,23 @@ def package_versions(
 
     return {name: version(name) for name in names}
 
+# %% ../../nbs/lib/00_core/01_runs.ipynb #runs-30b
+# folders of what a job goes on from, of what it showed while it trained, and of what people wrote
+_kept = ("checkpoint", "samples", "annotations", "tensorboard")
+
+
+def list_results(
+    folder: Path,
+    record: bool = False,  # with run.json
+) -> list:  # of paths below it
+    "Files that a job left in its folder, but for its logs and what it goes on from"
+    found = []
+    for path, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "." and name not in _kept]
+        below = Path(path).relative_to(folder)
+        found += [below / name for name in names if name[0] != "." and name[-6:] != ".ipynb"]
+    return sorted(file.as_posix() for file in found if record or file != Path("run.json"))
+
 # %% ../../nbs/lib/00_core/01_runs.ipynb #runs-31
 class Run:
     "A job that owns a folder until `finish` writes its `run.json`"
@@ -365,6 +383,7 @@ class Run:
                 "processor": processor(),
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
                 "seconds": round(time.time() - self.started, 2),
+                "files": list_results(self.folder),
                 **self.notes,
             },
         )

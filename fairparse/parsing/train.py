@@ -9,6 +9,7 @@ __all__ = ['TrainConfig', 'make_optimizer', 'class_weights', 'undo_class_weights
 # %% ../../nbs/lib/20_parsing/05_train.ipynb #train-02
 import copy
 import math
+import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 
 from ..core.precision import pick_precision
 from ..core.records import GRADIENTS, HISTORY, FaceSet, write_table
-from ..core.runs import InputError, check_types, check_values
+from ..core.runs import InputError, atomic_write, check_types, check_values
 from fairparse.core.training import (
     EpochTrainer,
     classes_present,
@@ -338,11 +339,7 @@ class Trainer(EpochTrainer):
         )
 
     def fetch(self, rows: np.ndarray) -> tuple:
-        """
-        This process's share of a batch, on the device
-
-        Images (B, 3, H, W) float, targets (B, H, W) int64 and memberships (B, G).
-        """
+        "This process's share of a batch: images, targets (see `take_faces`), memberships (B, G)"
         rows = self.own_share(rows)
         member = torch.from_numpy(self.member[rows]).to(self.device)
         return *take_faces(self.source, rows, self.device), member
@@ -430,11 +427,7 @@ class Trainer(EpochTrainer):
 
     @torch.no_grad()
     def validate(self) -> float:
-        """
-        Dataset-level mIoU on the validation faces, NaN if there are none
-
-        FloatingPointError if the logits are not finite.
-        """
+        "Dataset-level mIoU on the validation faces, NaN without any; raises on logits not finite"
         classes = len(self.faces.classes)
         count = len(self.valid_rows)
         net = self.result.eval()
@@ -463,13 +456,19 @@ class Trainer(EpochTrainer):
         self.accelerator.log(known, step=self.epoch)
 
     def accepts(self, state: dict) -> bool:
-        "Not a training that measured no gradients, if they are asked for"
-        if not self.measured or not state["epoch"] or state["gradients"]:
+        "Not without the gradients that are asked for, nor without the best weights"
+        if self.measured and state["epoch"] and not state["gradients"]:
+            what = "was made without measuring gradients"
+        elif state["best"] > -math.inf and not any(map(Path.is_file, self.best_files)):
+            what = "has lost its best weights"
+        else:
             return True
-        self.say(
-            f"{self.path} was made without measuring gradients: starting again from the first epoch"
-        )
+        self.say(f"{self.path} {what}: starting again from the first epoch")
         return False
+
+    @property
+    def best_files(self) -> tuple:  # beside the checkpoint, and as users get them
+        return self.path.with_name("best.safetensors"), self.folder / "best.safetensors"
 
     def finished_parser(self) -> Parser:
         "The network as users get it: with the share `prior_correction` of the weights undone"
@@ -484,13 +483,17 @@ class Trainer(EpochTrainer):
         if self.history[-1]["valid_miou"] > self.best:
             self.best = self.history[-1]["valid_miou"]
             if self.main:
-                save_parser(self.finished_parser(), self.folder, "best")
+                save_parser(self.finished_parser(), self.path.parent, "best")
         super().save()
 
     def write(self):
         save_parser(self.finished_parser(), self.folder, "model")
-        if not len(self.valid_rows):
+        kept, best = self.best_files
+        if self.best == -math.inf:
             save_parser(self.finished_parser(), self.folder, "best")
+        elif kept.is_file():
+            with atomic_write(best) as tmp:
+                shutil.copyfile(kept, tmp)
         if self.gradients:
             table = pd.DataFrame(self.gradients)
             write_table(table, self.folder / "gradients.parquet", GRADIENTS)
