@@ -186,7 +186,12 @@ def parse_texts(text: str):
     scalars = (str, int, float, type(None))
     if not isinstance(value, list) or not all(isinstance(one, scalars) for one in value):
         return value
-    return yaml.load(text, yaml.BaseLoader)
+    if all(isinstance(one, str) for one in value):
+        return value
+    try:
+        return yaml.load(text, yaml.BaseLoader)
+    except yaml.YAMLError:  # a list of Python's that YAML does not know
+        return value
 
 # %% ../../nbs/lib/00_core/03_assets.ipynb #assets-11
 def fill_template(

@@ -45,6 +45,6 @@ def pick_precision(
         card = torch.cuda.get_device_name(torch.device(device).index)
         raise InputError(
             f"{device} ({card}) computes bf16 by emulation, more slowly than float32: "
-            'use "auto" or "no"'
+            'use "auto", "fp16" or "no"'
         )
     return name

@@ -107,10 +107,11 @@ def make_scheduler(
     scheduler = kind.from_config(noise.config)
     if not begins_in_noise(scheduler, steps):
         fewer = range(steps - 1, FEW_STEPS - 1, -1)
-        better = next(count for count in fewer if begins_in_noise(scheduler, count))
+        better = next((count for count in fewer if begins_in_noise(scheduler, count)), None)
+        use = f"use {better} steps" if better else f"use fewer than {FEW_STEPS} steps"
         raise InputError(
             f"{steps} steps of sampler {sampling.sampler!r} would not begin in noise alone: "
-            f'use {better} steps, or the sampler "unipc"'
+            f'{use}, or the sampler "unipc"'
         )
     return scheduler
 

@@ -412,7 +412,8 @@ def parse_images(
         "margin": margin,
         "opacity": opacity,
     }
-    run = Run(out, parameters, inputs=[origin.folder / f"{which}.safetensors"])
+    weights = [origin.folder / f"{which}.safetensors"]
+    run = Run(out, parameters, inputs=weights, name_files=False)
 
     job = _Job(run.folder, loaded, identity, chosen, boxes is not None, fit, margin, opacity)
     records, failed = [], {}

@@ -196,8 +196,9 @@ def check_fold(
         )
     known = -1 if trained is None else trained
     if known != fold:
+        said = "has no record of a fold" if trained is None else f"was trained with fold {known}"
         raise InputError(
-            f"the parser in {parser} was trained with fold {known}, not {fold}: its test faces "
+            f"the parser in {parser} {said}, not {fold}: its test faces "
             f"would be among the training faces here; use the parser of fold {fold}"
         )
 

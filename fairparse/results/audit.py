@@ -465,7 +465,8 @@ def audit(
     known = known.loc[ids]
 
     # counting, and all that follows from the counts
-    run = Run(out, parameters, _input_files(truth, truth_map, attributes, label_maps))
+    inputs = _input_files(truth, truth_map, attributes, label_maps)
+    run = Run(out, parameters, inputs, name_files=False)
     counted = count_faces(true, rows, parsers, settings, value_tables, threads, progress)
     counts, compared, sides = counted
     write_counts(run.folder / "counts", counts, ids)

@@ -178,7 +178,8 @@ def write_perturbed(
         "perturbations_sha256": hash_file(damage.__file__),
     }
     _check_request(out, request)
-    run = Run(out, {**request, "settings": [setting_name(*s) for s in settings], "split": split})
+    named = [setting_name(*setting) for setting in settings]
+    run = Run(out, {**request, "settings": named, "split": split}, name_files=False)
     write_json(out / "perturb.json", request)
 
     work = partial(_write_missing, out=out, settings=settings, seed=seed)

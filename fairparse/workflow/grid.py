@@ -16,7 +16,14 @@ from collections import Counter
 from pathlib import Path
 
 from ..core.assets import parse_literal
-from ..core.runs import InputError, find_root, list_results, read_json, write_json
+from fairparse.core.runs import (
+    RECORD_CONTEXT,
+    InputError,
+    find_root,
+    list_results,
+    read_json,
+    write_json,
+)
 from .engine import count_gpus, own_folder, print_table, run_group
 from fairparse.workflow.notebooks import (
     check_parameters,
@@ -246,19 +253,6 @@ def plan_sweep(
         "threads": cores,
     }
 
-# %% ../../nbs/lib/90_workflow/06_grid.ipynb #grid-18
-# what every run.json says about its run
-_context = (
-    "parameters",
-    "seed",
-    "inputs",
-    "code",
-    "packages",
-    "python",
-    "platform",
-    "started",
-)
-
 # %% ../../nbs/lib/90_workflow/06_grid.ipynb #grid-19
 def flatten(record: dict, prefix: str = "") -> dict:
     "Numbers and texts of nested dicts, names joined by dots; floats to six digits"
@@ -287,7 +281,7 @@ def read_point(folder: Path, file: str) -> list:  # of rows, each a dict
             ) from error
     if not file and (folder / "run.json").is_file():
         record = read_json(folder / "run.json")
-        return [flatten({key: value for key, value in record.items() if key not in _context})]
+        return [flatten({key: value for key, value in record.items() if key not in RECORD_CONTEXT})]
     return [{"file": _in_repository(path)}]
 
 # %% ../../nbs/lib/90_workflow/06_grid.ipynb #grid-21
@@ -340,7 +334,7 @@ def gather(
             failed[name] = str(error)
         else:
             rows += [_result_row(point, facts) for facts in found]
-            left[name] = list_results(out / name, record=True)
+            left[name] = list_results(out / name, record=True, kept=("checkpoint",))
 
     write_json(out / "files.json", left)
     columns = dict.fromkeys(key for row in (*map(in_cells, points.values()), *rows) for key in row)

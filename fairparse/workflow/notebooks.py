@@ -102,8 +102,11 @@ def read_parameters(notebook: Path) -> dict:  # name -> default, in the notebook
     return dict(_literal_assignment(notebook, statement) for statement in statements)
 
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-06f
-# what a comment calls a text; what stands in brackets or braces is an example of a list or dict
-_text_words = re.compile(r'"\w|\b(text|word|name|file|folder|path|date|commit)s?\b')
+# a comment's clause that begins with what the value is, as `None, or a file of weights`
+_text_words = re.compile(
+    r'"\w|(^#|[,;:])\s*(None\s+)?(or\s+)?((an?|the)\s+)?([\w-]+\s+){0,2}'
+    r"(text|word|name|file|folder|path|date|commit)\b(?!')"
+)
 _examples = re.compile(r"\{.*?\}|\[.*?\]")
 
 
@@ -142,7 +145,7 @@ def check_type(name: str, value, default, where: str = ""):
         return value
     kind = type(default)
     if not isinstance(value, _accepted[kind]) or (isinstance(value, bool) and kind is not bool):
-        wanted = "float or int" if kind is float else kind.__name__
+        wanted = {float: "float or int", bool: "true or false"}.get(kind, kind.__name__)
         raise InputError(
             f"{where}parameter {name!r} is {value!r} ({type(value).__name__}): "
             f"it must be {wanted}, like its default {default!r}"

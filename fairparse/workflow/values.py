@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.runs import InputError
+from ..core.runs import RECORD_CONTEXT, InputError
 
 # %% ../../nbs/lib/90_workflow/12_values.ipynb #values-05
 LOGS = (".ipynb", ".html")
-ABOUT_THE_RUN = ("started", "code", "packages", "python", "platform", "device")
+# of a record: what two runs need not have in common
+ABOUT_THE_RUN = {*RECORD_CONTEXT, "device"} - {"parameters", "seed", "inputs"}
 
 
 def is_left_out(path: Path) -> bool:  # path: relative to the output folder

@@ -278,3 +278,15 @@ def test_a_record_names_what_a_job_left(tmp_path):
         (tmp_path / name).touch()
     assert read_json(run.finish())["files"] == sorted(left)
     assert runs.list_results(tmp_path, record=True) == sorted([*left, "run.json"])
+
+
+def test_what_every_record_says_about_its_run_is_listed(tmp_path):
+    "Whoever compares runs or tabulates results leaves these out"
+    run = Run(tmp_path, {})
+    run.note(miou=0.5)
+    assert set(read_json(run.finish())) == {*runs.RECORD_CONTEXT, "seconds", "miou"}
+
+
+def test_a_folder_of_others_is_not_listed(tmp_path):
+    (tmp_path / "mine.txt").touch()
+    assert read_json(Run(tmp_path, {}, name_files=False).finish())["files"] == []

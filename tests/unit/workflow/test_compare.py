@@ -41,6 +41,8 @@ def make_run(folder, seconds=1.0, miou=0.7, commit="a"):
         "inputs": {f"{folder}/10_faces/images.npy": commit * 3, "/data/labels.csv": "1f"},
         "code": {"commit": commit},
         "packages": {"torch": commit},
+        "processor": {"model": commit},
+        "files": [commit],
         "started": commit,
         "seconds": seconds,
         "training_seconds": seconds,

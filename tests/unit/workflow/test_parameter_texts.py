@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import fairparse, write_notebook
 
-from fairparse.core.assets import dump_yaml, load_yaml, read_yaml
+from fairparse.core.assets import dump_yaml, load_yaml, parse_texts, read_yaml
 from fairparse.core.runs import InputError
 from fairparse.workflow import grid, notebooks, profiles
 
@@ -27,6 +27,10 @@ names = ["single"]  # objectives
 steps = [0.1, 1]  # severities
 groups = []  # attributes; []: all
 more = {}  # settings
+limit = None  # at most so many files; None: all
+number = None  # number in the file name
+other = None  # as in the folder's record, or a factor
+local = None  # at most one; None: a local weights file
 """
 ODD = (
     *("2024-01-02", "007", "12e4567", "1234e56", "1:30", "1_000", "on", "off", "yes", "no", "~"),
@@ -53,6 +57,24 @@ def test_none_and_quotes_where_the_comment_says_text(notebook):
     for text in ("None", "null"):
         assert read(notebook, "day", text) is None
     assert read(notebook, "commit", "'null'") == "null" and read(notebook, "day", '"3"') == "3"
+
+
+def test_a_comment_that_mentions_files_does_not_make_a_number_text(notebook):
+    assert [read(notebook, name, "100") for name in ("limit", "number", "other")] == [100] * 3
+    assert read(notebook, "local", "100") == "100"
+
+
+@pytest.mark.parametrize(
+    "text,texts",
+    [
+        (r'["C:\\data"]', ["C:\\data"]),
+        ("['it\\'s', 'b']", ["it's", "b"]),
+        ("['a' 'b']", ["ab"]),
+        ("[007, on]", ["007", "on"]),
+    ],
+)
+def test_lists_of_texts_as_python_and_yaml_write_them(text, texts):
+    assert parse_texts(text) == texts
 
 
 @pytest.mark.parametrize("text", ODD)
@@ -188,7 +210,7 @@ def test_settings_of_a_profile_keep_texts_too():
         ("threads.train=010", "must be int"),
         ("resources.mem_mb=1:30", "must be int"),
         ("resources.train.slurm_account=1234e56", "may be text or something else"),
-        ("cross_validation=on", "must be bool"),
+        ("cross_validation=on", "must be true or false"),
     ):
         with pytest.raises(InputError, match=word):
             profiles.load_profile("ci", [setting])
