@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EIGHT_BIT_MODES', 'ORIENTATION', 'LARGEST', 'LONGEST', 'DEFLATE_RATIO', 'HALF', 'MIDDLE_SHARE', 'FLAT_SHARE',
-           'LARGEST_SHARE', 'read_image', 'read_photograph', 'read_upright', 'nearest_positions', 'read_plain_mask',
-           'read_part', 'merge_parts', 'label_table', 'known_labels', 'read_label_map', 'read_face']
+           'LARGEST_SHARE', 'lay_on_white', 'read_image', 'read_photograph', 'read_upright', 'nearest_positions',
+           'read_plain_mask', 'read_part', 'merge_parts', 'label_table', 'known_labels', 'read_label_map', 'read_face']
 
 # %% ../../nbs/lib/10_data/06_pixels.ipynb #pixels-02
 import math
@@ -26,7 +26,7 @@ from .labels import CLASSES, NUM_CLASSES
 from .tables import read_pairs
 
 # %% ../../nbs/lib/10_data/06_pixels.ipynb #pixels-54
-def _on_white(image):
+def lay_on_white(image: Image.Image) -> Image.Image:  # with as many pixels
     "An image without transparency: what was transparent is white"
     if not image.has_transparency_data:
         return image
@@ -53,7 +53,7 @@ def read_image(
             raise InputError(f"{path} is marked as rotated (EXIF orientation): save it upright")
 
         image.draft("RGB", (2 * size, 2 * size))
-        image = _on_white(image)
+        image = lay_on_white(image)
         if image.mode != "RGB":
             image = image.convert("RGB")
         if image.size != (size, size):
@@ -70,7 +70,7 @@ def read_photograph(
         return read_image(path, size)[0]
     read_image(path, 8)  # refuses what cannot be read faithfully
     with open_image(path) as image:
-        return np.asarray(_on_white(image).convert("RGB"))
+        return np.asarray(lay_on_white(image).convert("RGB"))
 
 # %% ../../nbs/lib/10_data/06_pixels.ipynb #pixels-37
 def _to_eight_bits(image, file_format, path):
@@ -92,7 +92,7 @@ def read_upright(path: str | Path) -> Image.Image:  # mode RGB
         with open_image(path) as image:
             file_format = image.format
             image = _to_eight_bits(ImageOps.exif_transpose(image), file_format, path)
-            return _on_white(image).convert("RGB")
+            return lay_on_white(image).convert("RGB")
 
 # %% ../../nbs/lib/10_data/06_pixels.ipynb #pixels-05
 LARGEST = 100_000  # bytes of a mask's file
