@@ -95,7 +95,8 @@ def _add_fer_rows(listing, path, table, prefix):
 # %% ../../nbs/lib/10_data/19_labelled_layouts.ipynb #labelled-layouts-12
 def _check_usage_name(path, table):
     "`InputError` if the official split stands in a column of another name"
-    for name in set(table.columns) - {"Usage", "emotion", "pixels"}:
+    others = [name for name in table.columns if name not in ("Usage", "emotion", "pixels")]
+    for name in others:
         if table[name].str.casefold().isin(list(_USAGES)).any():
             raise InputError(
                 f"{path}: the column {name!r} holds the official split: call it 'Usage'"
@@ -104,6 +105,8 @@ def _check_usage_name(path, table):
 
 def _check_fer_tables(tables):
     "`InputError` if tables {path: cells} hold the same pictures, or some have no split"
+    split = [path for path, table in tables.items() if "Usage" in table]
+    remedy = f", or give {split[0]} itself as the data set" if split else ""
     earlier = {}
     for path, table in tables.items():
         _check_usage_name(path, table)
@@ -111,17 +114,16 @@ def _check_fer_tables(tables):
         for other, theirs in earlier.items():
             if 2 * len(pixels & theirs) > min(len(pixels), len(theirs)):
                 raise InputError(
-                    f"{other} holds the same pictures as {path}: move one of them away"
+                    f"{other} holds the same pictures as {path}: move one of them away{remedy}"
                 )
         earlier[path] = pixels
 
-    split = [path for path, table in tables.items() if "Usage" in table]
-    for path in tables.keys() - set(split):
-        if split:
-            raise InputError(
-                f"{path} has no column 'Usage', but {split[0]} has: "
-                "add the column, or move the table away"
-            )
+    without = [path for path in tables if path not in split]
+    if split and without:
+        raise InputError(
+            f"{without[0]} has no column 'Usage', but {split[0]} has: "
+            f"add the column, or move the table away{remedy}"
+        )
 
 # %% ../../nbs/lib/10_data/19_labelled_layouts.ipynb #labelled-layouts-13
 def _tables(files, column):
@@ -139,10 +141,10 @@ def fer2013(root, files, task):
     listing = Listing(TASKS[task], unread="the pictures of this set are in its table")
     of_pixels = _tables(files, "pixels")
     with_labels = [path for path in of_pixels if "emotion" in column_names(path)]
-    if with_labels:
-        for path in set(of_pixels) - set(with_labels):
-            listing.reject(path, "the table has no column 'emotion'")
     paths = with_labels or of_pixels  # an error will name what the latter lack
+    for path in of_pixels:
+        if path not in paths:
+            listing.reject(path, "the table has no column 'emotion'")
     tables = {path: read_cells(path, ["emotion", "pixels"], ["Usage"]) for path in paths}
     _check_fer_tables(tables)
 

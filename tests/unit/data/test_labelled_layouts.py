@@ -101,6 +101,43 @@ def test_a_table_of_pixels_without_emotions_is_named(tmp_path):
     assert len(faces) == 84 and "no column 'emotion'" in left_out(faces)["test.csv"]
 
 
+def test_what_is_left_out_is_told_in_the_order_of_the_listing(tmp_path):
+    fer2013(tmp_path)
+    names = [f"{letter}.csv" for letter in "abcdefgh"]
+    for name in names:
+        (tmp_path / name).write_text("pixels\n0 0 0 0\n")
+    assert open_labelled(tmp_path, "emotion", 8).rejected.file.tolist() == names
+
+
+def test_the_first_of_several_faulty_tables_is_named(tmp_path):
+    fer2013(tmp_path)
+    for name in ("a.csv", "b.csv", "c.csv", "d.csv", "e.csv"):
+        value = ord(name[0])
+        (tmp_path / name).write_text("emotion,pixels\n" + f"1,0 0 0 {value}\n" * 4)
+    with pytest.raises(InputError, match="a.csv has no column 'Usage'"):
+        open_labelled(tmp_path, "emotion", 8)
+    fer2013(
+        tmp_path / "own",
+        header="emotion,pixels,part,half,set",
+        row="{emotion},{pixels}" + 3 * ",{usage}",
+    )
+    with pytest.raises(InputError, match="the column 'part' holds the official split"):
+        open_labelled(tmp_path / "own", "emotion", 8)
+
+
+def test_the_download_of_kaggle_can_be_read_by_its_table_with_the_split(tmp_path):
+    fer2013(tmp_path, header="emotion, Usage, pixels", row="{emotion},{usage},{pixels}")
+    whole = (tmp_path / "fer2013.csv").rename(tmp_path / "icml_face_data.csv")
+    rows = [line.split(",") for line in whole.read_text().splitlines()[1:29]]
+    rows = [f"{emotion},{pixels}" for emotion, _, pixels in rows]
+    (tmp_path / "train.csv").write_text("\n".join(["emotion,pixels", *rows]))
+    (tmp_path / "test.csv").write_text("pixels\n0 0 0 0\n")
+    with pytest.raises(InputError, match="or give .*icml_face_data.csv itself as the data set"):
+        open_labelled(tmp_path, "emotion", 8)
+    faces = open_labelled(whole, "emotion", 8)
+    assert sizes(faces) == {"train": 28, "valid": 28, "test": 28}
+
+
 def test_the_same_pictures_in_two_tables_are_not_read_twice(tmp_path):
     fer2013(tmp_path)
     fer2013(tmp_path / "challenge")
