@@ -163,6 +163,7 @@ class PaletteUse:
     entries: dict  # `Entry` -> path of a map in which it occurs; none of foreign palettes
     foreign: str | None = None  # path of a map with a foreign palette
     shift: tuple | None = None  # (index, path, path) if a foreign palette has it in two colours
+    voc: tuple = ()  # (index, number, path) of what occurs, if all is in colours of PASCAL VOC
 
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -231,6 +232,48 @@ def _find_shift(foreign):
                     return index, first, path
     return None
 
+# %% ../../nbs/lib/10_data/04_label_values.ipynb #label-values-38
+def _make_voc_numbers():
+    "{colour as bytes: its number} of the colormap of PASCAL VOC"
+    numbers = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        down, channel = divmod(bit, 3)
+        colours[:, channel] |= ((numbers >> bit & 1) << (7 - down)).astype(np.uint8)
+    return {colour.tobytes(): number for number, colour in enumerate(colours)}
+
+
+_VOC_NUMBERS = _make_voc_numbers()
+
+
+def _voc_numbers(palette):
+    "The number that VOC gives to the colour of each place of a palette, -1 if it is none of its"
+    colours = (palette[start : start + 3] for start in range(0, len(palette), 3))
+    return [_VOC_NUMBERS.get(colour, -1) for colour in colours]
+
+# %% ../../nbs/lib/10_data/04_label_values.ipynb #label-values-39
+def _has_moved(numbers):
+    "Whether some colour of VOC, and not only the black of padding, is in another place than there"
+    return any(number > 0 and number != index for index, number in enumerate(numbers))
+
+
+def _find_voc(foreign):
+    "(index, number, path) of all that occurs in {palette: paths}, if it is in moved colours of VOC"
+    numbers = {palette: _voc_numbers(palette) for palette in foreign}
+    if not any(map(_has_moved, numbers.values())):
+        return ()
+    found = {}
+    for palette, paths in foreign.items():
+        known = dict(enumerate(numbers[palette]))
+        for path in paths:
+            used = [entry.index for entry in _read_entries(path)]
+            theirs = [known.get(index, -1) for index in used]
+            if -1 in theirs or len(set(theirs)) < len(theirs):
+                return ()
+            for pair in zip(used, theirs):
+                found.setdefault(pair, path)
+    return tuple((*pair, path) for pair, path in found.items())
+
 # %% ../../nbs/lib/10_data/04_label_values.ipynb #label-values-22
 def palette_use(
     paths,  # of the label maps of a folder
@@ -251,7 +294,7 @@ def palette_use(
         for entry in used:
             entries.setdefault(entry, path)
     first = next(iter(foreign.values()))[0] if foreign else None
-    return PaletteUse(entries, first, _find_shift(foreign))
+    return PaletteUse(entries, first, _find_shift(foreign), _find_voc(foreign))
 
 # %% ../../nbs/lib/10_data/04_label_values.ipynb #label-values-24
 def _class_of(label, table):
@@ -329,6 +372,18 @@ def _refuse(path, entries, use, table):
         "write the maps as grey images of label values"
     )
 
+# %% ../../nbs/lib/10_data/04_label_values.ipynb #label-values-40
+def _refuse_moved(use, table):
+    "`InputError` with both readings if colours of VOC stand for other classes than their places"
+    for index, number, path in use.voc:
+        if _class_of(index, table) != _class_of(number, table):
+            raise InputError(
+                f"{path} is a palette image with two readings: its number {index} is "
+                f"{_name_label(index, table)}, the colour of it is that of the label {number} in "
+                f"the colormap of PASCAL VOC, {_name_label(number, table)}: "
+                "write the maps as grey images of label values"
+            )
+
 # %% ../../nbs/lib/10_data/04_label_values.ipynb #label-values-28
 def _palette_labels(image, path, table, use):
     "Labels of a palette image, or of grey of few bits, as an image of mode L"
@@ -341,6 +396,7 @@ def _palette_labels(image, path, table, use):
         use = replace(use, entries={**dict.fromkeys(entries, path), **use.entries})
     by_colour = counts_colours(use, table)
     if foreign and not use.shift:
+        _refuse_moved(use, table)
         by_colour = False
     if by_colour is None:
         _refuse(path, entries, use, table)
