@@ -19,7 +19,7 @@ from ..core.records import INDEX
 from ..core.runs import InputError
 from .label_values import PaletteUse, palette_use
 from .labels import CLASSES, MERGE_ORDER
-from .tables import read_cells, read_flags
+from .tables import is_delimited, read_cells, read_flags
 
 # %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-05
 EXPECTED = (
@@ -301,7 +301,7 @@ def _keep_wanted(table, ids, wanted, path):
 
 # %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-36
 def read_attributes(
-    path: str | Path,  # CelebA's text file (count, names, rows), or a .csv with an `id` column
+    path: str | Path,  # CelebA's text file (count, names, rows), or a table with an `id` column
     ids=None,  # only the rows of these faces; None: all
 ) -> pd.DataFrame:  # index: id as text; a column an attribute: 1, 0, missing
     """Read an attribute file
@@ -309,7 +309,7 @@ def read_attributes(
     `InputError` for duplicated ids, rows of another length, values that are not flags.
     """
     path = Path(path)
-    celeba = path.suffix.lower() != ".csv"
+    celeba = not is_delimited(path)
     table = read_cells(path, ["id"], first="id" if celeba else None)
     _check_columns(list(table.columns), path)
     names = [plain_id(text, celeba) for text in table.id]
@@ -317,14 +317,20 @@ def read_attributes(
     return read_flags(table, path, names).set_axis(names)
 
 # %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-21
-ATTRIBUTE_FILES = {"celeba": "CelebAMask-HQ-attribute-anno.txt", "labels": "attributes.csv"}
+ATTRIBUTE_FILES = {  # the names that it may have
+    "celeba": ("CelebAMask-HQ-attribute-anno.txt",),
+    "labels": ("attributes.csv", "attributes.tsv"),
+}
 
 
 def _attribute_file(source):
-    "The attribute file of a folder, whatever the case of its name"
-    name = ATTRIBUTE_FILES[source.layout]
-    alike = [path for path in source.folder.iterdir() if path.name.lower() == name.lower()]
-    return alike[0] if alike else source.folder / name
+    "The attribute file of a folder, whatever the case of its name; two are a problem"
+    names = ATTRIBUTE_FILES[source.layout]
+    wanted = [name.lower() for name in names]
+    found = sorted(path for path in source.folder.iterdir() if path.name.lower() in wanted)
+    if len(found) > 1:
+        source.problems.append(f"{found[0]} and {found[1]} are two attribute files: remove one")
+    return found[0] if found else source.folder / names[0]
 
 
 def _attach_attributes(source):

@@ -23,7 +23,7 @@ from fairparse.data.folder_names import (
     split_of_path,
 )
 from .labelled import EMOTIONS, RACES, TASKS, TO_FIVE, age_band
-from .tables import column_names, read_cells, read_flags, read_pairs
+from .tables import column_names, is_delimited, read_cells, read_flags, read_pairs
 
 # %% ../../nbs/lib/10_data/19_labelled_layouts.ipynb #labelled-layouts-05
 @dataclass
@@ -127,7 +127,7 @@ def _check_fer_tables(tables):
 
 # %% ../../nbs/lib/10_data/19_labelled_layouts.ipynb #labelled-layouts-13
 def _tables(files, column):
-    "The .csv files with a column of this name"
+    "The tables with a column of this name"
     return [file for file in files if column in column_names(file)]
 
 
@@ -299,8 +299,9 @@ def _find_attribute(flags, task, path):
 
 # %% ../../nbs/lib/10_data/19_labelled_layouts.ipynb #labelled-layouts-25
 def _find_table(files, stems):
-    "The first text file or .csv that is called so, None if there is none"
-    wanted = (f for f in files if f.stem.lower() in stems and f.suffix.lower() in (".txt", ".csv"))
+    "The first text file or table that is called so, None if there is none"
+    called = (file for file in files if file.stem.lower() in stems)
+    wanted = (file for file in called if is_delimited(file) or file.suffix.lower() == ".txt")
     return next(wanted, None)
 
 # %% ../../nbs/lib/10_data/19_labelled_layouts.ipynb #labelled-layouts-26

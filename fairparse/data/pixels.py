@@ -23,7 +23,7 @@ from ..core.runs import InputError, read_json
 from .face_folders import FaceFiles
 from .label_values import PaletteUse, check_depth, label_values, open_image
 from .labels import CLASSES, NUM_CLASSES
-from .tables import read_pairs
+from .tables import is_delimited, read_pairs
 
 # %% ../../nbs/lib/10_data/06_pixels.ipynb #pixels-54
 def lay_on_white(image: Image.Image) -> Image.Image:  # with as many pixels
@@ -385,8 +385,8 @@ def merge_parts(
 
 # %% ../../nbs/lib/10_data/06_pixels.ipynb #pixels-26
 def _read_table(path):
-    "{value: class} or a list of classes, from a JSON file or a CSV file of two columns"
-    if path.suffix.lower() != ".csv" or not path.is_file():
+    "{value: class} or a list of classes, from a JSON file or a table of two columns"
+    if not is_delimited(path) or not path.is_file():
         return read_json(path)
     rows = read_pairs(path, ["value", "class"], str.isdecimal)
     classes = {value: name for _, value, name in rows}

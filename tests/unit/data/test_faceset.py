@@ -285,7 +285,7 @@ def test_labels_layout_with_attributes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "suffix", ["dict", "list", "json", "json-list", "csv", "csv-header", "csv-other"]
+    "suffix", ["dict", "list", "json", "json-list", "csv", "csv-header", "csv-other", "tsv"]
 )
 def test_label_map(tmp_path, suffix):
     data = write_labels(tmp_path / "own", "ab")
@@ -313,6 +313,8 @@ def test_label_map(tmp_path, suffix):
     if suffix == "csv-other":
         rows = "".join(f'"{v}" ; "{k}"\n' for k, v in mapping.items())
         label_map.write_text("Class ; Value\n" + rows)
+    if suffix == "tsv":
+        label_map.write_text("".join(f"{k}\t{v}\n" for k, v in mapping.items()))
     mask = build(tmp_path, data, label_map=label_map).masks[0]
     assert mask[::8, ::8].tolist() == [[0, 13], [1, 0]]
 
@@ -386,6 +388,16 @@ def test_attribute_files_of_others(tmp_path, text):
     table = read_attributes(tmp_path / "attributes.csv")
     assert list(table) == ["Hat"] and table.index.tolist() == ["a", "b"]
     assert table.Hat.fillna(-1).tolist() == [1, -1]
+
+
+def test_attributes_between_tabs_keep_their_ids(tmp_path):
+    data = write_labels(tmp_path / "own", names=["007", "7"])
+    (data / "attributes.tsv").write_text("id\tHat\n007\t1\n7\t0\n")
+    faces = build(tmp_path, data)
+    assert dict(zip(faces.index.id, faces.index.Hat)) == {"007": 1, "7": 0}
+    (data / "attributes.csv").write_text("id,Hat\n007,0\n7,1\n")
+    with pytest.raises(InputError, match="attributes.csv and .*attributes.tsv are two attribute"):
+        build(tmp_path, data)
 
 
 def test_an_attribute_file_without_ids_says_what_to_do(tmp_path):

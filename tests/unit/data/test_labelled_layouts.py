@@ -210,6 +210,14 @@ def test_nought_and_minus_one_cannot_both_be_no(tmp_path):
         open_labelled(tmp_path, "Smiling", 8)
 
 
+def test_a_list_between_tabs_is_found(tmp_path):
+    celeba(tmp_path, yes_no_blank("1", "-1"))
+    path = tmp_path / "list_attr_celeba.csv"
+    (tmp_path / "list_attr_celeba.TSV").write_text(path.read_text().replace(",", "\t"))
+    path.unlink()
+    assert np.bincount(open_labelled(tmp_path, "Smiling", 8).labels).tolist() == [20, 10]
+
+
 def test_a_list_without_its_columns_names_them(tmp_path):
     celeba(tmp_path, lambda i: 1, header="id,Smiling,Male")
     with pytest.raises(InputError, match="list_attr_celeba.csv has no column 'image_id'.*'id'"):

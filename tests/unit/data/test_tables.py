@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 
 from fairparse.core.runs import InputError
-from fairparse.data.tables import column_names, read_cells, read_flags, read_pairs, read_rows
+from fairparse.data.tables import (
+    column_names,
+    is_delimited,
+    read_cells,
+    read_flags,
+    read_pairs,
+    read_rows,
+)
 
 
 def table(tmp_path, text, name="table.csv"):
@@ -34,6 +41,11 @@ def test_a_table_is_the_same_in_every_hand(tmp_path, text):
     cells = read_cells(path, ["id", "x"])
     assert cells.id.tolist() == ["a", "b"] and cells.x.tolist() == ["1", "2"]
     assert cells.index.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.TSV", "a.b.Csv"])
+def test_tables_are_told_by_their_names(name):
+    assert is_delimited(name) and not is_delimited(f"{name}.txt") and not is_delimited("csv")
 
 
 def test_lines_are_those_of_the_file(tmp_path):
