@@ -35,8 +35,8 @@ def _find_delimiter(path, sample):
     return max(DELIMITERS, key=first_line.count)
 
 # %% ../../nbs/lib/10_data/03_tables.ipynb #tables-06
-def _split_lines(file, delimiter):
-    "(line number, cells) of each line"
+def _split_lines(file, delimiter, path):
+    "(line number, cells) of each line; `InputError` if a cell goes on in the next one"
     if delimiter is None:
         for line, text in enumerate(file, 1):
             yield line, text.split()
@@ -46,7 +46,10 @@ def _split_lines(file, delimiter):
     last = 0
     for cells in reader:
         if reader.line_num > last + 1:
-            raise csv.Error(f"a quotation mark in line {last + 1} is not closed")
+            raise InputError(
+                f"{path}, line {last + 1}: a cell in quotation marks goes on in the next line: "
+                "close the mark, or take the line break out"
+            )
         last = reader.line_num
         yield last, [cell.strip() for cell in cells]
 
@@ -58,7 +61,7 @@ def read_rows(path: str | Path) -> list:  # (line number, cells without surround
         with open(path, encoding="utf-8-sig", newline="") as file:
             delimiter = _find_delimiter(path, file.read(4096))
             file.seek(0)
-            rows = [row for row in _split_lines(file, delimiter) if any(row[1])]
+            rows = [row for row in _split_lines(file, delimiter, path) if any(row[1])]
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path} is not a text file ({error}): save it as UTF-8, or replace it"
@@ -70,16 +73,23 @@ def read_rows(path: str | Path) -> list:  # (line number, cells without surround
     return rows
 
 # %% ../../nbs/lib/10_data/03_tables.ipynb #tables-10
+_HEAD = 10_000  # characters in which the names of the columns are looked for
+
+
 def column_names(path: str | Path) -> list:  # in small letters; none if it is no .csv or .tsv
-    "The names in the first line of a table, to find out what it holds; faulty files have none"
+    "The names in the first line that is not empty, to find out what a table holds"
     path = Path(path)
     if not is_delimited(path):
         return []
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        line = file.readline(10_000)
-    delimiter = _find_delimiter(path, line)
-    cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
-    return [cell.strip().casefold() for cell in cells]
+        head = file.read(_HEAD)
+    delimiter = _find_delimiter(path, head)
+    for line in head.splitlines():
+        cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+        names = [cell.strip().casefold() for cell in cells]
+        if any(names):
+            return names
+    return []
 
 # %% ../../nbs/lib/10_data/03_tables.ipynb #tables-11
 def _is_nameless(name):

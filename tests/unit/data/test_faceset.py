@@ -409,7 +409,7 @@ def test_an_attribute_file_without_ids_says_what_to_do(tmp_path):
     with pytest.raises(InputError, match="column 3 has no name"):
         read_attributes(path)
     path.write_text('id,Hat\na,"1\nb,0\n')
-    with pytest.raises(InputError, match="a quotation mark in line 2 is not closed"):
+    with pytest.raises(InputError, match="line 2: a cell in quotation marks goes on"):
         read_attributes(path)
     path.write_text("id,Id,Hat\na,a,1\n")
     with pytest.raises(InputError, match="'id', 'Id'.* have one name"):

@@ -48,6 +48,14 @@ def test_tables_are_told_by_their_names(name):
     assert is_delimited(name) and not is_delimited(f"{name}.txt") and not is_delimited("csv")
 
 
+@pytest.mark.parametrize("above", ["\n", " \r\n\r\n", ",\n", "\ufeff\n"])
+def test_empty_lines_above_the_names_are_skipped(tmp_path, above):
+    path = table(tmp_path, f"{above}Id,x\na,1\n")
+    assert column_names(path) == ["id", "x"]
+    assert read_cells(path, ["id"]).id.tolist() == ["a"]
+    assert column_names(table(tmp_path, above)) == []
+
+
 def test_lines_are_those_of_the_file(tmp_path):
     path = table(tmp_path, "id,x\n\na,1\n\n\nb,2,3\n")
     assert [line for line, _ in read_rows(path)] == [1, 3, 6]
@@ -61,7 +69,8 @@ def test_lines_are_those_of_the_file(tmp_path):
         ("", "is empty"),
         ("\n\n", "is empty"),
         (b"\xff\xfe\x00\x80", "is not a text file"),
-        ('id,x\na,"1\nb,2\n', "quotation mark in line 2 is not closed"),
+        ('id,x\na,"1\nb,2\n', "line 2: a cell in quotation marks goes on in the next line: close"),
+        ('id,x\na,1\n\nb,"1\n2"\n', "line 4: .* close the mark, or take the line break out"),
         ("id,y\na,1\n", "has no column 'x': it has .'id', 'y'."),
         ("id,x,X\na,1,2\n", "the columns .'x', 'X'. have one name"),
         ("id,x,\na,1,2\n", "column 3 has no name"),
