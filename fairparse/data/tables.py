@@ -188,12 +188,13 @@ def read_pairs(
     return [(line, *cells) for line, cells in rows]
 
 # %% ../../nbs/lib/10_data/03_tables.ipynb #tables-17
-_FALSE, _NO_FLAG = 2, 9  # a no that is no number; a cell that is neither a flag nor empty
-_FLAG_WORDS = {"": np.nan, "true": 1, "false": _FALSE}
+_FALSE, _NO_FLAG = 2, 9  # a no that is no number; a cell that is neither a flag nor unknown
+_UNKNOWN = ("", "na", "nan", "null", "none")  # as pandas, R and databases write it
+_FLAG_WORDS = {**dict.fromkeys(_UNKNOWN, np.nan), "true": 1, "false": _FALSE}
 
 
 def _flag(text):
-    "A cell's number: 1, 0, -1 or `_FALSE`, NaN for an empty cell, `_NO_FLAG` for anything else"
+    "A cell's number: 1, 0, -1 or `_FALSE`, NaN for unknown, `_NO_FLAG` for anything else"
     word = text.lower()
     if word in _FLAG_WORDS:
         return _FLAG_WORDS[word]
@@ -214,7 +215,7 @@ def _refuse_cells(table, values, path, ids):
     raise InputError(
         f"{path}, line {table.index[row]}: the column {table.columns[column]!r} holds "
         f"{table.iat[row, column]!r} for the id {ids[row]!r}: "
-        "attributes are 1 or 0 (or 1 or -1, or True or False), empty if unknown; "
+        "attributes are 1 or 0 (or 1 or -1, or True or False), empty or NA if unknown; "
         "remove the column if it is no attribute"
     )
 

@@ -120,7 +120,15 @@ def test_flags_of_every_hand(yes, no):
     assert read_flags(texts, "hats.csv", list("abc")).Hat.fillna(9).tolist() == [1, 0, 9]
 
 
-@pytest.mark.parametrize("cell", ["yes", "2", "0.5", "nan", "NA", "-", "inf", "1,0"])
+@pytest.mark.parametrize("cell", ["", "NA", "NaN", "nan", "null", "NULL", "None", "none"])
+def test_unknown_is_written_in_several_ways(tmp_path, cell):
+    path = table(tmp_path, f"id,Hat,Old\na,1,{cell}\nb,{cell},0\n")
+    cells = read_cells(path, ["id"])
+    flags = read_flags(cells[["Hat", "Old"]], path, list(cells.id))
+    assert flags.fillna(9).to_numpy(int).tolist() == [[1, 9], [9, 0]]
+
+
+@pytest.mark.parametrize("cell", ["yes", "2", "0.5", "n", "-", "inf", "1,0"])
 def test_no_other_text_is_a_flag(cell):
     texts = pd.DataFrame({"Old": ["1", "0"], "Hat": ["1", cell]}, index=[2, 7])
     with pytest.raises(InputError) as caught:
