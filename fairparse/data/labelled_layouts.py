@@ -177,10 +177,13 @@ def _find_picture(place, there):
     same = [file for file in alike if file.name == place.name]
     found = same or alike
     if len(found) > 1:
-        raise InputError(
-            f"two pictures could be {place.name!r}: {found[0]} and {found[1]}: "
-            "move one of them away"
-        )
+        first, second = found[:2]
+        remedy = "move one of them away"
+        if first.parent != second.parent:
+            remedy = (
+                f"move the folder {second.parent} away, or give a folder of one set and its list"
+            )
+        raise InputError(f"two pictures could be {place.name!r}: {first} and {second}: {remedy}")
     return found[0] if found else None
 
 # %% ../../nbs/lib/10_data/19_labelled_layouts.ipynb #labelled-layouts-15
@@ -291,9 +294,12 @@ def _find_attribute(flags, task, path):
     "The column that a task asks for"
     wanted = {"smile": "Smiling", "gender": "Male"}.get(task, task)
     found = [name for name in flags if name.casefold() == wanted.casefold()]
-    if len(found) != 1:
+    if len(found) > 1:
+        raise InputError(f"{path}: the columns {found} have one name: rename or remove one")
+    if not found:
         raise InputError(
-            f"{path} has no attribute {wanted!r} for task {task!r}: it has {list(flags)}"
+            f"{path} has no attribute {wanted!r} for task {task!r}: it has {list(flags)}; "
+            "ask for one of these, or add the column"
         )
     return found[0]
 

@@ -315,7 +315,7 @@ def _check_two_levels(levels, low, high, path):
     if middle.mean() > MIDDLE_SHARE or flat.mean() > FLAT_SHARE:
         raise InputError(
             f"{path} has more than two levels: {middle.mean():.1%} of its pixels lie between "
-            "part and background; a part mask is black and white: replace it"
+            "part and background; a part mask is black and white: threshold it, or replace it"
         )
 
 # %% ../../nbs/lib/10_data/06_pixels.ipynb #pixels-57

@@ -173,19 +173,21 @@ def read_pairs(
     path: str | Path,
     columns: list,  # the two names; without a line of names they stand in this order
     is_first: Callable,  # whether a text can be a cell of the first column
+    further: bool = False,  # whether more columns may follow without a line of names
 ) -> list:  # (line, first cell, second cell)
-    "A table of two columns, with or without a line of names; `InputError` for other lines"
+    "Two columns of a table, with or without a line of names; `InputError` for other lines"
     rows = read_rows(path)
     if not is_first(rows[0][1][0]):
         table = read_cells(path, columns)
         return list(zip(table.index, *(table[name] for name in columns)))
     for line, cells in rows:
-        if len(cells) != 2 or not is_first(cells[0]):
+        fits = len(cells) == 2 or (further and len(cells) > 2)
+        if not fits or not is_first(cells[0]):
             raise InputError(
                 f"{path}, line {line}: each line is `{','.join(columns)}`, "
                 f"and not {' '.join(cells)!r}: mend it"
             )
-    return [(line, *cells) for line, cells in rows]
+    return [(line, *cells[:2]) for line, cells in rows]
 
 # %% ../../nbs/lib/10_data/03_tables.ipynb #tables-17
 _FALSE, _NO_FLAG = 2, 9  # a no that is no number; a cell that is neither a flag nor unknown

@@ -502,7 +502,9 @@ def test_official_split_needs_its_mapping(tmp_path):
     (data / MAPPING).write_text("1 2 3.jpg\n1 3 4.jpg\n")
     refused(tmp_path, data, "duplicated ids", split="official")
     (data / MAPPING).write_text("idx orig_idx\n1 x\n")
-    refused(tmp_path, data, "'1 x'", split="official")
+    refused(tmp_path, data, "line 2", "'1 x': mend the line", split="official")
+    (data / MAPPING).write_text("1 2 3.jpg\n2\n")
+    refused(tmp_path, data, "line 2: each line is `idx,orig_idx`", "mend it", split="official")
     (data / MAPPING).unlink()
     refused(tmp_path, data, "is missing", 'split="seeded"', split="official")
 

@@ -210,6 +210,26 @@ def test_nought_and_minus_one_cannot_both_be_no(tmp_path):
         open_labelled(tmp_path, "Smiling", 8)
 
 
+def test_celeba_with_both_sets_of_pictures_names_the_folder_to_move(tmp_path):
+    celeba(tmp_path, lambda i: 1, n=3)
+    for i in (1, 2, 3):
+        picture(tmp_path / "img_celeba" / f"{i:06d}.jpg")
+    message = "move the folder .*img_celeba away, or give a folder of one set and its list"
+    with pytest.raises(InputError, match=message):
+        open_labelled(tmp_path, "Smiling", 8)
+    (tmp_path / "img_celeba").rename(tmp_path / ".away")
+    assert len(open_labelled(tmp_path, "Smiling", 8)) == 3
+
+
+def test_an_attribute_that_is_not_there_says_what_to_do(tmp_path):
+    celeba(tmp_path, lambda i: 1)
+    with pytest.raises(InputError, match="no attribute 'Hat' .*'Male'.; ask for one of these, or"):
+        open_labelled(tmp_path, "Hat", 8)
+    celeba(tmp_path, lambda i: 1, header="image_id,Smiling,smiling")
+    with pytest.raises(InputError, match="columns .'Smiling', 'smiling'. have one name: rename"):
+        open_labelled(tmp_path, "Smiling", 8)
+
+
 def test_a_list_between_tabs_is_found(tmp_path):
     celeba(tmp_path, yes_no_blank("1", "-1"))
     path = tmp_path / "list_attr_celeba.csv"

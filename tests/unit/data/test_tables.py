@@ -113,6 +113,15 @@ def test_pairs_with_and_without_names(tmp_path):
             read_pairs(table(tmp_path, text), ["value", "class"], str.isdecimal)
 
 
+def test_pairs_of_a_table_with_further_columns(tmp_path):
+    for text in ("value class note\n0 hair x\n", "0 hair x\n", "0 hair\n"):
+        path = table(tmp_path, text, "pairs.txt")
+        pairs = read_pairs(path, ["value", "class"], str.isdecimal, further=True)
+        assert [pair[1:] for pair in pairs] == [("0", "hair")]
+    with pytest.raises(InputError, match="line 2: each line is `value,class`"):
+        read_pairs(table(tmp_path, "0,a,x\n1\n"), ["value", "class"], str.isdecimal, further=True)
+
+
 @pytest.mark.parametrize("no", ["0", "0.0", "False", "FALSE", "-1", "-1.0"])
 @pytest.mark.parametrize("yes", ["1", "1.0", "+1", "True", "true"])
 def test_flags_of_every_hand(yes, no):
