@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXPECTED', 'IMAGE_SUFFIXES', 'ATTRIBUTE_FILES', 'is_picture', 'FaceFiles', 'Source', 'report_problems', 'list_files',
-           'plain_id', 'read_attributes', 'list_left_aside', 'scan_source', 'scan_sources']
+           'list_left_aside', 'plain_id', 'read_attributes', 'scan_source', 'scan_sources']
 
 # %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-02
 import os
@@ -19,7 +19,7 @@ from ..core.records import INDEX
 from ..core.runs import InputError
 from .label_values import PaletteUse, palette_use
 from .labels import CLASSES, MERGE_ORDER
-from .tables import read_cells, read_flags
+from .tables import is_delimited, read_cells, read_flags
 
 # %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-05
 EXPECTED = (
@@ -62,7 +62,9 @@ class Source:
     faces: list = field(default_factory=list)  # of FaceFiles
     attributes: pd.DataFrame | None = None  # a row a face, Int8 columns
     problems: list = field(default_factory=list)
-    left_aside: list = field(default_factory=list)  # files among the images that are none
+    left_aside: list = field(
+        default_factory=list
+    )  # files beside the images and masks that were not read
     extra: bool = False  # for training and validation only
     name: str = ""
 
@@ -102,6 +104,40 @@ def list_files(
         info = entry.stat()
         found[stem] = entry.path, (info.st_size, info.st_mtime_ns)
     return found
+
+# %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-43
+def _list_unread(folder, suffixes):
+    "Paths of files in a folder and its subfolders that `list_files` skips, hidden ones apart"
+    found = []
+    for place, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        for name in names:
+            listed = place == str(folder) and os.path.splitext(name)[1].lower() in suffixes
+            if not listed and not name.startswith("."):
+                found.append(os.path.join(place, name))
+    return sorted(found)
+
+# %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-42
+def _warn_left_aside(paths, folder):
+    "Count files that were not read, if there are any, and name the first"
+    if not paths:
+        return
+    first = ", ".join(os.path.relpath(path, folder) for path in paths[:3])
+    warnings.warn(
+        f"{len(paths)} files in {folder} were not read, for their suffixes or because they lie "
+        f"in folders inside, the first: {first}",
+        stacklevel=4,
+    )
+
+
+def list_left_aside(
+    folder: Path,
+    suffixes: tuple = IMAGE_SUFFIXES,  # of the files that were read, directly in the folder
+) -> list:  # paths
+    "The files in a folder and its subfolders that were not read, with a warning; hidden ones apart"
+    paths = _list_unread(folder, suffixes)
+    _warn_left_aside(paths, folder)
+    return paths
 
 # %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-10
 _MERGE_RANK = {None: 0, **{CLASSES.index(part): rank for rank, part in enumerate(MERGE_ORDER)}}
@@ -148,14 +184,24 @@ def _celeba_images(folder, problems):
     return images
 
 # %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-29
+_PNG = (".png",)
+
+
+def _split_part(stem):
+    "Number and part of '00017_skin' as texts; None for another name"
+    number, _, part = stem.partition("_")
+    return (number, part) if number.isdecimal() and part in MERGE_ORDER else None
+
+
 def _add_part(masks, stem, file, folder):
     "Put a part mask into {number: {label: file}}; what is wrong with it, or None"
-    number, _, part = stem.partition("_")
-    if not number.isdecimal() or part not in MERGE_ORDER:
+    named = _split_part(stem)
+    if named is None:
         return (
             f"{file[0]}: a part mask is named {{id:05d}}_{{part}}.png "
             f"with a part of {MERGE_ORDER}: rename or remove it"
         )
+    number, part = named
     proper = folder.parent / str(int(number) // 2000)
     if folder.name != proper.name:
         return f"{file[0]} belongs into the folder {proper}: move it"
@@ -165,34 +211,59 @@ def _add_part(masks, stem, file, folder):
     parts[CLASSES.index(part)] = file
     return None
 
+# %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-44
+def _sort_out_masks(source, folder, inner):
+    "A part mask that is no PNG, or in no place of one, is a problem; other files are left aside"
+    direct = sorted(str(path) for path in folder.iterdir() if path.is_file())
+    unread = [path for path in direct if not os.path.basename(path).startswith(".")]
+    unread += [path for place in inner for path in _list_unread(place, _PNG)]
+    others = []
+    for path in unread:
+        if not is_picture(path) and not _split_part(Path(path).stem):
+            others.append(path)
+            continue
+        source.problems.append(
+            f"{path}: a part mask is a PNG in {folder}/{{id // 2000}}: "
+            "convert it and put it there, or move it away"
+        )
+    _warn_left_aside(others, folder)
+    source.left_aside += others
+
 # %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-30
-def _celeba_masks(folder, problems):
+def _celeba_masks(source, folder):
     "{number: {label: file}} of the part masks of CelebAMask-HQ"
     if not folder.is_dir():
-        problems.append(f"the folder {folder} is missing: {EXPECTED}")
+        source.problems.append(f"the folder {folder} is missing: {EXPECTED}")
         return {}
     masks = {}
-    for inner in sorted(p for p in folder.iterdir() if p.is_dir()):
-        for stem, file in list_files(inner, (".png",), problems).items():
-            problem = _add_part(masks, stem, file, inner)
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    inner = sorted(path for path in shown if path.is_dir())
+    for place in inner:
+        for stem, file in list_files(place, _PNG, source.problems).items():
+            problem = _add_part(masks, stem, file, place)
             if problem:
-                problems.append(problem)
+                source.problems.append(problem)
+    _sort_out_masks(source, folder, inner)
     return masks
 
 # %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-31
 def _scan_celeba(source):
     "List the faces of a raw CelebAMask-HQ folder"
-    images = _celeba_images(source.folder / "CelebA-HQ-img", source.problems)
-    masks = _celeba_masks(source.folder / "CelebAMask-HQ-mask-anno", source.problems)
+    folder = source.folder / "CelebA-HQ-img"
+    images = _celeba_images(folder, source.problems)
+    masks = _celeba_masks(source, source.folder / "CelebAMask-HQ-mask-anno")
     _pair(source, images, masks)
+    source.left_aside += list_left_aside(folder)
 
 # %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-13
 def _scan_labels(source):
     "List the faces of a folder of images and label maps"
-    images = list_files(source.folder / "images", IMAGE_SUFFIXES, source.problems)
-    labels = list_files(source.folder / "labels", (".png",), source.problems)
+    folder, maps = source.folder / "images", source.folder / "labels"
+    images = list_files(folder, IMAGE_SUFFIXES, source.problems)
+    labels = list_files(maps, _PNG, source.problems)
     palettes = palette_use(path for path, _ in labels.values())
     _pair(source, images, {stem: {None: file} for stem, file in labels.items()}, palettes)
+    source.left_aside += list_left_aside(folder) + list_left_aside(maps, _PNG)
 
 # %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-17
 def plain_id(
@@ -230,7 +301,7 @@ def _keep_wanted(table, ids, wanted, path):
 
 # %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-36
 def read_attributes(
-    path: str | Path,  # CelebA's text file (count, names, rows), or a .csv with an `id` column
+    path: str | Path,  # CelebA's text file (count, names, rows), or a table with an `id` column
     ids=None,  # only the rows of these faces; None: all
 ) -> pd.DataFrame:  # index: id as text; a column an attribute: 1, 0, missing
     """Read an attribute file
@@ -238,7 +309,7 @@ def read_attributes(
     `InputError` for duplicated ids, rows of another length, values that are not flags.
     """
     path = Path(path)
-    celeba = path.suffix.lower() != ".csv"
+    celeba = not is_delimited(path)
     table = read_cells(path, ["id"], first="id" if celeba else None)
     _check_columns(list(table.columns), path)
     names = [plain_id(text, celeba) for text in table.id]
@@ -246,14 +317,20 @@ def read_attributes(
     return read_flags(table, path, names).set_axis(names)
 
 # %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-21
-ATTRIBUTE_FILES = {"celeba": "CelebAMask-HQ-attribute-anno.txt", "labels": "attributes.csv"}
+ATTRIBUTE_FILES = {  # the names that it may have
+    "celeba": ("CelebAMask-HQ-attribute-anno.txt",),
+    "labels": ("attributes.csv", "attributes.tsv"),
+}
 
 
 def _attribute_file(source):
-    "The attribute file of a folder, whatever the case of its name"
-    name = ATTRIBUTE_FILES[source.layout]
-    alike = [path for path in source.folder.iterdir() if path.name.lower() == name.lower()]
-    return alike[0] if alike else source.folder / name
+    "The attribute file of a folder, whatever the case of its name; two are a problem"
+    names = ATTRIBUTE_FILES[source.layout]
+    wanted = [name.lower() for name in names]
+    found = sorted(path for path in source.folder.iterdir() if path.name.lower() in wanted)
+    if len(found) > 1:
+        source.problems.append(f"{found[0]} and {found[1]} are two attribute files: remove one")
+    return found[0] if found else source.folder / names[0]
 
 
 def _attach_attributes(source):
@@ -302,20 +379,6 @@ def _find_layout(folder):
     hint = f"\nDid you mean {inner[0]}?" if inner else ""
     raise InputError(f"{folder} holds no faces: {EXPECTED}{hint}")
 
-# %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-42
-def list_left_aside(folder: Path) -> list:  # paths
-    "The files in a folder that are no pictures by their names, with a warning; hidden ones apart"
-    files = (entry for entry in os.scandir(folder) if entry.is_file()) if folder.is_dir() else ()
-    shown = [entry.name for entry in files if not entry.name.startswith(".")]
-    others = sorted(name for name in shown if not is_picture(name))
-    if others:
-        warnings.warn(
-            f"{len(others)} files in {folder} are no pictures by their suffixes and were not read, "
-            f"the first: {', '.join(others[:3])}",
-            stacklevel=3,
-        )
-    return [str(folder / name) for name in others]
-
 # %% ../../nbs/lib/10_data/05_face_folders.ipynb #face-folders-38
 def scan_source(folder: str | Path) -> Source:
     """Recognise a folder's layout and list its faces
@@ -328,8 +391,6 @@ def scan_source(folder: str | Path) -> Source:
     scan(source)
     if not source.faces and not source.problems:
         source.problems.append(f"{folder} is empty: {EXPECTED}")
-    images = {"celeba": "CelebA-HQ-img", "labels": "images"}[source.layout]
-    source.left_aside = list_left_aside(folder / images)
     _attach_attributes(source)
     return source
 

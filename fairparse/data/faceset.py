@@ -41,7 +41,7 @@ from .face_folders import report_problems, scan_sources
 from .labels import CLASSES
 from .pixels import label_table, read_face
 from .sides import settle_sides
-from .tables import read_cells, read_rows
+from .tables import read_pairs
 
 # %% ../../nbs/lib/10_data/09_faceset.ipynb #faceset-05
 MAPPING_FILE = "CelebA-HQ-to-CelebA-mapping.txt"
@@ -53,17 +53,19 @@ def read_mapping(path: str | Path) -> dict:  # {id as text: position in CelebA, 
         raise InputError(
             f'{path} is missing: the official split needs it; add it, or use split="seeded"'
         )
-    rows = read_rows(path)
-    if not rows[0][1][0].isdecimal():  # a line of names
-        table = read_cells(path, ["idx", "orig_idx"])
-        rows = zip(table.index, zip(table.idx, table.orig_idx))
     mapping = {}
-    for line, row in rows:
-        if len(row) < 2 or not (row[0].isdecimal() and row[1].isdecimal()):
-            raise InputError(f"{path}, line {line} is not `idx orig_idx`: {' '.join(row)!r}")
-        if str(int(row[0])) in mapping:
-            raise InputError(f"{path}, line {line}: duplicated ids: {row[0]!r} has two rows")
-        mapping[str(int(row[0]))] = int(row[1])
+    for line, id, place in read_pairs(path, ["idx", "orig_idx"], str.isdecimal, further=True):
+        if not (id.isdecimal() and place.isdecimal()):
+            given = f"{id} {place}"
+            raise InputError(
+                f"{path}, line {line}: idx and orig_idx are whole numbers, and not {given!r}: "
+                "mend the line, or take the file of CelebAMask-HQ"
+            )
+        if str(int(id)) in mapping:
+            raise InputError(
+                f"{path}, line {line}: duplicated ids: {id!r} has two rows: remove one"
+            )
+        mapping[str(int(id))] = int(place)
     return mapping
 
 # %% ../../nbs/lib/10_data/09_faceset.ipynb #faceset-06

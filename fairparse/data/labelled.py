@@ -17,7 +17,8 @@ from PIL import Image, ImageOps
 
 from ..core.records import SPLITS
 from ..core.runs import InputError
-from .pixels import EIGHT_BIT_MODES
+from .label_values import open_image
+from .pixels import EIGHT_BIT_MODES, lay_on_white
 
 # %% ../../nbs/lib/10_data/17_labelled.ipynb #labelled-05
 def _nothing_rejected():
@@ -137,15 +138,11 @@ def age_band(age: int) -> str:
     return AGE_BANDS[int(np.searchsorted(_BAND_STARTS, age, side="right"))]
 
 # %% ../../nbs/lib/10_data/17_labelled.ipynb #labelled-14
-# what Pillow raises for broken files
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-
-
-def _crop_square(image, size):
-    "(size, size, 3) uint8 of the centred square of an image in memory"
+def _crop_square(image, size, name):
+    "(size, size, 3) uint8 of the centred square of an opened image"
     if image.mode not in EIGHT_BIT_MODES:
-        raise InputError(f"a picture of mode {image.mode}, not 8 bits a channel: convert it")
-    image = ImageOps.exif_transpose(image).convert("RGB")
+        raise InputError(f"{name} has the mode {image.mode}, not 8 bits a channel: convert it")
+    image = lay_on_white(ImageOps.exif_transpose(image)).convert("RGB")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side))
@@ -156,18 +153,15 @@ def read_square(
     picture: str | Path | Image.Image,  # a file, or an image in memory
     size: int,  # wanted side in pixels
 ) -> np.ndarray:  # (size, size, 3) uint8
-    "The centred square of a picture, upright, RGB, at `size`; `InputError` if it cannot be read"
+    """The centred square of a picture, upright, RGB, at `size`; what is transparent is white
+
+    `InputError` if it cannot be read.
+    """
     if isinstance(picture, Image.Image):
-        return _crop_square(picture, size)
-    try:
-        with Image.open(picture) as image:
-            image.draft("RGB", (2 * size, 2 * size))
-            image.load()
-            return _crop_square(image, size)
-    except InputError as error:
-        raise InputError(f"{picture}: {error}") from error
-    except _UNREADABLE as error:
-        raise InputError(f"{picture} is no readable picture ({error})") from error
+        return _crop_square(picture, size, "the picture")
+    with open_image(picture) as image:
+        image.draft("RGB", (2 * size, 2 * size))
+        return _crop_square(image, size, picture)
 
 # %% ../../nbs/lib/10_data/17_labelled.ipynb #labelled-17
 def hash_order(

@@ -23,7 +23,7 @@ from fairparse.data.folder_names import (
     split_of_path,
 )
 from .labelled import EMOTIONS, RACES, TASKS, TO_FIVE, age_band
-from .tables import column_names, read_cells, read_flags, read_pairs
+from .tables import column_names, is_delimited, read_cells, read_flags, read_pairs
 
 # %% ../../nbs/lib/10_data/19_labelled_layouts.ipynb #labelled-layouts-05
 @dataclass
@@ -95,7 +95,8 @@ def _add_fer_rows(listing, path, table, prefix):
 # %% ../../nbs/lib/10_data/19_labelled_layouts.ipynb #labelled-layouts-12
 def _check_usage_name(path, table):
     "`InputError` if the official split stands in a column of another name"
-    for name in set(table.columns) - {"Usage", "emotion", "pixels"}:
+    others = [name for name in table.columns if name not in ("Usage", "emotion", "pixels")]
+    for name in others:
         if table[name].str.casefold().isin(list(_USAGES)).any():
             raise InputError(
                 f"{path}: the column {name!r} holds the official split: call it 'Usage'"
@@ -104,6 +105,8 @@ def _check_usage_name(path, table):
 
 def _check_fer_tables(tables):
     "`InputError` if tables {path: cells} hold the same pictures, or some have no split"
+    split = [path for path, table in tables.items() if "Usage" in table]
+    remedy = f", or give {split[0]} itself as the data set" if split else ""
     earlier = {}
     for path, table in tables.items():
         _check_usage_name(path, table)
@@ -111,21 +114,20 @@ def _check_fer_tables(tables):
         for other, theirs in earlier.items():
             if 2 * len(pixels & theirs) > min(len(pixels), len(theirs)):
                 raise InputError(
-                    f"{other} holds the same pictures as {path}: move one of them away"
+                    f"{other} holds the same pictures as {path}: move one of them away{remedy}"
                 )
         earlier[path] = pixels
 
-    split = [path for path, table in tables.items() if "Usage" in table]
-    for path in tables.keys() - set(split):
-        if split:
-            raise InputError(
-                f"{path} has no column 'Usage', but {split[0]} has: "
-                "add the column, or move the table away"
-            )
+    without = [path for path in tables if path not in split]
+    if split and without:
+        raise InputError(
+            f"{without[0]} has no column 'Usage', but {split[0]} has: "
+            f"add the column, or move the table away{remedy}"
+        )
 
 # %% ../../nbs/lib/10_data/19_labelled_layouts.ipynb #labelled-layouts-13
 def _tables(files, column):
-    "The .csv files with a column of this name"
+    "The tables with a column of this name"
     return [file for file in files if column in column_names(file)]
 
 
@@ -139,10 +141,10 @@ def fer2013(root, files, task):
     listing = Listing(TASKS[task], unread="the pictures of this set are in its table")
     of_pixels = _tables(files, "pixels")
     with_labels = [path for path in of_pixels if "emotion" in column_names(path)]
-    if with_labels:
-        for path in set(of_pixels) - set(with_labels):
-            listing.reject(path, "the table has no column 'emotion'")
     paths = with_labels or of_pixels  # an error will name what the latter lack
+    for path in of_pixels:
+        if path not in paths:
+            listing.reject(path, "the table has no column 'emotion'")
     tables = {path: read_cells(path, ["emotion", "pixels"], ["Usage"]) for path in paths}
     _check_fer_tables(tables)
 
@@ -175,10 +177,13 @@ def _find_picture(place, there):
     same = [file for file in alike if file.name == place.name]
     found = same or alike
     if len(found) > 1:
-        raise InputError(
-            f"two pictures could be {place.name!r}: {found[0]} and {found[1]}: "
-            "move one of them away"
-        )
+        first, second = found[:2]
+        remedy = "move one of them away"
+        if first.parent != second.parent:
+            remedy = (
+                f"move the folder {second.parent} away, or give a folder of one set and its list"
+            )
+        raise InputError(f"two pictures could be {place.name!r}: {first} and {second}: {remedy}")
     return found[0] if found else None
 
 # %% ../../nbs/lib/10_data/19_labelled_layouts.ipynb #labelled-layouts-15
@@ -289,16 +294,20 @@ def _find_attribute(flags, task, path):
     "The column that a task asks for"
     wanted = {"smile": "Smiling", "gender": "Male"}.get(task, task)
     found = [name for name in flags if name.casefold() == wanted.casefold()]
-    if len(found) != 1:
+    if len(found) > 1:
+        raise InputError(f"{path}: the columns {found} have one name: rename or remove one")
+    if not found:
         raise InputError(
-            f"{path} has no attribute {wanted!r} for task {task!r}: it has {list(flags)}"
+            f"{path} has no attribute {wanted!r} for task {task!r}: it has {list(flags)}; "
+            "ask for one of these, or add the column"
         )
     return found[0]
 
 # %% ../../nbs/lib/10_data/19_labelled_layouts.ipynb #labelled-layouts-25
 def _find_table(files, stems):
-    "The first text file or .csv that is called so, None if there is none"
-    wanted = (f for f in files if f.stem.lower() in stems and f.suffix.lower() in (".txt", ".csv"))
+    "The first text file or table that is called so, None if there is none"
+    called = (file for file in files if file.stem.lower() in stems)
+    wanted = (file for file in called if is_delimited(file) or file.suffix.lower() == ".txt")
     return next(wanted, None)
 
 # %% ../../nbs/lib/10_data/19_labelled_layouts.ipynb #labelled-layouts-26

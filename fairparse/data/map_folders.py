@@ -30,6 +30,7 @@ from fairparse.data.face_folders import (
 from .label_values import PaletteUse, label_values, open_image, palette_use
 from .labels import CLASSES
 from .pixels import known_labels, label_table, merge_parts
+from .tables import is_delimited
 
 # %% ../../nbs/lib/10_data/07_map_folders.ipynb #map-folders-05
 def _nearest(labels, size):
@@ -296,7 +297,7 @@ def _lists_celeba(path):
 # %% ../../nbs/lib/10_data/07_map_folders.ipynb #map-folders-18
 def _read_list(path, keys):
     "Keys of the faces as an attribute file writes them, and its table"
-    if path.suffix.lower() == ".csv":
+    if is_delimited(path):
         return keys, read_attributes(path, keys)
     of_six_digits = all(len(key) == 6 for key in keys)
     if _lists_celeba(path) and not of_six_digits:

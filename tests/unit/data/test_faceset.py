@@ -17,7 +17,7 @@ from PIL import Image
 from fairparse.core.records import open_face_set
 from fairparse.core.runs import InputError
 from fairparse.data import faceset as faces_module
-from fairparse.data.face_folders import read_attributes, scan_sources
+from fairparse.data.face_folders import read_attributes, scan_source, scan_sources
 from fairparse.data.faceset import (
     assign_splits,
     build_face_set,
@@ -285,7 +285,7 @@ def test_labels_layout_with_attributes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "suffix", ["dict", "list", "json", "json-list", "csv", "csv-header", "csv-other"]
+    "suffix", ["dict", "list", "json", "json-list", "csv", "csv-header", "csv-other", "tsv"]
 )
 def test_label_map(tmp_path, suffix):
     data = write_labels(tmp_path / "own", "ab")
@@ -313,6 +313,8 @@ def test_label_map(tmp_path, suffix):
     if suffix == "csv-other":
         rows = "".join(f'"{v}" ; "{k}"\n' for k, v in mapping.items())
         label_map.write_text("Class ; Value\n" + rows)
+    if suffix == "tsv":
+        label_map.write_text("".join(f"{k}\t{v}\n" for k, v in mapping.items()))
     mask = build(tmp_path, data, label_map=label_map).masks[0]
     assert mask[::8, ::8].tolist() == [[0, 13], [1, 0]]
 
@@ -388,6 +390,16 @@ def test_attribute_files_of_others(tmp_path, text):
     assert table.Hat.fillna(-1).tolist() == [1, -1]
 
 
+def test_attributes_between_tabs_keep_their_ids(tmp_path):
+    data = write_labels(tmp_path / "own", names=["007", "7"])
+    (data / "attributes.tsv").write_text("id\tHat\n007\t1\n7\t0\n")
+    faces = build(tmp_path, data)
+    assert dict(zip(faces.index.id, faces.index.Hat)) == {"007": 1, "7": 0}
+    (data / "attributes.csv").write_text("id,Hat\n007,0\n7,1\n")
+    with pytest.raises(InputError, match="attributes.csv and .*attributes.tsv are two attribute"):
+        build(tmp_path, data)
+
+
 def test_an_attribute_file_without_ids_says_what_to_do(tmp_path):
     path = tmp_path / "attributes.csv"
     path.write_text("name,Hat\na,1\n")
@@ -397,24 +409,61 @@ def test_an_attribute_file_without_ids_says_what_to_do(tmp_path):
     with pytest.raises(InputError, match="column 3 has no name"):
         read_attributes(path)
     path.write_text('id,Hat\na,"1\nb,0\n')
-    with pytest.raises(InputError, match="a quotation mark in line 2 is not closed"):
+    with pytest.raises(InputError, match="line 2: a cell in quotation marks goes on"):
         read_attributes(path)
     path.write_text("id,Id,Hat\na,a,1\n")
     with pytest.raises(InputError, match="'id', 'Id'.* have one name"):
         read_attributes(path)
 
 
-def test_files_that_are_no_pictures_are_counted(tmp_path):
+@pytest.mark.filterwarnings("ignore:2 files in .*labels were not read")
+def test_files_that_are_not_read_are_counted(tmp_path):
     data = write_labels(tmp_path / "own", suffix=".JFIF")
-    for name in ("g.heic", "notes.txt", ".DS_Store"):
-        (data / "images" / name).write_text("x")
+    (data / "images" / "more").mkdir()
+    (data / "labels" / "old").mkdir()
+    images, labels = ("images/g.heic", "images/notes.txt"), ("labels/old/a.png", "labels/h.bmp")
+    for name in (*images, *labels, "images/more/i.jpg", "images/.DS_Store", "labels/.b.png"):
+        (data / name).write_text("x")
     (data / "attributes.csv").write_text("id,Hat\na,1\nb,1\nc,1\nd,1\ne,1\nf,1\n")
     (data / "attributes.csv").rename(data / "Attributes.CSV")
-    with pytest.warns(UserWarning, match="2 files in .*images are no pictures.*g.heic, notes.txt"):
+    with pytest.warns(UserWarning, match="3 files in .*images were not read.*more.i.jpg, notes"):
         faces = build(tmp_path, data)
     assert len(faces) == 6 and faces.attributes == ["Hat"]
     aside = faces.meta["left_aside"]
-    assert aside["files"] == 2 and aside["first"][0].endswith("images/g.heic")
+    assert aside["files"] == 5 and aside["first"][0].endswith("images/g.heic")
+    assert sorted(scan_source(data).left_aside) == sorted(
+        str(data / name) for name in (*images, *labels, "images/more/i.jpg")
+    )
+
+
+def test_a_part_mask_that_is_no_png_is_a_problem(tmp_path):
+    raw = write_celeba(tmp_path / "raw", [1, 2, 3], parts=("skin", "nose", "hair"))
+    for id in (1, 2, 3):
+        hair = raw / ANNO / "0" / f"{id:05d}_hair.png"
+        Image.open(hair).save(hair.with_suffix(".bmp"))
+        hair.unlink()
+    message = "0/00001_hair.bmp: a part mask is a PNG in .*anno/.id // 2000.: convert it"
+    with pytest.raises(InputError, match=rf"3 problems\n(.*\n)*.*{message}"):
+        build(tmp_path, raw)
+
+
+@pytest.mark.parametrize("place", ["00001_hair.png", "0/more/00001_hair.png", "0/00001_hair.heic"])
+def test_a_part_mask_in_another_place_is_a_problem(tmp_path, place):
+    raw = write_celeba(tmp_path / "raw", [1, 2], parts=("skin", "hair"))
+    (raw / ANNO / "0/more").mkdir()
+    (raw / ANNO / "0/00001_hair.png").rename(raw / ANNO / place)
+    refused(tmp_path, raw, "1 problem", f"{place}: a part mask is a PNG")
+
+
+def test_other_files_among_the_part_masks_are_left_aside(tmp_path):
+    raw = write_celeba(tmp_path / "raw", [1, 2], parts=("skin", "hair"))
+    (raw / ANNO / "0/00001_hair.png").rename(raw / ANNO / "0/00001_hair.PNG")
+    for name in ("readme.txt", "0/Thumbs.db", "0/.DS_Store", ".hidden.bmp"):
+        (raw / ANNO / name).write_text("x")
+    with pytest.warns(UserWarning, match="2 files in .*anno were not read"):
+        faces = build(tmp_path, raw)
+    assert faces.meta["left_aside"]["files"] == 2
+    assert {CLASSES.index("hair")} <= set(np.unique(faces.masks[0]))
 
 
 def test_bad_celeba_attribute_column(tmp_path):
@@ -453,7 +502,9 @@ def test_official_split_needs_its_mapping(tmp_path):
     (data / MAPPING).write_text("1 2 3.jpg\n1 3 4.jpg\n")
     refused(tmp_path, data, "duplicated ids", split="official")
     (data / MAPPING).write_text("idx orig_idx\n1 x\n")
-    refused(tmp_path, data, "'1 x'", split="official")
+    refused(tmp_path, data, "line 2", "'1 x': mend the line", split="official")
+    (data / MAPPING).write_text("1 2 3.jpg\n2\n")
+    refused(tmp_path, data, "line 2: each line is `idx,orig_idx`", "mend it", split="official")
     (data / MAPPING).unlink()
     refused(tmp_path, data, "is missing", 'split="seeded"', split="official")
 

@@ -216,6 +216,45 @@ def test_foreign_palettes_that_differ(tmp_path):
     assert len(read(paths[:1])) == 1
 
 
+def voc_colormap():
+    "The 256 colours as `VOClabelcolormap.m` makes them"
+    colours = np.zeros((256, 3), int)
+    for number in range(256):
+        left = number
+        for shift in range(7, -1, -1):
+            for channel in range(3):
+                colours[number, channel] |= (left >> channel & 1) << shift
+            left >>= 3
+    return colours
+
+
+def test_colours_of_voc_that_have_moved_alike(tmp_path):
+    classes = np.array([0, 1, 13, 17])
+    colours, maps = voc_colormap(), faces(12, 4)
+    assert colours[[1, 15, 17]].tolist() == [[128, 0, 0], [192, 128, 128], [128, 64, 0]]
+    packed = [indexed(tmp_path / f"{i}.png", m, colours[classes]) for i, m in enumerate(maps)]
+    refused(
+        packed, "0.png", "its number 2 is 'nose'", "label 13 in the colormap of PASCAL VOC, 'hair'"
+    )
+    refused(packed[:1], "its number 2 is 'nose'")
+    ours = label_table({0: 0, 1: 1, 2: "hair", 3: "neck", 13: "hair", 17: "neck"})
+    assert np.array_equal(ours[read(packed, ours)], classes[maps])  # both readings say the same
+
+
+def test_colours_of_voc_in_their_places(tmp_path):
+    maps = faces(3)
+    paths = [indexed(tmp_path / f"{i}.png", m, voc_colormap()) for i, m in enumerate(maps)]
+    assert np.array_equal(read(paths), maps)
+    padded = voc_colormap()
+    padded[19:] = 0
+    paths = [indexed(tmp_path / f"{i}.png", m, padded) for i, m in enumerate(maps)]
+    assert np.array_equal(read(paths), maps)
+    mixed = np.array([[0, 0, 0], [192, 0, 128], [9, 90, 200]])  # the last is not VOC's
+    maps = faces(3, 3)
+    paths = [indexed(tmp_path / f"{i}.png", m, mixed) for i, m in enumerate(maps)]
+    assert np.array_equal(read(paths), maps)
+
+
 def test_two_entries_of_one_colour(tmp_path):
     colours = PALETTE[[1, 0, 13, 13]]
     refused([indexed(tmp_path / "a.png", faces(1, 4)[0], colours)], "a.png", "two readings")

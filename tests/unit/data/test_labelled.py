@@ -68,6 +68,33 @@ def test_small_pictures_of_fine_patterns_are_antialiased():
     assert np.abs(small.astype(int) - 127).max() < 20
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(tmp_path, mode):
+    levels = np.full((16, 16), 255, np.uint8)
+    levels[4:12, 4:12] = 60
+    alpha = np.where(levels == 60, 255, 0).astype(np.uint8)
+    hidden = np.where(levels == 60, 60, 0).astype(np.uint8)  # black where nobody sees it
+    image = Image.merge("LA", [Image.fromarray(hidden), Image.fromarray(alpha)])
+    if mode == "P":
+        image = Image.fromarray((hidden == 60).astype(np.uint8)).convert("P")
+        image.putpalette([0, 0, 0, 60, 60, 60])
+        image.save(tmp_path / "x.png", transparency=0)
+    else:
+        image.convert(mode).save(tmp_path / "x.png")
+    assert (read_square(tmp_path / "x.png", 16) == levels[..., None]).all()
+    assert (read_square(Image.open(tmp_path / "x.png"), 16) == levels[..., None]).all()
+
+
+def test_what_only_the_opener_of_faces_knew_is_unreadable_here_too(tmp_path, monkeypatch):
+    def broken(image, mode):
+        raise KeyError("a damaged table of tags")
+
+    path = picture(tmp_path / "x.png")
+    monkeypatch.setattr(Image.Image, "convert", broken)
+    with pytest.raises(InputError, match="x.png is not a readable image"):
+        read_square(path, 16)
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 40, b"\xff\xd8\xff\xe0" + b"\0" * 100],
@@ -183,7 +210,7 @@ def test_utkface_reads_names_and_lists_what_it_rejects(tmp_path):
     reasons = {Path(f).name: reason for f, reason in faces.rejected.values}
     assert "another label" in reasons["8_1_1_20170105000000002.jpg.chip.jpg"]
     assert "another label" in reasons["3_1_3_201701000000003.jpg.chip.jpg"]
-    assert "no readable picture" in reasons["33_0_0_20170105000000001.jpg.chip.jpg"]
+    assert "not a readable image" in reasons["33_0_0_20170105000000001.jpg.chip.jpg"]
     assert "age 200" in reasons["200_0_0_2017.jpg.chip.jpg"]
     i = next(i for i, name in enumerate(faces.ids) if name.startswith("7_1_2"))
     assert faces.classes[faces.labels[i]] == "Asian"

@@ -101,6 +101,43 @@ def test_a_table_of_pixels_without_emotions_is_named(tmp_path):
     assert len(faces) == 84 and "no column 'emotion'" in left_out(faces)["test.csv"]
 
 
+def test_what_is_left_out_is_told_in_the_order_of_the_listing(tmp_path):
+    fer2013(tmp_path)
+    names = [f"{letter}.csv" for letter in "abcdefgh"]
+    for name in names:
+        (tmp_path / name).write_text("pixels\n0 0 0 0\n")
+    assert open_labelled(tmp_path, "emotion", 8).rejected.file.tolist() == names
+
+
+def test_the_first_of_several_faulty_tables_is_named(tmp_path):
+    fer2013(tmp_path)
+    for name in ("a.csv", "b.csv", "c.csv", "d.csv", "e.csv"):
+        value = ord(name[0])
+        (tmp_path / name).write_text("emotion,pixels\n" + f"1,0 0 0 {value}\n" * 4)
+    with pytest.raises(InputError, match="a.csv has no column 'Usage'"):
+        open_labelled(tmp_path, "emotion", 8)
+    fer2013(
+        tmp_path / "own",
+        header="emotion,pixels,part,half,set",
+        row="{emotion},{pixels}" + 3 * ",{usage}",
+    )
+    with pytest.raises(InputError, match="the column 'part' holds the official split"):
+        open_labelled(tmp_path / "own", "emotion", 8)
+
+
+def test_the_download_of_kaggle_can_be_read_by_its_table_with_the_split(tmp_path):
+    fer2013(tmp_path, header="emotion, Usage, pixels", row="{emotion},{usage},{pixels}")
+    whole = (tmp_path / "fer2013.csv").rename(tmp_path / "icml_face_data.csv")
+    rows = [line.split(",") for line in whole.read_text().splitlines()[1:29]]
+    rows = [f"{emotion},{pixels}" for emotion, _, pixels in rows]
+    (tmp_path / "train.csv").write_text("\n".join(["emotion,pixels", *rows]))
+    (tmp_path / "test.csv").write_text("pixels\n0 0 0 0\n")
+    with pytest.raises(InputError, match="or give .*icml_face_data.csv itself as the data set"):
+        open_labelled(tmp_path, "emotion", 8)
+    faces = open_labelled(whole, "emotion", 8)
+    assert sizes(faces) == {"train": 28, "valid": 28, "test": 28}
+
+
 def test_the_same_pictures_in_two_tables_are_not_read_twice(tmp_path):
     fer2013(tmp_path)
     fer2013(tmp_path / "challenge")
@@ -171,6 +208,34 @@ def test_nought_and_minus_one_cannot_both_be_no(tmp_path):
     celeba(tmp_path, lambda i: "0" if i % 2 else "1")
     with pytest.raises(InputError, match="mixes 0 .*Smiling.* and -1 .*Male"):
         open_labelled(tmp_path, "Smiling", 8)
+
+
+def test_celeba_with_both_sets_of_pictures_names_the_folder_to_move(tmp_path):
+    celeba(tmp_path, lambda i: 1, n=3)
+    for i in (1, 2, 3):
+        picture(tmp_path / "img_celeba" / f"{i:06d}.jpg")
+    message = "move the folder .*img_celeba away, or give a folder of one set and its list"
+    with pytest.raises(InputError, match=message):
+        open_labelled(tmp_path, "Smiling", 8)
+    (tmp_path / "img_celeba").rename(tmp_path / ".away")
+    assert len(open_labelled(tmp_path, "Smiling", 8)) == 3
+
+
+def test_an_attribute_that_is_not_there_says_what_to_do(tmp_path):
+    celeba(tmp_path, lambda i: 1)
+    with pytest.raises(InputError, match="no attribute 'Hat' .*'Male'.; ask for one of these, or"):
+        open_labelled(tmp_path, "Hat", 8)
+    celeba(tmp_path, lambda i: 1, header="image_id,Smiling,smiling")
+    with pytest.raises(InputError, match="columns .'Smiling', 'smiling'. have one name: rename"):
+        open_labelled(tmp_path, "Smiling", 8)
+
+
+def test_a_list_between_tabs_is_found(tmp_path):
+    celeba(tmp_path, yes_no_blank("1", "-1"))
+    path = tmp_path / "list_attr_celeba.csv"
+    (tmp_path / "list_attr_celeba.TSV").write_text(path.read_text().replace(",", "\t"))
+    path.unlink()
+    assert np.bincount(open_labelled(tmp_path, "Smiling", 8).labels).tolist() == [20, 10]
 
 
 def test_a_list_without_its_columns_names_them(tmp_path):

@@ -118,6 +118,9 @@ def test_attributes_belong_to_faces_by_their_ids(tmp_path):
     table = face_attributes(truth, listed)
     assert table.index.tolist() == ["000003", "anna", "ben"]
     assert table.Young.isna().tolist() == [True, True, False]
+    between_tabs = tmp_path / "list.tsv"
+    between_tabs.write_text("id\tYoung\n000003\t1\n3\t0\n")
+    assert face_attributes(truth, between_tabs).Young.fillna(9).tolist() == [1, 9, 9]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 
 from fairparse.core.runs import InputError
-from fairparse.data.tables import column_names, read_cells, read_flags, read_pairs, read_rows
+from fairparse.data.tables import (
+    column_names,
+    is_delimited,
+    read_cells,
+    read_flags,
+    read_pairs,
+    read_rows,
+)
 
 
 def table(tmp_path, text, name="table.csv"):
@@ -36,6 +43,19 @@ def test_a_table_is_the_same_in_every_hand(tmp_path, text):
     assert cells.index.tolist() == [2, 3]
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.TSV", "a.b.Csv"])
+def test_tables_are_told_by_their_names(name):
+    assert is_delimited(name) and not is_delimited(f"{name}.txt") and not is_delimited("csv")
+
+
+@pytest.mark.parametrize("above", ["\n", " \r\n\r\n", ",\n", "\ufeff\n"])
+def test_empty_lines_above_the_names_are_skipped(tmp_path, above):
+    path = table(tmp_path, f"{above}Id,x\na,1\n")
+    assert column_names(path) == ["id", "x"]
+    assert read_cells(path, ["id"]).id.tolist() == ["a"]
+    assert column_names(table(tmp_path, above)) == []
+
+
 def test_lines_are_those_of_the_file(tmp_path):
     path = table(tmp_path, "id,x\n\na,1\n\n\nb,2,3\n")
     assert [line for line, _ in read_rows(path)] == [1, 3, 6]
@@ -49,7 +69,8 @@ def test_lines_are_those_of_the_file(tmp_path):
         ("", "is empty"),
         ("\n\n", "is empty"),
         (b"\xff\xfe\x00\x80", "is not a text file"),
-        ('id,x\na,"1\nb,2\n', "quotation mark in line 2 is not closed"),
+        ('id,x\na,"1\nb,2\n', "line 2: a cell in quotation marks goes on in the next line: close"),
+        ('id,x\na,1\n\nb,"1\n2"\n', "line 4: .* close the mark, or take the line break out"),
         ("id,y\na,1\n", "has no column 'x': it has .'id', 'y'."),
         ("id,x,X\na,1,2\n", "the columns .'x', 'X'. have one name"),
         ("id,x,\na,1,2\n", "column 3 has no name"),
@@ -92,6 +113,15 @@ def test_pairs_with_and_without_names(tmp_path):
             read_pairs(table(tmp_path, text), ["value", "class"], str.isdecimal)
 
 
+def test_pairs_of_a_table_with_further_columns(tmp_path):
+    for text in ("value class note\n0 hair x\n", "0 hair x\n", "0 hair\n"):
+        path = table(tmp_path, text, "pairs.txt")
+        pairs = read_pairs(path, ["value", "class"], str.isdecimal, further=True)
+        assert [pair[1:] for pair in pairs] == [("0", "hair")]
+    with pytest.raises(InputError, match="line 2: each line is `value,class`"):
+        read_pairs(table(tmp_path, "0,a,x\n1\n"), ["value", "class"], str.isdecimal, further=True)
+
+
 @pytest.mark.parametrize("no", ["0", "0.0", "False", "FALSE", "-1", "-1.0"])
 @pytest.mark.parametrize("yes", ["1", "1.0", "+1", "True", "true"])
 def test_flags_of_every_hand(yes, no):
@@ -99,7 +129,15 @@ def test_flags_of_every_hand(yes, no):
     assert read_flags(texts, "hats.csv", list("abc")).Hat.fillna(9).tolist() == [1, 0, 9]
 
 
-@pytest.mark.parametrize("cell", ["yes", "2", "0.5", "nan", "NA", "-", "inf", "1,0"])
+@pytest.mark.parametrize("cell", ["", "NA", "NaN", "nan", "null", "NULL", "None", "none"])
+def test_unknown_is_written_in_several_ways(tmp_path, cell):
+    path = table(tmp_path, f"id,Hat,Old\na,1,{cell}\nb,{cell},0\n")
+    cells = read_cells(path, ["id"])
+    flags = read_flags(cells[["Hat", "Old"]], path, list(cells.id))
+    assert flags.fillna(9).to_numpy(int).tolist() == [[1, 9], [9, 0]]
+
+
+@pytest.mark.parametrize("cell", ["yes", "2", "0.5", "n", "-", "inf", "1,0"])
 def test_no_other_text_is_a_flag(cell):
     texts = pd.DataFrame({"Old": ["1", "0"], "Hat": ["1", cell]}, index=[2, 7])
     with pytest.raises(InputError) as caught:
