@@ -408,6 +408,17 @@ def _describe_request(faces, size, table):
     }
 
 # %% ../../nbs/lib/10_data/09_faceset.ipynb #faceset-38
+def _check_background(masks, faces):
+    "`InputError` if part masks leave no face any background: then black and white are exchanged"
+    of_parts = [row for row, face in enumerate(faces) if face.masks[0][0] is not None]
+    if of_parts and not any((masks[row] == 0).any() for row in of_parts):
+        raise InputError(
+            f"{Path(faces[of_parts[0]].masks[0][1]).parent}: the part masks leave no face any "
+            "background: a part is white on black, and here it seems to be black on white; "
+            "invert them"
+        )
+
+
 def build_face_set(
     # the face set's folder; a set that is there is replaced once the new one is complete
     out: str | Path,
@@ -446,6 +457,7 @@ def build_face_set(
 
     with _building(out, len(faces) * size * size * 4) as folder:
         _fill(folder, request, faces, size, table, workers, progress)
+        _check_background(np.load(folder / "masks.npy", mmap_mode="r"), faces)
         sides = settle_sides(folder, index, swap_mirrored)
         left_aside = [file for source in sources for file in source.left_aside]
         names = [source.name for source in sources]

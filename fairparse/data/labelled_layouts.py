@@ -97,9 +97,12 @@ def _check_usage_name(path, table):
     "`InputError` if the official split stands in a column of another name"
     others = [name for name in table.columns if name not in ("Usage", "emotion", "pixels")]
     for name in others:
-        if table[name].str.casefold().isin(list(_USAGES)).any():
+        of_kaggle = table[name].str.casefold().isin(list(_USAGES))
+        of_others = table[name].map(split_of_folder) != ""
+        if of_kaggle.any() or of_others.all():
             raise InputError(
-                f"{path}: the column {name!r} holds the official split: call it 'Usage'"
+                f"{path}: the column {name!r} holds the official split: call it 'Usage', "
+                "with the values Training, PublicTest and PrivateTest"
             )
 
 
@@ -286,6 +289,8 @@ def _read_partition(path):
                 f"{path}, line {line}: the split of {name!r} is {code!r}, "
                 "and none of 0 (training), 1 (validation), 2 (test): mend the line"
             )
+        if name in splits:
+            raise InputError(f"{path}, line {line}: {name!r} has a second line: remove one")
         splits[name] = SPLITS[int(code[0])]
     return splits
 

@@ -32,6 +32,7 @@ from fairparse.core.runs import (
     nearest,
     read_json,
 )
+from .provenance import made_files
 from .stages import load_stages, stage_jobs, stages_behind
 
 # %% ../../nbs/lib/90_workflow/04_engine.ipynb #engine-05
@@ -199,16 +200,22 @@ def _lost_of(record, out, declared):
 def lost_files(
     out: Path,
     profile: dict,  # as `plan_run` gives it
-) -> dict:  # run.json of a job -> files it left that are gone; all paths below `out`
-    "What jobs that are done left and what is no longer there, beside what Snakemake looks after"
-    found = {}
-    for stage in stages_behind(profile):
-        results = load_stages()[stage].results
+) -> dict:  # a file of a job, its run.json if it has one -> what it left and is gone
+    """What jobs that are done left and what is no longer there, beside what Snakemake looks after
+
+    It looks after what rules declare, of the stages that are asked for. Paths are below `out`."""
+    stages, found = stages_behind(profile), {}
+    asked = profile.get("stages") or stages
+    made = made_files(out) if {*stages} - {*asked} else {}
+    for stage in stages:
         for job in stage_jobs(stage, profile):
-            declared = {path.format(**job) for path in results}
-            for record in filter(lambda path: path.endswith("/run.json"), declared):
-                if lost := _lost_of(record, out, declared):
-                    found[record] = lost
+            declared = [path.format(**job) for path in load_stages()[stage].results]
+            records = [path for path in declared if path.endswith("/run.json")]
+            lost = [path for record in records for path in _lost_of(record, out, declared)]
+            if stage not in asked:
+                lost += [path for path in declared if path in made and not (out / path).is_file()]
+            if lost:
+                found[(records or declared)[0]] = lost
     return found
 
 # %% ../../nbs/lib/90_workflow/04_engine.ipynb #engine-17
@@ -363,6 +370,12 @@ def run_on_cluster(
     return code
 
 # %% ../../nbs/lib/90_workflow/04_engine.ipynb #engine-20
+def _short_number(cell):
+    "A long decimal number with four digits; any other text as it is"
+    long = len(cell) > 6 and re.fullmatch(r"-?\d+\.\d+(e[-+]?\d+)?", cell)
+    return f"{float(cell):.4g}" if long else cell
+
+
 def print_table(
     path: Path,  # a CSV file
     keep: tuple = (),  # columns that stay in the table
@@ -371,11 +384,10 @@ def print_table(
     "Print a CSV file; columns that say the same in every row stand below it, unless in `keep`"
     import pandas as pd
 
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    # cells as they are written: 007 and 12e4567 may be texts
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
     same = [
-        name
-        for name in table
-        if name not in keep and len(table) > 1 and table[name].nunique(dropna=False) == 1
+        name for name in table if name not in keep and len(table) > 1 and table[name].nunique() == 1
     ]
     print(f"\n{path}")
     if len(table):
@@ -384,8 +396,7 @@ def print_table(
             max_rows=max_rows,
             line_width=shutil.get_terminal_size((140, 24)).columns,
             max_colwidth=40,
-            float_format="%.4g",
-            na_rep="",
+            formatters={name: _short_number for name in table.columns if name not in same},
         )
         print(text)
     if same:

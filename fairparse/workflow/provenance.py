@@ -17,8 +17,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from ..core.assets import read_yaml
 from fairparse.core.runs import (
     InputError,
@@ -294,8 +292,10 @@ def units_of_run(out: Path) -> str:  # "with", "without", "" if not known or not
     return {True: "with", False: "without"}.get(known.pop(), "") if len(known) == 1 else ""
 
 # %% ../../nbs/lib/90_workflow/14_provenance.ipynb #provenance-20c
-def run_times(out: Path) -> pd.DataFrame:  # one row, none if nothing is known
+def run_times(out: Path):  # -> pandas.DataFrame of one row, none if nothing is known
     "Minutes of a run, its cores and kind of processor, and the day"
+    import pandas as pd
+
     minutes, cores = run_time(out)
     run = {
         "profile": out.name,
@@ -310,9 +310,11 @@ def run_times(out: Path) -> pd.DataFrame:  # one row, none if nothing is known
 # %% ../../nbs/lib/90_workflow/14_provenance.ipynb #provenance-20d
 def replace_rows(
     path: Path,  # of a published table, which need not exist
-    new: pd.DataFrame,  # of one profile and one kind of processor
-) -> pd.DataFrame:
+    new,  # pandas.DataFrame of one profile and one kind of processor
+):  # -> pandas.DataFrame
     "The table with the `new` rows in place of those of the same profile and kind of processor"
+    import pandas as pd
+
     if new.empty or not path.is_file():
         return new
     old = pd.read_csv(path, keep_default_na=False, na_values={"cores": ""})
@@ -320,8 +322,9 @@ def replace_rows(
     return pd.concat([old[~same], new], ignore_index=True)
 
 # %% ../../nbs/lib/90_workflow/14_provenance.ipynb #provenance-20e
-def times_in_words(times: pd.DataFrame) -> str:  # of `run_times`; "22 minutes on 2 CPU cores"
+def times_in_words(times) -> str:  # times: of `run_times`; such as "22 minutes on 2 CPU cores"
     "How long the demo takes, for each kind of processor"
+    import pandas as pd
 
     def words(row):
         where = "" if pd.isna(row.cores) else f" on {row.cores:.0f} CPU cores"

@@ -142,7 +142,8 @@ def test_overlap_later_part_wins(tmp_path):
         ("nose", np.s_[15:25]),
     ):
         mask = np.zeros((40, 40), np.uint8)
-        mask[box] = 1  # any value above 0 counts
+        mask[box] = 1  # half of a mask's own range counts
+        mask[:, 39] = 0
         (data / ANNO / "0").mkdir(exist_ok=True)
         Image.fromarray(mask).save(data / ANNO / "0" / f"00000_{part}.png")
     rows = build(tmp_path, data, size=40).masks[0][:, 7]
@@ -1073,3 +1074,13 @@ def test_real_official_split_of_the_sample():
     assert len(split) == 187
     assert (split == "test").sum() == 9
     assert all(f is None for f in fold)
+
+
+def test_part_masks_that_are_black_on_white_are_refused(tmp_path):
+    "No part covers 95 % of a picture, and yet no pixel is left for the background"
+    data = write_celeba(tmp_path / "raw", [0, 1], parts=("skin", "hair"))
+    for path in (data / ANNO).rglob("*.png"):
+        mask = np.full((40, 40), 255, np.uint8)
+        mask[10:30, 10:30] = 0
+        Image.fromarray(mask).save(path)
+    refused(tmp_path, data, "no face any background", "invert them")

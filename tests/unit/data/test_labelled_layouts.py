@@ -82,6 +82,10 @@ def test_a_split_under_another_name_is_not_overlooked(tmp_path):
     fer2013(tmp_path, header="emotion,pixels,set")
     with pytest.raises(InputError, match="the column 'set' holds the official split"):
         open_labelled(tmp_path, "emotion", 8)
+    words = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
+    fer2013(tmp_path, header="emotion,pixels,split", usage=words.get)
+    with pytest.raises(InputError, match="the column 'split' holds the official split.*PublicTest"):
+        open_labelled(tmp_path, "emotion", 8)
 
 
 def test_a_row_that_is_cut_is_no_row_without_a_split(tmp_path):
@@ -266,6 +270,9 @@ def test_a_partition_that_is_none_is_named(tmp_path):
     path = tmp_path / "list_eval_partition.csv"
     path.write_text("image_id,partition\n000001.jpg,0\n000002.jpg,3\n000003.jpg,2\n")
     with pytest.raises(InputError, match="list_eval_partition.csv, line 3.*'3'"):
+        open_labelled(tmp_path, "Smiling", 8)
+    path.write_text("image_id,partition\n000001.jpg,0\n000002.jpg,1\n000001.jpg,2\n")
+    with pytest.raises(InputError, match="line 4: '000001.jpg' has a second line"):
         open_labelled(tmp_path, "Smiling", 8)
     path.write_text("image_id,fold\n000001.jpg,0\n")
     with pytest.raises(InputError, match="no column 'partition'"):

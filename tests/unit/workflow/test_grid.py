@@ -567,3 +567,11 @@ def test_what_the_engine_is_asked_for(root, monkeypatch, capsys):
         and not (out / "results.csv").exists()
         and "--dry-run" not in asked[-1]
     )
+
+
+def test_the_printed_table_has_the_cells_as_they_are_written(tmp_path, capsys):
+    path = tmp_path / "results.csv"
+    path.write_text("what,iou\n007,0.123456789\n12e4567,3\n1_000,\n")
+    grid.print_table(path)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[-3:]]
+    assert lines == [["007", "0.1235"], ["12e4567", "3"], ["1_000"]]
