@@ -132,7 +132,7 @@ TOY_MODULES = {
     "toy_faces": "from .toy_files import write, json\n"
     "def make(out, record):\n"
     "    for name in ('faces.json', 'images.npy', 'masks.npy', 'index.parquet', 'run.json'): "
-    "write(f'{out}/{name}', json.dumps(record))\n",
+    "write(f'{out}/{name}', json.dumps({'sources': ['toy'], 'count': 2, 'size': 8, **record}))\n",
     "toy_train": "from .core.runs import InputError\nfrom .toy_files import write, json\n"
     "def make(out, record):\n"
     "    for name in ('counts.parquet', 'history.parquet', 'model.safetensors', 'model.json', "
@@ -157,7 +157,7 @@ table1: {digits: 2}
 COPIED = (
     *("__init__", "cli", "core/__init__", "core/assets", "core/runs"),
     *("workflow/__init__", "workflow/notebooks", "workflow/stages", "workflow/profiles"),
-    *("workflow/engine", "workflow/terminal", "workflow/parser_commands"),
+    *("workflow/engine", "workflow/provenance", "workflow/terminal", "workflow/parser_commands"),
 )
 
 

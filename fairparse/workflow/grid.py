@@ -217,6 +217,13 @@ def _in_repository(path):
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 # %% ../../nbs/lib/90_workflow/06_grid.ipynb #grid-16c
+def _check_names(*names):
+    "`InputError` for a file name that Snakemake would take for a pattern"
+    for name in names:
+        if "{" in name or "}" in name:
+            raise InputError(f"{name} has braces in its name, and a sweep cannot: rename it")
+
+
 def plan_sweep(
     path: Path,  # a paper notebook
     grid: list,  # the texts of -g, "name=values"
@@ -242,9 +249,11 @@ def plan_sweep(
         raise InputError(f"threads is {bad[0]!r}: it must be 1 or more")
 
     code_fingerprint(path)  # fails now if a cell or module is not valid Python
+    file = Path(known["out"]).name if re.search(r"\.[A-Za-z]\w*$", known["out"]) else ""
+    _check_names(path.name, file)
     return {
         "notebook": _in_repository(path),
-        "file": Path(known["out"]).name if re.search(r"\.[A-Za-z]\w*$", known["out"]) else "",
+        "file": file,
         "points": points,
         "values": {
             name: json.dumps(value, sort_keys=True, ensure_ascii=False)

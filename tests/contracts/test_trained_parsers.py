@@ -3,6 +3,7 @@
 import pytest
 from helpers import ROOT, make_faces
 from PIL import Image
+from trainers import forget
 
 from fairparse.core.runs import InputError, read_json
 from fairparse.data.worlds import render_faces
@@ -21,6 +22,7 @@ def run_notebook(name, log, **values):
 @pytest.fixture(scope="module")
 def parser(tmp_path_factory):
     "Its folder; the faces that it learnt from lie in it, none of them held out"
+    forget()
     raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("parser")
     images, masks, _ = render_faces(8, 32)
     for kind, pictures in (("images", images), ("labels", masks)):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from cli_helpers import celeba
-from conftest import fairparse, write_notebook
+from conftest import ROOT, fairparse, write_notebook
 
 ODD = ["it's {objective}", 'a "b" $HOME', "-x", "{", "line\nbreak {{x}}", "a~; #é%*\\ \U0001f600"]
 
@@ -38,7 +38,11 @@ def test_a_run_reads_data_from_such_a_folder(toy_root):
 def test_a_sweep_hands_such_texts_on(tmp_path):
     cell = "from pathlib import Path\nPath(out).mkdir(parents=True, exist_ok=True)\n"
     cell += "import json\n(Path(out) / 'run.json').write_text(json.dumps({'told': title}))"
-    path = write_notebook(tmp_path / "20_toy {x}.ipynb", 'out = "a/b"\ntitle = ""', cell)
+    odd = write_notebook(tmp_path / "20_toy {x}.ipynb", 'out = "a/b"\ntitle = ""', "")
+    refused = fairparse("sweep", odd, "-g", "title=a,b", "--out", tmp_path / "refused")
+    assert refused.returncode == 2 and "braces in its name" in refused.stderr
+    assert not (tmp_path / "refused").exists()
+    path = write_notebook(tmp_path / "20_toy it's $HOME.ipynb", 'out = "a/b"\ntitle = ""', cell)
     out = tmp_path / "-sweep {objective} it's $HOME"
     texts = ["{x}", "-x", "~", "$HOME `id`", "it's"]
     grid = "title=" + ",".join(json.dumps(text) for text in texts)
@@ -49,6 +53,7 @@ def test_a_sweep_hands_such_texts_on(tmp_path):
 
 
 def test_a_user_that_there_is_not_is_a_sentence(toy_root):
-    for words in (("reproduce", "--profile", "toy", "--out"), ("doctor", "--out")):
-        done = fairparse(*words, "~no_such_user/x", cwd=toy_root)
+    toy, doctor = ("reproduce", "--profile", "toy", "--out"), ("doctor", "--out")
+    for words, place in ((toy, toy_root), (doctor, ROOT)):
+        done = fairparse(*words, "~no_such_user/x", cwd=place)
         assert done.returncode == 2 and "name of a user" in done.stderr, done.stderr

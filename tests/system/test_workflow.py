@@ -12,6 +12,7 @@ import signal
 import subprocess
 
 import psutil
+import pytest
 from cli_helpers import celeba, wait_until
 from conftest import ROOT, command_line, fairparse, write_notebook
 
@@ -419,3 +420,19 @@ def test_a_stage_is_added_as_the_contributing_page_says(toy_root):
     report = (out / "report.html").read_text()
     assert "How long each training took" in report
     assert "notebooks/80_training_times.ipynb" in report
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["20_parsers/single/seed0/model.safetensors", "10_faces/run.json", "10_faces/images.npy"],
+)
+def test_a_lost_file_behind_the_stage_that_is_asked_for_is_made_again(toy_root, name):
+    words = "reproduce --profile toy --cores 2 --stages table3".split()
+    assert fairparse(*words, cwd=toy_root).returncode == 0
+    lost = toy_root / "outputs" / "toy" / name
+    lost.unlink()
+    done = fairparse(*words, cwd=toy_root)
+    assert done.returncode == 0 and lost.is_file()
+    assert f"missing, to be made again: {name}" in done.stdout
+    again = fairparse(*words, "--dry-run", cwd=toy_root)
+    assert "Nothing to be done" in again.stdout + again.stderr

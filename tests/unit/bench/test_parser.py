@@ -294,7 +294,7 @@ def test_all_ways_to_parse_give_the_same_probabilities(inference):
 def test_bfloat16_is_tried_where_there_are_units_for_it(inference, monkeypatch, units):
     _, folder = inference
     parser = load_parser(folder)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": units}, raising=False)
+    monkeypatch.setattr(bench_parser, "has_bf16", lambda device: units)
     ways = parsing_ways(parser, folder / "parser.onnx", backend="eager")
     assert ({"bf16", "bf16 decoder"} <= set(ways)) is units
     assert next(parser.parameters()).dtype == torch.float32  # the parser given stays as it is
