@@ -198,7 +198,7 @@ def check_fold(
     if known != fold:
         said = "has no record of a fold" if trained is None else f"was trained with fold {known}"
         raise InputError(
-            f"the parser in {parser} {said}, not {fold}: its test faces "
+            f"the parser in {parser} {said}, and fold {fold} is tested: its test faces "
             f"would be among the training faces here; use the parser of fold {fold}"
         )
 

@@ -145,7 +145,7 @@ def test_a_finished_training_is_not_repeated_and_one_with_more_steps_starts_agai
         ({"size": 30}, "multiple of 4"),
         ({"colours": [[0, 0, 0]] * 19}, "share the colour"),
         ({"prompt": "attributes"}, None),
-        ({"fold": 1}, "was trained with fold -1, not 1"),
+        ({"fold": 1}, "was trained with fold -1, and fold 1 is tested"),
         ({"base": "nowhere"}, "neither a folder"),
         ({"precision": "fp16"}, "needs a CUDA device"),
         ({"controlnet": "nobody"}, "neither a folder"),

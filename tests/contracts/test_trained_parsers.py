@@ -64,7 +64,9 @@ def test_it_makes_the_maps_of_a_controlnet(parser, tmp_path):
 
 
 def test_it_belongs_to_no_fold(parser, tmp_path):
-    with pytest.raises((NotebookError, InputError), match="trained with fold -1, not 2"):
+    with pytest.raises(
+        (NotebookError, InputError), match="no record of a fold, and fold 2 is tested"
+    ):
         run_notebook(
             "40_train_pix2pixhd",
             tmp_path / "log.ipynb",

@@ -96,7 +96,7 @@ def test_a_parser_without_a_fold_goes_with_the_own_split(tmp_path, run):
     said = []
     check_fold(tmp_path, -1, said.append)
     assert "no record of a fold" in said[0]
-    with pytest.raises(InputError, match="trained with fold -1, not 0"):
+    with pytest.raises(InputError, match="no record of a fold, and fold 0 is tested"):
         check_fold(tmp_path, 0, said.append)
 
 
@@ -106,5 +106,5 @@ def test_a_parser_goes_with_its_own_fold_only(tmp_path):
     check_fold(tmp_path, 2, said.append)
     assert not said
     for other in (-1, 0):
-        with pytest.raises(InputError, match=f"trained with fold 2, not {other}"):
+        with pytest.raises(InputError, match=f"trained with fold 2, and fold {other} is tested"):
             check_fold(tmp_path, other)
