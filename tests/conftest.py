@@ -131,8 +131,10 @@ TOY_MODULES = {
     "    Path(path).write_text(text)\n",
     "toy_faces": "from .toy_files import write, json\n"
     "def make(out, record):\n"
-    "    for name in ('faces.json', 'images.npy', 'masks.npy', 'index.parquet', 'run.json'): "
-    "write(f'{out}/{name}', json.dumps({'sources': ['toy'], 'count': 2, 'size': 8, **record}))\n",
+    "    for name in ('images.npy', 'masks.npy', 'index.parquet', 'run.json'): "
+    "write(f'{out}/{name}', json.dumps(record))\n"
+    "    described = {'sources': ['toy'], 'count': 2, 'size': 8}\n"
+    "    write(f'{out}/faces.json', json.dumps(described))\n",
     "toy_train": "from .core.runs import InputError\nfrom .toy_files import write, json\n"
     "def make(out, record):\n"
     "    for name in ('counts.parquet', 'history.parquet', 'model.safetensors', 'model.json', "
