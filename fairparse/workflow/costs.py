@@ -20,7 +20,7 @@ from pathlib import Path
 from ..core.runs import InputError, available_cores, find_root, processor, read_json
 from .operations import gpu_hours, job_count, known_card, stage_operations
 from .profiles import count_faces, face_count, stage_parameters
-from .provenance import units_of_run
+from .provenance import units_in_words, units_of_run
 from .space import expected_disk, gpu_memory, ram_asked
 from .stages import cost_formula, load_stages, workflow_stages
 
@@ -320,7 +320,7 @@ def _sources(name, out):
     sources = [("this folder", measured_costs(out))] if out and Path(out).is_dir() else []
     published = published_costs()
     if published is not None:
-        here = {True: "with", False: "without"}.get(processor()["bf16"], "")
+        here = units_in_words(processor()["bf16"])
         same, alike = published.profile == name, published.bf16_units == here
         sources += [
             ("published", published[same & alike]),

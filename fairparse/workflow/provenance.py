@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['APART', 'Made', 'made_files', 'files_behind', 'codes_behind', 'stage_settings', 'why_old', 'notebook_fingerprint',
-           'note_code', 'write_made_by', 'run_time', 'units_of_run', 'run_times', 'replace_rows', 'times_in_words']
+           'note_code', 'write_made_by', 'run_time', 'units_in_words', 'units_of_run', 'run_times', 'replace_rows',
+           'times_in_words']
 
 # %% ../../nbs/lib/90_workflow/14_provenance.ipynb #provenance-02
 import ast
@@ -284,12 +285,17 @@ def run_time(
     return seconds / 60, cores.pop() if len(cores) == 1 else None
 
 # %% ../../nbs/lib/90_workflow/14_provenance.ipynb #provenance-20b
+def units_in_words(bf16: bool | None) -> str:  # of `core.runs.processor`
+    "Whether a processor has matrix units for bfloat16: `with`, `without`, empty if not known"
+    return {True: "with", False: "without"}.get(bf16, "")
+
+
 def units_of_run(out: Path) -> str:  # "with", "without", "" if not known or not always the same
     "Whether the processors of a run's jobs had matrix units for bfloat16"
     known = {
         read_json(path).get("processor", {}).get("bf16") for path in sorted(out.rglob("run.json"))
     }
-    return {True: "with", False: "without"}.get(known.pop(), "") if len(known) == 1 else ""
+    return units_in_words(known.pop()) if len(known) == 1 else ""
 
 # %% ../../nbs/lib/90_workflow/14_provenance.ipynb #provenance-20c
 def run_times(out: Path):  # -> pandas.DataFrame of one row, none if nothing is known

@@ -343,14 +343,12 @@ def _demo_blocks(out):
     return [name for name, there in wanted.items() if there]
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-24c
-def _publish_times(out, published):
-    "Costs and time of a run, beside those of other profiles and of the other kind of processor"
-    written = []
-    for name, new in (("costs.csv", measured_costs(out)), ("times.csv", run_times(out))):
-        if len(new):
-            write_csv(replace_rows(published / name, new), published / name)
-            written.append(published / name)
-    return written
+def _timed(out, published):
+    """{file: table} of costs and time of a run
+
+    Beside those of other profiles and of the other kind of processor."""
+    new = {"costs.csv": measured_costs(out), "times.csv": run_times(out)}
+    return {name: replace_rows(published / name, own) for name, own in new.items() if len(own)}
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-24d
 def _publish_demo(out, published, readme):
@@ -362,15 +360,17 @@ def _publish_demo(out, published, readme):
     texts = readme_texts(out, _demo_blocks(out))
     _all_there([painted])
     _all_new(out, [*sources, painted])
-    times = replace_rows(published / "times.csv", run_times(out))
-    if len(times):
-        texts["minutes"] = times_in_words(times)
+    timed = _timed(out, published)
+    if "times.csv" in timed:
+        texts["minutes"] = times_in_words(timed["times.csv"])
     page = _filled(readme, texts)
 
     written = copy_results(sources, out, published)
     written += copy_results([painted], painted.parent, published)
     pairs = list(zip([*sources, painted], written))
-    written += _publish_times(out, published)
+    for name, table in timed.items():
+        write_csv(table, published / name)
+        written.append(published / name)
     written.append(write_report(out, published / "report.html"))
     written.append(note_code(out, pairs, published, MADE_OF_ALL))
     return [*written, _write_page(readme, page)]
