@@ -62,9 +62,8 @@ class Source:
     faces: list = field(default_factory=list)  # of FaceFiles
     attributes: pd.DataFrame | None = None  # a row a face, Int8 columns
     problems: list = field(default_factory=list)
-    left_aside: list = field(
-        default_factory=list
-    )  # files beside the images and masks that were not read
+    # files beside the images and masks that were not read
+    left_aside: list = field(default_factory=list)
     extra: bool = False  # for training and validation only
     name: str = ""
 

@@ -21,7 +21,13 @@ from zlib_ng import zlib_ng
 
 from ..core.runs import InputError, read_json
 from .face_folders import FaceFiles
-from .label_values import PaletteUse, check_depth, label_values, open_image
+from fairparse.data.label_values import (
+    PaletteUse,
+    alpha_channel,
+    check_depth,
+    label_values,
+    open_image,
+)
 from .labels import CLASSES, NUM_CLASSES
 from .tables import is_delimited, read_pairs
 
@@ -277,7 +283,7 @@ def _opacity(image):
     if image.mode.startswith("I"):  # one level of 16 bits stands for transparent
         alpha = 255 * (np.asarray(image) != image.info["transparency"])
     else:
-        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        alpha = alpha_channel(image)
     varies = alpha.min() < min(_HALF, alpha.max())
     return alpha if varies or not alpha.any() else None
 
