@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GOES_ON', 'RECORD_CONTEXT', 'InputError', 'check_types', 'check_values', 'package_folder', 'find_root', 'resolve',
            'explain_write_errors', 'atomic_write', 'write_json', 'read_json', 'hash_file', 'fix_randomness',
-           'available_cores', 'pick_device', 'processor', 'die_with_parent', 'keep_freed_memory', 'code_version',
+           'pick_device', 'processor', 'thread_facts', 'die_with_parent', 'keep_freed_memory', 'code_version',
            'package_versions', 'list_results', 'Run', 'nearest']
 
 # %% ../../nbs/lib/00_core/01_runs.ipynb #runs-02
@@ -31,6 +31,8 @@ import typing
 from pathlib import Path
 
 import numpy as np
+
+from .threads import available_cores, waiting
 
 # %% ../../nbs/lib/00_core/01_runs.ipynb #runs-05
 class InputError(ValueError):
@@ -204,11 +206,6 @@ def fix_randomness(
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False
 
-# %% ../../nbs/lib/00_core/01_runs.ipynb #runs-21
-def available_cores() -> int:
-    "CPU cores that this process may use, which in a container are fewer than the machine has"
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
 # %% ../../nbs/lib/00_core/01_runs.ipynb #runs-22
 def pick_device(
     name: str = "auto",  # "auto", "cpu", "cuda", "cuda:1", "mps"
@@ -243,6 +240,16 @@ def processor() -> dict:  # model: its name; bf16: whether it has matrix units f
     return {
         "model": described.get("model name") or platform.processor() or platform.machine(),
         "bf16": None if flags is None else "amx_bf16" in flags.split(),
+    }
+
+# %% ../../nbs/lib/00_core/01_runs.ipynb #runs-23e
+def thread_facts() -> dict:  # used: None without PyTorch; cores: that this process may use
+    "How many threads PyTorch has here, and how they wait for each other (`core.threads`)"
+    torch = sys.modules.get("torch")
+    return {
+        "used": torch.get_num_threads() if torch else None,
+        "cores": available_cores(),
+        "waiting": waiting(),
     }
 
 # %% ../../nbs/lib/00_core/01_runs.ipynb #runs-25
@@ -344,7 +351,7 @@ def list_results(
 # what every run.json says about its run, beside `seconds`
 RECORD_CONTEXT = (
     *("parameters", "seed", "inputs", "code", "packages", "python"),
-    *("platform", "processor", "started", "files"),
+    *("platform", "processor", "threads", "started", "files"),
 )
 
 
@@ -390,6 +397,7 @@ class Run:
                 "python": platform.python_version(),
                 "platform": platform.platform(),
                 "processor": processor(),
+                "threads": thread_facts(),
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
                 "seconds": round(time.time() - self.started, 2),
                 "files": list_results(self.folder) if self.name_files else [],

@@ -225,7 +225,8 @@ class Resumable:
         plain = {name: getattr(self, name) for name in (self.unit, *self.kept)}
         parts = {name: part.state_dict() for name, part in self._stateful().items()}
         config = self.config if isinstance(self.config, dict) else vars(self.config)
-        return {"identity": self.identity, "config": config, **plain, **parts}
+        about = {"identity": self.identity, "config": config, "threads": torch.get_num_threads()}
+        return {**about, **plain, **parts}
 
     def load_state(self, state: dict):
         "The inverse of `state`"
@@ -239,10 +240,17 @@ class Resumable:
         if self.main:
             write_checkpoint(self.path, self.state())
 
+    def keep_threads(self, number: int):
+        "Go on with the number of threads that the training began with: sums depend on it"
+        if number != torch.get_num_threads():
+            self.say(f"threads: {number}, as at the beginning of this training")
+            torch.set_num_threads(number)
+
     def resume(self):
         "Go on from the checkpoint if there is one of this training; `InputError` if it is damaged"
         state = read_checkpoint(self.path, self.identity, self.device, self.say)
         if state is not None and self.accepts(state):
+            self.keep_threads(state.get("threads", torch.get_num_threads()))
             self.load_state(state)
             self.say(f"resumed after {self.unit} {self.done} of {self.goal}")
 

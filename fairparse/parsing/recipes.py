@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ..core.records import COUNTS, write_csv, write_table
 from ..core.runs import InputError, Run, fix_randomness, hash_file, pick_device, write_json
@@ -169,6 +170,7 @@ def train_on_folders(
     train, valid = faces.rows("train"), faces.rows("valid")
     device = pick_device(device)
     history = Trainer(parser, faces, train, valid, config, run.folder, device=device).fit()
+    parameters["threads"] = torch.get_num_threads()  # a resumed training keeps its number
 
     if len(valid):
         run.note(valid_miou=_score_held_out(run.folder, faces, device))

@@ -17,7 +17,8 @@ import tempfile
 import textwrap
 from pathlib import Path
 
-from ..core.runs import available_cores, code_version, find_root
+from ..core.runs import code_version, find_root, thread_facts
+from ..core.threads import WAITING, available_cores, free_cores, wait_asleep
 from .costs import print_costs, profile_costs
 from .needs import FACTS, Item, data_items, refusal, weight_items
 from .operations import free_disk, list_gpus, memory_limit
@@ -169,6 +170,17 @@ def _python_item():
     found = platform.python_version()
     return Item("Python", "3.11 or 3.12", state, found, "make PYTHON=python3.12")
 
+# %% ../../nbs/lib/90_workflow/11_doctor.ipynb #doctor-09c
+def _threads_item():
+    "How threads wait for each other, and what the environment says of their number"
+    words = thread_facts()["waiting"]
+    numbers = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    said = [f"{name}={os.environ[name]}" for name in numbers if name in os.environ]
+    use = "asleep, so that those who wait leave their core to others"
+    state = "ok" if wait_asleep(words) else "optional"
+    remedy = f"OMP_WAIT_POLICY=PASSIVE in the environment, and none of {', '.join(WAITING[1:])}"
+    return Item("waiting threads", use, state, ", ".join([words, *said]), remedy)
+
 # %% ../../nbs/lib/90_workflow/11_doctor.ipynb #doctor-10
 def environment_items(out: Path) -> list:  # where results go
     "Python, packages, installation and permissions"
@@ -177,6 +189,7 @@ def environment_items(out: Path) -> list:  # where results go
     return [
         _python_item(),
         *_package_items(),
+        _threads_item(),
         Item(
             "installation",
             "editable, from this repository",
@@ -316,6 +329,8 @@ def _as_json(able, environment, found):
         "code": code_version(),
         "environment": [plain(item) for item in environment],
         "cores": available_cores(),
+        "free_cores": free_cores(),
+        "threads": thread_facts(),
         "gpus": list_gpus(),
         "profiles": profiles,
     }
@@ -325,7 +340,7 @@ def _as_json(able, environment, found):
 def _print_all(able, environment, found):
     "All that was found, for people"
     width = max(60, min(shutil.get_terminal_size((110, 24)).columns, 140))
-    print(f"installation, {available_cores()} CPU cores")
+    print(f"installation, {available_cores()} CPU cores, {free_cores()} free now")
     for item in environment:
         _show(item, width)
     for own in found:

@@ -9,7 +9,8 @@ __all__ = ['prepare', 'train', 'score', 'parse', 'export', 'card', 'audit', 'per
 import sys
 from pathlib import Path
 
-from ..core.runs import InputError, available_cores
+from ..core.runs import InputError
+from ..core.threads import choose_threads
 from .terminal import arg, command
 
 # %% ../../nbs/lib/90_workflow/21_parser_commands.ipynb #parser-commands-04
@@ -36,7 +37,7 @@ _swap = arg(
     "pictures stay as they are",
 )
 _common = (
-    arg("--threads", type=int, default=available_cores(), help="CPU threads (default: all cores)"),
+    arg("--threads", type=int, help="CPU threads (default: the cores that are free)"),
     arg("--device", default="auto", help="auto, cpu or cuda"),
 )
 
@@ -135,7 +136,7 @@ def train(
         recipe,
         valid_share,
         seed,
-        threads,
+        choose_threads(threads),
         device,
         size,
         label_map=label_map,
@@ -161,6 +162,7 @@ def score(parser, data, label_map, out, which, size, swap_mirrored, threads, dev
     "Score a parser on folders of images and labels: dataset-level IoU and Dice of each class"
     from fairparse.parsing.recipes import score_folder
 
+    threads = choose_threads(threads)
     scores = score_folder(parser, data, out, which, size, label_map, threads, device, swap_mirrored)
     print(scores.round(2).to_string(index=False))
 
@@ -247,7 +249,7 @@ def parse(
         which,
         overlay_opacity,
         batch_size,
-        threads,
+        choose_threads(threads),
         device,
     )
     for record in records:
@@ -337,8 +339,7 @@ _split = arg(
 _workers = arg(
     "--threads",
     type=int,
-    default=available_cores(),
-    help="files that are read side by side (default: all cores)",
+    help="files that are read side by side (default: the cores that are free)",
 )
 
 # %% ../../nbs/lib/90_workflow/21_parser_commands.ipynb #parser-commands-16
@@ -428,7 +429,7 @@ def audit(
         partial,
         min_size,
         resamples,
-        threads,
+        choose_threads(threads),
     )
     print(f"tables and figures: {out}")
 
@@ -469,7 +470,7 @@ def perturb(data, out, perturbations, severities, size, seed, split, threads):
     from fairparse.data.damage import PAPER
     from fairparse.robustness.damaged_images import write_perturbed
 
-    names = perturbations or PAPER
+    names, threads = perturbations or PAPER, choose_threads(threads)
     count = write_perturbed(data, out, names, severities, seed, size, split, threads)
     print(f"{count} images written: {out}")
 
