@@ -10,6 +10,7 @@ __all__ = ['ended_early', 'find_notebook', 'read_cells', 'read_parameters', 'tex
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-02
 import ast
 import contextlib
+import gc
 import hashlib
 import io
 import json
@@ -322,6 +323,9 @@ def code_fingerprint(notebook: Path, package: Path | None = None) -> str:
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-24
 # Jupyter's own `exit()` lets the cell go on, and the next ones for as long as it takes to stop
 _kernel = """
+import gc
+gc.set_threshold(20_000, 20, 20)  # imports make many objects and no garbage
+
 import os
 from fairparse.core.runs import die_with_parent
 die_with_parent(int(os.environ.get("JPY_PARENT_PID", 0)))
@@ -391,16 +395,19 @@ _more_memory = (
 def _quick_imports():
     """Spare papermill's imports a second
 
-    jsonschema, which checks notebooks, would compile its grammar of web addresses, and does
-    without it."""
-    absent = "rfc3987_syntax" not in sys.modules
-    if absent:
-        sys.modules["rfc3987_syntax"] = None
+    jsonschema, which checks notebooks, would compile its grammar of web addresses, and papermill
+    load pyarrow for notebooks on Hadoop; both do without. Nothing of it is garbage."""
+    absent = [name for name in ("rfc3987_syntax", "pyarrow.fs") if name not in sys.modules]
+    collecting = gc.isenabled()
+    sys.modules |= dict.fromkeys(absent)
+    gc.disable()
     try:
         yield
     finally:
-        if absent:
-            del sys.modules["rfc3987_syntax"]
+        if collecting:
+            gc.enable()
+        for name in absent:
+            del sys.modules[name]
 
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-27b
 def _papermill_options(verbose):
