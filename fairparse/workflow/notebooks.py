@@ -323,13 +323,10 @@ def code_fingerprint(notebook: Path, package: Path | None = None) -> str:
 # %% ../../nbs/lib/90_workflow/01_notebooks.ipynb #notebooks-24
 # Jupyter's own `exit()` lets the cell go on, and the next ones for as long as it takes to stop
 _kernel = """
-import gc
+import gc, os
 gc.set_threshold(20_000, 20, 20)  # imports make many objects and no garbage
-
-import os
 from fairparse.core.runs import die_with_parent
 die_with_parent(int(os.environ.get("JPY_PARENT_PID", 0)))
-
 from ipykernel import zmqshell
 def leave(self, keep_kernel=False):
     raise SystemExit(0)
@@ -398,14 +395,12 @@ def _quick_imports():
     jsonschema, which checks notebooks, would compile its grammar of web addresses, and papermill
     load pyarrow for notebooks on Hadoop; both do without. Nothing of it is garbage."""
     absent = [name for name in ("rfc3987_syntax", "pyarrow.fs") if name not in sys.modules]
-    collecting = gc.isenabled()
     sys.modules |= dict.fromkeys(absent)
     gc.disable()
     try:
         yield
     finally:
-        if collecting:
-            gc.enable()
+        gc.enable()
         for name in absent:
             del sys.modules[name]
 
@@ -417,10 +412,8 @@ def _papermill_options(verbose):
     # sockets in the job's temporary folder, not network ports, which parallel jobs race for;
     # their paths are limited to about 100 characters
     sockets = f"{tempfile.gettempdir()}/kernel"
-    if sys.platform == "linux" and len(sockets) < 90:
-        connection = {"transport": "ipc", "ip": sockets}
-    else:
-        connection = {"transport": "tcp"}
+    reachable = sys.platform == "linux" and len(sockets) < 90
+    connection = {"transport": "ipc", "ip": sockets} if reachable else {"transport": "tcp"}
     streams = {"stdout_file": sys.stdout, "stderr_file": sys.stderr} if verbose else {}
     return {
         "kernel_name": "python3",
