@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from ..core.runs import InputError
 
@@ -44,24 +44,24 @@ class Estimate:
     @property
     def low(self) -> float:
         "Of the 95 % interval"
-        return self.value - self.error * float(stats.t.ppf(0.975, self.freedom))
+        return self.value - self.error * float(special.stdtrit(self.freedom, 0.975))
 
     @property
     def high(self) -> float:
         "Of the 95 % interval"
-        return self.value + self.error * float(stats.t.ppf(0.975, self.freedom))
+        return self.value + self.error * float(special.stdtrit(self.freedom, 0.975))
 
     @property
     def p(self) -> float:
         "Two-sided p-value of the true value being 0; NaN where there is no test"
-        return min(1.0, 2 * min(self.p_above(0), self.p_below(0)))
+        return float(np.minimum(1, 2 * np.minimum(self.p_above(0), self.p_below(0))))
 
     def p_above(self, bound: float) -> float:
         "Small, where the true value surely lies above a bound"
         distance = self.value - bound
         if self.error == 0 or np.isinf(distance):
             return float(distance <= 0)
-        return float(stats.t.sf(distance / self.error, self.freedom))
+        return float(special.stdtr(self.freedom, -distance / self.error))
 
     def p_below(self, bound: float) -> float:
         "Small, where the true value surely lies below a bound"
@@ -69,14 +69,14 @@ class Estimate:
 
     def p_within(self, low: float, high: float) -> float:
         "Small, where it surely lies between two bounds (two one-sided tests, Schuirmann 1987)"
-        return max(self.p_above(low), self.p_below(high))
+        return float(np.maximum(self.p_above(low), self.p_below(high)))
 
     def p_outside(self, low: float, high: float) -> float:
         "Small, where it surely lies beyond one of two bounds"
         beyond = max(low - self.value, self.value - high)
         nearer = replace(self, value=beyond).p_above(0)
         farther = replace(self, value=beyond + high - low).p_above(0)
-        return min(1.0, nearer + farther)
+        return float(np.minimum(1, nearer + farther))
 
     def times(self, scale: float) -> "Estimate":
         "In another unit, for instance percent"
