@@ -13,6 +13,7 @@ import pandas as pd
 from .painting_records import find_metric
 from .painting_tables import layout_table2
 from .parser_styles import parser_title
+from .verdicts import EQUAL
 
 # %% ../../nbs/lib/80_results/14_readers.ipynb #readers-04
 _FORMATS = {100: ".1f", 1: ".2f", 0.001: ".3f"}  # from which size a number has which format
@@ -292,21 +293,26 @@ def _tried_on(row):
     text = ", ".join(parts)
     return f"{text}\n{row.data}" if isinstance(row.data, str) and row.n > 0 else text
 
+# %% ../../nbs/lib/80_results/14_readers.ipynb #readers-21-2
+def _verdict(row):
+    "A verdict with what belongs to it: the margin, or how much more would decide"
+    if row.verdict == EQUAL:
+        return f"equal {row.nuance}"
+    if str(row.nuance).startswith("within"):
+        return f"{row.verdict}, {row.nuance}"
+    return row.verdict
+
 # %% ../../nbs/lib/80_results/14_readers.ipynb #readers-21a
 def claims_for_readers(table: pd.DataFrame) -> pd.DataFrame:
     "The table of claims: what is claimed, the paper's numbers, the verdict, and why"
     rows = list(table.itertuples())
-    verdicts = [
-        f"{row.verdict}: {row.nuance}" if row.verdict == "not supported" else row.verdict
-        for row in rows
-    ]
     return pd.DataFrame(
         {
             "paper": table.paper,
             "where": table.section,
             "claim": table.claim,
             "paper says": table.reported,
-            "verdict": verdicts,
+            "verdict": [_verdict(row) for row in rows],
             "difference that decides (95 % interval)": [_deciding(row) for row in rows],
             "why": table.reason,
             "tried on": [_tried_on(row) for row in rows],

@@ -29,6 +29,7 @@ from fairparse.results.readers import (
     table4_for_readers,
     unguided_for_readers,
 )
+from ..results.verdicts import VERDICTS
 from fairparse.workflow.run_facts import (
     clean_paths,
     provenance,
@@ -218,15 +219,8 @@ def claims_section(folder: Folder) -> dict | None:
         for paper, rows in claims_for_readers(table).groupby("paper")
     ]
     counts = table.verdict.value_counts()
-    nuances = table.nuance[table.verdict == "not supported"].value_counts()
-    contradicted, unclear = nuances.get("contradicted", 0), nuances.get("not shown", 0)
-    labels = {
-        "supported": "supported",
-        "not supported": f"not supported: {contradicted} contradicted, {unclear} not shown",
-        "not testable here": "not testable here",
-    }
     return {
-        "counts": [(label, int(counts.get(verdict, 0))) for verdict, label in labels.items()],
+        "counts": [(verdict, int(counts.get(verdict, 0))) for verdict in VERDICTS],
         "blocks": blocks,
         "links": folder.links(path, load_stages()["claims"].notebook),
         "caption": report_words()["claims"],
