@@ -23,7 +23,13 @@ from fairparse.measure.fairness import (
     size_note,
 )
 from .moderated import Estimate, prior_freedom, shared_variance
-from .scoreboard import Scoreboard, add_verdicts, estimate_row, first_of
+from fairparse.measure.scoreboard import (
+    Scoreboard,
+    add_verdicts,
+    estimate_row,
+    first_of,
+    points,
+)
 from .statistics import hits_and_unions, miou_of
 
 # %% ../../nbs/lib/15_measure/09_group_tests.ipynb #group-tests-04
@@ -129,7 +135,7 @@ def _judge_gaps(table, estimates, margin, min_size):
     judged = pd.DataFrame([estimate_row(estimate, margin) for estimate in estimates])
     small = table[["with", "without"]].min(axis=1) < min_size
     judged.loc[small, ["p", "p_equal"]] = np.nan
-    judged = add_verdicts(judged, f"{margin:g} point{'s' * (margin != 1)}")
+    judged = add_verdicts(judged, points(margin))
     judged["verdict"] = judged.verdict.mask(small, "too few faces")
     return table.join(judged.rename(columns=_OF_GAPS))
 
@@ -211,7 +217,7 @@ def comparison_table(
         rows += _group_rows(board, baseline, group, margin)
     columns = [c for c in COMPARED if c in (rows[0] if rows else COMPARED)]
     table = pd.DataFrame(rows, columns=columns)
-    table = add_verdicts(table, f"{margin:g} point{'s' * (margin != 1)}") if rows else table
+    table = add_verdicts(table, points(margin)) if rows else table
     table = table.assign(seeds=len(counts[baseline]), baseline=baseline)
     order = {name: place for place, name in enumerate(counts)}
     return table.sort_values(

@@ -4,44 +4,44 @@
 
 # %% auto #0
 __all__ = ['AGREEMENT_COLUMNS', 'EVERYONE', 'UNEQUAL', 'ARM_STYLES', 'audit_table', 'loop_groups', 'quantities', 'level_table',
-           'change_verdict', 'ArmSamples', 'change_table', 'loop_table', 'describe_change', 'draw_arms']
+           'change_verdict', 'change_table', 'loop_table', 'describe_change', 'draw_arms']
 
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-02
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ..balancing.arms import group_values
 from ..core.records import setting_name
 from ..core.runs import InputError
 from ..data.groups import Groups, attribute_groups
 from ..data.show import use_style
-from ..measure.counts import counts_array, interval
+from ..measure.counts import counts_array
 from fairparse.measure.fairness import (
     MIN_SIZE,
-    basic_interval,
     bootstrap_groups,
     check_counts,
     common_classes,
     disparity_intervals,
-    gap_table,
     group_scores,
     group_table,
 )
-from fairparse.measure.statistics import (
-    adjust,
-    combined_p_value,
-    paired_test,
-    seed_p_value,
-    verdict,
+from ..measure.group_tests import gap_table, resample_groups, widen
+from fairparse.measure.scoreboard import (
+    UNDECIDED,
+    Scoreboard,
+    add_verdicts,
+    estimate_row,
+    first_of,
+    points,
 )
 
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-05
 AGREEMENT_COLUMNS = (
     "first second perturbation severity group faces agreement agreement_low agreement_high worst "
-    "others gap gap_low gap_high p p_adjusted verdict agreement_present classes note"
+    "others gap gap_low gap_high p p_adjusted p_equal p_equal_adjusted margin verdict "
+    "agreement_present classes note"
 ).split()
 _RENAMED = {  # what the tables of groups call it -> what it is here
     "attribute": "group",
@@ -67,6 +67,9 @@ def _read_pairs(first, records):
     return faces, counts, keys
 
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-05b
+_JUDGED = ["p_adjusted", "p_equal_adjusted", "margin", "verdict"]  # over the whole table, below
+
+
 def _agreement(counts, values, names, min_size, resamples):
     """Agreement of each group in each pair, beside that of all other faces
 
@@ -79,16 +82,16 @@ def _agreement(counts, values, names, min_size, resamples):
         for name, own in counts.items()
     ]
     intervals = pd.concat(each)[["parser", "group", "miou_low", "miou_high", "miou_present"]]
-    gaps = gaps.rename(columns=_RENAMED).drop(columns=["without", "unknown", "p_adjusted"])
+    gaps = gaps.rename(columns=_RENAMED).drop(columns=["without", "unknown", *_JUDGED])
     return gaps.merge(intervals.rename(columns=_RENAMED), on=["parser", "group"])
 
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-05b-1
 def _rank(table: pd.DataFrame) -> pd.DataFrame:
     "Mark the lowest group of each pair and setting, and say what its gap means"
     pairs = table.groupby(["first", "second", "perturbation", "severity"])
-    lowest = pairs.agreement.transform("min")
-    table["worst"], table["p_adjusted"] = table.agreement == lowest, adjust(table.p)
-    return table.assign(verdict=[verdict(*row) for row in zip(table.gap, table.p_adjusted)])
+    table["worst"] = table.agreement == pairs.agreement.transform("min")
+    judged = add_verdicts(table.assign(difference=table.gap), points(1))
+    return judged.drop(columns="difference")
 
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-06
 def audit_table(
@@ -170,13 +173,43 @@ def _check(counts, values, names, rare, min_size):
     return groups, common_classes(next(iter(counts.values())), groups, min_size)
 
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-16a
-def _level_intervals(scores, samples, names, rare):
-    "quantity -> (low, high); gap, variance and worst group have those of `measure.fairness`"
-    groups = len(names)
-    found = {name: interval(drawn) for name, drawn in quantities(samples, names, rare).items()}
-    special = disparity_intervals(scores[:groups], samples[:, :groups])
-    special["worst group"] = special["worst"]
-    return found | special
+def _boards(counts, groups, classes, resamples, names, rare):
+    "quantity -> the scoreboard of the arms"
+    scores, resampled = {}, {}
+    for arm, own in counts.items():
+        scores[arm] = quantities(group_scores(own, groups, classes), names, rare)
+        drawn = resample_groups(own, groups, classes, resamples)
+        resampled[arm] = quantities(drawn, names, rare)
+
+    def board(quantity):
+        return Scoreboard(
+            {arm: own[quantity] for arm, own in scores.items()},
+            {arm: own[quantity] for arm, own in resampled.items()},
+            _faces_behind(quantity, groups, names),
+            higher=quantity not in UNEQUAL,
+        )
+
+    return {quantity: board(quantity) for quantity in next(iter(scores.values()))}
+
+
+def _faces_behind(quantity, groups, names):
+    "Faces of a group, of all, or of the smallest group, on which all other quantities hang"
+    sizes = dict(zip(groups.names, map(int, groups.sizes)))
+    return sizes.get(quantity, min(sizes[name] for name in names))
+
+# %% ../../nbs/lib/80_results/09_loop.ipynb #loop-16b
+def _special_intervals(counts, groups, classes, resamples, names):
+    "(low, high) of gap, variance and worst group, see `fairness.disparity_intervals`"
+    own = slice(len(names))
+    scores = group_scores(counts, groups, classes).mean(0)[own]
+    samples = bootstrap_groups(counts, groups, classes, resamples)[:, own]
+    found = disparity_intervals(scores, samples)
+    return {"gap": found["gap"], "variance": found["variance"], "worst group": found["worst"]}
+
+
+def _plug_in(counts, groups, classes, names, rare):
+    "Quantities of the mean scores over trainings"
+    return quantities(group_scores(counts, groups, classes).mean(0), names, rare)
 
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-17
 def level_table(
@@ -187,93 +220,63 @@ def level_table(
     min_size: int = MIN_SIZE,
     resamples: int = 1000,
 ) -> pd.DataFrame:  # a row an arm and quantity
-    "Every quantity of every arm in percent, with its interval over images and seeds"
+    "Every quantity of every arm in percent, with its interval over images and seeds, and `first`"
     groups, classes = _check(counts, values, names, rare, min_size)
+    boards = _boards(counts, groups, classes, resamples, names, rare)
+    first = {quantity: first_of(board, 4000) for quantity, board in boards.items()}
     rows = []
     for arm, own in counts.items():
-        scores = group_scores(own, groups, classes).mean(0)
-        samples = bootstrap_groups(own, groups, classes, resamples)
-        ends = _level_intervals(scores, samples, names, rare)
-        for quantity, value in quantities(scores, names, rare).items():
+        special = _special_intervals(own, groups, classes, resamples, names)
+        for quantity, value in _plug_in(own, groups, classes, names, rare).items():
+            level = boards[quantity].level(arm)
+            low, high = special.get(quantity, (level.low, level.high))
             row = {"arm": arm, "quantity": quantity, "value": float(value)}
-            row["low"], row["high"] = ends[quantity]
+            row |= {"low": low, "high": high, "first": first[quantity][arm]}
             rows.append(row | {"seeds": len(own), "images": own.shape[1]})
     return pd.DataFrame(rows).assign(classes=int(classes.sum()))
 
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-19
-def _test(
-    differences,  # (S,) one a seed
-    samples,  # (R,) their mean in resamples of images, NaN where one misses a group
-):
-    "p-values of a quantity that is no mIoU; NaN where a test cannot be made"
-    there = samples[~np.isnan(samples)]
-    error = there.std() if len(there) > 1 else np.nan
-    distance = abs(differences.mean())
-    if error <= 1e-12:
-        over_images = float(distance < 1e-12)
-    else:
-        over_images = float(2 * stats.norm.sf(distance / error))
-    over_seeds = seed_p_value(differences)
-    found = [over_images, over_seeds, combined_p_value(differences, error)]
-    largest = max((p for p in found if not np.isnan(p)), default=np.nan)
-    return {"p_images": over_images, "p_seeds": over_seeds, "p": largest}
+def _margin(quantity):
+    "How far arms may lie apart and be called equal, for the reader"
+    return "1 percent²" if quantity == "variance" else points(1)
 
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-20
-_OF_INEQUALITY = {"better": "larger", "worse": "smaller"}
+_OF_INEQUALITY = {"better": "smaller", "worse": "larger"}
 
 
-def change_verdict(quantity: str, difference: float, p_adjusted: float) -> str:
-    'A change in words: "better" or "worse" for scores, "smaller" or "larger" for inequality'
-    words = verdict(difference, p_adjusted)
+def change_verdict(
+    quantity: str,
+    words: str,  # see `scoreboard.four_words`
+) -> str:
+    'A verdict as it is said of inequality: "smaller" or "larger" in place of better or worse'
     return _OF_INEQUALITY.get(words, words) if quantity in UNEQUAL else words
-
-# %% ../../nbs/lib/80_results/09_loop.ipynb #loop-20c
-@dataclass(frozen=True)
-class ArmSamples:
-    "Quantities of one arm, by their names, in percent"
-
-    value: dict  # mean over seeds
-    seeds: dict  # (S,)
-    drawn: dict  # (R,) in resamples of images and seeds
-    images: dict  # (S, R) in resamples of the images alone
-
-# %% ../../nbs/lib/80_results/09_loop.ipynb #loop-20c-1
-def _resample_arm(counts, groups, classes, resamples, names, rare):
-    "The quantities of an arm with counts (S, N, C, 3)"
-    scores = group_scores(counts, groups, classes)
-    drawn = bootstrap_groups(counts, groups, classes, resamples)
-    images = [bootstrap_groups(one[None], groups, classes, resamples) for one in counts]
-    each = (scores.mean(0), scores, drawn, np.stack(images))
-    return ArmSamples(*(quantities(part, names, rare) for part in each))
 
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-20d
 _CHANGE_COLUMNS = (
-    "arm compared_with quantity value other_value difference low high p_images p_seeds p seeds"
+    "arm compared_with quantity value other_value difference low high p p_adjusted p_equal "
+    "p_equal_adjusted margin verdict seeds"
 ).split()
 
 
-def _difference(arm, other, quantity):
-    "The difference of a quantity with its interval over images and seeds"
-    value, other_value = arm.value[quantity], other.value[quantity]
-    difference = float(value - other_value)
-    drawn = arm.drawn[quantity] - other.drawn[quantity]
-    low, high = basic_interval(difference, drawn)
-    return {
-        "quantity": quantity,
-        "value": float(value),
-        "other_value": float(other_value),
-        "difference": difference,
-        "low": low,
-        "high": high,
-    }
-
-# %% ../../nbs/lib/80_results/09_loop.ipynb #loop-20d-1
-def _test_quantity(arm, other, quantity):
-    "p-values of a quantity that is made of several groups"
-    over_images = (arm.images[quantity] - other.images[quantity]).mean(0)
-    return _test(arm.seeds[quantity] - other.seeds[quantity], over_images)
+def _change_row(board, quantity, arm, other, levels):
+    "The difference of a quantity between two arms, with its interval and tests"
+    value, other_value = (float(levels[name][quantity]) for name in (arm, other))
+    estimate = board.difference(arm, other)
+    variance = widen(estimate.image_variance, board.images)
+    estimate = replace(estimate, value=value - other_value, image_variance=variance)
+    row = {"arm": arm, "compared_with": other, "quantity": quantity}
+    row |= {"value": value, "other_value": other_value}
+    return row | estimate_row(estimate, 1.0)
 
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-21
+def _judge_changes(table):
+    "The table with adjusted p-values and verdicts"
+    signs = np.where(table.quantity.isin(UNEQUAL), -1, 1)
+    table = add_verdicts(table, list(map(_margin, table.quantity)), signs)
+    rules = zip(table.quantity, table.verdict)
+    return table.assign(verdict=[change_verdict(*row) for row in rules])
+
+
 def change_table(
     counts: dict,  # as for `level_table`, like the next three
     values: np.ndarray,
@@ -288,37 +291,22 @@ def change_table(
     used = dict.fromkeys(arm for pair in pairs for arm in pair)
     if lacking := [arm for arm in used if arm not in counts]:
         raise InputError(f"there are no counts of {lacking}: there are {list(counts)}")
-    arms = {
-        arm: _resample_arm(counts[arm], groups, classes, resamples, names, rare) for arm in used
-    }
-    members = dict(zip([*names, EVERYONE], groups.membership))
-
-    def test(arm, other, quantity):
-        if quantity not in members:
-            return _test_quantity(arms[arm], arms[other], quantity)
-        own = members[quantity]
-        return paired_test(counts[other][:, own], counts[arm][:, own], classes, resamples)
-
+    if not pairs:
+        return pd.DataFrame(columns=_CHANGE_COLUMNS)
+    boards = _boards(counts, groups, classes, resamples, names, rare)
+    levels = {arm: _plug_in(counts[arm], groups, classes, names, rare) for arm in used}
     rows = [
-        {
-            "arm": arm,
-            "compared_with": other,
-            **_difference(arms[arm], arms[other], quantity),
-            **test(arm, other, quantity),
-            "seeds": len(counts[arm]),
-        }
+        _change_row(board, quantity, arm, other, levels) | {"seeds": len(counts[arm])}
         for arm, other in pairs
-        for quantity in arms[arm].value
+        for quantity, board in boards.items()
     ]
-    table = pd.DataFrame(rows, columns=_CHANGE_COLUMNS)
-    table.insert(table.columns.get_loc("p") + 1, "p_adjusted", adjust(table.p))
-    rules = zip(table.quantity, table.difference, table.p_adjusted)
-    return table.assign(verdict=[change_verdict(*row) for row in rules])
+    return _judge_changes(pd.DataFrame(rows))[_CHANGE_COLUMNS]
 
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-26
 _LOOP_COLUMNS = (
     "arm compared_with quantity value value_low value_high other_value difference difference_low "
-    "difference_high p_images p_seeds p p_adjusted verdict seeds images classes"
+    "difference_high p p_adjusted p_equal p_equal_adjusted margin verdict first seeds images "
+    "classes"
 ).split()
 
 
@@ -328,7 +316,7 @@ def loop_table(
 ) -> pd.DataFrame:
     "Levels (rows without `compared_with`) and differences of all arms"
     own = levels.rename(columns={"low": "value_low", "high": "value_high"})
-    own = own.assign(compared_with="", verdict="")
+    own = own.assign(compared_with="", margin="", verdict="")
     shared = own[["arm", "quantity", "value_low", "value_high", "images", "classes"]]
     both = changes.merge(shared, on=["arm", "quantity"])
     both = both.rename(columns={"low": "difference_low", "high": "difference_high"})
@@ -337,8 +325,10 @@ def loop_table(
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-29
 def _reading(shortfall, rare):
     "What happened to the gap, from the rows of the shortfall and of the rare group"
-    if shortfall.verdict == "no difference shown":
+    if shortfall.verdict == UNDECIDED:
         return "Whether the gap moved is not shown."
+    if shortfall.verdict.startswith("equal"):
+        return f"The gap stayed what it was ({shortfall.verdict})."
     if shortfall.difference > 0:
         return "The gap grew."
     if rare.verdict == "better":
