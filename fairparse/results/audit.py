@@ -30,7 +30,8 @@ from fairparse.data.map_folders import (
 from ..data.pixels import label_table
 from ..data.sides import judge_pairs, pair_sides, side_notes
 from ..measure.counts import counts_table, gather_with_ids
-from ..measure.fairness import MIN_SIZE, comparison_table, gap_table
+from ..measure.fairness import MIN_SIZE
+from ..measure.group_tests import comparison_table, gap_table
 from .groups import disparity_blocks, parsers_group_table, with_interval
 from .objectives import table3
 from .parser_styles import parser_styles

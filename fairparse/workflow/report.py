@@ -22,6 +22,7 @@ from fairparse.results.readers import (
     guided_for_readers,
     merge_intervals,
     number,
+    ranks_for_readers,
     split_constant,
     table1_for_readers,
     table2_for_readers,
@@ -63,6 +64,7 @@ READERS = {
         classifiers_for_readers,
         unguided_for_readers,
         guided_for_readers,
+        ranks_for_readers,
     )
 }
 
