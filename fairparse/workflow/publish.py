@@ -37,6 +37,7 @@ from fairparse.results.readers import (
     table1_for_readers,
     table4_for_readers,
 )
+from ..results.verdicts import CONTRADICTED, EQUAL, SUPPORTED
 from .costs import measured_costs
 from .profiles import load_profile
 from fairparse.workflow.provenance import (
@@ -252,7 +253,7 @@ def _all_new(out, sources):
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-19
 def claims_for_readme(table: pd.DataFrame) -> str:  # Markdown
     "The claims in short: how many there are, and those that were decided"
-    decided = table[(table.verdict == "supported") | (table.nuance == "contradicted")]
+    decided = table[table.verdict.isin([SUPPORTED, CONTRADICTED, EQUAL])]
     shown = claims_for_readers(decided).drop(columns=["why", "tried on"])
     if shown.empty:
         return f"{count_verdicts(table)}."

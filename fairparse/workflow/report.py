@@ -22,6 +22,7 @@ from fairparse.results.readers import (
     guided_for_readers,
     merge_intervals,
     number,
+    ranks_for_readers,
     split_constant,
     table1_for_readers,
     table2_for_readers,
@@ -29,6 +30,7 @@ from fairparse.results.readers import (
     table4_for_readers,
     unguided_for_readers,
 )
+from ..results.verdicts import VERDICTS
 from fairparse.workflow.run_facts import (
     clean_paths,
     provenance,
@@ -62,6 +64,7 @@ READERS = {
         classifiers_for_readers,
         unguided_for_readers,
         guided_for_readers,
+        ranks_for_readers,
     )
 }
 
@@ -218,15 +221,8 @@ def claims_section(folder: Folder) -> dict | None:
         for paper, rows in claims_for_readers(table).groupby("paper")
     ]
     counts = table.verdict.value_counts()
-    nuances = table.nuance[table.verdict == "not supported"].value_counts()
-    contradicted, unclear = nuances.get("contradicted", 0), nuances.get("not shown", 0)
-    labels = {
-        "supported": "supported",
-        "not supported": f"not supported: {contradicted} contradicted, {unclear} not shown",
-        "not testable here": "not testable here",
-    }
     return {
-        "counts": [(label, int(counts.get(verdict, 0))) for verdict, label in labels.items()],
+        "counts": [(verdict, int(counts.get(verdict, 0))) for verdict in VERDICTS],
         "blocks": blocks,
         "links": folder.links(path, load_stages()["claims"].notebook),
         "caption": report_words()["claims"],
