@@ -451,6 +451,9 @@ def test_the_papers_layout(five):
     assert "▼" not in "".join(wide.iloc[0]) and wide.iloc[0, 0].startswith(
         f"{table[FID][0]:.4g} / "
     )
+    first = layout_first(table)
+    assert first.columns.tolist() == wide.columns.tolist() and first.columns.name.endswith(FID)
+    assert float(first.loc["Multi-Objective (Linear)", "clean"]) > 0.99
     printed = layout_table2(table, reported=True)
     assert (
         printed.loc["Multi-Objective (Sigmoid)", "blur 0.3"] == "208.30 / 0.412"
