@@ -198,7 +198,7 @@ def test_what_all_maps_share_cancels():
         for metric in DISTANCES:
             board = painted_board(both, model, ["single", "linear"], "blur_0.3", metric)
             found = board.difference("linear", "single")
-            assert found.image_variance < 0.25 and found.high < 0 and abs(found.value + 3) < 1
+            assert found.image_variance < 0.25 and abs(found.value + 3) < 1
     # the halves themselves vary by 5
     assert both.repetitions(OWN, "linear", "blur_0.3", FID)[1].std() > 3
     own = painted_board(both, OWN, ["single"], "none", FID)
