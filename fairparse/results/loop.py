@@ -267,7 +267,7 @@ def change_verdict(
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-20d
 _CHANGE_COLUMNS = (
     "arm compared_with quantity value other_value difference low high p p_adjusted p_equal "
-    "p_equal_adjusted margin verdict seeds"
+    "p_equal_adjusted margin verdict freedom seeds"
 ).split()
 
 
@@ -279,7 +279,7 @@ def _change_row(board, quantity, arm, other, levels):
     estimate = replace(estimate, value=value - other_value, image_variance=variance)
     row = {"arm": arm, "compared_with": other, "quantity": quantity}
     row |= {"value": value, "other_value": other_value}
-    return row | estimate_row(estimate, 1.0)
+    return row | estimate_row(estimate, 1.0) | {"freedom": estimate.freedom}
 
 # %% ../../nbs/lib/80_results/09_loop.ipynb #loop-21
 def _judge_changes(table):
@@ -319,7 +319,7 @@ def change_table(
 _LOOP_COLUMNS = (
     "arm compared_with quantity value value_low value_high other_value difference difference_low "
     "difference_high p p_adjusted p_equal p_equal_adjusted margin verdict first seeds images "
-    "classes"
+    "freedom classes"
 ).split()
 
 
