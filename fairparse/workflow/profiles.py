@@ -430,7 +430,7 @@ def _check_stages(name, profile, stages):
     for stage in stages:
         if not is_run(stage, profile):
             section = load_stages()[stage].section
-            other = "study" if section == "study" else "demo"
+            other = {"study": "study", "trials": "seeds"}.get(section, "demo")
             raise InputError(
                 f"profile {name} has no section {section!r}, which stage {stage!r} needs: "
                 f"use one that has, such as --profile {other}"
