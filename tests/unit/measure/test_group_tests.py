@@ -10,7 +10,6 @@ from fairparse.measure.group_tests import (
     comparison_table,
     gap_table,
     resample_groups,
-    widen,
 )
 
 
@@ -33,11 +32,6 @@ def test_resamples_are_those_of_the_bootstrap_before_seeds_are_drawn():
     drawn = resample_groups(counts, halves, resamples=50)
     assert drawn.shape == (50, 1, 2)
     assert drawn[:, 0] == pytest.approx(bootstrap_groups(counts, halves, resamples=50))
-
-
-def test_small_groups_are_widened():
-    assert widen(1.0, 10) == pytest.approx(10 / 9 * (2.262157 / 1.959964) ** 2, rel=1e-5)
-    assert np.isnan(widen(1.0, 1)) and widen(1.0, 10_000) == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from fairparse.measure.scoreboard import (
     points,
     rank_table,
     training_variances,
+    widen,
 )
 
 
@@ -91,6 +92,11 @@ def test_scores_of_counts_are_those_of_the_bootstrap():
 def test_missing_scores_are_named():
     with pytest.raises(InputError, match="a score of b is missing"):
         board_of(np.array([[1.0], [np.nan]]))
+
+
+def test_few_faces_are_widened():
+    assert widen(1.0, 10) == pytest.approx(10 / 9 * (2.262157 / 1.959964) ** 2, rel=1e-5)
+    assert np.isnan(widen(1.0, 1)) and widen(1.0, 10_000) == pytest.approx(1, abs=1e-3)
 
 
 # ---- the chance of the training
