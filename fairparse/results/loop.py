@@ -27,7 +27,7 @@ from fairparse.measure.fairness import (
     group_scores,
     group_table,
 )
-from ..measure.group_tests import gap_table, resample_groups, widen
+from ..measure.group_tests import gap_table, resample_groups
 from fairparse.measure.scoreboard import (
     UNDECIDED,
     Scoreboard,
@@ -275,8 +275,7 @@ def _change_row(board, quantity, arm, other, levels):
     "The difference of a quantity between two arms, with its interval and tests"
     value, other_value = (float(levels[name][quantity]) for name in (arm, other))
     estimate = board.difference(arm, other)
-    variance = widen(estimate.image_variance, board.images)
-    estimate = replace(estimate, value=value - other_value, image_variance=variance)
+    estimate = replace(estimate, value=value - other_value)
     row = {"arm": arm, "compared_with": other, "quantity": quantity}
     row |= {"value": value, "other_value": other_value}
     return row | estimate_row(estimate, 1.0) | {"freedom": estimate.freedom}

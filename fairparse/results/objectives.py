@@ -77,7 +77,8 @@ def _levels(boards, name):
     row = {"objective": name, "title": parser_title(name)}
     for column, board in boards.items():
         level = board.level(name)
-        row |= {column: level.value, f"{column}_low": level.low, f"{column}_high": level.high}
+        low, high = max(level.low, 0), min(level.high, 100)
+        row |= {column: level.value, f"{column}_low": low, f"{column}_high": high}
         if column == "miou":
             seeds = board.scores[name]
             row["miou_seed_std"] = seeds.std(ddof=1) if len(seeds) > 1 else np.nan
