@@ -66,6 +66,16 @@ def stage_findings(
     return found
 
 # %% ../../nbs/lib/95_bench/11_commit_findings.ipynb #commitfind-09
+def _counted_stages(means, counts):
+    "Stages of which a job was measured in each tree that has the stage"
+    named = dict.fromkeys(stage for tree in counts.values() for stage in tree)
+    return [
+        stage
+        for stage in named
+        if all((tree, stage) in means.index for tree in counts if stage in counts[tree])
+    ]
+
+
 def whole_findings(
     times: pd.DataFrame,  # of `Comparison`
     counts: dict,  # "base" and "new" -> {stage: jobs of a whole run}
@@ -74,17 +84,16 @@ def whole_findings(
     found = []
     for isa, own in times.groupby("isa", sort=False):
         means = own.groupby(["tree", "stage"]).seconds.mean()
-        sums = {}
-        for tree in ("base", "new"):
-            there = means.get(tree, pd.Series(dtype=float))
-            stages = [stage for stage in there.index if stage in counts[tree]]
-            sums[tree] = sum(counts[tree][stage] * there[stage] for stage in stages)
+        stages = _counted_stages(means, counts)
+        sums = {
+            tree: sum(number[stage] * means[tree, stage] for stage in stages if stage in number)
+            for tree, number in counts.items()
+        }
         if not sums["base"]:
             continue
-        stages = ", ".join(sorted(own.stage.unique()))
         note = (
             f"{sums['base'] / 60:.1f} minutes of the processor and {sums['new'] / 60:.1f}, "
-            f"jobs of the whole profile times their mean; counted: {stages}"
+            f"jobs of the whole profile times their mean; counted: {', '.join(stages)}"
         )
         value, what = sums["new"] / sums["base"], "whole run: processor time beside the base"
         row = finding(

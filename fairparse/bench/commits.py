@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INSTRUCTIONS', 'Tree', 'find_commit', 'checked_out', 'working_tree', 'limit_instructions', 'isa_in_words',
-           'turn_profile', 'read_profile', 'Task', 'tree_environment', 'plan_tasks', 'bring_together', 'run_task',
-           'turn_quality', 'Turn', 'plan_turns', 'Comparison']
+           'turn_profile', 'read_profile', 'Task', 'tree_environment', 'plan_tasks', 'count_jobs', 'bring_together',
+           'run_task', 'turn_quality', 'Turn', 'plan_turns', 'Comparison']
 
 # %% ../../nbs/lib/95_bench/10_commits.ipynb #commits-02
 import contextlib
@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,7 +226,8 @@ def plan_tasks(
 def _read_tasks(tree, text):
     "Jobs with their commands; `InputError` unless each has one"
     jobs = read_plan(text)
-    commands = re.findall(r"^Shell command: (.+)$", text, re.MULTILINE)
+    # the rule `all` has none
+    commands = re.findall(r"^Shell command: (?!None$)(.+)$", text, re.MULTILINE)
     if len(jobs) != len(commands):
         raise InputError(
             f"the dry run of {tree.name} ({tree.commit}) is not understood: "
@@ -237,6 +239,22 @@ def _read_tasks(tree, text):
     if {task.stage for task in tasks} <= set(order):
         tasks.sort(key=lambda task: order.index(task.stage))
     return tasks
+
+# %% ../../nbs/lib/95_bench/10_commits.ipynb #commits-18b
+def count_jobs(
+    trees: list,  # of `Tree`, the base first
+    name: str,  # of a profile
+    scratch: Path,  # for the plans
+) -> dict:  # tree -> {stage: jobs}
+    "Jobs of a whole run in each tree, with the objectives and seeds of the base's profile"
+    keys = ("objectives", "seeds", "shared_seeds")
+    protocol = {k: v for k, v in read_profile(trees[0], name).items() if k in keys}
+    found = {}
+    for tree in trees:
+        own = {k: v for k, v in read_profile(tree, name).items() if k not in keys}
+        tasks = plan_tasks(tree, {**own, **protocol}, scratch / tree.name)
+        found[tree.name] = dict(Counter(task.stage for task in tasks))
+    return found
 
 # %% ../../nbs/lib/95_bench/10_commits.ipynb #commits-20
 def bring_together(

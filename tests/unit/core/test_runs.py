@@ -260,6 +260,23 @@ def test_code_version_sees_every_module(tmp_path, monkeypatch):
     assert code_version()["sources_sha256"] != moved
 
 
+@pytest.mark.parametrize(
+    "limit,there",
+    [
+        ("", True),
+        ("default", True),
+        ("AVX512_CORE_AMX", True),
+        ("AVX2", False),
+        ("AVX512_CORE", False),
+    ],
+)
+def test_units_that_onednn_may_not_use_do_not_count(monkeypatch, limit, there):
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    monkeypatch.setattr(Path, "read_text", lambda self: "model name: A chip\nflags: fpu amx_bf16\n")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert processor() == {"model": "A chip", "bf16": there}
+
+
 def test_the_record_says_which_kind_of_processor_took_the_time(tmp_path):
     chip = read_json(Run(tmp_path, {}).finish())["processor"]
     assert chip == processor() and chip["model"]
