@@ -31,7 +31,7 @@ def pair_times(
     keys = ["isa", "stage", "turn", "job"]
     base, new = (times[times.tree == name].set_index(keys) for name in ("base", "new"))
     columns = ["seconds", "wall", "mb"]
-    both = base[columns].join(new[columns], lsuffix="_base", rsuffix="_new", how="inner")
+    both = base[columns].add_suffix("_base").join(new[columns].add_suffix("_new"), how="inner")
     sums = dict.fromkeys(("seconds_base", "seconds_new", "wall_base", "wall_new"), "sum")
     largest = dict.fromkeys(("mb_base", "mb_new"), "max")
     found = both.groupby(keys[:3], sort=False).agg({**sums, **largest}).reset_index()

@@ -88,7 +88,7 @@ def _todays_settings(name, stages):
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-09b
 def _published_files(published):
     "Names of published tables, pictures and pages, whether anything is known of them or not"
-    folders = ("tables", "figures", "study", "bench", "bench_cuda")
+    folders = ("tables", "figures", "study", "bench", "bench_cuda", "bench_commits")
     inside = [path for folder in folders for path in (published / folder).glob("*.*")]
     pages = [published / name for name in ("report.html", "costs.csv", "predictions.png")]
     found = [path for path in inside if path.suffix in (".csv", ".png")]
@@ -292,6 +292,7 @@ BLOCKS = {
     "study": (["study/changes.csv"], _tabulated(study_for_readers)),
     "minutes": (["times.csv"], times_in_words),
     "bench": (["bench/findings.csv", "bench/machine.csv"], bench_for_readme),
+    "commits": (["bench_commits/findings.csv", "bench_commits/machine.csv"], bench_for_readme),
 }
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-21c
@@ -389,8 +390,8 @@ def publish(
     out = Path(out)
     published = Path(published or find_root() / "outputs" / "published")
     readme = Path(readme or find_root() / "README.md")
-    if (out / "95_bench.ipynb").is_file():
-        return publish_bench(out, published, readme)
+    if notebook := next(out.glob("9?_bench*.ipynb"), None):
+        return publish_bench(notebook, published, readme)
     check_source(out)
     if (out / "study").is_dir():
         return publish_study(out, published, readme)
@@ -447,51 +448,52 @@ def publish_study(out: Path, published: Path, readme: Path) -> list:  # files wr
     written.append(clean_notebook(notebook, published / "study" / notebook.name))
     return [*written, _write_page(readme, page)]
 
+# %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-36b
+# notebook -> what `make` calls it, its folder, its block of the README
+_benches = {
+    "95_bench": ("bench", "bench", "bench"),
+    "96_bench_commits": ("bench-commits", "bench_commits", "commits"),
+}
+
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-36
-def _check_bench(out, record):
+def _check_bench(notebook, record):
     "`InputError` unless a folder holds the whole benchmark, of today's code"
-    given = record["parameters"]
+    given, out = record["parameters"], notebook.parent
+    again = f"run `make {_benches[notebook.stem][0]}`"
     # unet: there may be no GPU
-    lacking = [f"{part} ({why})" for part, why in record["not_run"].items() if part != "unet"]
-    if given["tiny"]:
+    not_run = record.get("not_run", {}).items()
+    lacking = [f"{part} ({why})" for part, why in not_run if part != "unet"]
+    if given.get("tiny") or given.get("changes") or given.get("profile", "demo") != "demo":
         lacking.append("the tests' sizes")
     for name, least in (("repetitions", 5), ("draws", 180_000)):
-        if given[name] < least:
+        if given.get(name, least) < least:
             lacking.append(f"{name} {given[name]}, and not {least}")
     if lacking:
-        raise InputError(
-            f"{out} is not the whole benchmark: {', '.join(lacking)}; run `make bench`"
-        )
-    if record["notebook_code"] != notebook_fingerprint("95_bench"):
-        raise InputError(f"{out} is old: the code has changed since; run `make bench` again")
-
-# %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-36b
-def _bench_text(out):
-    "The README's block about a benchmark"
-    return bench_for_readme(*(pd.read_csv(out / f"{n}.csv") for n in ("findings", "machine")))
+        raise InputError(f"{out} is not the whole benchmark: {', '.join(lacking)}; {again}")
+    if record["notebook_code"] != notebook_fingerprint(notebook.stem):
+        raise InputError(f"{out} is old: the code has changed since; {again} again")
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-29
-def publish_bench(out: Path, published: Path, readme: Path) -> list:  # files written
-    """Copy a benchmark's tables, figures and notebook, and refresh the README
-
-    One made on a GPU lies apart, in bench_cuda, and changes no page.
-    """
-    record, notebook = read_json(out / "run.json"), out / "95_bench.ipynb"
-    _check_bench(out, record)
-    given, code = record["parameters"], record["notebook_code"]
-    folder = "bench" if given["device"] == "cpu" else "bench_cuda"
-    page = _filled(readme, {"bench": _bench_text(out)} if folder == "bench" else {})
+def publish_bench(notebook: Path, published: Path, readme: Path) -> list:  # files written
+    "Copy an executed benchmark and refresh the README; one made on a GPU lies apart"
+    out, (_, folder, block) = notebook.parent, _benches[notebook.stem]
+    record = read_json(out / "run.json")
+    _check_bench(notebook, record)
+    given, code = record["parameters"], {notebook.stem: record["notebook_code"]}
+    tables = (pd.read_csv(out / f"{name}.csv") for name in ("findings", "machine"))
+    texts = {block: bench_for_readme(*tables)}
+    if given.get("device", "cpu") != "cpu":
+        folder, texts = "bench_cuda", {}
+    page = _filled(readme, texts)
 
     sources = [*sorted(out.glob("*.csv")), *sorted(out.glob("*.png"))]
     written = copy_results(sources, out, published / folder)
     path = published / "made_by.json"
     new = {
-        copy.relative_to(published).as_posix(): {
-            "sha256": hash_file(copy),
-            "code": {"95_bench": code},
-        }
+        copy.relative_to(published).as_posix(): {"sha256": hash_file(copy), "code": code}
         for copy in written
     }
     write_made_by(path, read_json(path) if path.is_file() else {}, new, f"{folder}/")
-    executed = clean_notebook(notebook, published / folder / notebook.name, given["celebamask"])
+    target = published / folder / notebook.name
+    executed = clean_notebook(notebook, target, given.get("celebamask", ""))
     return [*written, path, executed, _write_page(readme, page)]

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
