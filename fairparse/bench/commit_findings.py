@@ -26,9 +26,9 @@ WHOLE = 0.5  # the same for a whole run
 # %% ../../nbs/lib/95_bench/11_commit_findings.ipynb #commitfind-05
 def pair_times(
     times: pd.DataFrame,  # of `Comparison`
-) -> pd.DataFrame:  # a row an isa, stage and turn: base, new, wall_base, wall_new, mb_base, mb_new
+) -> pd.DataFrame:  # a row an isa, stage and seed: base, new, wall_base, wall_new, mb_base, mb_new
     "Seconds of the jobs that both trees ran; an empty table if there are none"
-    keys = ["isa", "stage", "turn", "job"]
+    keys = ["isa", "stage", "seed", "job"]
     base, new = (times[times.tree == name].set_index(keys) for name in ("base", "new"))
     columns = ["seconds", "wall", "mb"]
     both = base[columns].add_suffix("_base").join(new[columns].add_suffix("_new"), how="inner")
@@ -49,7 +49,7 @@ def stage_findings(
         note = (
             f"{middle.base:.1f} s of the processor and {middle.new:.1f}; "
             f"wall {middle.wall_base:.1f} s and {middle.wall_new:.1f}; "
-            f"at most {middle.mb_base:.0f} MB and {middle.mb_new:.0f}; {len(own)} turns"
+            f"at most {middle.mb_base:.0f} MB and {middle.mb_new:.0f}; {len(own)} seeds"
         )
         row = finding(
             stage,
@@ -107,9 +107,9 @@ LOSS = 0.3  # points of mIoU that a faster training may lose
 
 
 def paired_interval(
-    differences,  # a number a turn
+    differences,  # a number a seed
     level: float = 0.95,
-) -> tuple:  # mean, low, high; NaN bounds for a single turn
+) -> tuple:  # mean, low, high; NaN bounds for a single seed
     "Student's interval of the mean of paired differences"
     values = np.asarray(differences, float)
     if not len(values):
@@ -127,12 +127,12 @@ def quality_findings(
     "The difference of each measure, new less base, on each kind of processor"
     if quality.empty:
         return []
-    wide = quality.pivot_table(index=["isa", "what", "turn"], columns="tree", values="value")
+    wide = quality.pivot_table(index=["isa", "what", "seed"], columns="tree", values="value")
     found = []
     for (isa, what), own in wide.dropna().groupby(["isa", "what"], sort=False):
         mean, low, high = paired_interval(own.new - own.base)
         of_training = what.startswith("train:")
-        note = f"{own.base.mean():.2f} and {own.new.mean():.2f}; {len(own)} turns"
+        note = f"{own.base.mean():.2f} and {own.new.mean():.2f}; {len(own)} seeds"
         if of_training and len(own) > 1:
             note += f"; the whole interval above -{LOSS}: {'yes' if low > -LOSS else 'no'}"
         part, _, rest = what.partition(": ")

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.assets import dump_yaml, read_yaml
-from ..core.runs import InputError, atomic_write, find_root
+from ..core.runs import InputError, atomic_write, find_root, hash_file
 from ..measure.counts import iou, read_counts
 from ..workflow.costs import read_plan
 from ..workflow.stages import load_stages
@@ -136,7 +136,8 @@ def _moved(section, by):
 def turn_profile(
     tree: Tree,
     name: str,  # of a profile that the tree has
-    seed: int,  # of the parser and of the generators; 1000 times as much is added to others
+    # of parsers and generators; a thousand times the first one is added to others
+    seeds: list,
     stages: list,  # what is asked for
     objective: str = "linear",
     isa: str = "",
@@ -147,17 +148,29 @@ def turn_profile(
     for section, values in (changes or {}).items():
         profile[section] = {**profile.get(section, {}), **values}
     profile = {
-        key: value if key == "prepare" else _moved(value, 1000 * seed)
+        key: value if key == "prepare" else _moved(value, 1000 * seeds[0])
         for key, value in profile.items()
     }
-    named = profile.get("classifiers", {})
     profile["classifiers"] = {
-        key: _moved(named[key], 1000 * seed) for key in named if key.startswith("group")
+        key: _moved(value, 1000 * seeds[0]) for key, value in _needed_classifiers(profile).items()
     }
     profile["score"] = {**profile.get("score", {}), "judge": objective}
-    profile |= dict(objectives=[objective], seeds=[seed], shared_seeds=[seed], stages=stages)
+    profile |= dict(objectives=[objective], seeds=seeds, shared_seeds=seeds, stages=stages)
     profile["controlnet_maps"] = [objective]
     return _in_float32(profile) if isa else profile
+
+
+def _needed_classifiers(profile):
+    "The two of groups, and of the others that learn from drawn faces the one with least work"
+    every, common = profile.get("classifiers", {}), profile.get("classifier", {})
+
+    def work(name):
+        own = {"count": 1, "epochs": 1, **common, **every[name]}
+        return own["count"] * own["epochs"]
+
+    groups = [name for name in every if name.startswith("group")]
+    others = [name for name in every if name not in groups and "source" not in every[name]]
+    return {name: every[name] for name in [*groups, *sorted(others, key=work)[:1]]}
 
 
 def read_profile(tree: Tree, name: str) -> dict:
@@ -180,6 +193,12 @@ class Task:
     def key(self):
         "What the same job is called in both trees"
         return f"{self.stage} {Path(self.outputs[0]).parent}"
+
+    @property
+    def seed(self):
+        "The seed in the name of its folder; None if it has none"
+        found = re.search(r"/seed(\d+)/", self.outputs[0])
+        return int(found[1]) if found else None
 
 
 _own_thread = dict.fromkeys(
@@ -310,21 +329,24 @@ def run_task(
 # %% ../../nbs/lib/95_bench/10_commits.ipynb #commits-26
 def _parser_quality(out, found):
     "Mean IoU in percent, of clean faces and over all settings of damage"
-    for folder in sorted(out.glob("20_parsers/*/seed*")):
-        found["train: mIoU, %"] = 100 * iou(read_counts(folder)[1])
-    for folder in sorted(out.glob("30_sweep/*/seed*")):
-        names = [path.stem for path in sorted((folder / "settings").glob("*.parquet"))]
-        each = [iou(read_counts(folder, name)[1]) for name in names]
-        found["sweep: mIoU under damage, %"] = 100 * np.mean(each)
+    for path in sorted(out.glob("20_parsers/*/seed*/counts.parquet")):
+        seed = int(path.parent.name.removeprefix("seed"))
+        found[seed, "train: mIoU, %"] = 100 * iou(read_counts(path.parent)[1])
+    for folder in sorted(out.glob("30_sweep/*/seed*/settings")):
+        seed = int(folder.parent.name.removeprefix("seed"))
+        names = [path.stem for path in sorted(folder.glob("*.parquet"))]
+        each = [iou(read_counts(folder.parent, name)[1]) for name in names]
+        found[seed, "sweep: mIoU under damage, %"] = 100 * np.mean(each)
 
 
 def _painting_quality(out, found):
     "Frechet distances of the faces that were painted from clean maps"
     for path in sorted(out.glob("70_score/*/quality.parquet")):
         table = pd.read_parquet(path)
-        table = table[(table.perturbation == "none") & table.metric.str.startswith("fd")]
-        for row in table[table.model != "real"].itertuples():
-            found[f"{row.model}, {path.parent.name} maps: {row.metric}"] = row.value
+        clean = table[(table.perturbation == "none") & (table.model != "real")]
+        for row in clean[clean.metric.str.match("f.*_test$")].itertuples():
+            what = f"{row.model}, {path.parent.name} maps: {row.metric}"
+            found[row.seed, what] = row.value
 
 
 def _balance_quality(out, found):
@@ -332,17 +354,18 @@ def _balance_quality(out, found):
     for path in sorted(out.glob("60_classifiers/*/scores.parquet")):
         table = pd.read_parquet(path)
         right = 100 * table[table.split == "test"].accuracy.iloc[0]
-        found[f"classifier {path.parent.name}: accuracy, %"] = right
+        found[None, f"classifier {path.parent.name}: accuracy, %"] = right
     path = out / "62_guided" / "yields.parquet"
     if path.is_file():
         table = pd.read_parquet(path)
         fresh = table[table.purpose == "fresh"]
-        found["guide: confirmed, %"] = 100 * fresh.confirmed.sum() / max(1, fresh.painted.sum())
+        share = fresh.confirmed.sum() / max(1, fresh.painted.sum())
+        found[None, "guide: confirmed, %"] = 100 * share
 
 # %% ../../nbs/lib/95_bench/10_commits.ipynb #commits-27
 def turn_quality(
     out: Path,  # a turn's folder
-) -> dict:  # name -> value
+) -> dict:  # (seed, or None where a job has none; name) -> value
     "What the jobs of a turn reached, as far as they ran"
     found = {}
     for read in (_parser_quality, _painting_quality, _balance_quality):
@@ -354,31 +377,43 @@ def turn_quality(
 class Turn:
     "What a turn measures"
 
-    number: int
-    seed: int
+    seeds: tuple
     isa: str
     stages: tuple
 
 
 def plan_turns(
-    seeds: list,  # of the parser, a turn each
+    seeds: list,  # of parsers
     stages: list,
-    turns: int,  # how many have other stages than `train`
-    once: list,  # stages of the first turn alone
+    turns: int,  # how many seeds have other stages than `train`
+    once: list,  # stages of the first seed alone
     isas: list,  # limits, see `limit_instructions`
-) -> list:  # of `Turn`; the longest first
+) -> list:  # of `Turn`
     "Which stages each turn has; `InputError` for more turns than seeds"
     if not 0 <= turns <= len(seeds):
         raise InputError(f"turns {turns}: a turn needs a seed, and there are {len(seeds)}")
+    if unknown := sorted({*stages, *once} - {*load_stages()}):
+        raise InputError(f"there are no stages {unknown}: there are {', '.join(load_stages())}")
+    found = []
+    for number, seed in enumerate(seeds[:turns]):
+        found.append(((seed,), tuple(s for s in stages if not (number and s in once))))
+    found.append((tuple(seeds[turns:]), tuple({"train"} & {*stages})))
+    return [Turn(own, isa, asked) for own, asked in found for isa in isas if own and asked]
 
-    def asked(number):
-        every = [s for s in stages if s == "train" or number < turns]
-        return tuple(s for s in every if not (number and s in once))
-
+# %% ../../nbs/lib/95_bench/10_commits.ipynb #commits-29b
+def _same_files(pattern, first, second):
+    "Whether files below two folders have the same bytes"
     found = [
-        Turn(number, seed, isa, asked(number)) for number, seed in enumerate(seeds) for isa in isas
+        {path.relative_to(folder): hash_file(path) for path in folder.glob(pattern)}
+        for folder in (first, second)
     ]
-    return [turn for turn in found if turn.stages]
+    return found[0] == found[1]
+
+# %% ../../nbs/lib/95_bench/10_commits.ipynb #commits-29c
+def _after_training(pairs):
+    "How many pairs there are up to the last training"
+    stages = [next(iter(pair.values())).stage for pair in pairs]
+    return max((place + 1 for place, stage in enumerate(stages) if stage == "train"), default=0)
 
 # %% ../../nbs/lib/95_bench/10_commits.ipynb #commits-30
 class Comparison:
@@ -388,48 +423,65 @@ class Comparison:
         self,
         trees: list,  # of `Tree`: the base and the new one
         scratch: Path,  # for the turns
-        minutes: float = 0,  # after which no pair begins; 0: no limit
+        minutes: float = 0,  # after which no job begins; 0: no limit
         **profile,  # name, objective, changes: as of `turn_profile`
     ):
         self.trees, self.scratch, self.profile = trees, Path(scratch), profile
         self.end = time.monotonic() + 60 * minutes if minutes else float("inf")
         self.times, self.quality = [], []
         self.left_out = []  # jobs that the limit kept from running
+        self.same_faces = []  # of each turn: whether both trees drew the same ones
 
     def run(self, turns: list, at_once: int = 1):  # of `plan_turns`; how many run at a time
         "Measure all turns; returns times and quality as tables"
         with ThreadPoolExecutor(at_once) as pool:
-            list(pool.map(self.run_turn, turns))
+            pairs = list(pool.map(self.plan, turns))
+            trained = [_after_training(own) for own in pairs]
+            first = [own[:end] for own, end in zip(pairs, trained)]
+            later = [own[end:] for own, end in zip(pairs, trained)]
+            for part in (first, later):
+                list(pool.map(self.work, turns, part))
+            list(pool.map(self.read, turns))
         return pd.DataFrame(self.times), pd.DataFrame(self.quality)
 
-    def run_turn(self, turn: Turn):
-        "Measure a turn, read what it reached and delete it"
-        outs = {
-            tree.name: self.scratch / f"{tree.name}_{turn.isa or 'all'}_{turn.number}"
-            for tree in self.trees
-        }
-        for number, pair in enumerate(bring_together(*self.plan(turn, outs))):
-            for tree in self.trees[:: 1 if (turn.number + number) % 2 == 0 else -1]:
+    def folders(self, turn: Turn) -> dict:  # tree -> its folder
+        "Where a turn is made"
+        name = f"{turn.isa or 'all'}_{turn.seeds[0]}"
+        return {tree.name: self.scratch / f"{tree.name}_{name}" for tree in self.trees}
+
+    def plan(self, turn: Turn) -> list:  # of `bring_together`
+        "The jobs of a turn"
+        settings = dict(seeds=list(turn.seeds), stages=list(turn.stages), isa=turn.isa)
+        outs, plans = self.folders(turn), []
+        for tree in self.trees:
+            profile = turn_profile(tree, **settings, **self.profile)
+            plans.append(plan_tasks(tree, profile, outs[tree.name]))
+        return bring_together(*plans)
+
+    def work(self, turn: Turn, pairs: list):
+        "Measure jobs; the tree that begins changes from pair to pair and from seed to seed"
+        for number, pair in enumerate(pairs):
+            for tree in self.trees[:: 1 if (turn.seeds[0] + number) % 2 == 0 else -1]:
                 if tree.name in pair:
-                    self.run_task(turn, tree, pair[tree.name], outs[tree.name])
-        about = {"isa": turn.isa, "turn": turn.number, "seed": turn.seed}
-        for name, out in outs.items():
-            for what, value in turn_quality(out).items():
-                self.quality.append({**about, "tree": name, "what": what, "value": value})
-            shutil.rmtree(out, ignore_errors=True)
+                    self.run_task(turn, tree, pair[tree.name])
 
-    def plan(self, turn, outs):
-        "The jobs of each tree"
-        settings = dict(seed=turn.seed, stages=list(turn.stages), isa=turn.isa, **self.profile)
-        return [
-            plan_tasks(tree, turn_profile(tree, **settings), outs[tree.name]) for tree in self.trees
-        ]
-
-    def run_task(self, turn, tree, task, out):
+    def run_task(self, turn: Turn, tree: Tree, task: Task):
         "Measure a job, unless the time is over"
-        about = {"isa": turn.isa, "turn": turn.number, "seed": turn.seed, "tree": tree.name}
+        seed = turn.seeds[0] if task.seed is None else task.seed
+        about = {"isa": turn.isa, "seed": seed, "tree": tree.name}
         about |= {"stage": task.stage, "job": task.key}
         if time.monotonic() > self.end:
             self.left_out.append(about)
             return
+        out = self.folders(turn)[tree.name]
         self.times.append({**about, **run_task(task, tree, out, turn.isa)})
+
+    def read(self, turn: Turn):
+        "Read what a turn reached, and delete it"
+        outs = self.folders(turn)
+        self.same_faces.append(_same_files("10_faces/*.npy", *outs.values()))
+        for name, out in outs.items():
+            for (seed, what), value in turn_quality(out).items():
+                about = {"isa": turn.isa, "seed": turn.seeds[0] if seed is None else seed}
+                self.quality.append({**about, "tree": name, "what": what, "value": value})
+            shutil.rmtree(out, ignore_errors=True)

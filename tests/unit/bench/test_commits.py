@@ -108,12 +108,12 @@ HERE = Tree("new", find_root(), "")
 
 
 def test_a_turns_profile():
-    profile = turn_profile(HERE, "demo", 2, ["train"], changes={"train": {"epochs": 1}})
-    plain = turn_profile(HERE, "demo", 0, ["train"])
+    profile = turn_profile(HERE, "demo", [2], ["train"], changes={"train": {"epochs": 1}})
+    plain = turn_profile(HERE, "demo", [0], ["train"])
     assert profile["train"]["epochs"] == 1 and profile["seeds"] == profile["shared_seeds"] == [2]
     assert profile["prepare"] == plain["prepare"] and profile["objectives"] == ["linear"]
     assert profile["latents"]["seed"] == plain["latents"]["seed"] + 2000
-    assert set(profile["classifiers"]) == {"group", "group_second"}
+    assert list(profile["classifiers"]) == ["group", "group_second", "eyes"]
     moved = profile["classifiers"]["group"]["seed"] - plain["classifiers"]["group"]["seed"]
     assert moved == 2000
 
@@ -125,8 +125,8 @@ def test_a_limited_processor_trains_in_float32():
         own = [value for key, value in values.items() if key == "precision"]
         return own + [found for value in values.values() for found in precisions(value)]
 
-    assert "auto" in precisions(turn_profile(HERE, "demo", 0, ["gan"]))
-    assert set(precisions(turn_profile(HERE, "demo", 0, ["gan"], isa="AVX2"))) == {"no"}
+    assert "auto" in precisions(turn_profile(HERE, "demo", [0], ["gan"]))
+    assert set(precisions(turn_profile(HERE, "demo", [0], ["gan"], isa="AVX2"))) == {"no"}
     assert tree_environment(HERE, "AVX2")["ONEDNN_MAX_CPU_ISA"] == "AVX2"
     with pytest.raises(InputError, match="AVX3"):
         limit_instructions("AVX3")
@@ -134,7 +134,7 @@ def test_a_limited_processor_trains_in_float32():
 
 def test_a_profile_that_a_commit_does_not_have(tmp_path):
     with pytest.raises(InputError, match="no profile 'demo'"):
-        turn_profile(Tree("base", tmp_path, "abc"), "demo", 0, [])
+        turn_profile(Tree("base", tmp_path, "abc"), "demo", [0], [])
 
 
 def tasks(names):
@@ -170,12 +170,15 @@ def test_a_job_that_fails_is_told(tmp_path):
 
 
 def test_which_stages_a_turn_has():
-    turns = plan_turns([5, 6, 7], ["train", "gan", "guide"], 2, ["guide"], ["", "AVX2"])
-    assert [(t.seed, t.isa, t.stages) for t in turns[::2]] == [
-        (5, "", ("train", "gan", "guide")),
-        (6, "", ("train", "gan")),
-        (7, "", ("train",)),
+    turns = plan_turns([5, 6, 7, 8], ["train", "gan", "guide"], 2, ["guide"], ["", "AVX2"])
+    assert [(t.seeds, t.isa, t.stages) for t in turns[::2]] == [
+        ((5,), "", ("train", "gan", "guide")),
+        ((6,), "", ("train", "gan")),
+        ((7, 8), "", ("train",)),
     ]
+    assert [t.seeds for t in plan_turns([0, 1], ["gan"], 1, [], [""])] == [(0,)]
+    with pytest.raises(InputError, match="no stages .'gna'"):
+        plan_turns([0], ["gna"], 1, [], [""])
     with pytest.raises(InputError, match="turns 4"):
         plan_turns([0], ["train"], 4, [], [""])
 
@@ -186,31 +189,39 @@ def compared(tmp_path, monkeypatch):
     log = tmp_path / "log"
 
     def plan(tree, profile, out):
-        said = f"echo {tree.name} {profile['seeds'][0]}"
-        return [Task(stage, (f"{stage}/x",), f"{said} {stage} >> '{log}'") for stage in "ab"]
+        stages = ("train", "gan") if "gan" in profile["stages"] else ("train",)
+        return [
+            Task(stage, (f"{stage}/seed{seed}/x",), f"echo {tree.name} {seed} {stage} >> '{log}'")
+            for stage in stages
+            for seed in profile["seeds"]
+        ]
 
     monkeypatch.setattr(module, "plan_tasks", plan)
     old = Tree("base", find_root(), "old")
     return lambda **more: Comparison([old, HERE], tmp_path / "turns", name="ci", **more), log
 
 
-def test_trees_take_turns(compared, tmp_path):
+def test_trees_take_turns_and_trainings_come_first(compared, tmp_path):
     make, log = compared
-    times, quality = make().run(plan_turns([0, 1], ["train"], 1, [], [""]))
-    order = [line.split() for line in log.read_text().splitlines()]
-    assert [name for name, _, _ in order] == ["base", "new", "new", "base"] + [
-        "new",
-        "base",
-        "base",
-        "new",
+    times, quality = make().run(plan_turns([0, 1, 2], ["train", "gan"], 1, [], [""]))
+    assert [tuple(line.split()) for line in log.read_text().splitlines()] == [
+        ("base", "0", "train"),
+        ("new", "0", "train"),
+        ("new", "1", "train"),
+        ("base", "1", "train"),
+        ("base", "2", "train"),
+        ("new", "2", "train"),
+        ("base", "0", "gan"),
+        ("new", "0", "gan"),
     ]
-    assert len(times) == 8 and quality.empty and not list((tmp_path / "turns").glob("*"))
+    assert times.seed.tolist() == [0, 0, 1, 1, 2, 2, 0, 0]
+    assert quality.empty and not list((tmp_path / "turns").glob("*"))
 
 
 def test_no_job_begins_after_the_limit(compared):
     comparison = compared[0](minutes=1e-9)
     time.sleep(0.01)
-    times, _ = comparison.run(plan_turns([0], ["train"], 1, [], [""]))
+    times, _ = comparison.run(plan_turns([0], ["train", "gan"], 1, [], [""]))
     assert times.empty and len(comparison.left_out) == 4
     with pytest.raises(InputError, match="no job ran in both"):
         comparison_findings(times, pd.DataFrame(), {})
@@ -218,13 +229,13 @@ def test_no_job_begins_after_the_limit(compared):
 
 def made_times(pairs, stage="train"):
     return [
-        dict(isa="", turn=turn, tree=tree, stage=stage, job=f"{stage} x", seconds=s, wall=s, mb=9)
-        for turn, pair in enumerate(pairs)
+        dict(isa="", seed=seed, tree=tree, stage=stage, job=f"{stage} x", seconds=s, wall=s, mb=9)
+        for seed, pair in enumerate(pairs)
         for tree, s in zip(("base", "new"), pair)
     ]
 
 
-def test_ratios_are_medians_of_turns():
+def test_ratios_are_medians_over_seeds():
     rows = stage_findings(pd.DataFrame(made_times([(10, 3), (10, 4), (20, 4)])))
     [row] = rows
     assert (row["value"], row["low"], row["high"], row["reached"]) == (0.3, 0.2, 0.4, "yes")
@@ -249,8 +260,8 @@ def test_intervals_are_those_of_a_paired_t_test():
     theirs = ttest_rel(new, old).confidence_interval()
     assert (low, high) == pytest.approx((theirs.low, theirs.high)) and low < mean < high
     rows = [
-        dict(isa="", turn=turn, tree=tree, what="train: mIoU, %", value=value)
-        for turn, pair in enumerate(zip(old, new))
+        dict(isa="", seed=seed, tree=tree, what="train: mIoU, %", value=value)
+        for seed, pair in enumerate(zip(old, new))
         for tree, value in zip(("base", "new"), pair)
     ]
     [row] = quality_findings(pd.DataFrame(rows))
@@ -258,7 +269,7 @@ def test_intervals_are_those_of_a_paired_t_test():
     assert "whole interval above -0.3: yes" in row["note"]
 
 
-def test_one_turn_has_no_interval():
+def test_one_seed_has_no_interval():
     mean, low, high = paired_interval([0.5])
     assert mean == 0.5 and low != low and high != high
     with pytest.raises(InputError, match="no pairs"):
