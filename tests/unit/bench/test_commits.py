@@ -1,5 +1,6 @@
 "Two commits beside each other: worktrees, plans, turns, and what they say"
 
+import json
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,11 @@ from fairparse.bench.commits import (
     turn_profile,
     working_tree,
 )
+from fairparse.bench.timing import describe_machine, machine_row
+from fairparse.core.records import write_csv
 from fairparse.core.runs import InputError, find_root
+from fairparse.workflow.provenance import notebook_fingerprint
+from fairparse.workflow.publish import publish, stale_published
 
 SOMEBODY = ["-c", "user.name=a", "-c", "user.email=a@b"]
 
@@ -280,3 +285,46 @@ def test_commands_that_are_not_understood_are_refused():
     text = "Job stats:\njob      count\n-----  -------\ntrain        1\ntotal        1\n\n"
     with pytest.raises(InputError, match="1 jobs and 0 commands"):
         module._read_tasks(HERE, f"{text}rule train:\n    output: a/run.json\n")
+
+
+# what is published of it
+
+
+@pytest.fixture
+def finished(tmp_path):
+    "A folder as the notebook leaves it, with a figure of one pixel; a README beside it"
+    out = tmp_path / "out"
+    out.mkdir()
+    times = pd.DataFrame(made_times([(10, 3), (10, 4)]))
+    findings = comparison_findings(times, pd.DataFrame(), {"base": {}, "new": {}})
+    write_csv(findings, out / "findings.csv")
+    row = machine_row(describe_machine(), 3, 0.02)
+    write_csv(pd.DataFrame([{**row, "base": "abc", "new": "def"}]), out / "machine.csv")
+    empty = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    (out / "96_bench_commits.ipynb").write_text(json.dumps(empty))
+    (tmp_path / "README.md").write_text("<!-- commits -->\nold\n<!-- /commits -->\n")
+
+    def record(**parameters):
+        given = {"profile": "demo", "changes": {}} | parameters
+        code = notebook_fingerprint("96_bench_commits")
+        (out / "run.json").write_text(json.dumps({"parameters": given, "notebook_code": code}))
+        return out
+
+    return record
+
+
+def test_a_comparison_is_published(finished, tmp_path):
+    publish(finished(), tmp_path / "published", tmp_path / "README.md")
+    page = (tmp_path / "README.md").read_text()
+    assert "train: processor time beside the base" in page and "at most 0.35" in page
+    made = json.loads((tmp_path / "published" / "made_by.json").read_text())
+    assert set(made["bench_commits/findings.csv"]["code"]) == {"96_bench_commits"}
+    stale = stale_published(tmp_path / "published", tmp_path / "README.md")
+    assert not [name for name in stale if "commits" in name]
+
+
+@pytest.mark.parametrize("other", [{"profile": "ci"}, {"changes": {"train": {"epochs": 1}}}])
+def test_a_comparison_of_something_else_is_not_published(finished, tmp_path, other):
+    with pytest.raises(InputError, match="make bench-commits"):
+        publish(finished(**other), tmp_path / "published", tmp_path / "README.md")
+    assert "old" in (tmp_path / "README.md").read_text()
