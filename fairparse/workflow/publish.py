@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLOCKS', 'MADE_OF_ALL', 'markdown_table', 'fill_block', 'stale_published', 'stale_blocks', 'check_published',
            'check_source', 'copy_results', 'claims_for_readme', 'bench_for_readme', 'readme_texts', 'publish',
-           'shrink_png', 'clean_notebook', 'publish_study', 'publish_bench']
+           'shrink_png', 'clean_notebook', 'publish_study']
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-02
 import base64
@@ -48,7 +48,6 @@ from fairparse.workflow.provenance import (
     stage_settings,
     times_in_words,
     why_old,
-    write_made_by,
 )
 from .report import write_report
 
@@ -378,7 +377,7 @@ def _publish_demo(out, published, readme):
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-34
 def publish(
-    out: str | Path,  # a finished output folder, e.g. outputs/demo, outputs/study or outputs/bench
+    out: str | Path,  # a finished output folder, e.g. outputs/demo or outputs/study
     published: str | Path | None = None,  # None: outputs/published of the repository
     readme: str | Path | None = None,  # None: README.md of the repository
 ) -> list:  # files written
@@ -390,8 +389,6 @@ def publish(
     out = Path(out)
     published = Path(published or find_root() / "outputs" / "published")
     readme = Path(readme or find_root() / "README.md")
-    if notebook := next(out.glob("9?_bench*.ipynb"), None):
-        return publish_bench(notebook, published, readme)
     check_source(out)
     if (out / "study").is_dir():
         return publish_study(out, published, readme)
@@ -447,53 +444,3 @@ def publish_study(out: Path, published: Path, readme: Path) -> list:  # files wr
     written.append(note_code(out, list(zip(sources, written)), published))
     written.append(clean_notebook(notebook, published / "study" / notebook.name))
     return [*written, _write_page(readme, page)]
-
-# %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-36b
-# notebook -> what `make` calls it, its folder, its block of the README
-_benches = {
-    "95_bench": ("bench", "bench", "bench"),
-    "96_bench_commits": ("bench-commits", "bench_commits", "commits"),
-}
-
-# %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-36
-def _check_bench(notebook, record):
-    "`InputError` unless a folder holds the whole benchmark, of today's code"
-    given, out = record["parameters"], notebook.parent
-    again = f"run `make {_benches[notebook.stem][0]}`"
-    # unet: there may be no GPU
-    not_run = record.get("not_run", {}).items()
-    lacking = [f"{part} ({why})" for part, why in not_run if part != "unet"]
-    if given.get("tiny") or given.get("changes") or given.get("profile", "demo") != "demo":
-        lacking.append("the tests' sizes")
-    for name, least in (("repetitions", 5), ("draws", 180_000)):
-        if given.get(name, least) < least:
-            lacking.append(f"{name} {given[name]}, and not {least}")
-    if lacking:
-        raise InputError(f"{out} is not the whole benchmark: {', '.join(lacking)}; {again}")
-    if record["notebook_code"] != notebook_fingerprint(notebook.stem):
-        raise InputError(f"{out} is old: the code has changed since; {again} again")
-
-# %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-29
-def publish_bench(notebook: Path, published: Path, readme: Path) -> list:  # files written
-    "Copy an executed benchmark and refresh the README; one made on a GPU lies apart"
-    out, (_, folder, block) = notebook.parent, _benches[notebook.stem]
-    record = read_json(out / "run.json")
-    _check_bench(notebook, record)
-    given, code = record["parameters"], {notebook.stem: record["notebook_code"]}
-    tables = (pd.read_csv(out / f"{name}.csv") for name in ("findings", "machine"))
-    texts = {block: bench_for_readme(*tables)}
-    if given.get("device", "cpu") != "cpu":
-        folder, texts = "bench_cuda", {}
-    page = _filled(readme, texts)
-
-    sources = [*sorted(out.glob("*.csv")), *sorted(out.glob("*.png"))]
-    written = copy_results(sources, out, published / folder)
-    path = published / "made_by.json"
-    new = {
-        copy.relative_to(published).as_posix(): {"sha256": hash_file(copy), "code": code}
-        for copy in written
-    }
-    write_made_by(path, read_json(path) if path.is_file() else {}, new, f"{folder}/")
-    target = published / folder / notebook.name
-    executed = clean_notebook(notebook, target, given.get("celebamask", ""))
-    return [*written, path, executed, _write_page(readme, page)]

@@ -35,7 +35,8 @@ from fairparse.bench.timing import describe_machine, machine_row
 from fairparse.core.records import write_csv
 from fairparse.core.runs import InputError, find_root
 from fairparse.workflow.provenance import notebook_fingerprint
-from fairparse.workflow.publish import publish, stale_published
+from fairparse.workflow.publish import stale_published
+from fairparse.workflow.publish_bench import publish_bench
 
 SOMEBODY = ["-c", "user.name=a", "-c", "user.email=a@b"]
 
@@ -314,7 +315,7 @@ def finished(tmp_path):
 
 
 def test_a_comparison_is_published(finished, tmp_path):
-    publish(finished(), tmp_path / "published", tmp_path / "README.md")
+    publish_bench(finished(), tmp_path / "published", tmp_path / "README.md")
     page = (tmp_path / "README.md").read_text()
     assert "train: processor time beside the base" in page and "at most 0.35" in page
     made = json.loads((tmp_path / "published" / "made_by.json").read_text())
@@ -326,5 +327,5 @@ def test_a_comparison_is_published(finished, tmp_path):
 @pytest.mark.parametrize("other", [{"profile": "ci"}, {"changes": {"train": {"epochs": 1}}}])
 def test_a_comparison_of_something_else_is_not_published(finished, tmp_path, other):
     with pytest.raises(InputError, match="make bench-commits"):
-        publish(finished(**other), tmp_path / "published", tmp_path / "README.md")
+        publish_bench(finished(**other), tmp_path / "published", tmp_path / "README.md")
     assert "old" in (tmp_path / "README.md").read_text()
