@@ -3,7 +3,7 @@
 # make study                           does the method work? all objectives in a world with a planted unfairness, five seeds (an hour or two on two cores with bfloat16 matrix units, up to 2.3 times as long without)
 # make docs                            the notebooks as a site to read, with search and a reference of every module
 # make bench                           is it fast? everything beside what one would write or install instead (on a quiet machine; half an hour on two cores with bfloat16 matrix units, up to 2.3 times as long without)
-# make bench-commits BASE=ff63799      is it faster than it was? the demo's jobs with the code and the profile of that commit and of this working tree, in turns; MINUTES=20 ends it earlier (an hour and more on one core otherwise), ISA=AVX2 measures with oneDNN limited to AVX2 as well
+# make bench-commits BASE=ff63799      is it faster than it was? the demo's jobs with the code and the profile of that commit and of this working tree, in turns; MINUTES=20 ends it earlier (an hour and more on one core otherwise), TURNS=1 measures all stages but training with one seed, ISA=AVX2 measures with oneDNN limited to AVX2 as well
 # make quick                           what a change needs, in under three minutes on two cores without bfloat16 matrix units: what is not committed, or the last commit; SINCE=revision
 # make lint, make format               notebooks, tests and scripts as ruff.toml says: look, mend
 # make test                            everything that must hold before a change is merged
@@ -18,6 +18,7 @@ DEVICE ?=
 SINCE ?=
 BASE ?=
 MINUTES ?=
+TURNS ?=
 ISA ?=
 BIN := .venv/bin
 
@@ -71,7 +72,7 @@ bench: .venv/.installed
 
 # this working tree beside an older commit: outputs/bench_commits, see nbs/paper/96_bench_commits.ipynb; CORES turns run at a time
 bench-commits: .venv/.installed
-	$(BIN)/fairparse run 96_bench_commits outputs/bench_commits/96_bench_commits.ipynb $(if $(BASE),-p base "$(BASE)") $(if $(MINUTES),-p minutes $(MINUTES)) $(if $(ISA),-p isa '["", "$(ISA)"]') $(if $(CORES),-p at_once $(CORES))
+	$(BIN)/fairparse run 96_bench_commits outputs/bench_commits/96_bench_commits.ipynb $(if $(BASE),-p base "$(BASE)") $(if $(MINUTES),-p minutes $(MINUTES)) $(if $(TURNS),-p turns $(TURNS)) $(if $(ISA),-p isa '["", "$(ISA)"]') $(if $(CORES),-p at_once $(CORES))
 
 install: .venv/.installed
 
