@@ -71,8 +71,9 @@ bench: .venv/.installed
 	$(BIN)/fairparse run 95_bench $(BENCH)/95_bench.ipynb -p out $(BENCH) $(if $(DEVICE),-p device $(DEVICE)) $(if $(DATA),-p celebamask "$(abspath $(DATA))") $(if $(RUN),-p demo "$(RUN)")
 
 # this working tree beside an older commit: outputs/bench_commits, see nbs/paper/96_bench_commits.ipynb; CORES turns run at a time
+ISAS := ["", "$(ISA)"]
 bench-commits: .venv/.installed
-	$(BIN)/fairparse run 96_bench_commits outputs/bench_commits/96_bench_commits.ipynb $(if $(BASE),-p base "$(BASE)") $(if $(MINUTES),-p minutes $(MINUTES)) $(if $(TURNS),-p turns $(TURNS)) $(if $(ISA),-p isa '["", "$(ISA)"]') $(if $(CORES),-p at_once $(CORES))
+	$(BIN)/fairparse run 96_bench_commits outputs/bench_commits/96_bench_commits.ipynb $(if $(BASE),-p base "$(BASE)") $(if $(MINUTES),-p minutes $(MINUTES)) $(if $(TURNS),-p turns $(TURNS)) $(if $(ISA),-p isa '$(ISAS)') $(if $(CORES),-p at_once $(CORES))
 
 install: .venv/.installed
 

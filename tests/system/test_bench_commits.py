@@ -5,7 +5,7 @@ import subprocess
 
 import pandas as pd
 import pytest
-from conftest import fairparse
+from conftest import command_line, fairparse
 
 from fairparse.core.runs import find_root
 
@@ -20,7 +20,8 @@ def test_this_commit_beside_itself(tmp_path):
     values = {"out": tmp_path, "base": "HEAD", "profile": "ci", "stages": '["prepare"]'}
     values |= {"seeds": "[0]", "turns": 1, "minutes": 30}
     words = [word for name, value in values.items() for word in ("-p", name, value)]
-    done = fairparse("run", "96_bench_commits", tmp_path / "96_bench_commits.ipynb", *words)
+    command = command_line("run", "96_bench_commits", tmp_path / "96_bench_commits.ipynb", *words)
+    done = subprocess.run(command, cwd=find_root(), capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr
 
     times = pd.read_csv(tmp_path / "times.csv")
