@@ -110,10 +110,10 @@ def bootstrap_groups(
     "Group mIoUs, mean over seeds, in resamples of images and seeds"
     check_faces(counts, groups)
     s, n, c, _ = counts.shape
-    # a row an image: picking a group's images copies whole rows
-    weights = resample_weights(n, resamples, seed).T.astype(float, order="C")
+    # a row an image: picking a group's images copies whole rows, and float32 copies half
+    weights = resample_weights(n, resamples, seed).T.astype(np.float32, order="C")
     drawn = resample_weights(s, resamples, seed + 1) / s
-    flat = hits_and_unions(counts).transpose(1, 0, 2, 3).reshape(n, -1)
+    flat = hits_and_unions(counts).transpose(1, 0, 2, 3).reshape(n, -1).astype(np.float32)
     scores = np.full((resamples, len(groups)), np.nan)
     for g, member in enumerate(groups.membership):
         if member.any():

@@ -18,7 +18,7 @@ import subprocess
 from pathlib import Path
 
 from .profiles import classifier_parameters, face_count, stage_parameters
-from .stages import controlnet_maps, cost_formula, stage_jobs
+from .stages import controlnet_maps, cost_formula, generator_seeds, stage_jobs
 
 # %% ../../nbs/lib/90_workflow/07_operations.ipynb #operations-04
 CARDS = {
@@ -179,7 +179,7 @@ def scoring(profile, own, faces):
     train, valid, test = _splits(profile, faces)
     n, scale = train + valid + test, _area(profile)
     parse = GFLOP["unet"] * scale
-    seeds, maps = len(profile["seeds"]), len(profile["objectives"]) + 1
+    seeds, maps = len(generator_seeds(profile)), len(profile["objectives"]) + 1
     settings = 1 + len(own["perturbations"]) * len(own["severities"])
     painted = seeds * test * PAINTERS * settings
     drawn = 0

@@ -38,6 +38,7 @@ _profile_keys = {
     "beside": [],
     "objectives": [],
     "seeds": [],
+    "generator_seeds": [],
     "shared_seeds": [],
     "controlnet_maps": [],
     "classifiers": {},

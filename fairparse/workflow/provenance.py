@@ -110,6 +110,7 @@ _shared = (
     "beside",
     "objectives",
     "seeds",
+    "generator_seeds",
     "shared_seeds",
     "controlnet_maps",
     "cross_validation",

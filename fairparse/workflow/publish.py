@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BLOCKS', 'MADE_OF_ALL', 'markdown_table', 'fill_block', 'stale_published', 'stale_blocks', 'check_published',
            'check_source', 'copy_results', 'claims_for_readme', 'bench_for_readme', 'readme_texts', 'publish',
-           'shrink_png', 'clean_notebook', 'publish_study', 'publish_bench']
+           'shrink_png', 'clean_notebook', 'publish_study']
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-02
 import base64
@@ -49,7 +49,6 @@ from fairparse.workflow.provenance import (
     stage_settings,
     times_in_words,
     why_old,
-    write_made_by,
 )
 from .report import write_report
 
@@ -89,7 +88,7 @@ def _todays_settings(name, stages):
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-09b
 def _published_files(published):
     "Names of published tables, pictures and pages, whether anything is known of them or not"
-    folders = ("tables", "figures", "study", "bench", "bench_cuda")
+    folders = ("tables", "figures", "study", "bench", "bench_cuda", "bench_commits")
     inside = [path for folder in folders for path in (published / folder).glob("*.*")]
     pages = [published / name for name in ("report.html", "costs.csv", "predictions.png")]
     found = [path for path in inside if path.suffix in (".csv", ".png")]
@@ -293,6 +292,7 @@ BLOCKS = {
     "study": (["study/changes.csv"], _tabulated(study_for_readers)),
     "minutes": (["times.csv"], times_in_words),
     "bench": (["bench/findings.csv", "bench/machine.csv"], bench_for_readme),
+    "commits": (["bench_commits/findings.csv", "bench_commits/machine.csv"], bench_for_readme),
 }
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-21c
@@ -378,7 +378,7 @@ def _publish_demo(out, published, readme):
 
 # %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-34
 def publish(
-    out: str | Path,  # a finished output folder, e.g. outputs/demo, outputs/study or outputs/bench
+    out: str | Path,  # a finished output folder, e.g. outputs/demo or outputs/study
     published: str | Path | None = None,  # None: outputs/published of the repository
     readme: str | Path | None = None,  # None: README.md of the repository
 ) -> list:  # files written
@@ -390,8 +390,6 @@ def publish(
     out = Path(out)
     published = Path(published or find_root() / "outputs" / "published")
     readme = Path(readme or find_root() / "README.md")
-    if (out / "95_bench.ipynb").is_file():
-        return publish_bench(out, published, readme)
     check_source(out)
     if (out / "study").is_dir():
         return publish_study(out, published, readme)
@@ -447,52 +445,3 @@ def publish_study(out: Path, published: Path, readme: Path) -> list:  # files wr
     written.append(note_code(out, list(zip(sources, written)), published))
     written.append(clean_notebook(notebook, published / "study" / notebook.name))
     return [*written, _write_page(readme, page)]
-
-# %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-36
-def _check_bench(out, record):
-    "`InputError` unless a folder holds the whole benchmark, of today's code"
-    given = record["parameters"]
-    # unet: there may be no GPU
-    lacking = [f"{part} ({why})" for part, why in record["not_run"].items() if part != "unet"]
-    if given["tiny"]:
-        lacking.append("the tests' sizes")
-    for name, least in (("repetitions", 5), ("draws", 180_000)):
-        if given[name] < least:
-            lacking.append(f"{name} {given[name]}, and not {least}")
-    if lacking:
-        raise InputError(
-            f"{out} is not the whole benchmark: {', '.join(lacking)}; run `make bench`"
-        )
-    if record["notebook_code"] != notebook_fingerprint("95_bench"):
-        raise InputError(f"{out} is old: the code has changed since; run `make bench` again")
-
-# %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-36b
-def _bench_text(out):
-    "The README's block about a benchmark"
-    return bench_for_readme(*(pd.read_csv(out / f"{n}.csv") for n in ("findings", "machine")))
-
-# %% ../../nbs/lib/90_workflow/17_publish.ipynb #publish-29
-def publish_bench(out: Path, published: Path, readme: Path) -> list:  # files written
-    """Copy a benchmark's tables, figures and notebook, and refresh the README
-
-    One made on a GPU lies apart, in bench_cuda, and changes no page.
-    """
-    record, notebook = read_json(out / "run.json"), out / "95_bench.ipynb"
-    _check_bench(out, record)
-    given, code = record["parameters"], record["notebook_code"]
-    folder = "bench" if given["device"] == "cpu" else "bench_cuda"
-    page = _filled(readme, {"bench": _bench_text(out)} if folder == "bench" else {})
-
-    sources = [*sorted(out.glob("*.csv")), *sorted(out.glob("*.png"))]
-    written = copy_results(sources, out, published / folder)
-    path = published / "made_by.json"
-    new = {
-        copy.relative_to(published).as_posix(): {
-            "sha256": hash_file(copy),
-            "code": {"95_bench": code},
-        }
-        for copy in written
-    }
-    write_made_by(path, read_json(path) if path.is_file() else {}, new, f"{folder}/")
-    executed = clean_notebook(notebook, published / folder / notebook.name, given["celebamask"])
-    return [*written, path, executed, _write_page(readme, page)]

@@ -82,8 +82,14 @@ def test_generators_are_trained_where_the_profile_asks_for_them(toy_root):
         **painted,
         "gan": 5,
     }
-    done = reproduce(toy_root, "--dry-run", "--set", "shared_seeds=[1,2]")
-    assert done.returncode != 0 and "must begin with the seeds" in done.stdout + done.stderr
+    fewer = ("--set", "seeds=[0,1,2]", "--set", "generator_seeds=[0,1]")
+    assert planned(toy_root, "--stages", "score", *fewer) == painted  # of the parsers, two suffice
+    for wrong, said in {
+        "shared_seeds=[1,2]": "must begin with the generators' seeds",
+        "generator_seeds=[1]": "must be the first of the seeds",
+    }.items():
+        done = reproduce(toy_root, "--dry-run", "--set", wrong)
+        assert done.returncode != 0 and said in done.stdout + done.stderr
 
 
 def edit(path, old, new):
