@@ -110,11 +110,11 @@ def smallest(
     "The smallest number from `start` for which something holds"
     if holds(start):
         return start
-    low, high = start, 2 * start
-    while high <= most and not holds(high):
-        low, high = high, 2 * high
-    if high > most:
-        return np.inf
+    low, high = start, min(2 * start, most)
+    while not holds(high):
+        if high >= most:
+            return np.inf
+        low, high = high, min(2 * high, most)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle, high)

@@ -114,8 +114,8 @@ def three_hurdles(
     "p-value of the rule of before: the largest over images, over seeds, over both"
     count = len(differences)
     over_images, over_seeds = image_error**2, differences.var(ddof=1) / count
-    if over_seeds == 0:  # the same training twice
-        return float(differences.mean() == 0)
+    if over_seeds < 1e-24:  # the same trainings
+        return float(abs(differences.mean()) < 1e-12)
     both = over_images + over_seeds
     t = abs(differences.mean()) / np.sqrt([over_images, over_seeds, both])
     freedom = [np.inf, count - 1, (count - 1) * (both / over_seeds) ** 2]
