@@ -90,10 +90,7 @@ def hash_weights(state: dict) -> str:
     return digest.hexdigest()
 
 # %% ../../nbs/lib/00_core/04_training.ipynb #training-08
-def average_pairs(
-    average: nn.Module,
-    network: nn.Module,  # the same architecture
-) -> tuple:  # averaged tensors, their present values, pairs of what is no float and is copied
+def average_pairs(average: nn.Module, network: nn.Module) -> tuple:  # averaged, present, copied
     "What `move_average` moves, listed once: that takes longer than the moving"
     pairs = list(zip(average.state_dict().values(), network.state_dict().values()))
     moved = [pair for pair in pairs if pair[0].is_floating_point()]

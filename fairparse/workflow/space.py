@@ -19,6 +19,7 @@ PARSER_WEIGHTS = {
     "resnet34": 24.4e6,
     "tu-tf_efficientnet_lite0": 5.6e6,
     "tu-mobilenetv3_small_050": 0.6e6,
+    "tu-test_byobnet": 0.3e6,
 }
 GPU_MEMORY = {}  # name in a stage's record -> formula of the profile and the stage's parameters
 

@@ -131,7 +131,8 @@ def test_tables_pictures_and_readme(tmp_path):
     page = readme.read_text()
     assert (
         "old" not in page
-        and "| 80.00 (80.00 to 80.00) | 74.21 | 20.00 (20.00 to 20.00) | <0.001 | better | >0.99 |" in page
+        and "| 80.00 (80.00 to 80.00) | 74.21 | 20.00 (20.00 to 20.00) | <0.001 | better | >0.99 |"
+        in page
         and page.startswith("a\n")
         and page.endswith("b\n")
     )
