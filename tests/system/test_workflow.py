@@ -390,7 +390,17 @@ def test_profiles_of_the_repository_fit_its_notebooks():
     from fairparse.workflow import profiles
 
     names = sorted(p.stem for p in (ROOT / "nbs" / "workflow" / "profiles").glob("*.yaml"))
-    assert names == ["ci", "demo", "paper", "sample", "study", "study_even", "study_plenty"]
+    assert names == [
+        "ci",
+        "demo",
+        "demo_quick",
+        "paper",
+        "sample",
+        "seeds",
+        "study",
+        "study_even",
+        "study_plenty",
+    ]
     for name in names:
         assert profiles.load_profile(name)["objectives"][0] == "single"
 
