@@ -25,9 +25,9 @@ from fairparse.core.runs import (
     write_json,
 )
 from .engine import count_gpus, own_folder, print_table, run_group
+from .fingerprints import code_fingerprint
 from fairparse.workflow.notebooks import (
     check_parameters,
-    code_fingerprint,
     ended_early,
     find_notebook,
     read_parameters,

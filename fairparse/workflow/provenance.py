@@ -27,7 +27,8 @@ from fairparse.core.runs import (
     read_json,
     write_json,
 )
-from .notebooks import code_fingerprint, find_notebook
+from .fingerprints import code_fingerprint
+from .notebooks import find_notebook
 from .stages import load_stages, workflow_stages
 
 # %% ../../nbs/lib/90_workflow/14_provenance.ipynb #provenance-04

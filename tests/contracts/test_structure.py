@@ -13,7 +13,8 @@ import pytest
 from check_export import changed, hash_tree
 from conftest import ROOT
 
-from fairparse.workflow.notebooks import notebook_sources, read_cells, read_parameters
+from fairparse.workflow.fingerprints import notebook_sources
+from fairparse.workflow.notebooks import read_cells, read_parameters
 from fairparse.workflow.profiles import workflow_stages
 
 LIBRARY = sorted((ROOT / "nbs" / "lib").rglob("*.ipynb"))

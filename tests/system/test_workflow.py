@@ -16,7 +16,7 @@ import pytest
 from cli_helpers import celeba, wait_until
 from conftest import ROOT, command_line, fairparse, write_notebook
 
-from fairparse.workflow.notebooks import code_fingerprint, notebook_sources
+from fairparse.workflow.fingerprints import code_fingerprint, notebook_sources
 
 BASE = ("prepare", "train", "table1", "table3", "figure2")  # the toy has content for these
 

@@ -12,7 +12,8 @@ from fairparse.core.assets import read_yaml
 from fairparse.core.runs import InputError, write_json
 from fairparse.results.objectives import table1
 from fairparse.workflow import publish as report
-from fairparse.workflow.notebooks import code_fingerprint, find_notebook
+from fairparse.workflow.fingerprints import code_fingerprint
+from fairparse.workflow.notebooks import find_notebook
 from fairparse.workflow.profiles import load_profile
 from fairparse.workflow.provenance import (
     codes_behind,
