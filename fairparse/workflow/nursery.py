@@ -134,8 +134,7 @@ def take_over(
 ):
     "Turn this process into the one that a job asked for"
     os.setsid()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for number, file in enumerate([nothing, *files]):
+    for number, file in enumerate(files, 1):
         os.dup2(file, number)
         os.close(file)
     os.chdir(request["folder"])
@@ -253,7 +252,9 @@ class Nursery:
             other.close()
         here.close()
         self.listener.close()
-        os.close(self.lifeline)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, self.lifeline)
+        os.close(nothing)
         os.environ.clear()
         shared, packages = json.loads(stem_key(request))
         # ipykernel reads who its parent is when it is imported
