@@ -54,6 +54,7 @@ def warm_kernels(
 
 @contextlib.contextmanager
 def _nursery(address):
+    "A nursery that listens at `address` and that this process's children find"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
@@ -63,11 +64,12 @@ def _nursery(address):
             pass_fds=[listener.fileno()],
             process_group=0,
         )
+    outer = os.environ.get(ADDRESS, "")
     os.environ[ADDRESS] = address
     try:
         yield
     finally:
-        del os.environ[ADDRESS]
+        os.environ[ADDRESS] = outer
         nursery.stdin.close()
         nursery.wait()
 
