@@ -94,6 +94,8 @@ class Watch:
 def role_of(child, process):
     "What a process of the run `process` is; None for a helper of others"
     text = " ".join(child.cmdline())
+    if child.name().startswith("warm-"):  # forked processes share a command line
+        return "kernel" if child.name() == "warm-kernel" else None
     if "ipykernel" in text:
         return "kernel"
     if "fairparse.cli run" in text:
