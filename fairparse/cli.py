@@ -30,6 +30,7 @@ from fairparse.workflow.terminal import (
     guarded,
     make_parser,
 )
+from .workflow.warm_kernels import use_warm_kernel, warm_kernels
 
 # %% ../nbs/lib/99_cli.ipynb #cli-04
 def _on_terminate(signum, frame):
@@ -93,7 +94,9 @@ def run(notebook, out, texts, parameters, threads, verbose, tied):
     if out == path.resolve():
         raise InputError(f"{out} is the notebook itself: choose another place for the executed one")
     values = check_parameters(path, read_yaml(parameters) if parameters else {}, dict(texts))
-    with job_environment(threads), own_device({**read_parameters(path), **values}):
+    device = own_device({**read_parameters(path), **values})
+    with job_environment(threads) as folder, device:
+        use_warm_kernel(folder, path)
         execute_notebook(path, out, values, verbose)
     print(f"{path.stem}: {time.time() - started:.0f} s, {out}")
 
@@ -123,12 +126,18 @@ def run(notebook, out, texts, parameters, threads, verbose, tied):
         "(default: on this machine)",
     ),
     arg(
+        "--cold",
+        action="store_true",
+        help="let each job import PyTorch and other packages itself "
+        "(default: jobs on this machine are forked from a process that has)",
+    ),
+    arg(
         "--dry-run",
         action="store_true",
         help="say what would run, why, and what it is expected to cost",
     ),
 )
-def reproduce(profile, data, cores, out, stages, settings, cluster, dry_run):
+def reproduce(profile, data, cores, out, stages, settings, cluster, cold, dry_run):
     "Run the experiments: whatever is missing or out of date, in the right order"
     started = time.time()
     profile = profile or ("sample" if data else "demo")
@@ -151,7 +160,8 @@ def reproduce(profile, data, cores, out, stages, settings, cluster, dry_run):
 
             return print_dry_run(snakemake, record, Path(profile).stem, out, cores)
 
-        failed = run_on_cluster(snakemake, cluster, out) if cluster else run_group(snakemake)
+        with warm_kernels(wanted=not (cluster or cold)):
+            failed = run_on_cluster(snakemake, cluster, out) if cluster else run_group(snakemake)
         from fairparse.workflow.report import finish_run, write_report
 
         if failed:

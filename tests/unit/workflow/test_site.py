@@ -362,7 +362,7 @@ def test_navigation_goes_stage_by_stage():
         {
             "index.ipynb": "m",
             "lib/20_parsing/01_unet.ipynb": "U-Net",
-            "lib/90_workflow/04_engine.ipynb": "Engine",
+            "lib/90_workflow/05_engine.ipynb": "Engine",
             "paper/20_train_parser.ipynb": "Train",
         },
         {"api/parsing.unet.md": "parsing.unet"},
