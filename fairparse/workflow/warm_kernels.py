@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .notebooks import notebook_sources
+from .fingerprints import notebook_sources
 from .nursery import nursery_command, receive_message, send_message
 
 # %% ../../nbs/lib/90_workflow/07_warm_kernels.ipynb #warm-05
