@@ -160,6 +160,7 @@ COPIED = (
     *("__init__", "cli", "core/__init__", "core/assets", "core/runs", "core/threads"),
     *("workflow/__init__", "workflow/notebooks", "workflow/stages", "workflow/profiles"),
     *("workflow/engine", "workflow/provenance", "workflow/terminal", "workflow/parser_commands"),
+    *("workflow/nursery", "workflow/warm_kernels"),
 )
 
 
