@@ -3,6 +3,7 @@
 # make study                           does the method work? all objectives in a world with a planted unfairness, five seeds (an hour or two on two cores with bfloat16 matrix units, up to 2.3 times as long without)
 # make docs                            the notebooks as a site to read, with search and a reference of every module
 # make bench                           is it fast? everything beside what one would write or install instead (on a quiet machine; half an hour on two cores with bfloat16 matrix units, up to 2.3 times as long without)
+# make bench-commits BASE=ff63799      is it faster than it was? the demo's jobs with the code and the profile of that commit and of this working tree, in turns; MINUTES=20 ends it earlier (an hour and more on one core otherwise), TURNS=1 measures all stages but training with one seed, ISA=AVX2 measures with oneDNN limited to AVX2 as well
 # make quick                           what a change needs, in under three minutes on two cores without bfloat16 matrix units: what is not committed, or the last commit; SINCE=revision
 # make lint, make format               notebooks, tests and scripts as ruff.toml says: look, mend
 # make test                            everything that must hold before a change is merged
@@ -15,9 +16,13 @@ OUT ?=
 RUN ?=
 DEVICE ?=
 SINCE ?=
+BASE ?=
+MINUTES ?=
+TURNS ?=
+ISA ?=
 BIN := .venv/bin
 
-.PHONY: reproduce study quick lint format test docs faults publish bench install
+.PHONY: reproduce study quick lint format test docs faults publish bench bench-commits install
 .DELETE_ON_ERROR:
 
 reproduce: .venv/.installed
@@ -54,16 +59,21 @@ docs: .venv/.installed
 faults: .venv/.installed
 	$(BIN)/python tests/faults.py --kills 20 --runs 4 --out outputs/faults
 
-# copy the small results of the demo, and of the study and the benchmark if they were made, to outputs/published and refresh the README's tables
+# copy the small results of the demo, and of the study and the benchmarks if they were made, to outputs/published and refresh the README's tables
 publish: .venv/.installed
 	$(BIN)/fairparse publish
 	test ! -f outputs/study/study/run.json || $(BIN)/fairparse publish --out outputs/study
-	for folder in outputs/bench outputs/bench_cuda; do test ! -f $$folder/run.json || $(BIN)/fairparse publish --out $$folder || exit 1; done
+	for folder in outputs/bench outputs/bench_cuda outputs/bench_commits; do test ! -f $$folder/run.json || $(BIN)/fairparse publish --out $$folder || exit 1; done
 
 # everything that is said to be fast, beside what one would write or install instead: outputs/bench; on a quiet machine, see nbs/paper/95_bench.ipynb
 BENCH := outputs/bench$(if $(DEVICE),_$(DEVICE))
 bench: .venv/.installed
 	$(BIN)/fairparse run 95_bench $(BENCH)/95_bench.ipynb -p out $(BENCH) $(if $(DEVICE),-p device $(DEVICE)) $(if $(DATA),-p celebamask "$(abspath $(DATA))") $(if $(RUN),-p demo "$(RUN)")
+
+# this working tree beside an older commit: outputs/bench_commits, see nbs/paper/96_bench_commits.ipynb; CORES turns run at a time
+ISAS := ["", "$(ISA)"]
+bench-commits: .venv/.installed
+	$(BIN)/fairparse run 96_bench_commits outputs/bench_commits/96_bench_commits.ipynb $(if $(BASE),-p base "$(BASE)") $(if $(MINUTES),-p minutes $(MINUTES)) $(if $(TURNS),-p turns $(TURNS)) $(if $(ISA),-p isa '$(ISAS)') $(if $(CORES),-p at_once $(CORES))
 
 install: .venv/.installed
 

@@ -325,10 +325,13 @@ def publish(out, check, release):
     "Copy tables, figures and report to outputs/published and refresh the README"
     from fairparse.workflow.publish import check_published
     from fairparse.workflow.publish import publish as publish_results
+    from fairparse.workflow.publish_bench import bench_notebook, publish_bench
 
     if check:
         return check_published(release)
-    for path in publish_results(Path(out).absolute() if out else resolve("outputs/demo")):
+    folder = Path(out).absolute() if out else resolve("outputs/demo")
+    publish_folder = publish_bench if bench_notebook(folder) else publish_results
+    for path in publish_folder(folder):
         print(path)
 
 # %% ../nbs/lib/99_cli.ipynb #cli-23

@@ -158,7 +158,8 @@ table1: {digits: 2}
 
 COPIED = (
     *("__init__", "cli", "core/__init__", "core/assets", "core/runs", "core/threads"),
-    *("workflow/__init__", "workflow/notebooks", "workflow/stages", "workflow/profiles"),
+    *("workflow/__init__", "workflow/notebooks", "workflow/fingerprints"),
+    *("workflow/stages", "workflow/profiles"),
     *("workflow/engine", "workflow/provenance", "workflow/terminal", "workflow/parser_commands"),
     *("workflow/nursery", "workflow/warm_kernels"),
 )

@@ -18,7 +18,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairparse.workflow.notebooks import imported_files
+from fairparse.workflow.fingerprints import imported_files
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, MODULE, FUNCTION = 100, 500, 60  # characters a line; lines a module and a function

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import house
 
-from fairparse.workflow.notebooks import imported_names
+from fairparse.workflow.fingerprints import imported_names
 
 UNKNOWN = 10  # seconds that a step is expected to take when it was never measured
 DURATIONS = Path(".pytest_cache") / "quick.json"

@@ -34,7 +34,7 @@ from ..data.labels import CLASSES
 from ..data.portraits import render_face
 from ..data.worlds import World, sample_parameters
 from ..measure.counts import count_pixels, counts_table, iou
-from ..parsing.predict import predict_probabilities, score_faces
+from ..parsing.predict import predict_classes, predict_probabilities, score_faces
 from ..parsing.train import TrainConfig, Trainer
 from ..parsing.unet import Parser, build_parser, load_parser
 
@@ -139,7 +139,7 @@ def parse_faces(
     for i in range(0, len(images), batch_size):
         batch = slice(i, i + batch_size)
         damaged = perturb_uint8(images[batch], ids[batch], perturbation, severity, seed, device)
-        maps.append(predict_probabilities(parser, damaged).argmax(1).byte().cpu())
+        maps.append(predict_classes(parser, damaged).byte().cpu())
     return torch.cat(maps)
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-11

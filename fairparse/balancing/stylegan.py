@@ -76,14 +76,21 @@ class GeneratorConfig:
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-07
 def activate(
     x: Tensor,  # (B, C, ...)
-    bias: Tensor,  # (C,)
+    bias: Tensor,  # (C,), or of a shape that goes with (B, C, ...)
     gain: float = 1.0,
     clamp: float = 0.0,  # clip at +- clamp * gain; 0: never
     linear: bool = False,  # no leaky ReLU
 ) -> Tensor:
     "Add a bias, leaky ReLU, gain, clip"
-    x = x + bias.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
-    x = x * gain if linear else F.leaky_relu(x, 0.2) * (math.sqrt(2) * gain)
+    if bias.ndim == 1:
+        bias = bias.view(1, -1, *[1] * (x.ndim - 2))
+    # leaky ReLU scales with its input: the gain goes first, in one pass with the bias
+    whole = gain if linear else math.sqrt(2) * gain
+    offset = (bias * whole).to(x.dtype)
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        offset = offset.contiguous(memory_format=torch.channels_last)  # the sum has its layout
+    x = torch.add(offset, x, alpha=whole)
+    x = x if linear else F.leaky_relu(x, 0.2)
     return x.clamp(-clamp * gain, clamp * gain) if clamp else x
 
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-08
@@ -179,6 +186,8 @@ def blur(
 ) -> Tensor:  # (B, C, H + before + after - k + 1, ...)
     "Convolve each channel with `kernel`"
     k = (kernel * gain).flip(0, 1).to(x.dtype).expand(x.shape[1], 1, *kernel.shape)
+    if before == after:
+        return F.conv2d(x, k, padding=before, groups=x.shape[1])
     return F.conv2d(F.pad(x, [before, after, before, after]), k, groups=x.shape[1])
 
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-14-b
@@ -201,7 +210,10 @@ def modulated_convolution(
     if kernel is None:
         x = F.conv2d(x, weight_in, padding=weight.shape[-1] // 2)
     else:
-        x = F.conv_transpose2d(x, weight_in.transpose(0, 1), stride=2)
+        turned = weight_in.transpose(0, 1)
+        if weight_in.is_contiguous(memory_format=torch.channels_last):
+            turned = turned.contiguous(memory_format=torch.channels_last)
+        x = F.conv_transpose2d(x, turned, stride=2)
         edge = len(kernel) - weight.shape[-1]
         x = blur(x, kernel, (edge + 2) // 2, (edge + 1) // 2, 4)
     if not demodulate:
@@ -228,12 +240,13 @@ class StyledConvolution(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise: str, gain: float = 1.0) -> Tensor:
         x = modulated_convolution(x, self.weight, self.affine(w), kernel=self.kernel)
+        bias = self.bias.view(1, -1, 1, 1)
         if noise == "const":
-            x = x + (self.noise_const * self.noise_strength).to(x.dtype)
+            bias = bias + self.noise_const * self.noise_strength
         elif noise == "random":
             drawn = torch.randn(len(x), 1, *x.shape[2:], device=x.device)
-            x = x + (drawn * self.noise_strength).to(x.dtype)
-        return activate(x, self.bias, gain, self.clamp)
+            bias = bias + drawn * self.noise_strength
+        return activate(x, bias, gain, self.clamp)
 
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-19
 class ToPicture(nn.Module):
@@ -390,4 +403,6 @@ def load_stylegan(folder: str | Path, device: str = "cpu") -> StyleGAN2Generator
     except (SafetensorError, RuntimeError, OSError) as error:
         raise InputError(f"{weights} does not fit {folder / 'generator.json'}: {error}") from error
     keep_freed_memory()
-    return net.requires_grad_(False).eval().to(device)
+    on_cpu = torch.device(device).type == "cpu"
+    layout = torch.channels_last if on_cpu else torch.preserve_format
+    return net.requires_grad_(False).eval().to(device, memory_format=layout)

@@ -28,7 +28,7 @@ from fairparse.balancing.stylegan import (
 )
 from ..core.precision import pick_precision
 from ..core.runs import InputError, check_types, fix_randomness, package_folder
-from ..core.training import StepTrainer, derive_seed, move_average
+from ..core.training import StepTrainer, average_pairs, derive_seed, move_average
 
 # %% ../../nbs/lib/60_balancing/04_stylegan_train.ipynb #stylegan-train-05
 SIZE = 32  # pixels
@@ -237,7 +237,8 @@ class StyleGANTrainer(StepTrainer):
             self._update(self.opt_d, r1_penalty(self.d, real) * (config.r1 / 2 * config.r1_every))
 
         # the average
-        move_average(self.average, self.g, config.average, number + 1)
+        pairs = average_pairs(self.average, self.g)
+        move_average(pairs, config.average, number + 1)
         return loss_g.item(), loss_d.item()
 
     def _update(self, optimiser, loss):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RIVALS', 'Goal', 'Case', 'finding', 'ratio', 'finish', 'measure', 'per_item', 'format_time', 'time_shares',
-           'describe_machine', 'OtherPrograms', 'Bench', 'machine_table']
+           'describe_machine', 'OtherPrograms', 'Bench', 'machine_row', 'machine_table']
 
 # %% ../../nbs/lib/95_bench/01_timing.ipynb #timing-02
 import contextlib
@@ -402,6 +402,21 @@ _machine_columns = [
 ]
 
 
+def machine_row(
+    machine: dict,  # of `describe_machine`
+    repetitions: int,
+    others_share: float,  # of the cores, what other programs took; NaN if it is not known
+) -> dict:
+    "What numbers were measured on, for a file beside them"
+    return {
+        **{name: machine[name] for name in _machine_columns},
+        "torch": machine["packages"]["torch"],
+        "repetitions": repetitions,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "others_percent": round(100 * others_share, 1),
+    }
+
+
 def machine_table(
     bench: Bench,
 ) -> pd.DataFrame:  # one row
@@ -409,11 +424,5 @@ def machine_table(
 
     `others_percent` is the most that other programs took during a part."""
     shares = [share for share in bench.others().values() if not math.isnan(share)]
-    row = {
-        **{name: bench.machine[name] for name in _machine_columns},
-        "torch": bench.machine["packages"]["torch"],
-        "repetitions": bench.repetitions,
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "others_percent": round(100 * max(shares, default=0), 1),
-    }
-    return pd.DataFrame([row])
+    most = max(shares, default=0.0)
+    return pd.DataFrame([machine_row(bench.machine, bench.repetitions, most)])

@@ -230,16 +230,26 @@ def pick_device(
     return name
 
 # %% ../../nbs/lib/00_core/01_runs.ipynb #runs-23b
+def _may_use_matrix_units():
+    "Whether oneDNN, which multiplies matrices for PyTorch, is free to use such units"
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    return limit in ("", "DEFAULT", "ALL") or "AMX" in limit
+
+
 def processor() -> dict:  # model: its name; bf16: whether it has matrix units for bfloat16
-    "The processor as Linux describes it; `bf16` is None where nothing does"
+    """The processor as Linux describes it; `bf16` is None where nothing does
+
+    Units that ONEDNN_MAX_CPU_ISA forbids do not count.
+    """
     about, described = Path("/proc/cpuinfo"), {}
     for line in about.read_text().splitlines() if about.is_file() else ():
         name, _, value = line.partition(":")
         described.setdefault(name.strip(), value.strip())
     flags = described.get("flags", described.get("Features"))
+    units = None if flags is None else "amx_bf16" in flags.split()
     return {
         "model": described.get("model name") or platform.processor() or platform.machine(),
-        "bf16": None if flags is None else "amx_bf16" in flags.split(),
+        "bf16": units and _may_use_matrix_units(),
     }
 
 # %% ../../nbs/lib/00_core/01_runs.ipynb #runs-23e

@@ -7,6 +7,7 @@ __all__ = ['ellipse', 'band', 'smooth_noise', 'colour', 'Layer', 'paint_layer']
 
 # %% ../../nbs/lib/10_data/10_drawing.ipynb #drawing-02
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from .labels import CLASSES
 def ellipse(x, y, rx, ry, n=2.0):
     "Signed distance, along the ray, to a superellipse around the origin"
     x, y = x / rx, y / ry
-    if np.all(n == 2):
+    if isinstance(n, float) and n == 2:
         k = np.sqrt(x * x + y * y)
     else:
         k = (np.abs(x) ** n + np.abs(y) ** n) ** (1 / n)
@@ -32,11 +33,9 @@ def band(x, y, top, bottom, half_width):
     return np.maximum(np.maximum(top - y, y - bottom), np.abs(x) - half_width)
 
 # %% ../../nbs/lib/10_data/10_drawing.ipynb #drawing-08
-def smooth_noise(rng, size, cells):
-    """(size, size) float32 in -1..1: a random lattice of `cells` x `cells`, interpolated smoothly
-
-    It is the same field at any size.
-    """
+@lru_cache(64)
+def _interpolation(size, cells):
+    "(size, cells) float32 weights from a row of a lattice to a row of pixels"
     position = (np.arange(size) + 0.5) / size * (cells - 1)
     cell = position.astype(int)
     t = position - cell
@@ -44,14 +43,26 @@ def smooth_noise(rng, size, cells):
     weights = np.zeros((size, cells), np.float32)
     weights[np.arange(size), cell] = 1 - t
     weights[np.arange(size), cell + 1] = t
+    return weights
+
+# %% ../../nbs/lib/10_data/10_drawing.ipynb #drawing-18
+def smooth_noise(rng, size, cells):
+    """(size, size) float32 in -1..1: a random lattice of `cells` x `cells`, interpolated smoothly
+
+    It is the same field at any size.
+    """
+    weights = _interpolation(size, cells)
     lattice = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
     return weights @ lattice @ weights.T
 
 # %% ../../nbs/lib/10_data/10_drawing.ipynb #drawing-09
+_CHANNELS = np.array([0, 2.094, 4.189])  # hues of red, green and blue
+
+
 def colour(luminance, hue=0.0, chroma=0.0):
     "RGB in 0..1 from luminance, hue (0 red, 2.1 green, 4.2 blue) and chroma"
-    channels = np.cos(hue - np.array([0, 2.094, 4.189]))
-    return np.clip(luminance + chroma * channels, 0, 1).astype(np.float32)
+    channels = luminance + chroma * np.cos(hue - _CHANNELS)
+    return np.minimum(np.maximum(channels, 0), 1).astype(np.float32)
 
 # %% ../../nbs/lib/10_data/10_drawing.ipynb #drawing-11
 @dataclass
@@ -66,6 +77,14 @@ class Layer:
     soft: float = 0.0  # extra width of the border, in half heads
 
 # %% ../../nbs/lib/10_data/10_drawing.ipynb #drawing-12
+def _first_and_end(there):
+    "The first position that is true and the one behind the last; (0, 0) if there is none"
+    first = int(there.argmax())
+    if not there[first]:
+        return 0, 0
+    return first, len(there) - int(there[::-1].argmax())
+
+# %% ../../nbs/lib/10_data/10_drawing.ipynb #drawing-19
 def paint_layer(
     layer: Layer,
     image: np.ndarray,  # (H, W, 3) float32 RGB, 0..1, changed in place
@@ -76,17 +95,18 @@ def paint_layer(
     "Paint one layer where it can be seen"
     width = max(pixel, softness + layer.soft)
     near = layer.distance < width / 2
-    rows = np.flatnonzero(near.any(1))
-    columns = np.flatnonzero(near.any(0))
-    if not len(rows):
+    top, bottom = _first_and_end(np.logical_or.reduce(near, 1))
+    if not bottom:
         return
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    left, right = _first_and_end(np.logical_or.reduce(near[top:bottom], 0))
+    box = slice(top, bottom), slice(left, right)
     distance = layer.distance[box]
     texture = layer.texture
     if isinstance(texture, np.ndarray):
         texture = texture[box][..., None]
 
-    cover = np.clip(0.5 - distance / width, 0, 1) * layer.opacity
-    image[box] += cover[..., None] * (layer.colour + texture - image[box])
+    cover = np.minimum(np.maximum(0.5 - distance / width, 0), 1) * layer.opacity
+    part = image[box]
+    part += cover[..., None] * (layer.colour + texture - part)
     if layer.label:
         mask[box][distance < 0] = CLASSES.index(layer.label)

@@ -163,8 +163,9 @@ ASPECTS = ["geometry", "attributes", "appearance", "texture", "sensor"]
 
 def random_stream(seed, index, aspect):
     "The random numbers of one aspect of one face"
-    streams = np.random.SeedSequence([seed, index]).spawn(len(ASPECTS))
-    return np.random.Generator(np.random.PCG64(streams[ASPECTS.index(aspect)]))
+    # the child that `spawn` would give, without its brothers
+    stream = np.random.SeedSequence([seed, index], spawn_key=(ASPECTS.index(aspect),))
+    return np.random.Generator(np.random.PCG64(stream))
 
 # %% ../../nbs/lib/10_data/11_portrait_parameters.ipynb #portrait-parameters-15
 Expression = namedtuple("Expression", "bend gap more_gap mouth_width brow_tilt brow_rise eye_open")

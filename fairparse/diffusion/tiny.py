@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.runs import InputError, fix_randomness, package_folder, write_json
-from ..core.training import StepTrainer, derive_seed, move_average
+from ..core.training import StepTrainer, average_pairs, derive_seed, move_average
 from .prompts import face_prompts, prompt_words
 
 # %% ../../nbs/lib/50_diffusion/07_tiny.ipynb #tiny-04
@@ -195,7 +195,8 @@ class CosineTrainer(StepTrainer):
         self.optimizer.zero_grad()
         if self.decay:
             for name, net in self.trained.items():
-                move_average(self.averages[name], net, self.decay, number + 1)
+                pairs = average_pairs(self.averages[name], net)
+                move_average(pairs, self.decay, number + 1)
         return loss.detach()
 
     def summarise(self, losses: list, started: float) -> dict:

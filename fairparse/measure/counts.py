@@ -181,7 +181,9 @@ def resample_weights(
     seed: int = 0,
 ) -> np.ndarray:  # (R, n), read-only: how often each image was drawn
     "Multiplicities of `n` images in bootstrap resamples; the last few are remembered"
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    random, weights = np.random.default_rng(seed), np.empty((resamples, n), np.int32)
+    for row in weights:  # many times faster than drawing multinomial numbers
+        row[:] = np.bincount(random.integers(n, size=n), minlength=n)
     weights.flags.writeable = False
     return weights
 

@@ -179,7 +179,8 @@ def undo_class_weights(
 
     Logit adjustment, Menon et al., ICLR 2021.
     """
-    parser.net.segmentation_head[0].bias -= share * weights.log()
+    bias = parser.net.segmentation_head[0].bias
+    bias -= share * weights.log().repeat(len(bias) // len(weights))
 
 # %% ../../nbs/lib/20_parsing/05_train.ipynb #train-13
 def room_for(faces: FaceSet, device: torch.device) -> bool:

@@ -10,6 +10,7 @@ __all__ = ['MEASURES', 'JUDGES', 'measure', 'compare_parsers', 'miou', 'miou_by_
 
 # %% ../../nbs/lib/80_results/11_claim_measures.ipynb #claim-measures-02
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,15 +21,14 @@ from ..measure.fairness import common_classes
 from ..measure.statistics import miou_of, wilson
 from .balance import REPORTED, reported_group
 from fairparse.results.evidence import (
-    Change,
     Evidence,
     NotTestable,
     change_of,
+    family_scores,
     from_interval,
     large_groups,
     miou_of_faces,
     painted_damages,
-    parser_scores,
     quality_metric,
     share_change,
     sum_faces,
@@ -64,11 +64,13 @@ def compare_parsers(
     scale: float = 100,
 ) -> list:
     "A change for each of `parsers` less each of `others`"
+    run.need(*parsers, *others)
+    family = family_scores(run, settings, score)
     return [
         change_of(
             f"{title} of {parser_title(one)} less {parser_title(other)}{_in_settings(settings)}",
-            parser_scores(run, one, settings, score),
-            parser_scores(run, other, settings, score),
+            family,
+            {one: 1, other: -1},
             run.faces(),
             scale,
         )
@@ -94,15 +96,17 @@ def miou_by_setting(run: Evidence, parsers: list, others: list, settings: list) 
 @measure
 def miou_drops(run: Evidence, parsers: list, setting: str) -> list:
     "How far the mIoU of each parser lies below that on clean faces: damaged less clean"
-    return [
+    run.need(*parsers)
+    damaged, clean = family_scores(run, [setting]), family_scores(run, ["none"])
+    drops = {name: damaged[name] - clean[name] for name in damaged}
+    changes = [
         change_of(
-            f"mIoU of {parser_title(name)}, {setting} less clean",
-            parser_scores(run, name, [setting]),
-            parser_scores(run, name, ["none"]),
-            run.faces(),
+            f"mIoU of {parser_title(name)}, {setting} less clean", drops, {name: 1}, run.faces()
         )
         for name in parsers
     ]
+    levels = [100 * float(damaged[name][0].mean()) for name in parsers]
+    return [replace(change, value=level) for change, level in zip(changes, levels)]
 
 # %% ../../nbs/lib/80_results/11_claim_measures.ipynb #claim-measures-12
 @measure
@@ -113,16 +117,18 @@ def miou_levels(
     less: float = 0.0,  # percent
 ) -> list:
     "mIoU of each parser in each setting, less a fixed number of percent"
-    cases = [(name, setting) for name in parsers for setting in settings]
-    scores = [parser_scores(run, name, [setting]) for name, setting in cases]
+    run.need(*parsers)
+    families = {setting: family_scores(run, [setting]) for setting in settings}
     return [
         change_of(
             f"mIoU of {parser_title(name)}, {setting}, less {less:g} %",
-            own,
-            np.full_like(own, less / 100),
+            families[setting],
+            {name: 1},
             run.faces(),
+            less=less,
         )
-        for (name, setting), own in zip(cases, scores)
+        for name in parsers
+        for setting in settings
     ]
 
 # %% ../../nbs/lib/80_results/11_claim_measures.ipynb #claim-measures-13
@@ -190,12 +196,21 @@ def group_miou(run: Evidence, parsers: list, other: str, attributes: list) -> li
     return sum(each, [])
 
 # %% ../../nbs/lib/80_results/11_claim_measures.ipynb #claim-measures-20
-def _scores(quality, generator, maps, setting, metric):
-    "(1 + R, S) distances of all faces and of halves"
-    if not quality.has(generator, maps, setting, metric):
-        raise NotTestable(f"not run: {metric} of {generator} with the maps of {maps}, {setting}")
-    values, halves = quality.repetitions(generator, maps, setting, metric)
-    return np.vstack([values, halves.T])
+def _distances(run, generator, setting, metric, wanted):
+    "Objective -> (1 + R, S) distances of all faces and of halves; the wanted ones must be there"
+    quality = run.quality()
+    for maps in wanted:
+        if not quality.has(generator, maps, setting, metric):
+            raise NotTestable(
+                f"not run: {metric} of {generator} with the maps of {maps}, {setting}"
+            )
+    painted = [o for o in run.objectives if quality.has(generator, o, setting, metric)]
+    found = {}
+    for maps in painted:
+        values, halves = quality.repetitions(generator, maps, setting, metric)
+        found[maps] = np.vstack([values, halves.T])
+    trainings = found[wanted[0]].shape[1]
+    return {o: scores for o, scores in found.items() if o in wanted or scores.shape[1] == trainings}
 
 # %% ../../nbs/lib/80_results/11_claim_measures.ipynb #claim-measures-21
 @measure
@@ -209,29 +224,18 @@ def paintings(
 ) -> list:
     "Distance of faces painted from the maps of each of `parsers`, less each of `others`"
     settings = painted_damages(run, damages) if damages else ["none"]
-    run.need(*parsers, *others)
-    quality, metric = run.quality(), quality_metric(run, distance)
-    where = (generator, parsers[0], settings[0], metric)
-    n = int(quality.mean(*where)["n"]) if quality.has(*where) else 0
-
-    def change(one, other, setting):
-        pair = f"{parser_title(one)} less {parser_title(other)}"
+    wanted = list(dict.fromkeys([*parsers, *others]))
+    run.need(*wanted)
+    metric, changes = quality_metric(run, distance), []
+    for setting in settings:
+        family = _distances(run, generator, setting, metric, wanted)
+        n = int(run.quality().mean(generator, wanted[0], setting, metric)["n"])
         damage = "" if setting == "none" else f", {setting}"
-        return change_of(
-            f"{metric} ({generator}) of {pair}{damage}",
-            _scores(quality, generator, one, setting, metric),
-            _scores(quality, generator, other, setting, metric),
-            n,
-            1,
-        )
-
-    return [
-        change(one, other, setting)
-        for setting in settings
-        for one in parsers
-        for other in others
-        if one != other
-    ]
+        for one, other in ((a, b) for a in parsers for b in others if a != b):
+            pair = f"{parser_title(one)} less {parser_title(other)}"
+            label = f"{metric} ({generator}) of {pair}{damage}"
+            changes.append(change_of(label, family, {one: 1, other: -1}, n, 1))
+    return changes
 
 # %% ../../nbs/lib/80_results/11_claim_measures.ipynb #claim-measures-22
 @measure
@@ -250,6 +254,12 @@ def paintings_lpips(
 def _level_less(label, value, low, high, amount, n):
     "A level with its interval, less a fixed amount"
     return from_interval(label, value, value - amount, low - amount, high - amount, int(n))
+
+
+def _share_less(label, hits, n, amount):
+    "A share in percent with Wilson's interval, less a fixed amount"
+    low, high = (100 * float(end) for end in wilson(hits, n))
+    return _level_less(label, 100 * hits / n, low, high, amount, n)
 
 # %% ../../nbs/lib/80_results/11_claim_measures.ipynb #claim-measures-24
 @measure
@@ -284,7 +294,7 @@ def overfitting(run: Evidence) -> list:
 
     def accuracy(split):
         row = rows.loc[split]
-        return row.accuracy * row.n / 100, row.n, row.accuracy_low, row.accuracy_high
+        return row.accuracy * row.n / 100, row.n
 
     return [share_change("test less training accuracy", accuracy("test"), accuracy("train"))]
 
@@ -310,16 +320,12 @@ def _rare_groups(table):
     return list(papers)
 
 # %% ../../nbs/lib/80_results/11_claim_measures.ipynb #claim-measures-31
-JUDGES = {  # the columns with a classifier's hits, and with its share
-    "first": ("accepted", "yield"),
-    "second": ("confirmed", "confirmed_share"),
-}
+JUDGES = {"first": "accepted", "second": "confirmed"}  # the columns with a classifier's hits
 
 
-def _shares(row, judge):
-    "(hits, draws, low, high) of a row of balance_table3, by the first or the second classifier"
-    hits, share = JUDGES[judge]
-    return row[hits], row["painted"], row[f"{share}_low"], row[f"{share}_high"]
+def _hits(row, judge):
+    "(hits, draws) of a row of balance_table3, by the first or the second classifier"
+    return row[JUDGES[judge]], row["painted"]
 
 # %% ../../nbs/lib/80_results/11_claim_measures.ipynb #claim-measures-32
 def _fresh_faces(run, *rules):
@@ -342,8 +348,8 @@ def guided_shares(run: Evidence, rule: str = "raw", other: str = "unguided") -> 
     return [
         share_change(
             f"{group}: {rule} less {other}, by the {judge} classifier",
-            _shares(rows.loc[(group, rule)], judge),
-            _shares(rows.loc[(group, other)], judge),
+            _hits(rows.loc[(group, rule)], judge),
+            _hits(rows.loc[(group, other)], judge),
         )
         for group in groups
         for judge in JUDGES
@@ -360,9 +366,9 @@ def guided_shares_beyond(
     groups, rows = _fresh_faces(run, rule)
 
     def change(group, judge):
-        hits, n, low, high = _shares(rows.loc[(group, rule)], judge)
+        hits, n = _hits(rows.loc[(group, rule)], judge)
         label = f"{group}: {rule} less an equal share, by the {judge} classifier"
-        return _level_less(label, 100 * hits / n, low, high, equal, n)
+        return _share_less(label, hits, n, equal)
 
     return [change(group, judge) for group in groups for judge in JUDGES]
 
@@ -400,7 +406,7 @@ def attribute_steps(run: Evidence, features: list) -> list:
         raise NotTestable(f"not run: guidance for {', '.join(missing)}, with and without a step")
 
     def share(row):
-        return row.accepted, row.painted, 100 * row.yield_low, 100 * row.yield_high
+        return row.accepted, row.painted
 
     return [
         share_change(f"{name}: a step of {row.alpha:g} less none", share(row), share(own.iloc[0]))
@@ -412,12 +418,6 @@ def attribute_steps(run: Evidence, features: list) -> list:
 def _accuracy(bins):
     "(right answers, answers) of some bins of a reliability table"
     return round((bins.accuracy * bins.n).sum()), bins.n.sum()
-
-
-def _with_interval(hits, n):
-    "Hits and draws with Wilson's interval, in percent"
-    low, high = wilson(hits, n)
-    return hits, n, 100 * low, 100 * high
 
 # %% ../../nbs/lib/80_results/11_claim_measures.ipynb #claim-measures-41
 @measure
@@ -436,7 +436,7 @@ def accuracy_where_unsure(
         if task.startswith("group") or min(unsure[1], surer[1]) < run.min_size:
             continue
         label = f"{task}: accuracy where it is less than {border:.0%} sure, less where it is surer"
-        changes.append(share_change(label, _with_interval(*unsure), _with_interval(*surer)))
+        changes.append(share_change(label, unsure, surer))
     if not changes:
         raise NotTestable(
             "not run: downstream classifiers, or too few test faces they are unsure of"
@@ -456,9 +456,7 @@ def evenness(run: Evidence) -> list:
 
     def change(group):
         hits = int((table.second_group == group).sum())
-        low, high = (100 * float(end) for end in wilson(hits, n))
-        label = f"{group}: share less an equal one"
-        return _level_less(label, 100 * hits / n, low, high, equal, n)
+        return _share_less(f"{group}: share less an equal one", hits, n, equal)
 
     return [change(group) for group in groups]
 
@@ -483,15 +481,15 @@ def retrained(
     if any(row.seeds.iloc[0] < 2 for row in rows):
         raise NotTestable("one training of each arm")
     return [
-        Change(
+        from_interval(
             f"{quantity}: {row.arm} less {row.compared_with}",
             row.value,
             row.difference,
             row.difference_low,
             row.difference_high,
-            row.p,
             int(row.images),
             int(row.seeds),
+            float(row.freedom),
         )
         for row in (found.iloc[0] for found in rows)
     ]

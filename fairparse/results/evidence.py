@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['NotTestable', 'Change', 'half_weights', 'sum_faces', 'miou_of_faces', 'change_of', 'share_change', 'from_interval',
-           'Evidence', 'read_run_counts', 'read_run_quality', 'parser_scores', 'large_groups', 'quality_metric',
-           'painted_damages', 'is_stand_in']
+           'Evidence', 'read_run_counts', 'read_run_quality', 'parser_scores', 'family_scores', 'large_groups',
+           'quality_metric', 'painted_damages', 'is_stand_in']
 
 # %% ../../nbs/lib/80_results/10_evidence.ipynb #evidence-02
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -20,22 +20,15 @@ from scipy import stats
 from ..core.runs import InputError
 from ..data.groups import Groups, attribute_groups, keep_large
 from ..measure.counts import gather_with_ids
+from ..measure.moderated import Estimate, contrast, seed_spread
 from ..measure.statistics import hits_and_unions, miou_of
 from .balance import SAME_SHARE
 from .groups import attributes_of, demographic_names
 from .painting_records import Measurements, find_metric, read_quality
-from .painting_tables import estimate
 
 # %% ../../nbs/lib/80_results/10_evidence.ipynb #evidence-04
 class NotTestable(Exception):
     "Why a run cannot say anything about a claim, in words for the reader"
-
-# %% ../../nbs/lib/80_results/10_evidence.ipynb #evidence-05a
-def _twice_one_sided(distance, error, freedom):
-    "p-value of a quantity being above 0 that lies `distance` above it"
-    if error == 0:
-        return float(distance <= 0)
-    return min(1.0, 2 * float(stats.t.sf(distance / error, freedom)))
 
 # %% ../../nbs/lib/80_results/10_evidence.ipynb #evidence-05
 @dataclass(frozen=True)
@@ -45,24 +38,24 @@ class Change:
     label: str  # what is subtracted from what
     value: float  # of the first
     difference: float
-    low: float  # 95 % interval of the difference
-    high: float
-    p: float  # two-sided, of the difference being 0; NaN where there is no test
+    found: Estimate  # the same with its variances: interval and tests
     n: int  # images, or generated faces
     repetitions: int  # trainings of each
-    # (standard error, degrees of freedom) of each test that it must survive;
-    # none: one test, read from the interval
-    tests: tuple = ()
 
-    def beyond(self, bound: float, above: bool) -> float:
-        """p-value of the true difference lying above, or else below, a bound
-
-        Twice the one-sided one, the largest of all tests.
-        """
-        distance = self.difference - bound if above else bound - self.difference
-        error = abs(self.difference - (self.low if above else self.high)) / stats.norm.ppf(0.975)
-        tests = self.tests or [(error, np.inf)]
-        return max(_twice_one_sided(distance, *test) for test in tests)
+    def row(self) -> dict:
+        "For a table; error is the standard error, p that of the difference being 0"
+        return {
+            "label": self.label,
+            "value": self.value,
+            "difference": self.difference,
+            "low": self.found.low,
+            "high": self.found.high,
+            "error": self.found.error,
+            "freedom": self.found.freedom,
+            "p": self.found.p,
+            "n": self.n,
+            "repetitions": self.repetitions,
+        }
 
 # %% ../../nbs/lib/80_results/10_evidence.ipynb #evidence-07
 def half_weights(
@@ -90,18 +83,6 @@ def miou_of_faces(counts: np.ndarray, weights: np.ndarray) -> np.ndarray:  # (R,
     "mIoU of weighted faces; arguments as for `sum_faces`"
     return miou_of(sum_faces(counts, weights))
 
-# %% ../../nbs/lib/80_results/10_evidence.ipynb #evidence-09
-def _tests(values, image_error):
-    "(standard error, degrees of freedom) over images, over trainings, and over both"
-    trainings = len(values)
-    over_images = image_error**2
-    over_seeds = float(values.var(ddof=1)) / trainings
-    both = over_images + over_seeds
-    freedom = np.inf
-    if over_seeds > 1e-24:
-        freedom = both**2 / (over_seeds**2 / (trainings - 1))
-    return ((over_images, np.inf), (over_seeds, trainings - 1), (both, freedom))
-
 # %% ../../nbs/lib/80_results/10_evidence.ipynb #evidence-09a
 _ONE_TRAINING = (
     "one training of each: trainings that differ in nothing but the seed differ too, "
@@ -111,47 +92,45 @@ _ONE_TRAINING = (
 
 def change_of(
     label: str,
-    first: np.ndarray,  # (1 + R, S) scores on all faces and on halves, of S trainings
-    second: np.ndarray,  # (1 + R, S)
+    family: dict,  # objective -> (1 + R, S) scores on all faces and on halves, of S trainings
+    parts: dict,  # objective -> weight: {"linear": 1, "single": -1}; the first is what changes
     n: int,  # faces
     scale: float = 100,  # from the scores' unit to that of the change
+    less: float = 0.0,  # a fixed amount that is subtracted, in the unit of the change
 ) -> Change:
-    "Difference of two scores on the same faces; `NotTestable` with one training of each"
-    trainings = first.shape[1]
-    if trainings < 2:
+    "A contrast of scores on the same faces; `NotTestable` with one training of each"
+    first = next(iter(parts))
+    if family[first].shape[1] < 2:
         raise NotTestable(_ONE_TRAINING)
-    values = first[0] - second[0]
-    halves = first[1:] - second[1:]
-    found = estimate(values, halves[~np.isnan(halves).any(1)].T)
-    tests = _tests(values, found["image_error"])
-    return Change(
-        label,
-        scale * float(first[0].mean()),
-        scale * found["value"],
-        scale * found["low"],
-        scale * found["high"],
-        found["p"],
-        n,
-        trainings,
-        tuple((scale * float(variance) ** 0.5, freedom) for variance, freedom in tests),
-    )
+    known = {
+        name: scores
+        for name, scores in family.items()
+        if name in parts or not np.isnan(scores[0]).any()
+    }
+    spread = seed_spread({name: scores[0] for name, scores in known.items()})
+    halves = sum(weight * family[name][1:] for name, weight in parts.items())
+    found = contrast(spread, parts, halves, n).times(scale)
+    found = replace(found, value=found.value - less)
+    value = scale * float(family[first][0].mean())
+    return Change(label, value, found.value, found, n, spread.seeds)
 
 # %% ../../nbs/lib/80_results/10_evidence.ipynb #evidence-15
+def _padded(hits, n):
+    "A share with one more hit and one more miss, and its variance"
+    share = (hits + 1) / (n + 2)
+    return share, share * (1 - share) / (n + 2)
+
+
 def share_change(
     label: str,
-    first: tuple,  # (hits, draws, Wilson's low, high in percent)
+    first: tuple,  # (hits, draws)
     second: tuple,
 ) -> Change:
-    "Difference of two shares of independent draws, in percent"
-    a, n, low_a, high_a = first
-    b, m, low_b, high_b = second
-    p, q, pooled = a / n, b / m, (a + b) / (n + m)
-    error = (pooled * (1 - pooled) * (1 / n + 1 / m)) ** 0.5
-    difference = 100 * (p - q)
-    low = difference - np.hypot(100 * p - low_a, high_b - 100 * q)
-    high = difference + np.hypot(high_a - 100 * p, 100 * q - low_b)
-    chance = float(2 * stats.norm.sf(abs(p - q) / error)) if error > 0 else 1.0
-    return Change(label, 100 * p, difference, low, high, chance, int(n), 1)
+    "Difference of two shares of independent draws, in percent (Agresti and Caffo 2000)"
+    (a, n), (b, m) = first, second
+    (p, of_first), (q, of_second) = _padded(a, n), _padded(b, m)
+    found = Estimate(float(p - q), float(of_first + of_second), images=int(n)).times(100)
+    return Change(label, 100 * a / n, 100 * (a / n - b / m), found, int(n), 1)
 
 # %% ../../nbs/lib/80_results/10_evidence.ipynb #evidence-16
 def from_interval(
@@ -162,14 +141,16 @@ def from_interval(
     high: float,
     n: int,
     repetitions: int = 1,
+    freedom: float = np.inf,  # degrees of freedom that the interval was made with
 ) -> Change:
-    "A change with the p-value of a normal distribution that is as wide as its interval"
-    error = (high - low) / (2 * stats.norm.ppf(0.975))
-    if error > 0:
-        p = float(2 * stats.norm.sf(abs(difference) / error))
+    "A change with the tests that belong to its interval"
+    error = (high - low) / (2 * stats.t.ppf(0.975, freedom))
+    middle = (low + high) / 2
+    if repetitions > 1:  # all its chance is in the trainings, as far as a table tells
+        found = Estimate(middle, 0.0, error**2 * repetitions, freedom, repetitions, n)
     else:
-        p = float(difference == 0)
-    return Change(label, value, difference, low, high, p, n, repetitions)
+        found = Estimate(middle, error**2, images=n)
+    return Change(label, value, difference, found, n, repetitions)
 
 # %% ../../nbs/lib/80_results/10_evidence.ipynb #evidence-12
 class Evidence:
@@ -257,6 +238,15 @@ def parser_scores(
         ids, counts = run.counts(setting)
         each.append(score(counts[objective], half_weights(len(ids), run.draws)))
     return np.mean(each, 0)
+
+
+def family_scores(
+    run: Evidence,
+    settings: list,
+    score: Callable = miou_of_faces,
+) -> dict:  # objective -> (1 + R, S)
+    "The same of every objective of the run: what luck is pooled over"
+    return {name: parser_scores(run, name, settings, score) for name in run.objectives}
 
 # %% ../../nbs/lib/80_results/10_evidence.ipynb #evidence-12g
 def large_groups(

@@ -19,11 +19,11 @@ from ..core.runs import InputError, hash_file, read_json, write_json
 from ..data import damage
 from ..data.damage import perturb_uint8
 from ..measure.counts import count_pixels, counts_table
-from ..parsing.predict import check_scorable, predict_probabilities
+from ..parsing.predict import check_scorable, predict_classes
 from ..parsing.unet import Parser
 
 # %% ../../nbs/lib/30_robustness/01_sweep.ipynb #sweep-04b
-@torch.no_grad()
+@torch.inference_mode()
 def parse_damaged(
     parser: Parser,
     faces: FaceSet,
@@ -36,7 +36,7 @@ def parse_damaged(
     device = next(parser.parameters()).device
     ids = faces.index.id.iloc[rows]
     images = perturb_uint8(faces.images[rows], ids, perturbation, severity, seed, device)
-    return images, predict_probabilities(parser, images).argmax(1)
+    return images, predict_classes(parser, images)
 
 # %% ../../nbs/lib/30_robustness/01_sweep.ipynb #sweep-08
 def score_setting(

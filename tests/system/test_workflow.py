@@ -16,7 +16,7 @@ import pytest
 from cli_helpers import celeba, wait_until
 from conftest import ROOT, command_line, fairparse, write_notebook
 
-from fairparse.workflow.notebooks import code_fingerprint, notebook_sources
+from fairparse.workflow.fingerprints import code_fingerprint, notebook_sources
 
 BASE = ("prepare", "train", "table1", "table3", "figure2")  # the toy has content for these
 
@@ -82,8 +82,14 @@ def test_generators_are_trained_where_the_profile_asks_for_them(toy_root):
         **painted,
         "gan": 5,
     }
-    done = reproduce(toy_root, "--dry-run", "--set", "shared_seeds=[1,2]")
-    assert done.returncode != 0 and "must begin with the seeds" in done.stdout + done.stderr
+    fewer = ("--set", "seeds=[0,1,2]", "--set", "generator_seeds=[0,1]")
+    assert planned(toy_root, "--stages", "score", *fewer) == painted  # of the parsers, two suffice
+    for wrong, said in {
+        "shared_seeds=[1,2]": "must begin with the generators' seeds",
+        "generator_seeds=[1]": "must be the first of the seeds",
+    }.items():
+        done = reproduce(toy_root, "--dry-run", "--set", wrong)
+        assert done.returncode != 0 and said in done.stdout + done.stderr
 
 
 def edit(path, old, new):
@@ -384,7 +390,17 @@ def test_profiles_of_the_repository_fit_its_notebooks():
     from fairparse.workflow import profiles
 
     names = sorted(p.stem for p in (ROOT / "nbs" / "workflow" / "profiles").glob("*.yaml"))
-    assert names == ["ci", "demo", "paper", "sample", "study", "study_even", "study_plenty"]
+    assert names == [
+        "ci",
+        "demo",
+        "demo_quick",
+        "paper",
+        "sample",
+        "seeds",
+        "study",
+        "study_even",
+        "study_plenty",
+    ]
     for name in names:
         assert profiles.load_profile(name)["objectives"][0] == "single"
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from latent_helpers import Above, Bands, Colours
+from scipy.spatial.distance import pdist
 from scipy.special import softmax
 from scipy.stats import norm
 from sklearn.neural_network import MLPRegressor
@@ -20,7 +21,6 @@ from fairparse.balancing.choose_rule import (
     diversity,
     leakage,
     share_difference,
-    spread,
     try_on_fresh_draws,
 )
 from fairparse.balancing.directions import Direction, fit_directions
@@ -513,35 +513,35 @@ def test_settings_that_painted_nothing_are_no_choice():
 # ---- diversity and leakage
 
 
-def test_spread_is_the_mean_distance():
-    points = np.array([[0.0, 0], [3, 4], [0, 8]])
-    assert spread(points) == pytest.approx((5 + 8 + 5) / 3) and spread(2 * points) == pytest.approx(
-        12
-    )
+def plain_diversity(guided, unguided, repeats, seed):
+    "Kernel distances and spreads as their definitions say, subset by subset"
+    n, m = len(guided), len(unguided)
+    size, rng = min(n, m // 2), np.random.default_rng([seed, 620])
+    kids, spreads, by_chance = [], [], []
+    for _ in range(repeats):
+        one, other = rng.permutation(m)[: 2 * size].reshape(2, size)
+        mine = guided[rng.permutation(n)[:size]]
+        kids.append(kernel_distance(mine, unguided[one], size))
+        spreads.append(pdist(mine).mean())
+        by_chance.append(kernel_distance(unguided[other], unguided[one], size))
+    return np.mean(kids), np.mean(spreads), np.quantile(by_chance, 0.975)
 
 
-def quick_distance(first, second, subset):
-    "`kernel_distance` of one block, without torch"
-    ours, theirs, between = (
-        (a @ b.T / first.shape[1] + 1) ** 3
-        for a, b in ((first, first), (second, second), (first, second))
-    )
-    return ((ours.sum() - np.trace(ours)) + (theirs.sum() - np.trace(theirs))) / (
-        subset * (subset - 1)
-    ) - 2 * between.mean()
+@pytest.mark.parametrize("sizes", [(25, 90), (60, 70), (40, 41)])
+def test_diversity_is_what_a_plain_loop_finds(sizes):
+    guided, unguided = (np.random.default_rng(n).standard_normal((n, 5)) for n in sizes)
+    found = diversity(guided, 1.2 * unguided, repeats=7, seed=3)
+    kid, spread, high = plain_diversity(guided, 1.2 * unguided, 7, 3)
+    scale = (1 / sizes[0] + 1 / sizes[1]) / (2 / found["subset"])
+    assert found["kid"] == pytest.approx(kid, abs=1e-9)
+    assert found["spread"] == pytest.approx(spread, rel=1e-9)
+    assert found["kid_unguided_high"] == pytest.approx(high * scale, abs=1e-9)
 
 
 @pytest.mark.parametrize("guided, unguided", [(40, 80), (80, 90), (60, 300)])
-def test_same_faces_are_called_other_ones_about_as_seldom_as_intervals_say(
-    monkeypatch, guided, unguided
-):
+def test_same_faces_are_called_other_ones_about_as_seldom_as_intervals_say(guided, unguided):
     "2.5 % for the kernel distance (one-sided) and 5 % for the spread, together at most 7.5 %"
     rng, alarms, trials = np.random.default_rng(guided), np.zeros(3), 150
-    one, other = rng.standard_normal((2, 30, 6))
-    assert quick_distance(one, other, 30) == pytest.approx(
-        kernel_distance(one, other, 30), abs=1e-9
-    )
-    monkeypatch.setattr("fairparse.balancing.choose_rule.kernel_distance", quick_distance)
     for trial in range(trials):
         found = diversity(
             rng.standard_normal((guided, 6)), rng.standard_normal((unguided, 6)), seed=trial

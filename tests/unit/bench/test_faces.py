@@ -154,7 +154,7 @@ def test_raw_case_is_complete(raw, tmp_path):
         (goal.way, goal.beside, goal.at_most, goal.at_least)
         for goal in case.goals
         if goal.at_most or goal.at_least
-    } == {("ours", "pure decoding", 1.3, None), ("ours", "Pillow script", None, 5)}
+    } == {("ours", "pure decoding", 1.3, None)}
     times, findings = measure(case, 1)
     assert len(times) == 5 and len(findings) == 4 and (times.seconds > 0).all()
 

@@ -442,10 +442,11 @@ def finished(folder, source, **changes):
 
 
 def test_published_with_its_code_and_without_paths(tiny, site):
-    from fairparse.workflow.publish import publish, stale_published
+    from fairparse.workflow.publish import stale_published
+    from fairparse.workflow.publish_bench import publish_bench
 
     out = finished(site / "out", tiny)
-    written = publish(out, site / "published", site / "README.md")
+    written = publish_bench(out, site / "published", site / "README.md")
     made = json.loads((site / "published" / "made_by.json").read_text())
     assert {"tables/a.csv", "bench/findings.csv", "bench/times.csv", "bench/ratios.png"} <= set(
         made
@@ -469,10 +470,12 @@ def test_published_with_its_code_and_without_paths(tiny, site):
     ],
 )
 def test_old_or_partial_benchmark_is_not_published(tiny, site, changes, message):
-    from fairparse.workflow.publish import publish
+    from fairparse.workflow.publish_bench import publish_bench
 
     with pytest.raises(InputError, match=message):
-        publish(finished(site / "out", tiny, **changes), site / "published", site / "README.md")
+        publish_bench(
+            finished(site / "out", tiny, **changes), site / "published", site / "README.md"
+        )
     assert (
         "\nold\n" in (site / "README.md").read_text()
         and not (site / "published" / "bench").exists()
@@ -480,9 +483,9 @@ def test_old_or_partial_benchmark_is_not_published(tiny, site, changes, message)
 
 
 def test_a_gpus_benchmark_lies_apart(tiny, site):
-    from fairparse.workflow.publish import publish
+    from fairparse.workflow.publish_bench import publish_bench
 
-    written = publish(
+    written = publish_bench(
         finished(site / "out", tiny, parameters={"device": "cuda"}),
         site / "published",
         site / "README.md",
@@ -493,10 +496,10 @@ def test_a_gpus_benchmark_lies_apart(tiny, site):
 
 
 def test_tests_sizes_are_not_published(tiny, site):
-    from fairparse.workflow.publish import publish
+    from fairparse.workflow.publish_bench import publish_bench
 
     with pytest.raises(InputError, match="tests' sizes"):
-        publish(tiny, site / "published", site / "README.md")
+        publish_bench(tiny, site / "published", site / "README.md")
 
 
 def test_demo_and_benchmark_are_published_apart(site):

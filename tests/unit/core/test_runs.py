@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -258,6 +259,23 @@ def test_code_version_sees_every_module(tmp_path, monkeypatch):
     (package / "assets" / "claims").mkdir(parents=True)
     (package / "assets" / "claims" / "paper1.yaml").write_text("better: {kind: change}")
     assert code_version()["sources_sha256"] != moved
+
+
+@pytest.mark.parametrize(
+    "limit,there",
+    [
+        ("", True),
+        ("default", True),
+        ("AVX512_CORE_AMX", True),
+        ("AVX2", False),
+        ("AVX512_CORE", False),
+    ],
+)
+def test_units_that_onednn_may_not_use_do_not_count(monkeypatch, limit, there):
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    monkeypatch.setattr(Path, "read_text", lambda self: "model name: A chip\nflags: fpu amx_bf16\n")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert processor() == {"model": "A chip", "bf16": there}
 
 
 def test_the_record_says_which_kind_of_processor_took_the_time(tmp_path):

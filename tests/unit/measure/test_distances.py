@@ -15,6 +15,7 @@ from fairparse.measure.distances import (
     feature_statistics,
     frechet_distance,
     half_samples,
+    kernel_blocks,
     kernel_distance,
     kernel_label,
     kid_subset_size,
@@ -149,6 +150,20 @@ def test_blocks_cover_all_pictures():
         kernel_distance(first, second, 40)
     with pytest.raises(InputError, match="fit each other"):
         kernel_distance(first, second, 20, paired=True)
+
+
+def test_blocks_that_are_kept_give_the_same_distance():
+    first, second = draws(26, 20), draws(100, 20, 1)
+    kept = kernel_blocks(second, 26)
+    assert len(kept.blocks) == len(kept.within) == 4
+    assert kernel_distance(first, kept, 26) == kernel_distance(first, second, 26)
+    assert kernel_distance(first[:10], kernel_blocks(second[:10], 10), 10, paired=True) == (
+        kernel_distance(first[:10], second[:10], 10, paired=True)
+    )
+    with pytest.raises(InputError, match="fit each other"):
+        kernel_distance(first, kept, 20)  # blocks of another size
+    with pytest.raises(InputError, match="fit each other"):
+        kernel_distance(first, kernel_blocks(second[:27], 20), 20, paired=True)
 
 
 @pytest.mark.parametrize("n, size", [(5, 2), (187, 93), (2000, 1000), (2824, 1000)])

@@ -34,6 +34,7 @@ from fairparse.parsing.unet import load_parser, save_parser
 from fairparse.quality.painters import Painter
 from fairparse.quality.scoring import (
     PER_FACE,
+    KnownFaces,
     Measures,
     join_seeds,
     measure,
@@ -103,6 +104,21 @@ def test_one_pass_is_the_separate_steps(faces, measures):
     assert (
         scored["floor"] == count_pixels(again, torch.from_numpy(maps[[1, 2, 3, 4, 0]]), 19)
     ).all()
+
+
+@with_shift_tolerant
+@pytest.mark.parametrize("room, batches", [(0, 0), (2**20, 1), (2**29, 2)])
+def test_known_faces_give_the_packages_distance_whatever_is_kept(room, batches):
+    perceptual = load_perceptual("stlpips_alex")
+    known = KnownFaces(perceptual, room)
+    pictures = torch.randint(0, 256, (4, 3, 3, 40, 40), dtype=torch.uint8)
+    real = {("a",): pictures[0], ("b",): pictures[1]}
+    for painted in pictures[2:]:
+        for key, faces in real.items():
+            expected = perceptual.net(painted / 127.5 - 1, faces / 127.5 - 1).flatten()
+            assert torch.allclose(known.distance(painted, faces, key), expected, rtol=1e-5)
+    assert len(known.kept) == batches
+    assert known.room + sum(a.nbytes for kept in known.kept.values() for a in kept) == room
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])

@@ -31,7 +31,7 @@ from fairparse.data.map_folders import (
 from fairparse.data.pixels import label_table
 from fairparse.data.worlds import build_synthetic_set, render_faces
 from fairparse.measure.counts import count_pixels, gather, gather_with_ids
-from fairparse.measure.fairness import comparison_table, gap_table
+from fairparse.measure.group_tests import comparison_table, gap_table
 from fairparse.parsing.predict import predict_masks
 from fairparse.parsing.unet import save_parser
 from fairparse.results.audit import audit, count_map, match_faces, named_folders, named_label_maps

@@ -4,24 +4,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from painting_helpers import save
+from scipy import stats
 
 from fairparse.core.records import COUNTS, write_table
 from fairparse.core.runs import InputError, write_json
 from fairparse.measure.counts import counts_table
+from fairparse.measure.moderated import Estimate
 from fairparse.results.claim_measures import MEASURES, miou_drops, miou_levels, side_effects
 from fairparse.results.claims import (
     ASSETS,
     KINDS,
     NEEDS,
-    VERDICTS,
     Claim,
-    at_least,
     claim_tables,
     count_verdicts,
-    needed,
     papers_claims,
     read_claims,
-    weigh,
 )
 from fairparse.results.evidence import (
     Change,
@@ -33,15 +31,21 @@ from fairparse.results.evidence import (
     is_stand_in,
     share_change,
 )
+from fairparse.results.verdicts import VERDICTS, Margin
 
 CLAIMS = papers_claims()
 MULTI = ["linear", "sigmoid", "piecewise", "linear_alt"]
 ALL = ["single", *MULTI]
 
 
-def change(difference, p=0.001, reach=None):
-    reach = abs(difference) / 2 if reach is None else reach
-    return Change("a less b", 50.0, difference, difference - reach, difference + reach, p, 100, 3)
+POINT = Margin("1 point of mIoU", 1.0)
+
+
+def change(difference, p=0.001):
+    "A difference with this two-sided p-value, from many trainings"
+    error = abs(difference) / stats.norm.isf(p / 2)
+    found = Estimate(difference, error**2 / 2, error**2 * 3 / 2, np.inf, 3, 100)
+    return Change("a less b", 50.0, difference, found, 100, 3)
 
 
 def make_run(folder, skills, seeds=3, images=60, luck=0.0):
@@ -160,133 +164,19 @@ def test_a_file_without_claims_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "p, u, expected",
-    [
-        ([0.01], 1, 0.01),
-        ([0.01, 0.04], 2, 0.04),
-        ([0.01, 0.04], 1, 0.02),
-        ([0.2, 0.01, 0.03, 0.5], 3, 0.4),
-        ([0.9, 0.9], 1, 1.0),
-        ([np.nan, 0.01], 2, 1.0),
-    ],
-)
-def test_partial_conjunctions(p, u, expected):
-    assert at_least(np.array(p), np.ones(len(p), bool), u) == pytest.approx(expected)
-
-
-def test_a_wrong_direction_is_no_evidence():
-    assert at_least(np.array([1e-9]), np.array([False]), 1) == 1.0
-
-
-@pytest.mark.parametrize(
-    "differences, need, sign",
-    [
-        ([1, 2, 3], "all", 1),
-        ([1, 2, -3], "all", -1),
-        ([1, 2, -3], "most", 1),
-        ([1, -2, -3], "most", -1),
-        ([-1, -2, 3], "some", 1),
-        ([-1, -2, -3], "some", -1),
-    ],
-)
-@pytest.mark.parametrize("rule", ["higher", "lower"])
-def test_how_many_must_agree(differences, need, sign, rule):
-    found = weigh([change(d if rule == "higher" else -d) for d in differences], rule, need)
-    assert found["sign"] == sign and found["p"] < 0.05
-    assert found["shown"] == sum(d > 0 for d in differences)
-
-
-@pytest.mark.parametrize(
-    "intervals, sign, deciding",
-    [
-        ([(-0.5, 0.5)], 1, 0),
-        ([(-0.5, 2)], 0, 0),
-        ([(2, 3)], -1, 0),
-        ([(-0.1, 0.1), (-0.9, 0.2)], 1, 1),
-        ([(-0.1, 0.1), (-5, 5), (2, 3)], -1, 2),
-    ],
-)
-def test_bounds_ask_for_the_whole_interval(intervals, sign, deciding):
-    found = weigh([bounded(*ends) for ends in intervals], (-1, 1), "all")
-    assert (found["sign"] if found["p"] < 0.05 else 0, found["deciding"]) == (sign, deciding)
-
-
-def bounded(low, high):
-    return Change("", 0.0, (low + high) / 2, low, high, np.nan, 1, 1)
-
-
-def test_one_of_many_intervals_outside_may_be_chance():
-    outside, inside = bounded(1.02, 3), [bounded(-0.1, 0.1)] * 19
-    assert (
-        weigh([outside], (-1, 1), "all")["p"]
-        < 0.05
-        <= weigh([outside, *inside], (-1, 1), "all")["p"]
-    )
-    assert weigh([bounded(2, 3), *inside], (-1, 1), "all")["sign"] == -1
-    assert weigh([bounded(2, 3), *inside], (-1, 1), "all")["p"] < 0.05
-
-
-@pytest.mark.parametrize(
-    "rule, p", [((-1, np.inf), 0.0), ((-np.inf, 1), 1.0), ((-np.inf, np.inf), 0.0)]
-)
-def test_bounds_may_be_missing(rule, p):
-    found = weigh([bounded(4, 6)], rule, "all")
-    assert found["p"] == pytest.approx(0, abs=1e-9) and found["sign"] == (1 if p == 0 else -1)
-
-
-@pytest.mark.parametrize("seeds", [2, 3, 8])
-def test_p_beyond_a_bound_agrees_with_the_interval(seeds):
-    rng, seen = np.random.default_rng(seeds), set()
-    for _ in range(100):
-        first = np.vstack([rng.normal(0.01, 0.01, seeds), rng.normal(0, 0.01, (40, seeds))])
-        one = change_of("", first, np.zeros_like(first), 50)
-        for bound in (-1.0, 0.0, 1.0, 4.0):
-            above, below = one.beyond(bound, True), one.beyond(bound, False)
-            assert (above < 0.05) == (one.low > bound)
-            assert (below < 0.05) == (one.high < bound)
-            assert above + below >= 1
-            seen.add(above < 0.05)
-        assert min(one.beyond(0, True), one.beyond(0, False)) == pytest.approx(one.p)
-    assert seen == {True, False}
-
-
-def test_bounded_claims_are_adjusted_like_the_others():
-    claims = [
-        Claim("a", 1, "", "c", "", lambda run: [bounded(-0.99, 0.4)], (-1, 1)),
-        *(Claim(f"b{i}", 1, "", "c", "", lambda run: [change(1, 0.9)]) for i in range(20)),
-    ]
-    alone, among = (
-        claim_tables(Evidence("nowhere", [], []), some, "")[0].iloc[0]
-        for some in (claims[:1], claims)
-    )
-    assert alone.claim_p == among.claim_p < 0.05 < among.claim_p_adjusted
-    assert (
-        alone.verdict,
-        among.nuance,
-    ) == ("supported", "not shown")
-
-
-def test_the_shown_difference_is_the_one_that_decides():
-    changes = [change(3, 0.001), change(1, 0.4), change(2, 0.01)]
-    assert weigh(changes, "higher", "all")["deciding"] == 1
-    assert weigh(changes, "higher", "some")["deciding"] == 0
-    assert (
-        weigh([change(3), change(-3, 0.001), change(-0.1, 0.9)], "higher", "all")["deciding"] == 1
-    )
-
-
-@pytest.mark.parametrize(
     "skills, verdict, nuance",
     [
         ({"single": 0.70, "linear": 0.74}, "supported", "shown"),
-        ({"single": 0.74, "linear": 0.70}, "not supported", "contradicted"),
-        ({"single": 0.72, "linear": 0.72}, "not supported", "not shown"),
+        ({"single": 0.74, "linear": 0.70}, "contradicted", "shown"),
+        ({"single": 0.72, "linear": 0.72}, "equal within margin", "within 1 point of mIoU"),
+        ({"single": 0.72, "linear": 0.725}, "supported", "within 1 point of mIoU"),
     ],
 )
 def test_parsers_of_known_skill(tmp_path, skills, verdict, nuance):
     row = verdict_of(make_run(tmp_path, skills), "linear-surpasses")
     assert (row.verdict, row.nuance) == (verdict, nuance)
-    if nuance != "not shown":
+    assert row.margin == 1
+    if verdict != "equal within margin":
         assert row.low < row.difference < row.high
         assert (row.low > 0) == (verdict == "supported")
         assert row.repetitions == 3
@@ -324,11 +214,12 @@ def test_without_a_run_every_claim_says_why(tmp_path):
     assert parts.empty
     assert (
         count_verdicts(table)
-        == f"{len(CLAIMS)} claims: 0 supported, 0 not supported, {len(CLAIMS)} not testable here"
+        == f"{len(CLAIMS)} claims: 0 supported, 0 contradicted, 0 equal within margin, "
+        f"0 undecided, {len(CLAIMS)} not testable here"
     )
 
 
-def test_chance_alone_supports_next_to_nothing():
+def test_chance_alone_decides_next_to_nothing():
     rng, false = np.random.default_rng(0), 0
     for _ in range(50):
         claims = [
@@ -338,9 +229,9 @@ def test_chance_alone_supports_next_to_nothing():
             for i in range(40)
         ]
         false += (
-            claim_tables(Evidence("nowhere", [], []), claims, "noise")[0].verdict == "supported"
+            claim_tables(Evidence("nowhere", [], []), claims, "noise")[0].verdict != "undecided"
         ).any()
-    assert false <= 6  # 5 % of 50, one-sided even less
+    assert false <= 6  # 5 % of 50
 
 
 def unguided(generator, white=68.0):
@@ -364,7 +255,7 @@ def unguided(generator, white=68.0):
         ("tiny_stylegan (stand-in)", 68.0, "not testable here"),
         ("gan_face_generate", 68.0, "not testable here"),
         ("stylegan2_ffhq", 68.0, "supported"),
-        ("stylegan2_ffhq", 90.0, "not supported"),
+        ("stylegan2_ffhq", 90.0, "contradicted"),
     ],
 )
 def test_shares_of_a_generator_are_tested_on_that_generator_alone(
@@ -381,7 +272,7 @@ def test_shares_of_a_generator_are_tested_on_that_generator_alone(
         assert not np.isnan(row.difference)
         assert np.isnan(row.claim_p_adjusted)
     if white == 90.0:
-        assert row.nuance == "contradicted" and "White" in row.quantity
+        assert row.nuance == "shown" and "White" in row.quantity
 
 
 def test_guidance_needs_every_group_and_both_classifiers(tmp_path):
@@ -391,7 +282,7 @@ def test_guidance_needs_every_group_and_both_classifiers(tmp_path):
     assert verdict_of(run, "guidance-raises").verdict == "supported"
     table.loc[(table.rule == "raw") & (table.group == "Indian"), "confirmed"] = 50
     row = verdict_of(with_table(tmp_path, "balance_table3_guided", table), "guidance-raises")
-    assert row.verdict == "not supported" and "Indian" in row.quantity and "second" in row.quantity
+    assert row.verdict == "undecided" and "Indian" in row.quantity
 
 
 def test_halves_are_halves_and_the_same_for_all():
@@ -405,28 +296,58 @@ def test_halves_are_halves_and_the_same_for_all():
 def test_an_interval_contains_zero_exactly_if_p_is_above_five_percent():
     rng, seen = np.random.default_rng(0), set()
     for _ in range(200):
-        first = np.vstack([rng.normal(0.01, 0.01, 3), rng.normal(0, 0.01, (40, 3))])
-        one = change_of("", first, np.zeros_like(first), 50)
-        assert (one.low <= 0 <= one.high) == (one.p >= 0.05)
-        seen.add(one.p < 0.05)
+        family = {
+            name: np.vstack([rng.normal(0.01, 0.01, 3), rng.normal(0, 0.01, (40, 3))])
+            for name in "abc"
+        }
+        for parts in ({"a": 1}, {"a": 1, "b": -1}):
+            one = change_of("", family, parts, 50).found
+            assert (one.low <= 0 <= one.high) == (one.p >= 0.05)
+            seen.add(one.p < 0.05)
     assert seen == {True, False}
 
 
 def test_no_verdict_from_one_pair_of_trainings():
     with pytest.raises(NotTestable, match="one training"):
-        change_of("", np.ones((5, 1)), np.zeros((5, 1)), 10)
+        change_of("", {"a": np.ones((5, 1)), "b": np.zeros((5, 1))}, {"a": 1, "b": -1}, 10)
+
+
+def test_an_objective_without_a_score_says_nothing_about_luck():
+    "A group that one objective has no score for must not take it from the others"
+    rng = np.random.default_rng(0)
+    family = {name: rng.normal(0.7, 0.01, (20, 3)) for name in "ab"}
+    alone = change_of("", family, {"a": 1, "b": -1}, 10)
+    beside = change_of("", family | {"c": np.full((20, 3), np.nan)}, {"a": 1, "b": -1}, 10)
+    assert alone == beside
 
 
 def test_shares():
-    one = share_change("", (60, 100, 50.2, 69.1), (60, 100, 50.2, 69.1))
-    assert one.difference == 0 and one.low == -one.high and one.p == 1
-    assert share_change("", (90, 100, 82.6, 94.5), (10, 100, 5.5, 17.4)).p < 1e-9
-    assert share_change("", (0, 10, 0, 28), (0, 10, 0, 28)).p == 1.0
-    assert from_interval("", 1.0, 2.0, 0.0, 4.0, 10).p == pytest.approx(0.05)
-    assert from_interval("", 1.0, 0.0, 0.0, 0.0, 10).p == 1.0
+    one = share_change("", (60, 100), (60, 100))
+    assert one.difference == 0 and one.found.low == -one.found.high and one.found.p == 1
+    assert share_change("", (90, 100), (10, 100)).found.p < 1e-9
+    assert share_change("", (0, 10), (0, 10)).found.p == 1.0
+    assert from_interval("", 1.0, 2.0, 0.0, 4.0, 10).found.p == pytest.approx(0.05)
+    assert from_interval("", 1.0, 0.0, 0.0, 0.0, 10).found.p == 1.0
 
 
-def test_verdicts_of_the_table_are_the_three():
+def test_shares_as_in_the_paper_of_the_interval():
+    "Agresti and Caffo (2000): 1 more hit and 1 more miss each, then the usual interval"
+    one = share_change("", (7, 20), (1, 15)).found
+    p, q = 8 / 22, 2 / 17
+    error = np.sqrt(p * (1 - p) / 22 + q * (1 - q) / 17)
+    z = stats.norm.ppf(0.975)
+    assert (one.low, one.high) == pytest.approx(
+        (100 * (p - q - z * error), 100 * (p - q + z * error))
+    )
+
+
+@pytest.mark.parametrize("freedom", [4.0, np.inf])
+def test_an_interval_read_from_a_table_is_the_interval(freedom):
+    one = from_interval("", 50.0, 1.2, -1.0, 3.0, 200, 3, freedom).found
+    assert (one.low, one.high, one.freedom) == pytest.approx((-1.0, 3.0, freedom))
+
+
+def test_verdicts_of_the_table_are_known():
     table, _ = claim_tables(
         Evidence("nowhere", [], []),
         [
@@ -437,7 +358,6 @@ def test_verdicts_of_the_table_are_the_three():
     )
     assert set(table.verdict) <= set(VERDICTS)
     assert list(table.nuance) == ["shown", "open"]
-    assert needed("most", 4) == 3
 
 
 def test_drops_and_levels_need_two_trainings(tmp_path):
@@ -488,7 +408,7 @@ def guided(rules=("unguided", "raw"), groups=("Asian", "Black", "Indian"), hits=
 
 
 @pytest.mark.parametrize(
-    "reach, verdict, nuance", [(1.0, "supported", "shown"), (9.0, "not supported", "not shown")]
+    "reach, verdict, nuance", [(1.0, "supported", "shown"), (9.0, "undecided", "not shown")]
 )
 @pytest.mark.parametrize("moved", [0.5, 12.0])
 def test_what_else_moves(tmp_path, reach, verdict, nuance, moved):
@@ -522,23 +442,24 @@ def test_what_else_moves(tmp_path, reach, verdict, nuance, moved):
     assert len(labels) == 8  # of two labels one
     row = verdict_of(run, "disentangled")
     if moved > 5 and reach == 1:
-        verdict, nuance = "not supported", "contradicted"
+        verdict, nuance = "contradicted", "shown"
     assert (row.verdict, row.nuance) == (verdict, nuance) and "one trained generator" in row.reason
 
 
 @pytest.mark.parametrize(
-    "difference, p, verdict, nuance",
+    "difference, reach, verdict, nuance",
     [
-        (2.0, 0.004, "supported", "shown"),
-        (-2.0, 0.004, "not supported", "contradicted"),
-        (2.0, 0.3, "not supported", "not shown"),
+        (2.0, 1.0, "supported", "shown"),
+        (-2.0, 1.0, "contradicted", "shown"),
+        (2.0, 3.0, "undecided", "not shown"),
+        (0.1, 0.6, "equal within margin", "within 1 point of mIoU"),
     ],
 )
 @pytest.mark.parametrize(
     "name, quantity",
     [("skew-harms", "tone_5"), ("balance-worst", "worst group"), ("balance-gap", "gap")],
 )
-def test_retrained_parsers(tmp_path, name, quantity, difference, p, verdict, nuance):
+def test_retrained_parsers(tmp_path, name, quantity, difference, reach, verdict, nuance):
     d = -difference if quantity == "gap" else difference
     rows = [
         {
@@ -547,9 +468,9 @@ def test_retrained_parsers(tmp_path, name, quantity, difference, p, verdict, nua
             "quantity": quantity,
             "value": 50.0,
             "difference": d,
-            "difference_low": d - 1,
-            "difference_high": d + 1,
-            "p": p,
+            "difference_low": d - reach,
+            "difference_high": d + reach,
+            "freedom": 6.0,
             "p_adjusted": 1.0,
             "seeds": 3,
             "images": 300,
@@ -559,10 +480,9 @@ def test_retrained_parsers(tmp_path, name, quantity, difference, p, verdict, nua
         for arm, other in (("more_balanced", "more_skewed"), ("self_balanced", "self_skewed"))
     ]
     row = verdict_of(with_table(tmp_path, "balance_loop", rows), name)
-    assert (row.verdict, row.nuance) == (
-        verdict,
-        nuance,
-    ) and row.p == p  # the table's p: the family of claims is adjusted once
+    assert (row.verdict, row.nuance) == (verdict, nuance)
+    assert (row.low, row.high) == pytest.approx((d - reach, d + reach))
+    assert row.freedom == 6
     row = verdict_of(with_table(tmp_path, "balance_loop", [r | {"seeds": 1} for r in rows]), name)
     assert row.verdict == "not testable here" and "one training" in row.reason
 
@@ -571,8 +491,8 @@ def test_retrained_parsers(tmp_path, name, quantity, difference, p, verdict, nua
     "unsure, verdict, nuance",
     [
         (0.55, "supported", "shown"),
-        (1.0, "not supported", "contradicted"),
-        (0.93, "not supported", "not shown"),
+        (1.0, "contradicted", "shown"),
+        (0.93, "undecided", "not shown"),
     ],
 )
 def test_errors_where_a_classifier_is_unsure(tmp_path, unsure, verdict, nuance):
@@ -596,8 +516,8 @@ def test_errors_where_a_classifier_is_unsure(tmp_path, unsure, verdict, nuance):
     "shares, verdict, nuance",
     [
         ((1000, 1000, 1000), "supported", "shown"),
-        ((1500, 1000, 500), "not supported", "contradicted"),
-        ((12, 10, 8), "not supported", "not shown"),
+        ((1500, 1000, 500), "contradicted", "shown"),
+        ((12, 10, 8), "undecided", "not shown"),
     ],
 )
 def test_evenness_of_the_balanced_set(tmp_path, shares, verdict, nuance):
@@ -617,8 +537,8 @@ def test_evenness_of_the_balanced_set(tmp_path, shares, verdict, nuance):
     [
         (89.0, "supported", "shown"),
         (96.0, "supported", "shown"),
-        (70.0, "not supported", "contradicted"),
-        (86.0, "not supported", "not shown"),
+        (70.0, "contradicted", "shown"),
+        (86.0, "undecided", "not shown"),
     ],
 )
 def test_overfitting(tmp_path, test, verdict, nuance):
@@ -649,8 +569,8 @@ def test_overfitting(tmp_path, test, verdict, nuance):
     "white, verdict, nuance",
     [
         (68.0, "supported", "shown"),
-        (40.0, "not supported", "contradicted"),
-        (50.5, "not supported", "not shown"),
+        (40.0, "contradicted", "shown"),
+        (50.5, "equal within margin", "within 5 points"),
     ],
 )
 def test_the_largest_group_of_unguided_faces(tmp_path, white, verdict, nuance):
@@ -676,8 +596,9 @@ def test_the_largest_group_of_unguided_faces(tmp_path, white, verdict, nuance):
     "raw, verdict, nuance",
     [
         (200, "supported", "shown"),
-        (40, "not supported", "contradicted"),
-        (102, "not supported", "not shown"),
+        (40, "contradicted", "shown"),
+        (102, "equal within margin", "within 5 points"),
+        (115, "undecided", "not shown"),
     ],
 )
 def test_more_than_an_equal_share(tmp_path, raw, verdict, nuance):
@@ -696,7 +617,7 @@ def test_a_group_without_the_rule_or_a_run_without_the_group_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "closed, verdict", [((5, 25, 60), "supported"), ((30, 32, 10), "not supported")]
+    "closed, verdict", [((5, 25, 60), "supported"), ((30, 32, 10), "contradicted")]
 )
 def test_other_features(tmp_path, closed, verdict):
     (tmp_path / "62_guided").mkdir()
@@ -726,8 +647,8 @@ def test_other_features(tmp_path, closed, verdict):
     "effect, verdict, nuance",
     [
         (-30, "supported", "shown"),
-        (30, "not supported", "contradicted"),
-        (0, "not supported", "not shown"),
+        (30, "contradicted", "shown"),
+        (0, "equal within margin", "within 8 % of the other's distance"),
     ],
 )
 def test_painted_faces(tmp_path, effect, verdict, nuance):

@@ -22,7 +22,8 @@ from fairparse.results.claims import claim_tables
 from fairparse.results.evidence import Evidence
 from fairparse.results.readers import around, merge_intervals, number, p_value, split_constant
 from fairparse.workflow.costs import measured_costs
-from fairparse.workflow.notebooks import code_fingerprint, find_notebook
+from fairparse.workflow.fingerprints import code_fingerprint
+from fairparse.workflow.notebooks import find_notebook
 from fairparse.workflow.provenance import codes_behind, made_files, note_code, replace_rows
 from fairparse.workflow.publish import (
     check_published,

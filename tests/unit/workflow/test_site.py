@@ -45,7 +45,7 @@ CHROMIUM = next(
 )
 NAMES = {
     "measure.counts": "nbs/lib/15_measure/01_counts.ipynb",
-    "results.audit": "nbs/lib/80_results/14_audit.ipynb",
+    "results.audit": "nbs/lib/80_results/15_audit.ipynb",
     "30_sweep": "nbs/paper/30_sweep.ipynb",
 }
 
@@ -75,7 +75,7 @@ NAMES = {
             "[a](https://x.org/a.ipynb) [b](#here) [c](mailto:a@b.c)",
         ),
         (
-            "nbs/lib/80_results/14_audit.ipynb",
+            "nbs/lib/80_results/15_audit.ipynb",
             (
                 "[a](../15_measure/01_counts.ipynb) [b](../../paper/30_sweep.ipynb#run) "
                 "[c](../../../README.md)"
@@ -86,7 +86,7 @@ NAMES = {
             ),
         ),
         (
-            "nbs/lib/80_results/14_audit.ipynb",
+            "nbs/lib/80_results/15_audit.ipynb",
             "`measure.counts`, `30_sweep`, `results.audit`, `99_none`",
             (
                 "[`measure.counts`](../15_measure/01_counts.html), "
@@ -94,7 +94,7 @@ NAMES = {
             ),
         ),
         (
-            "nbs/lib/80_results/14_audit.ipynb",
+            "nbs/lib/80_results/15_audit.ipynb",
             "[`measure.counts`](../15_measure/01_counts.ipynb)",
             "[`measure.counts`](../15_measure/01_counts.html)",
         ),
@@ -362,7 +362,7 @@ def test_navigation_goes_stage_by_stage():
         {
             "index.ipynb": "m",
             "lib/20_parsing/01_unet.ipynb": "U-Net",
-            "lib/90_workflow/04_engine.ipynb": "Engine",
+            "lib/90_workflow/05_engine.ipynb": "Engine",
             "paper/20_train_parser.ipynb": "Train",
         },
         {"api/parsing.unet.md": "parsing.unet"},
