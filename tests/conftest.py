@@ -161,6 +161,7 @@ COPIED = (
     *("workflow/__init__", "workflow/notebooks", "workflow/fingerprints"),
     *("workflow/stages", "workflow/profiles"),
     *("workflow/engine", "workflow/provenance", "workflow/terminal", "workflow/parser_commands"),
+    *("workflow/nursery", "workflow/warm_kernels"),
 )
 
 

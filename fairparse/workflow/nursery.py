@@ -30,7 +30,8 @@ def send_message(
     "Send a line of JSON, and open files with it"
     line = json.dumps(message).encode() + b"\n"
     sent = socket.send_fds(to, [line], files) if files else to.send(line)
-    to.sendall(line[sent:])
+    if sent < len(line):
+        to.sendall(line[sent:])
 
 
 def receive_message(
@@ -100,13 +101,14 @@ def import_packages(
 
 def why_not_fork() -> str:  # empty where nothing speaks against it
     "What a forked process would lack of this one"
-    threads = os.listdir("/proc/self/task")
-    if len(threads) > 1:
-        return f"{len(threads)} threads run in it"
     torch = sys.modules.get("torch")
-    if torch and torch.cuda.is_initialized():
-        return "CUDA is initialised in it"
-    return ""
+    if not (pid := os.fork()):
+        os._exit(bool(torch and torch.cuda._is_in_bad_fork()))
+    _, used = os.waitpid(pid, 0)
+    # before a fork, OpenBLAS ends its threads by itself, and starts others when it needs them
+    if threads := len(os.listdir("/proc/self/task")) - 1:
+        return f"{threads} more threads run in it"
+    return "CUDA was used in it" if used else ""
 
 # %% ../../nbs/lib/90_workflow/06_nursery.ipynb #nursery-18
 def end_with(
@@ -278,23 +280,25 @@ class Nursery:
             self.bury()
             if message is None:
                 return None
-            if names := too_late(message["environment"], os.environ):
-                send_message(connection, {"refused": f"{', '.join(names)} differ from the run's"})
+            with contextlib.ExitStack() as stack:
                 for file in files:
-                    os.close(file)
-                return None
-            key = stem_key(message)
-            if key not in self.stems:
-                pid, other = self.grow(message)
-                if pid is None:
-                    for file in (connection.detach(), *files):
-                        os.close(file)
-                    return other
-                self.stems[key] = pid, other
-            with contextlib.suppress(OSError):  # if the stem has just died, the job sees it
-                send_message(self.stems[key][1], message, [connection.fileno(), *files])
-            for file in files:
-                os.close(file)
+                    stack.callback(os.close, file)
+                return self.hand_on(message, connection, files)
+
+    def hand_on(self, message, connection, files):
+        "Send a request to its stem, or refuse it; a stem, in a new one"
+        to, answer, key = connection, {}, stem_key(message)
+        if names := too_late(message["environment"], os.environ):
+            answer = {"refused": f"{', '.join(names)} differ from the run's"}
+        elif key not in self.stems:
+            pid, other = self.grow(message)
+            if pid is None:
+                return other
+            self.stems[key] = pid, other
+        if not answer:
+            to, answer, files = self.stems[key][1], message, [connection.fileno(), *files]
+        with contextlib.suppress(OSError):  # if the receiver has just died, the job sees it
+            send_message(to, answer, files)
         return None
 
     def serve(self) -> Stem:  # in a stem

@@ -44,7 +44,15 @@ def reference(tmp_path_factory):
     out = tmp_path_factory.mktemp("reference") / "run"
     done = subprocess.run(command(out), cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "no warm kernel" not in done.stderr, done.stderr
     return out
+
+
+def test_kernels_that_import_packages_themselves_give_the_same(reference, tmp_path):
+    cold = command(tmp_path / "run", "--cold")
+    done = subprocess.run(cold, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_equal(reference, tmp_path / "run")
 
 
 def test_the_same_seed_gives_the_same_numbers_and_a_second_run_disturbs_nothing(
