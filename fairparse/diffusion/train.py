@@ -164,9 +164,10 @@ SMALL = 1024  # positions of a latent, up to which all pairs of them fit into me
 
 def pick_attention(
     latents: Tensor,  # (B, C, h, w), in the precision that is computed in
+    checkpointing: bool = False,  # activations are computed twice, the second time outside of this
 ):  # a context manager
     "PyTorch's kernels of attention in a training on these latents"
-    few = latents.shape[-1] * latents.shape[-2] <= SMALL
+    few = latents.shape[-1] * latents.shape[-2] <= SMALL and not checkpointing
     if few and latents.device.type == "cpu" and latents.dtype == torch.bfloat16:
         return sdpa_kernel(SDPBackend.MATH)
     return contextlib.nullcontext()
@@ -283,7 +284,8 @@ class ControlNetTrainer(StepTrainer):
     ) -> Tensor:  # (B, C, h, w) float32
         "What U-Net and ControlNet make of the noise in latents"
         half = self.unet.dtype
-        with self.accelerator.autocast(), pick_attention(noisy.to(half)):
+        attention = pick_attention(noisy.to(half), self.config.checkpointing)
+        with self.accelerator.autocast(), attention:
             inks = colour_condition(maps, self.palette)
             added, middle = controlnet(noisy, times, words, inks, return_dict=False)
             predicted = self.unet(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(workflow.basedir).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from fairparse.workflow.notebooks import code_fingerprint
+from fairparse.workflow.fingerprints import code_fingerprint
 
 HERE = Path.cwd().resolve()
 OUT = str(HERE.relative_to(ROOT) if HERE.is_relative_to(ROOT) else HERE)
