@@ -541,7 +541,7 @@ def test_diversity_is_what_a_plain_loop_finds(sizes):
 @pytest.mark.parametrize("guided, unguided", [(40, 80), (80, 90), (60, 300)])
 def test_same_faces_are_called_other_ones_about_as_seldom_as_intervals_say(guided, unguided):
     "2.5 % for the kernel distance (one-sided) and 5 % for the spread, together at most 7.5 %"
-    rng, alarms, trials = np.random.default_rng(guided), np.zeros(3), 150
+    rng, alarms, trials = np.random.default_rng(guided), np.zeros(3), 400
     for trial in range(trials):
         found = diversity(
             rng.standard_normal((guided, 6)), rng.standard_normal((unguided, 6)), seed=trial
