@@ -234,10 +234,8 @@ def test_batch_case_counts_the_epochs(tmp_path):
     loader = "DataLoader, JPEG and PNG, 1 workers"
     assert case.amount == 8 * 3 and case.scale == {loader: 3} and case.unit == "image"
     times, findings = measure(case, 1)
-    assert set(times.way) == {"ours", loader, "memory copy"} and findings.at_least.tolist() == [
-        20,
-        0.7,
-    ]
+    assert set(times.way) == {"ours", loader, "memory copy"}
+    assert findings.at_least.fillna(0).tolist() == [0, 0.7]  # beside the loader there is no goal
     assert (
         batch_cases(tmp_path, count=6, size=32, batch=3, epochs=1, workers=0, drawn=2)[0].amount
         == 6
