@@ -12,6 +12,7 @@ import torch
 from fairparse.core.records import write_face_set
 from fairparse.data.labels import CLASSES, NUM_CLASSES, PALETTE
 from fairparse.parsing.unet import build_parser
+from fairparse.workflow.notebooks import read_cells
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)  # small tensors: more threads only wait for each other
@@ -66,6 +67,17 @@ def random_counts(*shape, seed=0, pixels=100):
     "Counts (*shape, 3) as a parser might have: tp, fp, fn"
     tp = np.random.default_rng(seed).integers(0, pixels, shape)
     return np.stack([tp, (pixels - tp) // 2, (pixels - tp + 1) // 2], -1)
+
+
+def run_notebook(name, **parameters):
+    "Run the code of a paper notebook here with other parameters; its variables afterwards"
+    space = {}
+    for source, tags in read_cells(ROOT / "nbs" / "paper" / f"{name}.ipynb"):
+        exec(compile(source, name, "exec"), space)
+        if "parameters" in tags:
+            assert set(parameters) <= set(space), set(parameters) - set(space)
+            space.update(parameters)
+    return space
 
 
 def run_python(path, *arguments, check=True, timeout=300, **environment):

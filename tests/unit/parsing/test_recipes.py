@@ -91,6 +91,19 @@ def test_prior_correction_lowers_upweighted_classes_only():
     assert change[15].item() == pytest.approx(-0.5 * np.log(4.0)) and change[:15].abs().max() == 0
 
 
+def test_prior_correction_lowers_a_class_in_every_subpixel():
+    parser = build_parser(**TINY | {"decoder_channels": [16, 16, 8, 8]}, size=64, subpixel=2).eval()
+    images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    weights = torch.ones(19)
+    weights[15] = 4.0
+    with torch.no_grad():
+        before = parser(images)
+        undo_class_weights(parser, weights, 0.5)
+        change = parser(images) - before
+    torch.testing.assert_close(change[:, 15], torch.full((1, 64, 64), -0.5 * np.log(4.0)).float())
+    assert change[:, :15].abs().max() == 0
+
+
 def test_scores_are_written_and_agree_with_the_counts(folder, trained, tmp_path):
     table = score_folder(trained, [folder], tmp_path / "scores", threads=1, device="cpu")
     assert table["class"].iloc[-1] == "mean" and table.images_with_class.iloc[-1] == 16

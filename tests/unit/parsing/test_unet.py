@@ -14,6 +14,7 @@ from fairparse.parsing.unet import (
     IMAGENET_MEAN,
     Parser,
     ParserSpec,
+    Unfold,
     build_parser,
     input_statistics,
     load_parser,
@@ -45,6 +46,8 @@ def random_images(count=2, size=32):
         {"coordinates": True},
         {"decoder_attention": "scse", "decoder": [16] * 5},
         {"classes": ["a", "b", "c"]},
+        {"decoder": [16, 16, 8, 8], "subpixel": 2},
+        {"decoder": [16, 8, 8], "subpixel": 4, "coordinates": True},
     ],
     ids=str,
 )
@@ -53,6 +56,33 @@ def test_logits_have_the_size_of_the_images(options):
     with torch.no_grad():
         logits = parser(random_images(2, 64))
     assert logits.shape == (2, len(parser.spec.classes), 64, 64) and logits.isfinite().all()
+
+
+def test_a_square_of_pixels_is_that_of_pixel_shuffle_with_other_channels():
+    features = torch.randn(2, 4 * 3, 5, 6)  # three classes
+    by_class = features.view(2, 4, 3, 5, 6).transpose(1, 2).flatten(1, 2)
+    assert torch.equal(Unfold(2)(features), torch.nn.PixelShuffle(2)(by_class))
+
+
+@pytest.mark.parametrize("subpixel", [0, 3, 6])
+def test_only_powers_of_two_are_subpixels(subpixel):
+    with pytest.raises(InputError, match=f"a power of two, not {subpixel}"):
+        make_parser(subpixel=subpixel)
+
+
+def test_a_parser_with_subpixels_comes_back_from_its_folder(tmp_path):
+    parser = make_parser(decoder=[16, 16, 8, 8], subpixel=2).eval()
+    save_parser(parser, tmp_path)
+    with torch.no_grad():
+        same = load_parser(tmp_path)(random_images()), parser(random_images())
+    torch.testing.assert_close(*same)
+
+
+def test_the_gain_scales_the_last_layer_alone():
+    usual, small = make_parser().state_dict(), make_parser(head_gain=0.1).state_dict()
+    changed = [name for name in usual if not torch.equal(usual[name], small[name])]
+    assert changed == ["net.segmentation_head.0.weight"]
+    torch.testing.assert_close(small[changed[0]], 0.1 * usual[changed[0]])
 
 
 def test_integers_and_floats_are_normalised_alike():

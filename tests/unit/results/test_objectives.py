@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from helpers import run_notebook
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -53,7 +53,6 @@ from fairparse.results.groups import (
     with_interval,
 )
 from fairparse.results.parser_styles import MARKERS, OTHER_STYLES, parser_styles, parser_title
-from fairparse.workflow.notebooks import read_cells
 
 NAMES, SHARES = ["Male", "Young", "Smiling", "Bald", "Tone_1"], (0.45, 0.7, 0.4, 0.05, 0.3)
 FACES, SEEDS, OBJECTIVE_NAMES = 60, (0, 1), ["single", "linear", "linear_alt"]
@@ -123,17 +122,6 @@ def study(tmp_path_factory):
                 ids=np.array(ids[:2]),
             )
     return root
-
-
-def run_notebook(name, **parameters):
-    "Run the code of a paper notebook here with other parameters; its variables afterwards"
-    space = {}
-    for source, tags in read_cells(ROOT / "nbs" / "paper" / f"{name}.ipynb"):
-        exec(compile(source, name, "exec"), space)
-        if "parameters" in tags:
-            assert set(parameters) <= set(space), set(parameters) - set(space)
-            space.update(parameters)
-    return space
 
 
 def places(study, *kinds):

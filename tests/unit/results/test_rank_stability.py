@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from helpers import run_notebook
 from painting_helpers import DISTANCES, LPIPS, save
 
 from fairparse.core.records import COUNTS, INDEX, write_table
@@ -18,7 +18,6 @@ from fairparse.results.rank_stability import (
     rank_stability,
 )
 from fairparse.results.readers import ranks_for_readers
-from fairparse.workflow.notebooks import read_cells
 
 NAMES, FACES = ["single", "linear", "sigmoid"], 60
 
@@ -94,16 +93,6 @@ def test_what_a_run_does_not_have_is_named(run):
 def test_one_training_says_that_it_is_one(run):
     block = parser_blocks(Evidence(run.out, NAMES, [0]))[0]
     assert (block.tested_over == "60 faces").all() and (block.trainings == 1).all()
-
-
-def run_notebook(name, **parameters):
-    "Run the code of a paper notebook here with other parameters"
-    space = {}
-    for source, tags in read_cells(ROOT / "nbs" / "paper" / f"{name}.ipynb"):
-        exec(compile(source, name, "exec"), space)
-        if "parameters" in tags:
-            assert set(parameters) <= set(space), set(parameters) - set(space)
-            space.update(parameters)
 
 
 def test_the_notebook_writes_what_readers_see(run, tmp_path):
