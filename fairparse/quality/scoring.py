@@ -23,7 +23,7 @@ from ..gan.pix2pixhd import check_labels
 from ..measure.counts import count_pixels, stack_repetitions
 from ..measure.distances import Measurement, distances, mean_of_faces, miou_of_counts
 from ..measure.features import Extractor, Perceptual
-from ..parsing.predict import check_scorable, predict_probabilities
+from ..parsing.predict import check_scorable, predict_classes
 from ..parsing.unet import Parser
 from .painters import Painter
 
@@ -100,7 +100,7 @@ def follow_counts(
     others: Tensor,  # (B, H, W) maps of other faces
 ) -> dict:  # followed and floor: (B, C, 3)
     "Parse paintings, and count against their own maps and against others"
-    again, classes = predict_probabilities(judge, painted).argmax(1), len(judge.spec.classes)
+    again, classes = predict_classes(judge, painted), len(judge.spec.classes)
     return {
         "followed": count_pixels(again, maps, classes),
         "floor": count_pixels(again, others, classes),
