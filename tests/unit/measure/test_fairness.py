@@ -430,11 +430,9 @@ KINDS = ("variance", "gap", "ratio", "worst")
     ],
 )
 def test_intervals_of_disparities_cover(skills, faces):
-    covered, (bias, corrected) = coverage(skills, faces)
+    covered, (bias, corrected) = coverage(skills, faces, sims=400)
     for kind in KINDS:
-        # of 100 test sets: an interval that covers 0.89 of many (the gap of twelve equal groups)
-        # covers 0.84 of these now and then
-        assert covered["ours", kind] >= 0.84, f"{kind}: {covered['ours', kind]:.3f}"
+        assert covered["ours", kind] >= 0.88, f"{kind}: {covered['ours', kind]:.3f}"
     assert bias > 0 and abs(corrected) < bias
 
 
