@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ARCHITECTURES', 'GeneratorConfig', 'activate', 'Dense', 'normalise', 'Mapping', 'resample_kernel', 'blur',
            'double_size', 'modulated_convolution', 'StyledConvolution', 'ToPicture', 'Block', 'Synthesis',
-           'StyleGAN2Generator', 'save_stylegan', 'load_stylegan']
+           'StyleGAN2Generator', 'save_stylegan', 'ready_to_generate', 'load_stylegan']
 
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-02
 import math
@@ -378,6 +378,17 @@ def save_stylegan(
         save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, tmp)
     write_json(folder / "generator.json", {"config": asdict(net.config), **record})
 
+# %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-27c
+def ready_to_generate(
+    net: nn.Module,
+    device: str = "cpu",
+) -> nn.Module:  # the same, without gradients, channels last on a processor (a sixth faster)
+    "Where a generator comes from does not show in its pictures: every reader ends with this"
+    keep_freed_memory()
+    on_cpu = torch.device(device).type == "cpu"
+    layout = torch.channels_last if on_cpu else torch.preserve_format
+    return net.requires_grad_(False).eval().to(device, memory_format=layout)
+
 # %% ../../nbs/lib/60_balancing/01_stylegan.ipynb #stylegan-28
 def load_stylegan(folder: str | Path, device: str = "cpu") -> StyleGAN2Generator:
     """Read what `save_generator` wrote, as float32, ready to generate
@@ -402,7 +413,4 @@ def load_stylegan(folder: str | Path, device: str = "cpu") -> StyleGAN2Generator
         net.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError, OSError) as error:
         raise InputError(f"{weights} does not fit {folder / 'generator.json'}: {error}") from error
-    keep_freed_memory()
-    on_cpu = torch.device(device).type == "cpu"
-    layout = torch.channels_last if on_cpu else torch.preserve_format
-    return net.requires_grad_(False).eval().to(device, memory_format=layout)
+    return ready_to_generate(net, device)

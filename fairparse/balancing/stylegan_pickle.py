@@ -24,6 +24,7 @@ from fairparse.balancing.stylegan import (
     ARCHITECTURES,
     GeneratorConfig,
     StyleGAN2Generator,
+    ready_to_generate,
     save_stylegan,
 )
 from ..core.runs import InputError, explain_write_errors, hash_file, read_json
@@ -296,7 +297,7 @@ def generator_from_pickle(
         net.refuse("its weights take more room than the file has")
     config = _configure(net)
     _check_room(net, config)
-    generator = StyleGAN2Generator(config).requires_grad_(False).eval()
+    generator = StyleGAN2Generator(config)
     _fill(net, generator)
     record = {
         "source": file.path.name,
@@ -305,7 +306,7 @@ def generator_from_pickle(
         "class_name": networks[network].kind,
         "size": config.size,
     }
-    return generator, record
+    return ready_to_generate(generator), record
 
 # %% ../../nbs/lib/60_balancing/03_stylegan_pickle.ipynb #stylegan-pickle-21
 def import_stylegan(
