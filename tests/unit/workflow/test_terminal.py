@@ -134,7 +134,7 @@ def bash(tmp_path_factory):
     [
         (("repr",), ["reproduce"]),
         (("reproduce", "--pro"), ["--profile"]),
-        (("reproduce", "--profile", "de"), ["demo"]),
+        (("reproduce", "--profile", "de"), ["demo", "demo_quick"]),
         (
             ("reproduce", "--stages", "balance_table"),
             ["balance_table1", "balance_table2", "balance_table3"],
