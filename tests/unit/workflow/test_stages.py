@@ -29,7 +29,7 @@ from fairparse.workflow.stages import (
 def test_every_stage_has_a_rule_and_reads_and_writes_what_its_record_says(tmp_path):
     "The demo with everything that a profile may ask for, as Snakemake plans it"
     settings = ["study.even=outputs/none", "controlnet_maps=[single,truth]"]
-    settings += ["audit_parser.world=faces"]
+    settings += ["audit_parser.world=faces", "trials.trials=10"]
     record, _ = plan_run("demo", settings=settings)
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(record))
     jobs = plan(workflow_command(tmp_path, 2, None, True))
