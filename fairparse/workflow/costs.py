@@ -421,7 +421,7 @@ def _print_sum(jobs, stages, known, profile, cores):
         print(
             f"\nin all: {_span(low, high)} of GPU time on one {known_card()[1]}, "
             f"with {max(gpu_memory(profile).values()):.0f} GB or more, from {sources} "
-            "(assumptions: nbs/lib/90_workflow/10_operations.ipynb and 08_space.ipynb)"
+            "(assumptions: nbs/lib/90_workflow/10_operations.ipynb and 11_space.ipynb)"
         )
         return
     if not known:

@@ -163,7 +163,7 @@ def test_the_script_on_the_page_trains_over_two_processes(tmp_path):
     page = "\n".join(
         "".join(cell["source"])
         for cell in json.loads(
-            (ROOT / "nbs" / "lib" / "90_workflow" / "04_engine.ipynb").read_text()
+            (ROOT / "nbs" / "lib" / "90_workflow" / "05_engine.ipynb").read_text()
         )["cells"]
     )
     script = re.search(r"```python\n(# script.py\n.*?)```", page, re.DOTALL)[1]

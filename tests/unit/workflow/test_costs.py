@@ -3,11 +3,13 @@
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
+from conftest import ROOT
 
 from fairparse.core.runs import InputError
 from fairparse.workflow import costs
@@ -640,9 +642,12 @@ def test_page_of_the_paper_profile(capsys):
     assert (
         "of GPU time on" in printed
         and "from a formula" in printed
-        and "08_space" in printed
+        and "_space.ipynb" in printed
         and "memory: 32 GB for a job" in printed
     )
+    named = re.findall(r"\w+\.ipynb", printed)
+    assert len(named) >= 2
+    assert not set(named) - {path.name for path in (ROOT / "nbs").rglob("*.ipynb")}
     print_plan(
         [Job("train", [], ["a"], []), Job("controlnet", [], ["b"], [])],
         load_profile("paper"),
