@@ -3,6 +3,7 @@
 What runs again, what survives a fault, who owns a folder.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import time
 
 import psutil
 import pytest
@@ -284,6 +286,32 @@ def test_a_fault_keeps_the_checkpoint_and_the_log(toy_root):
         and (folder / "run.json").exists()
         and not (folder / "20_train_parser.failed.ipynb").exists()
     ), done.stderr
+
+
+def threads_of_snakemake(process):
+    "Now, over the descendants of a run; 0 if there is none (any more)"
+    counts = [0]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "snakemake" in child.cmdline():
+                    counts.append(child.num_threads())
+    return max(counts)
+
+
+def test_snakemake_sets_no_timer_for_each_job_that_ended(toy_root):
+    "Each would weigh all waiting jobs again every second (findings/snakemake_timers.sh)"
+    words = "reproduce --profile toy --cores 1 --stages train --set train.wait=0.5"
+    command = command_line(*words.split(), "--set", f"seeds={list(range(10))}")
+    process, most = subprocess.Popen(command, cwd=toy_root), 0
+    try:
+        while process.poll() is None:
+            most = max(most, threads_of_snakemake(process))
+            time.sleep(0.1)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert 0 < most <= 6
 
 
 def start_slow_run(root):
