@@ -103,7 +103,9 @@ def why_not_fork() -> str:  # empty where nothing speaks against it
     "What a forked process would lack of this one"
     torch = sys.modules.get("torch")
     if not (pid := os.fork()):
-        os._exit(bool(torch and torch.cuda._is_in_bad_fork()))
+        # a look for devices, such as that of diffusers, counts as use; without one nothing is lost
+        lost = torch and torch.cuda._is_in_bad_fork() and torch.cuda.device_count()
+        os._exit(bool(lost))
     _, used = os.waitpid(pid, 0)
     # before a fork, OpenBLAS ends its threads by itself, and starts others when it needs them
     if threads := len(os.listdir("/proc/self/task")) - 1:

@@ -242,3 +242,18 @@ def test_messages_carry_files():
         message, files = receive_message(there)
         assert message == {"a": 1} and len(files) == 1
         os.close(files[0])
+
+
+@pytest.mark.parametrize("devices, said", [(0, ""), (1, "CUDA was used in it")])
+def test_a_look_for_devices_is_an_obstacle_only_where_there_are_some(devices, said):
+    "`torch.cuda.is_available()`, which diffusers asks at import, counts as use of CUDA"
+    code = (
+        "import torch\n"
+        "from fairparse.workflow.nursery import why_not_fork\n"
+        "torch.cuda._is_in_bad_fork = lambda: True\n"
+        f"torch.cuda.device_count = lambda: {devices}\n"
+        "print(why_not_fork(), end='')"
+    )
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}  # no thread of its own is an obstacle
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=alone)
+    assert (done.stdout, done.returncode) == (said, 0), done.stderr
