@@ -156,6 +156,7 @@ def turn_profile(
     }
     profile["score"] = {**profile.get("score", {}), "judge": objective}
     profile |= dict(objectives=[objective], seeds=seeds, shared_seeds=seeds, stages=stages)
+    profile.pop("generator_seeds", None)  # all seeds
     profile["controlnet_maps"] = [objective]
     return _in_float32(profile) if isa else profile
 
@@ -266,7 +267,7 @@ def count_jobs(
     scratch: Path,  # for the plans
 ) -> dict:  # tree -> {stage: jobs}
     "Jobs of a whole run in each tree, with the objectives and seeds of the base's profile"
-    keys = ("objectives", "seeds", "shared_seeds")
+    keys = ("objectives", "seeds", "shared_seeds", "generator_seeds")
     protocol = {k: v for k, v in read_profile(trees[0], name).items() if k in keys}
     found = {}
     for tree in trees:

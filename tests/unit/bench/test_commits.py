@@ -117,6 +117,7 @@ def test_a_turns_profile():
     profile = turn_profile(HERE, "demo", [2], ["train"], changes={"train": {"epochs": 1}})
     plain = turn_profile(HERE, "demo", [0], ["train"])
     assert profile["train"]["epochs"] == 1 and profile["seeds"] == profile["shared_seeds"] == [2]
+    assert "generator_seeds" not in profile  # of the demo: more than a turn has
     assert profile["prepare"] == plain["prepare"] and profile["objectives"] == ["linear"]
     assert profile["latents"]["seed"] == plain["latents"]["seed"] + 2000
     assert list(profile["classifiers"]) == ["group", "group_second", "eyes"]
