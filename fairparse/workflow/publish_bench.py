@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..core.runs import InputError, atomic_write, find_root, hash_file, read_json
+from .notebooks import find_notebook, read_parameters
 from .provenance import notebook_fingerprint, write_made_by
 from .publish import bench_for_readme, clean_notebook, copy_results, fill_block
 
@@ -35,7 +36,9 @@ def _check_bench(notebook, record):
     # unet: there may be no GPU
     not_run = record.get("not_run", {}).items()
     lacking = [f"{part} ({why})" for part, why in not_run if part != "unet"]
-    if given.get("tiny") or given.get("changes") or given.get("profile", "demo") != "demo":
+    usual = read_parameters(find_notebook(notebook.stem)).get("changes")
+    changed = given.get("changes", usual) != usual or given.get("profile", "demo") != "demo"
+    if given.get("tiny") or changed:
         lacking.append("the tests' sizes")
     for name, least in (("repetitions", 5), ("draws", 180_000)):
         if given.get(name, least) < least:
