@@ -642,7 +642,7 @@ def test_page_of_the_paper_profile(capsys):
     assert (
         "of GPU time on" in printed
         and "from a formula" in printed
-        and "_space.ipynb" in printed
+        and "11_space" in printed
         and "memory: 32 GB for a job" in printed
     )
     named = re.findall(r"\w+\.ipynb", printed)
