@@ -11,6 +11,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import psutil
@@ -480,3 +481,17 @@ def test_a_lost_file_behind_the_stage_that_is_asked_for_is_made_again(toy_root, 
     assert f"missing, to be made again: {name}" in done.stdout
     again = fairparse(*words, "--dry-run", cwd=toy_root)
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_ranks_are_of_the_groups_that_the_loop_compares(tmp_path):
+    "The ci profile has three test faces a group: the ranks of the loop take its floor"
+    words = (
+        f"{sys.executable} -m snakemake -s {ROOT}/nbs/workflow/Snakefile --dry-run -p --cores 1 "
+        f"--configfile {ROOT}/nbs/workflow/profiles/ci.yaml --directory {tmp_path} "
+        "tables/rank_stability.csv"
+    )
+    done = subprocess.run(shlex.split(words), capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    (job,) = [line for line in done.stdout.splitlines() if "run --tied $PPID 80_rank" in line]
+    given = json.loads(shlex.split(job)[-1])
+    assert given["loop_min_size"] == 1 and given["severities"] == [0.1, 0.5]
