@@ -329,6 +329,13 @@ EVERYTHING = {  # of the parser
     "loss": {"history": 0.5, "cross_entropy": 0.5},
     "augment": {"rotate": 10, "brightness": 0.2},
 }
+FAIR = {  # methods for the worst-off group
+    "equal_shares": True,
+    "guided": True,
+    "select": "worst_group",
+    "augment": {"worse": 0.2},
+    "loss": {"face_weights": "group_dro", "logit_adjustment": 0.5},
+}
 DROP = {"loss": {"perturb": "drop", "history": 0.9}, "objective": "sigmoid_alt"}
 FROZEN = {
     "balance": "loss",
@@ -344,7 +351,7 @@ KINDS = {
         ("model",),
         (1, 2, 3),
         ("model.safetensors", "history.parquet"),
-        {"everything": EVERYTHING, "drop": DROP, "bf16": {"precision": "bf16"}},
+        {"everything": EVERYTHING, "fair": FAIR, "drop": DROP, "bf16": {"precision": "bf16"}},
         {
             "configuration": lambda faces: {"epochs": 2},
             "network": lambda faces: {"parser": make_parser(coordinates=True)},

@@ -27,7 +27,7 @@ from ..core.runs import InputError
 from ..core.training import epoch_order
 from ..data.augment import AugmentConfig, augment
 from ..data.labels import CLASSES, flip_order
-from ..parsing.train import hold_faces, take_faces
+from ..parsing.batches import hold_faces, take_faces
 from ..parsing.unet import build_parser
 
 # %% ../../nbs/lib/95_bench/05_gpu.ipynb #gpu-37

@@ -89,7 +89,9 @@ HISTORY = Schema(
         "epoch": "int64",
         **_floats("alpha", "beta", "gamma"),
         **_floats("loss", "accuracy_loss", "robustness_loss", "fairness_loss"),
-        **_floats("valid_miou", "lr", "seconds"),
+        # in validation: of everybody, of the group that is worst; share of pictures made worse
+        **_floats("valid_miou", "valid_worst", "worse"),
+        **_floats("lr", "seconds"),
     },
 )
 

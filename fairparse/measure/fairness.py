@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MIN_SIZE', 'DISPARITIES', 'check_faces', 'check_counts', 'common_classes', 'group_scores', 'bootstrap_groups',
-           'size_note', 'group_table', 'class_table', 'disparities', 'basic_interval', 'largest_interval',
-           'disparity_intervals', 'disparity_table', 'permutation_p_value', 'intersect', 'intersection_table']
+           'size_note', 'group_table', 'class_table', 'equity_scaled', 'disparities', 'basic_interval',
+           'largest_interval', 'equity_interval', 'disparity_intervals', 'disparity_table', 'permutation_p_value',
+           'intersect', 'intersection_table']
 
 # %% ../../nbs/lib/15_measure/04_fairness.ipynb #fairness-02
 import itertools
@@ -179,14 +180,27 @@ def class_table(
     )
 
 # %% ../../nbs/lib/15_measure/04_fairness.ipynb #fairness-18
-DISPARITIES = ("overall", "variance", "gap", "ratio", "worst")
+DISPARITIES = ("overall", "variance", "gap", "ratio", "worst", "equity_scaled")
 
 
+def equity_scaled(
+    scores: np.ndarray,  # (..., G) of the groups, 0..1
+    overall: np.ndarray,  # (...)
+    spread: str = "deviations",  # sum of the groups' distances from `overall`, or "std"
+) -> np.ndarray:  # (...), 0..1
+    "The overall score, the smaller the more unequal the groups are; FairSeg, ICLR 2024"
+    if spread not in ("deviations", "std"):
+        raise InputError(f'spread must be "deviations" or "std", not {spread!r}')
+    if spread == "std":
+        return overall / (1 + np.nanstd(scores, -1))
+    return overall / (1 + np.nansum(np.abs(scores - np.expand_dims(overall, -1)), -1))
+
+# %% ../../nbs/lib/15_measure/04_fairness.ipynb #fairness-18a
 def disparities(
     scores: np.ndarray,  # (..., G) mIoU of the groups, 0..1
     overall: np.ndarray,  # (...)
 ) -> dict:  # each (...), in percent (variance in percent², ratio in 0..1)
-    "Overall mIoU, variance over groups, gap, ratio and worst group"
+    "Overall mIoU, variance over groups, gap, ratio, worst group and equity-scaled mIoU"
     worst, best = np.nanmin(scores, -1), np.nanmax(scores, -1)
     return {
         "overall": 100 * overall,
@@ -194,6 +208,7 @@ def disparities(
         "gap": 100 * (best - worst),
         "ratio": worst / best,
         "worst": 100 * worst,
+        "equity_scaled": 100 * equity_scaled(scores, overall),
     }
 
 # %% ../../nbs/lib/15_measure/04_fairness.ipynb #fairness-19
@@ -209,16 +224,36 @@ def basic_interval(
     return tuple(float(np.clip(2 * observed - x, lowest, highest)) for x in (high, low))
 
 # %% ../../nbs/lib/15_measure/04_fairness.ipynb #fairness-20
+def _widths(observed, samples, level):
+    "Half widths (K,) of intervals that hold for all K quantities at once (max-t)"
+    error, away = np.nanstd(samples, 0), np.abs(samples - observed)
+    largest = np.fmax.reduce(np.divide(away, error, out=np.zeros_like(away), where=error > 0), 1)
+    return np.nanquantile(largest, level) * error
+
+
 def largest_interval(
     observed: np.ndarray,  # (K,)
     samples: np.ndarray,  # (R, K), NaN where a resample has none
     level: float = 0.95,
 ) -> tuple:  # low, high
     "Interval of the largest of K quantities, from those that hold for all at once (max-t)"
-    error, away = np.nanstd(samples, 0), np.abs(samples - observed)
-    largest = np.fmax.reduce(np.divide(away, error, out=np.zeros_like(away), where=error > 0), 1)
-    width = np.nanquantile(largest, level) * error
+    width = _widths(observed, samples, level)
     return float((observed - width).max()), float((observed + width).max())
+
+# %% ../../nbs/lib/15_measure/04_fairness.ipynb #fairness-20a
+def equity_interval(
+    scores: np.ndarray,  # (G,) mIoU of the groups, 0..1
+    overall: float,
+    samples: np.ndarray,  # (R, G) in resamples
+    overall_samples: np.ndarray,  # (R,)
+    level: float = 0.95,
+) -> tuple:  # low, high, in percent
+    "Interval of the equity-scaled score"
+    low, _ = interval(100 * equity_scaled(samples, overall_samples), level)
+    distance, distances = scores - overall, samples - overall_samples[:, None]
+    nearest = np.abs(distance) - _widths(distance, distances, level)
+    _, high = interval(100 * overall_samples, level)
+    return low, high / (1 + np.nansum(nearest.clip(0)))
 
 # %% ../../nbs/lib/15_measure/04_fairness.ipynb #fairness-21
 def disparity_intervals(
@@ -268,13 +303,14 @@ def _disparity(counts, groups, classes, resamples):
     samples = bootstrap_groups(counts, groups, classes, resamples)
     overall = group_scores(counts, everyone, classes).mean()
     overall_samples = bootstrap_groups(counts, everyone, classes, resamples)[:, 0]
-    intervals = {"overall": interval(100 * overall_samples)}
-    return _Disparity(
-        disparities(scores.mean(0), overall),
-        disparities(samples, overall_samples),
-        intervals | disparity_intervals(scores.mean(0), samples),
-        scores,
-    )
+    observed = disparities(scores.mean(0), overall)
+    resampled = disparities(samples, overall_samples)
+    intervals = {
+        "overall": interval(resampled["overall"]),
+        "equity_scaled": equity_interval(scores.mean(0), overall, samples, overall_samples),
+    }
+    intervals |= disparity_intervals(scores.mean(0), samples)
+    return _Disparity(observed, resampled, intervals, scores)
 
 # %% ../../nbs/lib/15_measure/04_fairness.ipynb #fairness-23b
 def _disparity_row(own, base):

@@ -99,7 +99,7 @@ def prepare(data, label_map, out, size, split, folds, seed, extra, swap_mirrored
     arg(
         "--recipe",
         default="strong",
-        help="a name of nbs/lib/20_parsing/07_recipes: strong or paper",
+        help="a name of nbs/lib/20_parsing/09_recipes: strong or paper",
     ),
     arg("--size", type=int, help="side in pixels (default: the recipe's)"),
     arg("--epochs", type=int, help="default: the recipe's"),

@@ -63,7 +63,7 @@ def test_no_two_notebooks_share_a_module_or_a_name():
 
 
 def test_notebooks_modules_and_rooms_have_the_same_names():
-    "nbs/lib/20_parsing/05_train.ipynb exports fairparse/parsing/train.py; numbers give the order"
+    "nbs/lib/20_parsing/07_train.ipynb exports fairparse/parsing/train.py; numbers give the order"
     for path in LIBRARY:
         room, _, module = default_exp(path).rpartition(".")
         folder = path.parent.relative_to(ROOT / "nbs" / "lib").name

@@ -23,7 +23,7 @@ from fairparse.bench.parser import step_cases
 from fairparse.bench.timing import measure
 from fairparse.core.runs import InputError
 from fairparse.data.augment import AugmentConfig
-from fairparse.parsing.train import hold_faces
+from fairparse.parsing.batches import hold_faces
 from fairparse.workflow.operations import GFLOP
 
 ENCODER = "tu-mobilenetv3_small_050"

@@ -26,6 +26,7 @@ from fairparse.measure.fairness import (
     disparities,
     disparity_intervals,
     disparity_table,
+    equity_scaled,
     group_scores,
     group_table,
     intersect,
@@ -209,12 +210,14 @@ def test_disparity_table_equals_a_loop(case):
     for name, counts in parsers.items():
         scores = [mean(slow_miou(c, faces, classes) for c in counts) for faces in members]
         middle = mean(scores)
+        overall = mean(slow_miou(c, range(60), classes) for c in counts)
         expected[name] = {
-            "overall": mean(slow_miou(c, range(60), classes) for c in counts),
+            "overall": overall,
             "variance": mean((s - middle) ** 2 for s in scores),
             "gap": max(scores) - min(scores),
             "ratio": min(scores) / max(scores),
             "worst": min(scores),
+            "equity_scaled": overall / (1 + sum(abs(s - overall) for s in scores) / 100),
         }
         assert table.worst_group[name] == NAMES[scores.index(min(scores))]
     for name, kind in itertools.product(parsers, expected["single"]):
@@ -412,6 +415,53 @@ def coverage(skills, faces, sims=100, overlapping=False):
             )
         )
     return {key: np.mean(h) for key, h in hits.items()}, np.mean(errors, 0)
+
+
+def test_scores_of_groups_are_those_of_fairmedfm():
+    "Of one score an image and a group a face, which is all that it computes"
+    fairmedfm = pytest.importorskip("fairmedfm", reason="fairmedfm is in the dev extra")
+    rng = np.random.default_rng(0)
+    scores, groups = rng.uniform(0.5, 1, 60), rng.integers(0, 4, 60)
+    means = np.array([scores[groups == g].mean() for g in range(4)])
+    ours = disparities(means, scores.mean())
+    theirs = {
+        kind: getattr(fairmedfm, name)(scores, sensitive_features=groups)
+        for kind, name in {
+            "gap": "dice_gap",
+            "worst": "worst_group_dice",
+            "std": "dice_std",
+            "scaled": "equity_scaled_dice",
+        }.items()
+    }
+    assert ours["gap"] == pytest.approx(100 * theirs["gap"])
+    assert ours["worst"] == pytest.approx(100 * theirs["worst"])
+    assert ours["variance"] == pytest.approx(1e4 * theirs["std"] ** 2)
+    assert equity_scaled(means, scores.mean(), "std") == pytest.approx(theirs["scaled"])
+    assert ours["equity_scaled"] < 100 * theirs["scaled"]  # the sum of four is longer
+
+
+def test_equity_scaled_scores_by_hand():
+    scores = np.array([[0.9, 0.7], [0.8, 0.8]])
+    assert equity_scaled(scores, np.array([0.8, 0.8])) == pytest.approx([0.8 / 1.2, 0.8])
+    assert equity_scaled(scores[0], 0.8, "std") == pytest.approx(0.8 / 1.1)
+    assert equity_scaled(np.array([0.9, np.nan]), 0.8) == pytest.approx(0.8 / 1.1)
+    with pytest.raises(InputError, match="deviations"):
+        equity_scaled(scores, 0.8, "variance")
+
+
+@pytest.mark.parametrize("away", [0.0, 0.02, 0.06])
+def test_intervals_of_equity_scaled_scores_hold_the_truth(away):
+    "Three groups of 60 faces; the middle one is everybody's level"
+    rng, truth = np.random.default_rng(1), np.array([0.8 - away, 0.8, 0.8 + away])
+    expected, held = 100 * 0.8 / (1 + 2 * away), []
+    member = np.repeat(np.eye(3, dtype=bool), 60, axis=1)
+    for _ in range(120):
+        skill = truth.repeat(60)[None, :, None] + rng.normal(0, 0.05, (1, 180, 1))
+        tp = rng.binomial(200, skill.clip(0, 1))
+        counts = np.stack([tp, 200 - tp, np.zeros_like(tp)], -1)
+        row = disparity_table({"one": counts}, Groups(list("abc"), member), resamples=200).iloc[0]
+        held.append(row.equity_scaled_low <= expected <= row.equity_scaled_high)
+    assert np.mean(held) >= 0.9
 
 
 KINDS = ("variance", "gap", "ratio", "worst")

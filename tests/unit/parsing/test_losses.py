@@ -396,6 +396,8 @@ CASES = {
     "entropy": ((1, 0, 0), {"cross_entropy": 1.0, "class_weights": [1.0, 2.0, 3.0, 0.5]}),
     "drop": ((0.4, 0.3, 0.3), {"perturb": "drop"}),
     "history": ((0.4, 0.3, 0.3), {"history": 0.5}),
+    "dro": ((1, 0, 0), {"face_weights": "group_dro"}),
+    "tails": ((1, 0, 0), {"face_weights": "group_tails", "logit_adjustment": 0.5}),
 }
 
 def network():
@@ -458,7 +460,11 @@ def processes(tmp_path_factory):
 
 @pytest.mark.parametrize("cut", [3, 2], ids=["even", "uneven"])
 @pytest.mark.parametrize(
-    "name", ["dice", "robustness", "variance", "shortfall", "equal", "entropy", "drop", "history"]
+    "name",
+    [
+        *("dice", "robustness", "variance", "shortfall", "equal", "entropy", "drop", "history"),
+        *("dro", "tails"),
+    ],
 )
 def test_two_processes_give_the_loss_and_gradients_of_one(processes, cut, name):
     first, second, one = (p[name] for p in processes[cut])
