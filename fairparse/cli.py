@@ -335,6 +335,7 @@ def publish(out, check, release):
         print(path)
 
 # %% ../nbs/lib/99_cli.ipynb #cli-23
+import fairparse.workflow.audit_commands  # noqa: F401
 import fairparse.workflow.parser_commands  # noqa: F401
 
 # %% ../nbs/lib/99_cli.ipynb #cli-24

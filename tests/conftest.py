@@ -160,7 +160,13 @@ COPIED = (
     *("__init__", "cli", "core/__init__", "core/assets", "core/runs", "core/threads"),
     *("workflow/__init__", "workflow/notebooks", "workflow/fingerprints"),
     *("workflow/stages", "workflow/profiles"),
-    *("workflow/engine", "workflow/provenance", "workflow/terminal", "workflow/parser_commands"),
+    *(
+        "workflow/engine",
+        "workflow/provenance",
+        "workflow/terminal",
+        "workflow/parser_commands",
+        "workflow/audit_commands",
+    ),
     *("workflow/nursery", "workflow/warm_kernels"),
 )
 
