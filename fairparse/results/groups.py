@@ -36,7 +36,7 @@ def _check_attributes(path, there, names, ids, missing):
     if not there:
         raise InputError(
             f"{path} has no attributes, and faces without attributes form no groups: "
-            "add some, or leave gaps, figure4 and intersections out with --stages"
+            "add some, or leave gaps, figure4, intersections and who_fails out with --stages"
         )
     if unknown:
         raise InputError(f"{path} has no attributes {unknown}: it has {there}")

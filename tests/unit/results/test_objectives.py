@@ -662,6 +662,22 @@ def test_the_other_notebooks_write_what_they_say(study, tmp_path):
         severities=[0.1, 0.5],
         **places(study, "sweep"),
     )
+    fails = tmp_path / "who_fails.png"
+    run_notebook(
+        "85_who_fails_first",
+        out=str(fails),
+        perturbations=["blur", "jpeg"],
+        severities=[0.1, 0.5],
+        min_size=5,
+        **places(study, "sweep", "faces"),
+    )
+    check_picture(fails)
+    cells, thrown, doses = (
+        pd.read_csv(tmp_path / f"who_fails{part}.csv") for part in ("", "_errors", "_doses")
+    )
+    assert set(cells.parser) == set(thrown.parser) == set(doses.parser) == set(OBJECTIVE_NAMES)
+    assert len(cells) == 5 * len(thrown)  # clean, and two kinds at two severities
+    assert (cells.low <= cells.behind).all() and (cells.behind <= cells.high).all()
     errors = pd.read_csv(tmp_path / "ce.csv").set_index(["parser", "perturbation"])
     assert (errors.loc["single"].ce == 100).all()
     assert list(errors.loc["linear"].index) == [
