@@ -34,6 +34,7 @@ def _need(package, why):
 CORRUPTIONS = {
     "gaussian_noise": "gaussian_noise",
     "salt_and_pepper": "impulse_noise",
+    "shot_noise": "shot_noise",
     "blur": "gaussian_blur",
     "motion_blur": "motion_blur",
     "brightness": "brightness",

@@ -125,7 +125,8 @@ class TrainConfig:
         check_values(
             self,
             one_of={
-                "perturbation": tuple(PERTURBATIONS),
+                # not those that change the true labels, see `damage`
+                "perturbation": tuple(name for name, p in PERTURBATIONS.items() if not p.label),
                 "select": SELECT,
                 "optimizer": ("adam", "adamw"),
                 "lr_schedule": ("constant", "one_cycle"),

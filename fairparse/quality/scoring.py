@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..core.records import FaceSet, read_arrays, write_arrays
 from ..core.runs import InputError, hash_file
-from ..data import damage
+from ..data.damage import damage_code
 from ..gan.pix2pixhd import check_labels
 from ..measure.counts import count_pixels, stack_repetitions
 from ..measure.distances import Measurement, distances, mean_of_faces, miou_of_counts
@@ -171,7 +171,8 @@ def scoring_key(
 ) -> str:
     "SHA-256 over all that decides a scored set"
     own = [
-        *map(hash_file, [*files, damage.__file__]),
+        *map(hash_file, files),
+        damage_code(),
         faces.meta["sha256"],
         hashlib.sha256(np.asarray(rows, np.int64).tobytes()).hexdigest(),
         extractor.conventions(),

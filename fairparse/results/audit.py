@@ -125,6 +125,15 @@ def _check_shape(path, size, full):
         )
 
 # %% ../../nbs/lib/80_results/15_audit.ipynb #audit-09-1
+def _follow(true, face, setting):
+    "The true map of a damaged picture: where something covers the face, the label is the thing's"
+    if setting == CLEAN:
+        return true
+    from fairparse.data.damage import perturb_masks
+
+    return perturb_masks(true[None], [face], *setting)[0].numpy()
+
+
 def _count_face(truth, row, parsers, jobs, tables, palettes):
     """Counts of one face in the order of `jobs`, notes on parsers whose maps were resized
 
@@ -133,6 +142,7 @@ def _count_face(truth, row, parsers, jobs, tables, palettes):
     (true, full), counts, notes = truth.read(row), [], {}
     wanted, sides = true.shape[::-1], {None: pair_sides(true)}
     for name, setting in jobs:
+        followed = _follow(true, truth.ids[row], setting)
         path = parsers[name][setting][truth.stems[row]]
         pred, size = read_map(path, tables[name], wanted, palettes[name])
         _check_shape(path, size, full)
@@ -142,7 +152,7 @@ def _count_face(truth, row, parsers, jobs, tables, palettes):
                 f"{name}: maps of another size than the truth ({sizes}) "
                 "are compared at the truth's size, by the nearest pixel"
             )
-        counts.append(count_map(true, pred))
+        counts.append(count_map(followed, pred))
         if setting == CLEAN:
             sides[name] = pair_sides(pred)
     return counts, notes, sides

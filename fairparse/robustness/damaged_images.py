@@ -18,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..core.records import open_face_set, setting_name
-from ..core.runs import InputError, Run, atomic_write, hash_file, read_json, write_json
+from ..core.runs import InputError, Run, atomic_write, read_json, write_json
 from fairparse.data.face_folders import (
     IMAGE_SUFFIXES,
     list_files,
@@ -167,6 +167,12 @@ def write_perturbed(
     settings = [("none", 0.0), *pairs]
     for setting in settings:  # refuses names and severities that do not exist
         damage.perturb_uint8(np.zeros((1, 8, 8, 3), np.uint8), ["check"], *setting, seed)
+    moving = [name for name in perturbations if damage.PERTURBATIONS[name].label]
+    if moving and seed:
+        raise InputError(
+            f"{moving} change the true labels, which an audit makes again for seed 0: "
+            "leave the seed at 0, or these kinds out"
+        )
     if size is not None and size < 8:
         raise InputError(f"size is {size}: it must be 8 pixels or more")
 
@@ -175,7 +181,7 @@ def write_perturbed(
         "data": str(Path(data).resolve()),
         "seed": seed,
         "size": size,
-        "perturbations_sha256": hash_file(damage.__file__),
+        "perturbations_sha256": damage.damage_code(),
     }
     _check_request(out, request)
     named = [setting_name(*setting) for setting in settings]

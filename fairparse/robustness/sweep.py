@@ -16,8 +16,7 @@ from tqdm import tqdm
 
 from ..core.records import COUNTS, FaceSet, setting_name, write_arrays, write_table
 from ..core.runs import InputError, hash_file, read_json, write_json
-from ..data import damage
-from ..data.damage import perturb_uint8
+from ..data.damage import PERTURBATIONS, damage_code, perturb_masks, perturb_uint8
 from ..measure.counts import count_pixels, counts_table
 from ..parsing.predict import check_scorable, predict_classes
 from ..parsing.unet import Parser
@@ -53,7 +52,8 @@ def score_setting(
     for start in range(0, len(rows), batch_size):
         chunk = rows[start : start + batch_size]
         _, maps = parse_damaged(parser, faces, chunk, perturbation, severity, seed)
-        truth = torch.from_numpy(faces.masks[chunk]).to(maps.device)
+        ids = faces.index.id.iloc[chunk]
+        truth = perturb_masks(faces.masks[chunk], ids, perturbation, severity, seed, maps.device)
         counts.append(count_pixels(maps, truth, len(faces.classes)))
     return np.concatenate(counts)
 
@@ -65,7 +65,7 @@ def _identity(weights, faces, rows, seed):
         faces.meta["sha256"],
         hashlib.sha256(np.ascontiguousarray(rows)).hexdigest(),
         seed,
-        hash_file(damage.__file__),
+        damage_code(),
     ]
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
@@ -179,6 +179,11 @@ def save_examples(
     `records.read_arrays` reads them: images, maps, truth, settings and ids.
     """
     images, maps = [], []
+    moving = [name for name, _ in settings if name != "none" and PERTURBATIONS[name].label]
+    if moving:
+        raise InputError(
+            f"examples show one true map a face, and {moving} change it: leave them out"
+        )
     for perturbation, severity in settings:
         damaged, labels = parse_damaged(parser, faces, rows, perturbation, severity, seed)
         images.append(damaged.permute(0, 2, 3, 1).cpu().numpy())

@@ -154,7 +154,7 @@ def audit(
         "--perturbations",
         nargs="+",
         metavar="NAME",
-        help="names of nbs/lib/10_data/16_damage (default: the paper's six)",
+        help="names of nbs/lib/10_data/18_damage (default: the paper's six)",
     ),
     arg(
         "--severities",

@@ -285,7 +285,7 @@ def absent_weights(weights: str) -> str:  # "" if they are there or come by them
 
 # %% ../../nbs/lib/90_workflow/04_profiles.ipynb #profiles-26
 _name_the_folder = (
-    ": nbs/lib/10_data/17_labelled.ipynb says where each data set comes from; "
+    ": nbs/lib/10_data/19_labelled.ipynb says where each data set comes from; "
     "put it there, or name its folder with --set classifiers.NAME.source=FOLDER"
 )
 

@@ -10,24 +10,33 @@ from fairparse.bench.scores import CORRUPTIONS, load_imagecorruptions
 from fairparse.core.runs import InputError
 from fairparse.data import damage as module
 from fairparse.data.damage import (
+    FAMILIES,
     LEVELS,
     PAPER,
     PERTURBATIONS,
-    Draws,
-    image_seeds,
     level_table,
     perturb,
+    perturb_labels,
+    perturb_masks,
+    perturb_uint8,
     perturbation,
 )
+from fairparse.data.draws import Draws, image_seeds
+from fairparse.data.labels import CLASSES
 from fairparse.data.worlds import render_faces
 
 NAMES = list(PERTURBATIONS)
-RANDOM = {"gaussian_noise", "salt_and_pepper", "occlusion", "motion_blur"}
+RANDOM = {
+    *("gaussian_noise", "salt_and_pepper", "shot_noise", "occlusion", "motion_blur"),
+    *("colour_cast", "shadow", "hand", "thing", "face_mask", "hair"),
+}
+COVERS = {"hand": "background", "thing": "background", "face_mask": "cloth", "hair": "hair"}
 # our name -> the constants of its five severities (pixels as a share of 256);
 # motion blur: radius and deviation in pixels
 CONSTANTS = {
     "gaussian_noise": [0.08, 0.12, 0.18, 0.26, 0.38],
     "salt_and_pepper": [0.03, 0.06, 0.09, 0.17, 0.27],
+    "shot_noise": [60, 25, 12, 5, 3],
     "blur": [sigma / 256 for sigma in (1, 2, 3, 4, 6)],
     "motion_blur": [(10, 3), (15, 5), (15, 8), (15, 12), (20, 15)],
     "brightness": [0.1, 0.2, 0.3, 0.4, 0.5],
@@ -101,7 +110,7 @@ def test_agrees_with_imagecorruptions_at_its_constants(name, level, faces, their
         assert abs(psnr(one, clean) - psnr(two, clean)) < 1
     # without chance the pictures are the same but for the fraction that theirs cut off;
     # independent noise differs by twice its variance
-    if name in ("gaussian_noise", "salt_and_pepper"):
+    if name in ("gaussian_noise", "salt_and_pepper", "shot_noise"):
         assert psnr(ours, reference) == pytest.approx(psnr(ours, as_batch(faces)) - 3, abs=0.3)
     else:
         assert psnr(ours.floor(), reference) > 48
@@ -114,7 +123,9 @@ def test_names_and_levels():
     assert LEVELS == (0.1, 0.2, 0.3, 0.4, 0.5)
     assert set(PAPER) < set(NAMES)
     assert len(PAPER) == 6
-    assert len(NAMES) == 10
+    assert len(NAMES) == 18
+    assert {kind.family for kind in PERTURBATIONS.values()} == set(FAMILIES)
+    assert {name: kind.label for name, kind in PERTURBATIONS.items() if kind.label} == COVERS
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -294,18 +305,105 @@ def test_level_table_states_what_perturb_does(monkeypatch):
     table = level_table().set_index("perturbation")
     assert list(table.index) == NAMES
     assert table.unit.str.len().min() > 5
-    assert table.loc["jpeg"].tolist()[1:] == [36, 26, 17, 11, 6]
+    assert table.loc["jpeg"].tolist()[2:] == [36, 26, 17, 11, 6]
     assert table.loc["blur", "level_5"] == pytest.approx(0.02)
     for name in NAMES:
         for k, severity in enumerate(LEVELS, 1):
             value = table.loc[name, f"level_{k}"]
             direct = torch.cat(
                 [
-                    getattr(module, name)(image[None].clone(), value, Draws([i]))
+                    PERTURBATIONS[name].function(image[None].clone(), value, Draws([i]))
                     for i, image in enumerate(images())
                 ]
             ).clamp(0, 255)
             assert torch.equal(perturb(images(), name, severity, range(3)), direct), (name, k)
+
+
+def test_shot_noise_scatters_like_photons():
+    light = torch.tensor([32.0, 128, 224]).repeat_interleave(64).expand(3, 64, 192)[None]
+    noisy = perturb(light, "shot_noise", 0.2, [3])[0]
+    for k, level in enumerate((32, 128, 224)):
+        part = noisy[..., 64 * k : 64 * (k + 1)]
+        photons = 3 * 0.2**-1.5 * level / 255
+        assert part.mean() == pytest.approx(level, rel=0.05) or level == 224  # is clipped
+        assert level == 224 or part.std() == pytest.approx(level / photons**0.5, rel=0.06)
+
+
+def test_defocus_draws_a_disc():
+    point = torch.zeros(1, 3, 201, 201)
+    point[..., 100, 100] = 255
+    disc = perturb(point, "defocus", 0.8)[0, 0]
+    y, x = (torch.arange(201) - 100.0)[:, None], torch.arange(201) - 100.0
+    away = (y**2 + x**2).sqrt()
+    radius = 0.8 * 0.05 * 201
+    assert disc.sum() == pytest.approx(255, rel=1e-3)
+    assert not disc[away > radius + 0.5].any() and disc[away < radius - 0.5].std() < 1e-5
+
+
+def test_a_colour_cast_scales_channels_and_keeps_their_product():
+    grey = torch.full((4, 3, 8, 8), 60.0)
+    cast = perturb(grey, "colour_cast", 0.5, [1, 2, 3, 4])
+    gains = cast[:, :, 0, 0] / 60
+    assert torch.allclose(gains.prod(1), torch.ones(4), rtol=1e-4)
+    assert (gains.log2().abs().max(1).values <= 0.4 + 1e-4).all() and gains.std(1).min() > 0.1
+
+
+def test_a_shadow_takes_light_from_one_side():
+    shadow = perturb(torch.full((6, 3, 64, 64), 200.0), "shadow", 0.5, range(6))
+    assert torch.allclose(shadow.amax((1, 2, 3)), torch.tensor(200.0), atol=1)
+    assert torch.allclose(shadow.amin((1, 2, 3)), torch.tensor(100.0), atol=1)
+    assert shadow.mean((1, 2, 3)) == pytest.approx([150] * 6, abs=3)
+
+
+# labels that follow
+
+
+@pytest.mark.parametrize("name", COVERS)
+def test_labels_follow_what_covers_the_face(name):
+    "Exactly the pixels that change their colour, at every size, and the label is the thing's"
+    clean = torch.full((3, 3, 96, 96), 128.25)
+    target = torch.full((3, 96, 96), CLASSES.index("nose"))
+    damaged = perturb(clean, name, 0.4, [1, 2, 3])
+    followed = perturb_labels(target, name, 0.4, [1, 2, 3])
+    covered = (damaged != clean).any(1)
+    assert covered.any((1, 2)).all()
+    assert torch.equal(covered, followed != target)
+    assert (followed[covered] == CLASSES.index(COVERS[name])).all()
+    large = perturb_labels(
+        target.repeat_interleave(4, 1).repeat_interleave(4, 2), name, 0.4, [1, 2, 3]
+    )
+    share = (large != CLASSES.index("nose")).float().mean((1, 2))
+    assert torch.allclose(share, covered.float().mean((1, 2)), atol=0.02)
+
+
+@pytest.mark.parametrize("name", COVERS)
+def test_what_covers_a_face_covers_more_when_it_is_worse(name):
+    target = torch.full((20, 64, 64), CLASSES.index("nose"))
+    shares = [
+        float((perturb_labels(target, name, s, range(20)) != target).float().mean()) for s in LEVELS
+    ]
+    assert all(a < b for a, b in zip(shares, shares[1:])) and shares[-1] > 0.1
+
+
+@pytest.mark.parametrize("name", ["none", *sorted(set(NAMES) - set(COVERS))])
+def test_labels_of_other_damage_stay(name):
+    target = torch.randint(0, 19, (3, 16, 16))
+    assert perturb_labels(target, name, 0.5, [1, 2, 3]) is target
+
+
+def test_masks_of_8_bits_follow_the_pictures_of_8_bits():
+    pictures = np.full((2, 48, 48, 3), 128, np.uint8)
+    masks = np.full((2, 48, 48), CLASSES.index("skin"), np.uint8)
+    damaged = perturb_uint8(pictures, ["a", "b"], "hand", 0.5, seed=1)
+    followed = perturb_masks(masks, ["a", "b"], "hand", 0.5, seed=1)
+    assert followed.dtype == torch.uint8 and (masks == CLASSES.index("skin")).all()
+    assert torch.equal((damaged != 128).any(1), followed == 0)
+    assert not torch.equal(followed, perturb_masks(masks, ["a", "b"], "hand", 0.5, seed=2))
+
+
+def test_unknown_families_are_refused():
+    with pytest.raises(InputError, match="family"):
+        perturbation("stops", lambda s: s, "weather")
 
 
 # seeds
@@ -386,7 +484,7 @@ def test_wrong_images_are_refused(wrong, message, severity):
 def test_a_perturbation_of_ones_own(monkeypatch):
     monkeypatch.setattr(module, "PERTURBATIONS", dict(PERTURBATIONS))
 
-    @perturbation("added", lambda s: 300 * s)
+    @perturbation("added", lambda s: 300 * s, "light")
     def brighter(images, value, draws):
         return images + value
 
@@ -395,7 +493,7 @@ def test_a_perturbation_of_ones_own(monkeypatch):
     assert "brighter" in level_table().perturbation.tolist()
     assert "brighter" not in PERTURBATIONS
 
-    @perturbation("nothing", lambda s: s)
+    @perturbation("nothing", lambda s: s, "light")
     def broken(images, value, draws):
         raise RuntimeError("broken")
 

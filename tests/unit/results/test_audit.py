@@ -105,6 +105,7 @@ def test_counts_equal_those_of_a_sweep(tmp_path, capsys):
     parser, rows = make_parser(size=32).eval(), faces.rows("test")
     save_parser(parser, tmp_path, "model")
     names = ["gaussian_noise", "blur", "occlusion", "salt_and_pepper", "jpeg", "motion_blur"]
+    names += ["hand", "face_mask"]  # whose labels follow
     severities = [0.3, 0.5]
     settings = [("none", 0.0), *((n, s) for n in names for s in severities)]
     sweep_parser(
@@ -146,7 +147,13 @@ def test_counts_equal_those_of_a_sweep(tmp_path, capsys):
         pd.testing.assert_frame_equal(same(tables[name]), same(table))
     assert (tmp_path / "out/figures/figure5_robustness.png").stat().st_size > 5000
     assert list(read_json(tmp_path / "out/run.json")["settings"])[0] == "none"
-    assert "13 settings" in capsys.readouterr().out
+    assert "17 settings" in capsys.readouterr().out
+
+
+def test_damage_that_moves_labels_has_one_seed(tmp_path):
+    build_synthetic_set(tmp_path / "faces", 4, 32)
+    with pytest.raises(InputError, match="leave the seed at 0"):
+        write_perturbed(tmp_path / "faces", tmp_path / "out", ["blur", "hand"], [0.1], seed=1)
 
 
 def test_count_map_by_hand():

@@ -13,7 +13,12 @@ from helpers import random_counts
 from fairparse.core.records import COUNTS, setting_name, write_table
 from fairparse.core.runs import InputError
 from fairparse.measure.counts import bootstrap_scores, counts_table, interval, iou
-from fairparse.robustness.severity import corruption_errors, gather_sweep, severity_table
+from fairparse.robustness.severity import (
+    corruption_errors,
+    gather_sweep,
+    severity_table,
+    swept_settings,
+)
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 SETTINGS = [
@@ -281,3 +286,23 @@ def test_a_damaged_file_is_named(saved):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match="single/seed0/settings/blur_0.1.parquet"):
         gather_sweep(folder, ["single"], [0], SETTINGS)
+
+
+def test_settings_are_those_that_were_swept(tmp_path):
+    place = tmp_path / "single" / "seed0" / "settings"
+    place.mkdir(parents=True)
+    for name in ("none", "hand_0.3", "blur_0.1", "blur_0.3", "salt_and_pepper_0.3"):
+        (place / f"{name}.parquet").touch()
+    assert swept_settings(tmp_path, "single", 0, severities=[0.3]) == [
+        ("none", 0.0),
+        ("blur", 0.3),
+        ("hand", 0.3),
+        ("salt_and_pepper", 0.3),
+    ]
+    assert swept_settings(tmp_path, "single", 0, ["blur"]) == [
+        ("none", 0.0),
+        ("blur", 0.1),
+        ("blur", 0.3),
+    ]
+    with pytest.raises(InputError, match="run the stage 'sweep'"):
+        swept_settings(tmp_path, "linear", 0)

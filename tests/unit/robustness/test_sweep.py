@@ -17,8 +17,8 @@ from fairparse.core.records import (
     write_face_set,
 )
 from fairparse.core.runs import InputError
-from fairparse.data.damage import perturb_uint8
-from fairparse.measure.counts import counts_array
+from fairparse.data.damage import perturb_masks, perturb_uint8
+from fairparse.measure.counts import count_pixels, counts_array
 from fairparse.parsing.predict import score_faces
 from fairparse.parsing.unet import save_parser
 from fairparse.robustness import sweep as sweep_module
@@ -162,8 +162,7 @@ def test_settings_of_something_else_are_not_taken_for_ours(
     if what == "seed":
         options = {"seed": 1}
     if what == "code":
-        (tmp_path / "damage.py").write_text("changed = True")
-        monkeypatch.setattr(sweep_module.damage, "__file__", str(tmp_path / "damage.py"))
+        monkeypatch.setattr(sweep_module, "damage_code", lambda: "changed")
     assert run_sweep(parser, faces, tmp_path / "sweep", SETTINGS[:2], **options) == SETTINGS[:2]
     assert "made again" in capsys.readouterr().out
 
@@ -219,3 +218,17 @@ def test_damaged_arrays_are_named(tmp_path):
     np.savez(tmp_path / "examples.npz", images=np.zeros(2))
     with pytest.raises(InputError, match="maps"):
         read_arrays(tmp_path / "examples.npz", "maps")
+
+
+def test_labels_follow_what_covers_the_face(tmp_path):
+    "A parser that says what a hand's pixels are worth is counted against the labels of the picture"
+    faces = make_faces(tmp_path / "faces", 6)
+    parser, rows = make_parser(0).eval(), np.arange(6)
+    counts = sweep_module.score_setting(parser, faces, rows, "hand", 0.5, seed=3)
+    _, maps = sweep_module.parse_damaged(parser, faces, rows, "hand", 0.5, seed=3)
+    truth = perturb_masks(faces.masks[rows], faces.index.id, "hand", 0.5, seed=3)
+    assert (truth.numpy() != faces.masks[rows]).any()
+    assert np.array_equal(counts, count_pixels(maps, truth, len(faces.classes)))
+    assert (counts[..., 0] + counts[..., 2]).sum(1).tolist() == [faces.size**2] * 6
+    with pytest.raises(InputError, match="leave them out"):
+        sweep_module.save_examples(parser, faces, rows, [("hand", 0.5)], tmp_path / "x.npz")
