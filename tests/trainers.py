@@ -334,6 +334,7 @@ FAIR = {  # methods for the worst-off group
     "guided": True,
     "select": "worst_group",
     "augment": {"worse": 0.2},
+    "harden": {"families": ["cover", "noise"], "damage": 0.5, "paint": 0.3, "spectra": 0.3},
     "loss": {"face_weights": "group_dro", "logit_adjustment": 0.5},
 }
 DROP = {"loss": {"perturb": "drop", "history": 0.9}, "objective": "sigmoid_alt"}

@@ -23,6 +23,7 @@ from ..core.runs import InputError, atomic_write, check_types, check_values
 from ..core.training import EpochTrainer, derive_seed, epoch_order
 from ..data.augment import AugmentConfig, augment
 from ..data.damage import PERTURBATIONS, perturb
+from ..data.harden import HardenConfig, harden
 from ..data.labels import flip_order
 from ..measure.counts import count_pixels, iou
 from fairparse.parsing.batches import (
@@ -87,6 +88,7 @@ class TrainConfig:
     homotopy: dict = field(default_factory=dict)  # e.g. {"end": [0.5, 0.25, 0.25]}
     loss: dict = field(default_factory=dict)  # e.g. {"noise_std": 0.5}
     augment: dict = field(default_factory=dict)  # e.g. {"rotate": 15}
+    harden: dict = field(default_factory=dict)  # see `data.harden`, e.g. {"paint": 0.3}
     compile: bool = False  # torch.compile
 
     def __post_init__(self):
@@ -119,7 +121,8 @@ class TrainConfig:
         for name, value in usual.items():
             if getattr(self, name) is None:
                 setattr(self, name, own.get(name, value))
-        self.augment = {**own.get("augment", {}), **self.augment}
+        for name in ("augment", "harden"):
+            setattr(self, name, {**own.get(name, {}), **getattr(self, name)})
 
     def _check_values(self):
         check_values(
@@ -140,7 +143,7 @@ class TrainConfig:
             share=("warmup", "ema", "severity"),
         )
 
-    def resolve(self) -> tuple:  # Homotopy, LossConfig, AugmentConfig
+    def resolve(self) -> tuple:  # Homotopy, LossConfig, AugmentConfig, HardenConfig
         """
         The objective's schedule and loss with this configuration's changes
 
@@ -152,9 +155,12 @@ class TrainConfig:
                 Homotopy(**{**vars(objective.homotopy), **self.homotopy}),
                 LossConfig(**{**objective.loss, **self.loss}),
                 AugmentConfig(**self.augment),
+                HardenConfig(**self.harden),
             )
         except TypeError as error:
-            raise InputError(f"unknown setting in homotopy, loss or augment: {error}") from error
+            raise InputError(
+                f"unknown setting in homotopy, loss, augment or harden: {error}"
+            ) from error
 
 # %% ../../nbs/lib/20_parsing/07_train.ipynb #train-09
 def make_optimizer(parser: Parser, config: TrainConfig, updates: int) -> tuple:
@@ -238,7 +244,7 @@ class Trainer(EpochTrainer):
         self.measured, self.gradients, self.best = measure_gradients, [], -math.inf
 
         # data
-        self.homotopy, loss_config, self.augment = config.resolve()
+        self.homotopy, loss_config, self.augment, self.hardening = config.resolve()
         self.worse = self.augment.worse
         self.flip = torch.as_tensor(flip_order(faces.classes), device=self.device)
         self.member = group_members(faces, config, self.homotopy)
@@ -319,6 +325,7 @@ class Trainer(EpochTrainer):
         images, target, member = self.fetch(rows)
         ranges = replace(self.augment, worse=self.worse)
         images, target = augment(images, target, self.flip, ranges)
+        images, target = harden(images, target, self.hardening)
         images = images.contiguous(memory_format=torch.channels_last)
 
         with self.accelerator.accumulate(self.parser):
