@@ -62,9 +62,14 @@ _common = (
         metavar="DIR",
         help="folders added to training and validation only",
     ),
+    arg(
+        "--appearance",
+        action="store_true",
+        help="add groups of what the pictures show: skin tone, hair colour, what is worn",
+    ),
     _swap,
 )
-def prepare(data, label_map, out, size, split, folds, seed, extra, swap_mirrored):
+def prepare(data, label_map, out, size, split, folds, seed, extra, appearance, swap_mirrored):
     """Pack folders of faces into a face set
 
     Faces that were mirrored without their labels are counted and named, all of them in faces.json.
@@ -84,6 +89,10 @@ def prepare(data, label_map, out, size, split, folds, seed, extra, swap_mirrored
         label_map=label_map,
         swap_mirrored=swap_mirrored,
     )
+    if appearance:
+        from fairparse.data.appearance import add_appearance
+
+        faces = add_appearance(faces)
     print(describe_face_set(faces).round(2).T.to_string())
     print(describe_sides(faces.meta["sides"]))
 
