@@ -1,6 +1,7 @@
 "What must hold for the repository as a whole: notebooks and package agree, files stay small"
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -286,6 +287,25 @@ def test_links_of_the_pages_lead_somewhere():
     ]
     assert len(links) > 20
     assert not [link for folder, link in links if not (folder / link).exists()]
+
+
+def test_what_texts_import_is_there():
+    "Lines of Python in the pages and in the prose of notebooks name modules and what is in them"
+    texts = {page.name: page.read_text(encoding="utf-8") for page in PAGES}
+    for path in sorted((ROOT / "nbs").rglob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        prose = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+        texts[path.name] = "\n".join(prose)
+    found = [
+        (page, module, names)
+        for page, text in texts.items()
+        for module, names in re.findall(r"from (fairparse[\w.]*) import (\w+(?:, \w+)*)", text)
+    ]
+    assert any(page == "README.md" for page, *_ in found)
+    for page, module, names in found:
+        loaded = importlib.import_module(module)
+        missing = [name for name in names.split(", ") if not hasattr(loaded, name)]
+        assert not missing, f"{page}: {module} has no {missing}"
 
 
 def test_readme_shows_the_published_table():
