@@ -41,6 +41,7 @@ from ..results.verdicts import CONTRADICTED, EQUAL, SUPPORTED
 from .costs import measured_costs
 from .profiles import load_profile
 from fairparse.workflow.provenance import (
+    APART,
     made_files,
     note_code,
     notebook_fingerprint,
@@ -88,7 +89,7 @@ def _todays_settings(name, stages):
 # %% ../../nbs/lib/90_workflow/20_publish.ipynb #publish-09b
 def _published_files(published):
     "Names of published tables, pictures and pages, whether anything is known of them or not"
-    folders = ("tables", "figures", "study", "bench", "bench_cuda", "bench_commits")
+    folders = ("tables", "figures", *(name.rstrip("/") for name in APART))
     inside = [path for folder in folders for path in (published / folder).glob("*.*")]
     pages = [published / name for name in ("report.html", "costs.csv", "predictions.png")]
     found = [path for path in inside if path.suffix in (".csv", ".png")]

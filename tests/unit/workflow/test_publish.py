@@ -6,22 +6,26 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from fairparse.core.assets import read_yaml
 from fairparse.core.runs import InputError, write_json
 from fairparse.results.objectives import table1
 from fairparse.workflow import publish as report
+from fairparse.workflow import publish_bench
 from fairparse.workflow.fingerprints import code_fingerprint
 from fairparse.workflow.notebooks import find_notebook
 from fairparse.workflow.profiles import load_profile
 from fairparse.workflow.provenance import (
+    APART,
     codes_behind,
     made_files,
     replace_rows,
     run_time,
     run_times,
     times_in_words,
+    write_made_by,
 )
 from fairparse.workflow.publish import fill_block, markdown_table, publish, stale_published
 
@@ -452,3 +456,19 @@ def test_an_inline_block_stays_inline():
         fill_block("a <!-- m -->x<!-- /m --> b", "m", "5 minutes")
         == "a <!-- m -->5 minutes<!-- /m --> b"
     )
+
+
+def test_what_is_published_by_itself_survives_what_is_published_beside_it(tmp_path):
+    "Every folder of the repository's own published results, and every benchmark's"
+    here = {path.name for path in (ROOT / "outputs" / "published").iterdir() if path.is_dir()}
+    benches = {folder for _, folder, _ in publish_bench._benches.values()}
+    assert here | benches <= {"tables", "figures", *(name.rstrip("/") for name in APART)}
+    path = tmp_path / "made_by.json"
+    known = {"tables/old.csv": {}, **{f"{name}findings.csv": {} for name in APART}}
+    for name in known:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1")
+    write_made_by(path, dict(known), {"tables/new.csv": {}}, "")
+    assert not (tmp_path / "tables" / "old.csv").exists()
+    assert all((tmp_path / f"{name}findings.csv").is_file() for name in APART)
+    assert set(json.loads(path.read_text())) == {*known, "tables/new.csv"} - {"tables/old.csv"}
