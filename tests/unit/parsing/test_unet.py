@@ -19,6 +19,7 @@ from fairparse.parsing.unet import (
     input_statistics,
     load_parser,
     save_parser,
+    standardise,
 )
 
 
@@ -239,3 +240,26 @@ def test_folders_without_a_parser_are_refused(tmp_path):
     (tmp_path / "model.json").unlink()
     with pytest.raises(InputError, match="model.json is missing"):
         load_parser(tmp_path)
+
+
+def test_a_standardising_parser_does_not_see_exposure_and_contrast(tmp_path):
+    "Nor, after coming back from its folder; a plain one does"
+    pictures, away = torch.rand(2, 3, 32, 32) * 200 + 20, {}
+    for standardising in (True, False):
+        parser = make_parser(standardise=standardising).eval()
+        save_parser(parser, tmp_path / str(standardising), "model")
+        back = load_parser(tmp_path / str(standardising))
+        assert back.spec.standardise == standardising
+        with torch.no_grad():
+            assert torch.equal(parser(pictures), back(pictures))
+            away[standardising] = (parser(pictures) - parser(0.5 * pictures + 40)).abs().mean()
+    assert away[True] < 0.2 * away[False]
+
+
+def test_standardised_pictures_have_mean_0_and_deviation_1_each():
+    pictures = torch.rand(3, 3, 16, 16) * torch.tensor([255.0, 90, 200]).view(3, 1, 1, 1)
+    standard = standardise(pictures)
+    assert standard.mean((1, 2, 3)).abs().max() < 1e-5
+    assert torch.allclose(standard.std((1, 2, 3)), torch.ones(3), atol=0.05)
+    assert torch.equal(standardise(pictures[1:2])[0], standard[1])
+    assert standardise(torch.full((1, 3, 8, 8), 77.0)).abs().max() == 0
