@@ -16,6 +16,7 @@ import numbers
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,6 @@ from PIL import Image
 from torch import Tensor
 
 from ..core.runs import InputError, nearest
-from . import cover as cover_module
-from . import draws as draws_module
 from .cover import hair_before, hand_before, mask_before, object_before
 from .draws import Draws, checked_seeds, image_seeds
 from .labels import CLASSES
@@ -440,6 +439,6 @@ def perturb_masks(
 def damage_code() -> str:
     "SHA-256 of the code that damages pictures"
     digest = hashlib.sha256()
-    for module in (__file__, cover_module.__file__, draws_module.__file__):
-        digest.update(Path(module).read_bytes())
+    for name in ("draws", "cover", "damage"):
+        digest.update(Path(find_spec(f"fairparse.data.{name}").origin).read_bytes())
     return digest.hexdigest()

@@ -59,7 +59,7 @@ def add_coordinates(features: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C + 2, H
     columns = x.view(1, 1, 1, width).expand(batch, 1, height, width)
     return torch.cat([features, rows, columns], 1)
 
-# %% ../../nbs/lib/20_parsing/01_unet.ipynb #unet-06a
+# %% ../../nbs/lib/20_parsing/01_unet.ipynb #unet-06s
 def standardise(images: Tensor) -> Tensor:  # (B, 3, H, W), 0..255 -> the same shape
     "Each picture less its mean, over its deviation and one grey level more, over all channels"
     away = images - images.mean((1, 2, 3), keepdim=True)

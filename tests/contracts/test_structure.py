@@ -275,6 +275,13 @@ def test_lock_names_what_settings_ask_for():
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 
 
+def test_cells_have_names_of_their_own():
+    "A tool that saves a notebook with two cells of one name gives one of them another"
+    for path in sorted((ROOT / "nbs").rglob("*.ipynb")):
+        names = [cell["id"] for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+        assert not {name for name in names if names.count(name) > 1}, path.name
+
+
 def test_links_of_the_pages_lead_somewhere():
     texts = [(page.parent, page.read_text(encoding="utf-8")) for page in PAGES]
     index = json.loads((ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8"))

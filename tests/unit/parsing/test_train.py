@@ -130,7 +130,7 @@ def test_an_objective_brings_its_own_training_settings():
 
 def test_balanced_sampling_needs_groups(tmp_path):
     faces = make_faces(tmp_path / "faces", 6, attributes=())
-    with pytest.raises(InputError, match="no attributes, but balance_groups"):
+    with pytest.raises(InputError, match=r"no attributes, but \[.balance_groups.\] needs groups"):
         make_trainer(faces, tmp_path / "parser", objective="single_balanced")
 
 
