@@ -129,13 +129,9 @@ def appearance_attributes(
     return pd.DataFrame(columns)
 
 # %% ../../nbs/lib/10_data/25_appearance.ipynb #appearance-11e
-def add_appearance(faces: FaceSet, block: int = 256) -> FaceSet:
+def add_appearance(faces: FaceSet) -> FaceSet:
     "The face set with groups of appearance among its attributes; its index is written anew"
-    parts = [
-        appearance_attributes(measure_appearance(faces.images[part], faces.masks[part]))
-        for part in (slice(start, start + block) for start in range(0, len(faces), block))
-    ]
-    added = pd.concat(parts, ignore_index=True)
+    added = appearance_attributes(measure_appearance(faces.images, faces.masks))
     kept = faces.index.drop(columns=[name for name in added if name in faces.index])
     index = pd.concat([kept.reset_index(drop=True), added], axis=1)
     write_table(index, Path(faces.folder) / "index.parquet", INDEX)

@@ -44,7 +44,7 @@ class Perturbation:
     unit: str  # what its value is, and in which unit
     value: Callable[[float], float]  # severity in 0..1 -> value
     function: Callable  # (images, value, draws) -> images
-    family: str = "noise"  # of `FAMILIES`
+    family: str  # of `FAMILIES`
     label: str | None = None  # class of the pixels that it covers; None: labels stay
     where: Callable | None = None  # (shape, value, draws) -> (B, H, W) bool, …: those pixels
 

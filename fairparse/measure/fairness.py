@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MIN_SIZE', 'DISPARITIES', 'check_faces', 'check_counts', 'common_classes', 'group_scores', 'bootstrap_groups',
-           'size_note', 'group_table', 'class_table', 'equity_scaled', 'disparities', 'basic_interval',
+           'size_note', 'group_table', 'class_table', 'equity_scaled', 'disparities', 'basic_interval', 'max_t',
            'largest_interval', 'equity_interval', 'disparity_intervals', 'disparity_table', 'permutation_p_value',
            'intersect', 'intersection_table']
 
@@ -224,11 +224,16 @@ def basic_interval(
     return tuple(float(np.clip(2 * observed - x, lowest, highest)) for x in (high, low))
 
 # %% ../../nbs/lib/15_measure/04_fairness.ipynb #fairness-20
-def _widths(observed, samples, level):
-    "Half widths (K,) of intervals that hold for all K quantities at once (max-t)"
-    error, away = np.nanstd(samples, 0), np.abs(samples - observed)
-    largest = np.fmax.reduce(np.divide(away, error, out=np.zeros_like(away), where=error > 0), 1)
-    return np.nanquantile(largest, level) * error
+def max_t(
+    centre: np.ndarray,  # (...)
+    samples: np.ndarray,  # (R, ...) in resamples, NaN where one has none
+    level: float = 0.95,
+) -> tuple:  # how many standard errors hold for all values at once, standard errors (...)
+    "The largest standardised error of many values, and the errors (Romano and Wolf 2005)"
+    error, away = np.nanstd(samples, 0), np.abs(samples - centre)
+    ratio = np.divide(away, error, out=np.zeros_like(away), where=error > 0)
+    largest = np.fmax.reduce(ratio.reshape(len(samples), -1), 1)
+    return float(np.nanquantile(largest, level)), error
 
 
 def largest_interval(
@@ -237,7 +242,8 @@ def largest_interval(
     level: float = 0.95,
 ) -> tuple:  # low, high
     "Interval of the largest of K quantities, from those that hold for all at once (max-t)"
-    width = _widths(observed, samples, level)
+    many, error = max_t(observed, samples, level)
+    width = many * error
     return float((observed - width).max()), float((observed + width).max())
 
 # %% ../../nbs/lib/15_measure/04_fairness.ipynb #fairness-20a
@@ -251,7 +257,8 @@ def equity_interval(
     "Interval of the equity-scaled score"
     low, _ = interval(100 * equity_scaled(samples, overall_samples), level)
     distance, distances = scores - overall, samples - overall_samples[:, None]
-    nearest = np.abs(distance) - _widths(distance, distances, level)
+    many, error = max_t(distance, distances, level)
+    nearest = np.abs(distance) - many * error
     _, high = interval(100 * overall_samples, level)
     return low, high / (1 + np.nansum(nearest.clip(0)))
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 from ..core.runs import InputError
+from ..measure.statistics import hits_and_unions, miou_of
 
 # %% ../../nbs/lib/20_parsing/02_group_methods.ipynb #methods-04
 def with_rest(member: Tensor) -> Tensor:  # (B, G) -> (B, G+1)
@@ -183,12 +184,8 @@ def group_mious(
     "mIoU of each group in validation, and of everybody over the same classes"
     counted = np.append(sizes >= min_size, True)
     common = (counts[counted][..., [0, 2]].sum(-1) > 0).all(0)
-    scores = np.full(len(counts), np.nan)
-    if common.any():
-        shared = counts[:, common]
-        each = shared[..., 0] / np.maximum(shared.sum(-1), 1)
-        scores[counted] = each.mean(-1)[counted]
-    return scores
+    scores = miou_of(hits_and_unions(counts), common)
+    return np.where(counted, scores, np.nan)
 
 # %% ../../nbs/lib/20_parsing/02_group_methods.ipynb #methods-28
 def worst_of(scores: np.ndarray) -> float:  # (G,), NaN for groups that are not counted

@@ -141,8 +141,9 @@ def _count_face(truth, row, parsers, jobs, tables, palettes):
     """
     (true, full), counts, notes = truth.read(row), [], {}
     wanted, sides = true.shape[::-1], {None: pair_sides(true)}
+    settings = {setting for _, setting in jobs}
+    truths = {setting: _follow(true, truth.ids[row], setting) for setting in settings}
     for name, setting in jobs:
-        followed = _follow(true, truth.ids[row], setting)
         path = parsers[name][setting][truth.stems[row]]
         pred, size = read_map(path, tables[name], wanted, palettes[name])
         _check_shape(path, size, full)
@@ -152,7 +153,7 @@ def _count_face(truth, row, parsers, jobs, tables, palettes):
                 f"{name}: maps of another size than the truth ({sizes}) "
                 "are compared at the truth's size, by the nearest pixel"
             )
-        counts.append(count_map(followed, pred))
+        counts.append(count_map(truths[setting], pred))
         if setting == CLEAN:
             sides[name] = pair_sides(pred)
     return counts, notes, sides

@@ -34,7 +34,7 @@ from ..robustness.causal_pairs import INTERVENTIONS, count_levels, draw_pairs
 # %% ../../nbs/lib/80_results/17_causal.ipynb #effects-04
 def _class_boards(levels, labels, resamples):
     'Class or "mean" -> scoreboard of the levels'
-    shown = np.concatenate([own[..., [0, 2]].sum(-1).sum((0, 1))[None] for own in levels.values()])
+    shown = np.stack([own[..., [0, 2]].sum((0, 1, -1)) for own in levels.values()])
     kept = (shown > 0).all(0) & ~np.isin(CLASSES, labels)
     if not kept.any():
         raise InputError("the faces show no class at all levels: draw more of them")
@@ -106,8 +106,7 @@ def draw_effects(
         own = table[table.intervention == name]
         levels = list(dict.fromkeys(own.level))
         for k, level in enumerate(levels):
-            rows = own[own.level == level].set_index("class", drop=False).reindex(labels)
-            rows = rows.assign(level=level)
+            rows = own[own.level == level].set_index("class").reindex(labels)
             offset = 0.6 * ((k + 0.5) / len(levels) - 0.5)
             _draw_level(ax, rows, offset, LEVEL_COLOURS[k % len(LEVEL_COLOURS)])
         ax.axvline(0, color="black", lw=0.8)

@@ -39,7 +39,7 @@ def swept_settings(
     perturbations: list | None = None,  # None or []: all that were swept
     severities: list | None = None,  # None or []: all that were swept
 ) -> list:  # (perturbation, severity) pairs, the clean one first
-    "Settings of a sweep; `InputError` if there are none of what is asked for"
+    "Settings of a sweep; `InputError` if nothing was swept"
     place = Path(folder) / parser / f"seed{seed}" / "settings"
     found = sorted(parse_setting(path.stem) for path in place.glob("*.parquet"))
     damage = [setting for setting in found if setting[0] != "none"]

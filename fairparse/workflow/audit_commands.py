@@ -37,6 +37,12 @@ def write_appearance(truth, out, attributes) -> Path:
     write_csv(folder_appearance(truth), path)
     return path
 
+# %% ../../nbs/lib/90_workflow/26_audit_commands.ipynb #audit-commands-15d
+def _refuse_beside_causal(**options):
+    "`InputError` for options that say nothing of drawn pairs"
+    if meant := [name for name, value in options.items() if value]:
+        raise InputError(f"{meant[0]} says nothing of drawn faces: leave it out, or --causal")
+
 # %% ../../nbs/lib/90_workflow/26_audit_commands.ipynb #audit-commands-16
 @command(
     arg(
@@ -129,6 +135,8 @@ def audit(
     folders = named_folders(maps)
     classes = named_label_maps(label_map, list(folders))
     if causal:
+        given = {"--attributes": attributes, "--appearance": appearance, "--partial": partial}
+        _refuse_beside_causal(**given, **{"--size": size, "--truth-map": truth_map})
         from fairparse.results.causal import causal_audit
 
         causal_audit(
@@ -185,7 +193,7 @@ def audit(
         metavar="S",
         help="0 to 1 (default: 0.1 0.3 0.5)",
     ),
-    arg("--size", type=int, help="side in pixels (default: as they are)"),
+    arg("--size", type=int, help="side in pixels (default: as they are; with --causal 256)"),
     arg("--seed", type=int, default=0, help="of the damage"),
     _split,
     _workers,
@@ -200,6 +208,7 @@ def perturb(data, causal, count, out, perturbations, severities, size, seed, spl
     fairparse perturb --causal --out pairs/
     fairparse audit --causal --maps mine=maps/ --truth pairs/ --out causal/"""
     if causal:
+        _refuse_beside_causal(**{"--data": data, "--perturbations": perturbations})
         from fairparse.robustness.causal_pairs import write_pairs
 
         written = write_pairs(out, None, count, size or 256, seed)

@@ -142,6 +142,8 @@ def test_the_commands_refuse_what_lacks_a_folder(tmp_path):
         ("audit", "--causal", "--maps", f"mine={tmp_path}/maps"): "no trained parser",
         ("audit", "--maps", f"mine={tmp_path}/maps"): "--truth is missing",
         ("perturb",): "--data is missing",
+        ("perturb", "--causal", "--data", "x"): "--data says nothing of drawn faces",
+        ("audit", "--causal", "--maps", "mine=x", "--appearance"): "--appearance says nothing",
     }.items():
         done = fairparse(*words, "--out", tmp_path / "out")
         assert done.returncode == 2 and said in done.stderr
