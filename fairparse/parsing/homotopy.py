@@ -108,13 +108,15 @@ class Homotopy:
 # %% ../../nbs/lib/20_parsing/04_homotopy.ipynb #homotopy-12
 @dataclass(frozen=True)
 class Objective:
-    "A named row: schedule and loss settings"
+    "A named row: schedule, loss, training and network"
 
     title: str  # as it stands in tables
     homotopy: Homotopy
     loss: dict = field(default_factory=dict)  # values for `losses.LossConfig`
     # values for `train.TrainConfig`, for instance {"balance_groups": 0.2}
     training: dict = field(default_factory=dict)
+    # values for `unet.build_parser`, for instance {"standardise": True}
+    network: dict = field(default_factory=dict)
 
 # %% ../../nbs/lib/20_parsing/04_homotopy.ipynb #homotopy-13
 def mean_weights(homotopy: Homotopy, epochs: int = 1001) -> tuple:
@@ -172,9 +174,9 @@ TURNED = {"rotate": 8.0, "scale": 0.15, "shift": 0.05}
 AUGMENT = {**TURNED, "brightness": 0.4, "contrast": 0.5}
 
 
-def _single(title, loss=None, **training):
+def _single(title, loss=None, network=None, **training):
     "The single objective, trained in another way"
-    return Objective(f"Extension: {title}", SINGLE, loss or {}, training)
+    return Objective(f"Extension: {title}", SINGLE, loss or {}, training, network or {})
 
 
 OBJECTIVES |= {
@@ -189,6 +191,8 @@ OBJECTIVES |= {
     "group_scaling": _single("group scaling", {"face_weights": "group_scaling"}),
     "group_tails": _single("tails of groups", {"face_weights": "group_tails"}),
     "logit_adjusted": _single("logit adjustment", {"logit_adjustment": 0.5}),
+    "standardised": _single("standardised pictures", network={"standardise": True}),
+    "cleaned": _single("cleaned pictures", network={"standardise": True, "denoise": True}),
     "turned": _single("turned and moved", augment=TURNED),
     "worse_pictures": _single("worse pictures", augment={"worse": 0.3}),
     "guided_pictures": _single("guided worse pictures", guided=True),

@@ -19,7 +19,6 @@ from fairparse.parsing.unet import (
     input_statistics,
     load_parser,
     save_parser,
-    standardise,
 )
 
 
@@ -256,10 +255,18 @@ def test_a_standardising_parser_does_not_see_exposure_and_contrast(tmp_path):
     assert away[True] < 0.2 * away[False]
 
 
-def test_standardised_pictures_have_mean_0_and_deviation_1_each():
-    pictures = torch.rand(3, 3, 16, 16) * torch.tensor([255.0, 90, 200]).view(3, 1, 1, 1)
-    standard = standardise(pictures)
-    assert standard.mean((1, 2, 3)).abs().max() < 1e-5
-    assert torch.allclose(standard.std((1, 2, 3)), torch.ones(3), atol=0.05)
-    assert torch.equal(standardise(pictures[1:2])[0], standard[1])
-    assert standardise(torch.full((1, 3, 8, 8), 77.0)).abs().max() == 0
+def test_a_denoising_parser_does_not_see_lost_values(tmp_path):
+    "Nor, after coming back from its folder; a plain one does"
+    pictures = torch.full((2, 3, 32, 32), 100.0)
+    pictures[:, :, 5:20, 8:25] = 170
+    lost, away = pictures.clone(), {}
+    lost[..., ::5, ::7] = 255
+    for denoising in (True, False):
+        parser = make_parser(denoise=denoising).eval()
+        save_parser(parser, tmp_path, "model")
+        back = load_parser(tmp_path)
+        assert back.spec.denoise == denoising
+        with torch.no_grad():
+            torch.testing.assert_close(parser(lost), back(lost))
+            away[denoising] = (parser(lost) - parser(pictures)).abs().mean()
+    assert away[True] < 0.1 * away[False]
