@@ -66,6 +66,7 @@ def group_members(
         "balance_groups": config.balance_groups,
         "equal_shares": config.equal_shares,
         "guided": config.guided,
+        "teachers": config.teachers,
         "select": config.select == "worst_group",
         "loss.face_weights": config.resolve()[1].face_weights != "equal",
     }

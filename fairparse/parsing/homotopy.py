@@ -196,6 +196,7 @@ OBJECTIVES |= {
     "turned": _single("turned and moved", augment=TURNED),
     "worse_pictures": _single("worse pictures", augment={"worse": 0.3}),
     "guided_pictures": _single("guided worse pictures", guided=True),
+    "group_teachers": _single("teachers of groups", teachers=0.5),
     "worst_selected": _single("worst group selects", select="worst_group"),
     "running_shortfall": Objective(
         "Extension: running shortfall",

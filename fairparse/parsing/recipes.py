@@ -20,7 +20,8 @@ from ..data.labels import class_title
 from ..data.sides import warn_of_mirrored
 from ..measure.counts import counts_table, dice, iou
 from .predict import score_faces
-from .train import TrainConfig, Trainer
+from .teachers import train_parser
+from .train import TrainConfig
 from .unet import build_parser, load_parser
 
 # %% ../../nbs/lib/20_parsing/09_recipes.ipynb #recipes-04
@@ -169,7 +170,7 @@ def train_on_folders(
     faces = _pack_faces(place, folders, size, label_map, swap_mirrored, valid_share, seed)
     train, valid = faces.rows("train"), faces.rows("valid")
     device = pick_device(device)
-    history = Trainer(parser, faces, train, valid, config, run.folder, device=device).fit()
+    history = train_parser(parser, faces, train, valid, config, run.folder, device=device)
     parameters["threads"] = torch.get_num_threads()  # a resumed training keeps its number
 
     if len(valid):

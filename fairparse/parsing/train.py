@@ -75,6 +75,9 @@ class TrainConfig:
     # which weights are the result: of the "last" epoch, or of the "best" in validation, of all
     # faces or of the "worst_group"; None: as the objective says ("last")
     select: str | None = None
+    # share of the epochs in which teachers of groups learn before, see `teachers`;
+    # None: as the objective says (0)
+    teachers: float | None = None
     # exponent of inverse class frequency in the cross-entropy's weights
     class_balance: float = 0.0
     # share of those weights that is taken back after training, see `undo_class_weights`
@@ -117,6 +120,7 @@ class TrainConfig:
             "equal_shares": False,
             "guided": False,
             "select": "last",
+            "teachers": 0.0,
         }
         for name, value in usual.items():
             if getattr(self, name) is None:
@@ -140,7 +144,7 @@ class TrainConfig:
                 *("seed", "encoder_lr", "weight_decay", "repeat_rare", "balance_groups"),
                 *("class_balance", "prior_correction"),
             ),
-            share=("warmup", "ema", "severity"),
+            share=("warmup", "ema", "severity", "teachers"),
         )
 
     def resolve(self) -> tuple:  # Homotopy, LossConfig, AugmentConfig, HardenConfig
@@ -232,6 +236,7 @@ class Trainer(EpochTrainer):
         progress: bool = True,
         # batches an epoch on which each term's gradient is measured, see `parsing.gradients`
         measure_gradients: int = 0,
+        teachers=None,  # see `teachers.GroupTeachers`
         # hold the face set on the device; None: if it is a GPU with room for it
         resident: bool | None = None,
     ):
@@ -242,6 +247,8 @@ class Trainer(EpochTrainer):
         self.title = f"{config.objective} seed {config.seed}"
         self.faces, self.train_rows, self.valid_rows = faces, train_rows, valid_rows
         self.measured, self.gradients, self.best = measure_gradients, [], -math.inf
+
+        self.teachers = teachers
 
         # data
         self.homotopy, loss_config, self.augment, self.hardening = config.resolve()
@@ -337,6 +344,8 @@ class Trainer(EpochTrainer):
 
             # loss
             parts = self.loss(logits, target, member, weights, perturbed)
+            if self.teachers is not None:
+                parts.total = parts.total + self.teachers(images, logits, member)
             values = parts.values
             if not math.isfinite(values["total"]):
                 raise FloatingPointError(f"loss is {values['total']}")

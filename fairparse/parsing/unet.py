@@ -149,7 +149,7 @@ class Parser(nn.Module):
         "What the encoder sees of the pictures"
         with torch.autocast(images.device.type, enabled=False):
             if self.spec.denoise:
-                images = denoise(despeckle(images))
+                images = denoise(despeckle(images.contiguous()))
             if self.spec.standardise:
                 return standardise(images)
             return (images - self.mean) / self.std

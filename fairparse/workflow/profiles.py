@@ -37,6 +37,8 @@ _profile_keys = {
     "data": "none",
     "beside": [],
     "objectives": [],
+    "beyond": [],
+    "beyond_swept": [],
     "seeds": [],
     "generator_seeds": [],
     "shared_seeds": [],

@@ -110,6 +110,8 @@ _shared = (
     "data",
     "beside",
     "objectives",
+    "beyond",
+    "beyond_swept",
     "seeds",
     "generator_seeds",
     "shared_seeds",
@@ -147,7 +149,7 @@ def _other_values(name, this, profile):
     given = {
         key: profile[value]
         for key, value in (stage.given if stage else {}).items()
-        if value in ("objectives", "seeds") and value in profile and key in this.values
+        if value in ("objectives", "beyond", "seeds") and value in profile and key in this.values
     }
     expected = {**_section(name, this.rule, profile), **given}
     return [

@@ -99,18 +99,14 @@ def face_set(profile, own, n, size):
 def parsers(profile, own, n, size):
     "Weights, and the checkpoints of a training"
     parser = 4 * _parser_weights(profile)
-    seeds = len(profile["seeds"])
-    objectives = len(profile["objectives"])
-    low, high = 2 * parser * seeds * objectives, (6 * parser + 5e6) * seeds * objectives
-    return low, high, "parsers and checkpoints"
+    jobs = job_count("train", profile)
+    return jobs * 2 * parser, jobs * (6 * parser + 5e6), "parsers and checkpoints"
 
 # %% ../../nbs/lib/90_workflow/11_space.ipynb #space-08d
 @disk_formula
 def sweeps(profile, own, n, size):
     "Counts of all settings"
-    seeds = len(profile["seeds"])
-    objectives = len(profile["objectives"])
-    return 0, 2e6 * seeds * objectives, "counts and examples"
+    return 0, 2e6 * job_count("sweep", profile), "counts and examples"
 
 # %% ../../nbs/lib/90_workflow/11_space.ipynb #space-09
 @disk_formula

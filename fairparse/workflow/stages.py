@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['JOBS', 'Stage', 'load_stages', 'workflow_stages', 'computing_stages', 'job_list', 'generator_seeds', 'shared_seeds',
-           'objective_pair', 'controlnet_maps', 'one_job', 'each_parser', 'each_gan', 'each_controlnet', 'each_score',
-           'each_classifier', 'stage_jobs', 'result_paths', 'read_paths', 'stage_files', 'with_followers',
-           'section_stages', 'is_run', 'stages_behind', 'cost_formula', 'stage_out', 'stage_log', 'Shown',
-           'shown_results']
+           'objective_pair', 'trained_objectives', 'swept_objectives', 'controlnet_maps', 'one_job', 'each_parser',
+           'each_swept', 'each_gan', 'each_controlnet', 'each_score', 'each_classifier', 'stage_jobs', 'result_paths',
+           'read_paths', 'stage_files', 'with_followers', 'section_stages', 'is_run', 'stages_behind', 'cost_formula',
+           'stage_out', 'stage_log', 'Shown', 'shown_results']
 
 # %% ../../nbs/lib/90_workflow/03_stages.ipynb #stages-02
 import dataclasses
@@ -151,11 +151,25 @@ def objective_pair(profile: dict) -> list:
     return ["single", "linear"] if {"single", "linear"} <= set(objectives) else objectives[:2]
 
 
+def trained_objectives(profile: dict) -> list:
+    "Whose parsers are trained: `objectives`, and those `beyond`, which nothing is painted from"
+    return [*profile["objectives"], *profile.get("beyond", [])]
+
+
+def swept_objectives(profile: dict) -> list:
+    "Whose parsers are tried under damage: `objectives`, and those of `beyond` that are named"
+    return [*profile["objectives"], *profile.get("beyond_swept", [])]
+
+
 def controlnet_maps(profile: dict) -> list:
     "Whose maps ControlNets are trained on: the pair's, unless the profile names others"
     return profile.get("controlnet_maps") or objective_pair(profile)
 
 # %% ../../nbs/lib/90_workflow/03_stages.ipynb #stages-10
+def _parsers(objectives, seeds):
+    return [{"objective": name, "seed": seed} for name, seed in product(objectives, seeds)]
+
+
 def _generators(profile, painted):
     "A generator for each maps and seed; of the true maps there may be more"
     return [
@@ -174,8 +188,13 @@ def one_job(profile):
 @job_list
 def each_parser(profile):
     "A parser for each objective and seed"
-    pairs = product(profile["objectives"], profile["seeds"])
-    return [{"objective": objective, "seed": seed} for objective, seed in pairs]
+    return _parsers(trained_objectives(profile), profile["seeds"])
+
+
+@job_list
+def each_swept(profile):
+    "Each parser that is tried under damage"
+    return _parsers(swept_objectives(profile), profile["seeds"])
 
 # %% ../../nbs/lib/90_workflow/03_stages.ipynb #stages-10c
 @job_list
