@@ -7,7 +7,7 @@ __all__ = ['SCHEDULES', 'START', 'END', 'OBJECTIVES', 'SINGLE', 'TURNED', 'AUGME
            'piecewise', 'Homotopy', 'Objective', 'mean_weights', 'find_objective']
 
 # %% ../../nbs/lib/20_parsing/04_homotopy.ipynb #homotopy-02
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -117,6 +117,11 @@ class Objective:
     training: dict = field(default_factory=dict)
     # values for `unet.build_parser`, for instance {"standardise": True}
     network: dict = field(default_factory=dict)
+    cost: float = 1.0  # processor time of a step, relative to the single objective's
+
+    def epochs_for(self, epochs: int) -> int:
+        "Epochs that take as long as `epochs` of the single objective"
+        return max(1, round(epochs / self.cost))
 
 # %% ../../nbs/lib/20_parsing/04_homotopy.ipynb #homotopy-13
 def mean_weights(homotopy: Homotopy, epochs: int = 1001) -> tuple:
@@ -204,6 +209,32 @@ OBJECTIVES |= {
         {"fairness": "shortfall", "history": 0.9, "weighting": "equal"},
     ),
 }
+
+# %% ../../nbs/lib/20_parsing/04_homotopy.ipynb #homotopy-14i
+_CLEANED = {"standardise": True, "denoise": True}
+_FAIR = {
+    "loss": {"cross_entropy": 1.0},
+    "training": {"augment": {"worse": 0.3}},
+    "network": _CLEANED,
+}
+OBJECTIVES |= {
+    "cross_entropy": _single("with cross-entropy", {"cross_entropy": 1.0}),
+    "fair": Objective("Beyond the paper: fair", SINGLE, **_FAIR),
+    "fair_homotopy": Objective("Control: fair, linear homotopy", Homotopy("linear"), **_FAIR),
+}
+
+# %% ../../nbs/lib/20_parsing/04_homotopy.ipynb #homotopy-14k
+OBJECTIVES["single_longer"] = Objective("Control: single, twice as long", SINGLE, cost=0.5)
+_COSTS = {
+    1.1: "linear sigmoid piecewise linear_alt sigmoid_alt piecewise_alt constant_mean no_noise "
+    "linear_running cleaned cross_entropy",
+    1.25: "fair",
+    1.35: "fair_homotopy",
+    2.0: "linear_inputs linear_contrast",
+}
+for cost, names in _COSTS.items():
+    for name in names.split():
+        OBJECTIVES[name] = replace(OBJECTIVES[name], cost=cost)
 
 # %% ../../nbs/lib/20_parsing/04_homotopy.ipynb #homotopy-15
 def find_objective(name: str) -> Objective:
