@@ -19,8 +19,9 @@ from ..data.faceset import build_face_set
 from ..data.labels import class_title
 from ..data.sides import warn_of_mirrored
 from ..measure.counts import counts_table, dice, iou
+from .homotopy import find_objective
 from .predict import score_faces
-from .teachers import train_parser
+from .teachers import train_parser, training_seconds
 from .train import TrainConfig
 from .unet import build_parser, load_parser
 
@@ -70,6 +71,12 @@ RECIPES["strong"] = {
             "tint": 0.1,
         },
     },
+}
+
+# %% ../../nbs/lib/20_parsing/09_recipes.ipynb #recipes-04b
+RECIPES["fair"] = {
+    **RECIPES["strong"],
+    "training": {**RECIPES["strong"]["training"], "objective": "fair"},
 }
 
 # %% ../../nbs/lib/20_parsing/09_recipes.ipynb #recipes-05
@@ -150,8 +157,9 @@ def train_on_folders(
     """
     chosen = find_recipe(recipe)
     size = size or chosen["size"]
-    network = {**chosen["network"], **(network or {})}
     config = _training_config(chosen, seed, training)
+    own = find_objective(config.objective).network
+    network = {**chosen["network"], **own, **(network or {})}
     parameters = {
         "recipe": recipe,
         "size": size,
@@ -179,7 +187,7 @@ def train_on_folders(
         faces=", ".join(faces.meta["sources"]),
         train=len(train),
         valid=len(valid),
-        training_seconds=float(history.seconds.sum()),
+        training_seconds=training_seconds(run.folder),
     )
     run.finish()
     return history

@@ -108,7 +108,7 @@ def prepare(data, label_map, out, size, split, folds, seed, extra, appearance, s
     arg(
         "--recipe",
         default="strong",
-        help="a name of nbs/lib/20_parsing/09_recipes: strong or paper",
+        help="a name of nbs/lib/20_parsing/09_recipes: strong, fair or paper",
     ),
     arg("--size", type=int, help="side in pixels (default: the recipe's)"),
     arg("--epochs", type=int, help="default: the recipe's"),

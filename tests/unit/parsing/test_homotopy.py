@@ -122,3 +122,21 @@ def test_objectives_are_found_by_name():
     with pytest.raises(InputError, match="'lineer' is none of .*linear"):
         find_objective("lineer")
     assert len({o.title for o in OBJECTIVES.values()}) == len(OBJECTIVES)
+
+
+def test_slower_methods_get_fewer_epochs():
+    assert [find_objective(name).epochs_for(24) for name in ("single", "single_longer")] == [24, 48]
+    assert find_objective("linear_inputs").epochs_for(24) == 12
+    assert find_objective("fair").epochs_for(1) == 1
+    assert find_objective("fair").cost > find_objective("cleaned").cost > 1
+
+
+def test_fair_and_its_control_differ_in_the_homotopy_alone():
+    ours, control = find_objective("fair"), find_objective("fair_homotopy")
+    assert (ours.loss, ours.training, ours.network) == (
+        control.loss,
+        control.training,
+        control.network,
+    )
+    assert ours.homotopy == find_objective("single").homotopy
+    assert control.homotopy == find_objective("linear").homotopy

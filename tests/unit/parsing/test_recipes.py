@@ -223,3 +223,14 @@ def test_command_line(folder, trained, capsys):
     assert "mean" in capsys.readouterr().out
     assert main(["score", str(folder), "--data", str(folder)]) == 2
     assert "holds no parser" in capsys.readouterr().err
+
+
+def test_the_fair_recipe_is_the_strong_one_with_another_objective(folder, tmp_path):
+    strong, fair = find_recipe("strong"), find_recipe("fair")
+    assert fair == {**strong, "training": {**strong["training"], "objective": "fair"}}
+    train_on_folders(
+        [folder], tmp_path, "fair", size=64, network=TINY, training={"epochs": 1, "precision": "no"}
+    )
+    spec = load_parser(tmp_path).spec
+    assert spec.standardise and spec.denoise and spec.coordinates
+    assert read_json(tmp_path / "run.json")["parameters"]["training"]["augment"]["worse"] == 0.3
