@@ -1,6 +1,7 @@
 "The study's quantities, goals and shares, on counts whose answer is known"
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fairparse.core.runs import InputError
@@ -13,6 +14,7 @@ from fairparse.results.study import (
     families_seen,
     goal_table,
     kept_table,
+    seen_or_held_out,
     study_boards,
     study_changes,
 )
@@ -118,3 +120,13 @@ def test_every_kind_of_damage_is_of_a_part():
     table = kept_table(swept, ["fair"], resamples=20).set_index("part")
     assert table.kinds["seen in training"] + table.kinds["held out"] == len(PERTURBATIONS)
     assert table.kinds["held out"] > len(PERTURBATIONS) / 2
+
+
+def test_tables_say_what_training_showed():
+    rows = pd.DataFrame(
+        {
+            "parser": ["fair", "fair", "single", "fair", "fair"],
+            "perturbation": ["shadow", "hand", "shadow", "none", "mean"],
+        }
+    )
+    assert seen_or_held_out(rows) == ["seen", "held out", "held out", "", ""]
