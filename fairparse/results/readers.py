@@ -373,17 +373,25 @@ def _study_cell(row):
     return f"{row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f}){star}"
 
 # %% ../../nbs/lib/80_results/14_readers.ipynb #readers-22-1
+_PAPERS = ("single", "linear", "sigmoid", "piecewise", "linear_alt")
+
+
 def study_for_readers(changes: pd.DataFrame) -> pd.DataFrame:
     """A row an objective, its differences from the single objective in each quantity
 
-    With interval, and a star where the difference is shown.
+    With interval, and a star where the difference is shown. The paper's objectives, `fair` with its
+    control, and whatever else changes the rare group beyond chance; `changes` has the others.
     """
     cells = {(row.parser, row.quantity): _study_cell(row) for row in changes.itertuples()}
-    quantities = list(dict.fromkeys(changes.quantity))
+    quantities = [q for q in dict.fromkeys(changes.quantity) if not q.startswith("variance")]
+    of_rare = changes.quantity.str.startswith("rare")
+    shown = {*_PAPERS, "fair", "fair_homotopy"}
+    shown |= set(changes.parser[of_rare & (changes.p_adjusted < 0.05)])
     return pd.DataFrame(
         [
             {"objective": parser_title(name), **{q: cells[name, q] for q in quantities}}
             for name in dict.fromkeys(changes.parser)
+            if name in shown
         ]
     )
 
