@@ -170,7 +170,7 @@ def run_facts(
     seeds = ", ".join(f"seed {seed}" for seed in profile.get("seeds", []))
     facts = [
         ("profile", out.name),
-        ("objectives", ", ".join(profile.get("objectives", []))),
+        ("objectives", ", ".join([*profile.get("objectives", []), *profile.get("beyond", [])])),
         ("trainings of each", seeds),
     ]
     faces = out / "10_faces" / "faces.json"
