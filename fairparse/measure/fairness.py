@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.runs import InputError
-from ..data.groups import Groups, attribute_groups, keep_large
+from ..data.groups import Groups, all_faces, attribute_groups, keep_large
 from .counts import interval, mean_present, resample_weights
 from .statistics import adjust, class_iou, hits_and_unions, miou_of
 
@@ -300,12 +300,8 @@ class _Disparity:
     scores: np.ndarray  # (S, G) mIoU of the groups
 
 
-def _all_faces(groups):
-    return Groups(["all"], np.ones((1, groups.membership.shape[1]), bool))
-
-
 def _disparity(counts, groups, classes, resamples):
-    everyone = _all_faces(groups)
+    everyone = all_faces(groups.membership.shape[1], "all")
     scores = group_scores(counts, groups, classes)
     samples = bootstrap_groups(counts, groups, classes, resamples)
     overall = group_scores(counts, everyone, classes).mean()
@@ -432,7 +428,7 @@ def intersection_table(
 ) -> pd.DataFrame:  # mIoU in percent; p: permutation test against all other faces
     "A row a parser and intersection: size, mIoU, difference from all faces with interval, p-value"
     combined, first = intersect(groups, order, min_size), check_counts(counts, groups)
-    everyone = _all_faces(combined)
+    everyone = all_faces(combined.membership.shape[1], "all")
     classes = common_classes(counts[first], combined, min_size)
     parts = []
     for parser, c in counts.items():

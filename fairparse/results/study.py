@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.damage import FAMILIES, PERTURBATIONS
-from ..data.groups import Groups, join_groups
+from ..data.groups import Groups, all_faces, join_groups
 from ..data.map_folders import CLEAN
 from ..measure.fairness import common_classes, disparities, group_scores
 from ..measure.group_tests import resample_groups
@@ -48,8 +48,8 @@ def study_boards(
 ) -> dict:  # quantity -> Scoreboard; the five of the study, then the mIoU of each group
     "Scores of all objectives in each quantity, on all faces and on resampled ones"
     member = groups.membership[groups.names.index(rare)]
-    every = Groups(["everybody", "others"], np.stack([np.ones_like(member), ~member]))
-    watched, classes = join_groups(every, groups), None
+    others = Groups(["others"], ~member[None])
+    watched, classes = join_groups(all_faces(len(member)), others, groups), None
     measured, drawn = {}, {}
     for name, own in counts.items():
         classes = common_classes(own, groups) if classes is None else classes

@@ -14,12 +14,12 @@ import pandas as pd
 from scipy import stats
 
 from ..core.runs import InputError
-from ..data.groups import Groups, join_groups
+from ..data.groups import EVERYONE, Groups, all_faces, join_groups
 from ..data.map_folders import CLEAN
 from ..data.show import use_style
 from ..measure.fairness import common_classes, group_scores, max_t
 from ..measure.group_tests import resample_groups
-from .groups import EVERYONE, group_title
+from .groups import group_title
 from .parser_styles import parser_title
 
 # %% ../../nbs/lib/80_results/18_who_fails.ipynb #who-04
@@ -48,8 +48,7 @@ def score_cells(
     if not settings or settings[0] != CLEAN or len(settings) < 2:
         raise InputError('name the clean setting ("none", 0.0) first, and damage after it')
     classes = common_classes(swept[CLEAN], groups, min_size)
-    everyone = Groups([EVERYONE], np.ones((1, groups.membership.shape[1]), bool))
-    both = join_groups(groups, everyone)
+    both = join_groups(groups, all_faces(groups.membership.shape[1]))
     scores = [group_scores(counts, both, classes) for counts in swept.values()]
     drawn = [resample_groups(counts, both, classes, resamples).mean(1) for counts in swept.values()]
     return Cells(settings, groups, 100 * np.stack(scores, 1), 100 * np.stack(drawn, 1))

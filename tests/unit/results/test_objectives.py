@@ -23,7 +23,7 @@ from fairparse.core.records import (
     write_table,
 )
 from fairparse.core.runs import InputError
-from fairparse.data.groups import Groups
+from fairparse.data.groups import EVERYONE, Groups
 from fairparse.data.labels import CLASSES
 from fairparse.data.show import STYLES, tile_faces
 from fairparse.measure.counts import counts_table
@@ -40,7 +40,6 @@ from fairparse.results.damage import (
     veil_errors,
 )
 from fairparse.results.groups import (
-    EVERYONE,
     attributes_of,
     demographic_groups,
     disparity_blocks,
