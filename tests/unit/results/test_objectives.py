@@ -42,6 +42,7 @@ from fairparse.results.damage import (
 from fairparse.results.groups import (
     attributes_of,
     demographic_groups,
+    demographic_names,
     disparity_blocks,
     draw_groups,
     draw_intersections,
@@ -741,3 +742,10 @@ def test_tiled_faces_lie_in_rows_with_white_between(count, columns, enlarge, gap
         assert np.array_equal(place, image)
         place[:] = 255
     assert (small == 255).all()  # gaps and places left over
+
+
+def test_skin_seen_in_pictures_is_demographic():
+    names = ["Seen_Hat", "Skin_Dark", "Male", "Tone_1"]
+    assert demographic_names(names) == ["Male", "Skin_Dark", "Tone_1"]
+    values = np.array([[1, 1, 0, 1], [0, 1, 1, 0]] * 10, np.int8)
+    assert demographic_groups(values, names).names == ["Male", "not Male", "Skin_Dark", "Tone_1"]
