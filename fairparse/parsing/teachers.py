@@ -6,6 +6,7 @@
 __all__ = ['STUDENT', 'GroupTeachers', 'share_epochs', 'train_teachers', 'train_parser', 'training_seconds']
 
 # %% ../../nbs/lib/20_parsing/15_teachers.ipynb #teachers-02
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.records import HISTORY, FaceSet, read_table
+from ..core.runs import InputError
 from .batches import group_members
 from .group_methods import with_rest
 from .train import TrainConfig, Trainer
@@ -103,6 +105,11 @@ def train_parser(
     if not config.teachers:
         trainer = Trainer(parser, faces, train_rows, valid_rows, config, folder, device, **options)
         return trainer.fit()
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise InputError(
+            "teachers of groups are several trainings, and processes end after one: "
+            "train without torchrun, or set teachers to 0"
+        )
     place = Path(folder) / "teachers"
     teachers = train_teachers(parser, faces, train_rows, config, place, device)
     student = load_parser(place / "common", device=device)

@@ -116,3 +116,9 @@ def test_teachers_need_groups(tmp_path):
     faces = make_faces(tmp_path / "faces", 6, attributes=())
     with pytest.raises(InputError, match=r"no attributes, but \[.teachers.\] needs groups"):
         train(faces, tmp_path / "parser")
+
+
+def test_several_processes_are_refused(faces, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="train without torchrun"):
+        train(faces, tmp_path)
