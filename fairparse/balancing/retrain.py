@@ -34,8 +34,10 @@ from ..data.labels import CLASSES
 from ..data.portraits import render_face
 from ..data.worlds import World, sample_parameters
 from ..measure.counts import count_pixels, counts_table, iou
+from ..parsing.homotopy import own_network
 from ..parsing.predict import predict_classes, predict_probabilities, score_faces
-from ..parsing.train import TrainConfig, Trainer
+from ..parsing.teachers import train_parser
+from ..parsing.train import TrainConfig
 from ..parsing.unet import Parser, build_parser, load_parser
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-05
@@ -384,10 +386,12 @@ def train_arm(
 ) -> tuple:  # Parser, history
     "Train one parser, or go on with it; one that is finished is only read"
     fix_randomness(config.seed, threads)
-    parser = build_parser(**network, classes=faces.classes, size=faces.size)
+    own = own_network(config.objective, network)
+    parser = build_parser(**own, classes=faces.classes, size=faces.size)
     rows, no_rows = repeat_rows(len(faces), length, config.seed), np.empty(0, int)
-    trainer = Trainer(parser, faces, rows, no_rows, config, folder, device=device, progress=False)
-    history = trainer.fit()
+    history, _ = train_parser(
+        parser, faces, rows, no_rows, config, folder, device=device, progress=False
+    )
     return load_parser(folder, device=device), history
 
 # %% ../../nbs/lib/60_balancing/18_retrain.ipynb #retrain-38

@@ -49,15 +49,16 @@ class WholeParser(nn.Module):
     def look(self, images, i):
         there, back = getattr(self, f"there_{i}"), getattr(self, f"back_{i}")
         if there is None:
-            return self.parser(images).softmax(1)
-        probabilities = self.parser((there @ images @ there.T).clamp(0, 255)).softmax(1)
+            return self.parser(images, cleaned=True).softmax(1)
+        seen = (there @ images @ there.T).clamp(0, 255)
+        probabilities = self.parser(seen, cleaned=True).softmax(1)
         return back @ probabilities @ back.T
 
     def forward(
         self,
         images: Tensor,  # (B, 3, S, S) uint8
     ) -> Tensor:  # (B, C, S, S)
-        images = images.float()
+        images = self.parser.clean(images.float())
         if self.flip:  # each face, then its mirror image
             images = torch.stack([images, images.flip(-1)], 1).flatten(0, 1)
         probabilities = sum(self.look(images, i) for i in range(self.looks)) / self.looks

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'START', 'END', 'OBJECTIVES', 'SINGLE', 'TURNED', 'AUGMENT', 'schedule', 'constant', 'linear', 'sigmoid',
-           'piecewise', 'Homotopy', 'Objective', 'mean_weights', 'find_objective']
+           'piecewise', 'Homotopy', 'Objective', 'mean_weights', 'find_objective', 'own_network']
 
 # %% ../../nbs/lib/20_parsing/04_homotopy.ipynb #homotopy-02
 from dataclasses import dataclass, field, replace
@@ -117,11 +117,18 @@ class Objective:
     training: dict = field(default_factory=dict)
     # values for `unet.build_parser`, for instance {"standardise": True}
     network: dict = field(default_factory=dict)
-    cost: float = 1.0  # processor time of a step, relative to the single objective's
+    # processor time of a step, relative to the single objective's; None: not measured
+    cost: float | None = None
+    time: float = 1.0  # how much of it a training gets, relative to the others
 
     def epochs_for(self, epochs: int) -> int:
-        "Epochs that take as long as `epochs` of the single objective"
-        return max(1, round(epochs / self.cost))
+        "Epochs in the time of `epochs` of the single objective; `InputError` without a `cost`"
+        if self.cost is None:
+            raise InputError(
+                f"{self.title} has no cost, which equal_time needs: measure a step and set it in "
+                "nbs/lib/20_parsing/04_homotopy.ipynb, or leave equal_time off"
+            )
+        return max(1, round(self.time * epochs / self.cost))
 
 # %% ../../nbs/lib/20_parsing/04_homotopy.ipynb #homotopy-13
 def mean_weights(homotopy: Homotopy, epochs: int = 1001) -> tuple:
@@ -197,7 +204,7 @@ OBJECTIVES |= {
     "group_tails": _single("tails of groups", {"face_weights": "group_tails"}),
     "logit_adjusted": _single("logit adjustment", {"logit_adjustment": 0.5}),
     "standardised": _single("standardised pictures", network={"standardise": True}),
-    "cleaned": _single("cleaned pictures", network={"standardise": True, "denoise": True}),
+    "cleaned": _single("cleaned pictures", network={"standardise": True, "clean": True}),
     "turned": _single("turned and moved", augment=TURNED),
     "worse_pictures": _single("worse pictures", augment={"worse": 0.3}),
     "guided_pictures": _single("guided worse pictures", guided=True),
@@ -211,21 +218,23 @@ OBJECTIVES |= {
 }
 
 # %% ../../nbs/lib/20_parsing/04_homotopy.ipynb #homotopy-14i
-_CLEANED = {"standardise": True, "denoise": True}
 _FAIR = {
     "loss": {"cross_entropy": 1.0},
-    "training": {"augment": {"worse": 0.3}},
-    "network": _CLEANED,
+    "training": OBJECTIVES["worse_pictures"].training,
+    "network": OBJECTIVES["cleaned"].network,
 }
 OBJECTIVES |= {
     "cross_entropy": _single("with cross-entropy", {"cross_entropy": 1.0}),
     "fair": Objective("Beyond the paper: fair", SINGLE, **_FAIR),
     "fair_homotopy": Objective("Control: fair, linear homotopy", Homotopy("linear"), **_FAIR),
+    "single_longer": Objective("Control: single, twice as long", SINGLE, time=2.0),
 }
 
 # %% ../../nbs/lib/20_parsing/04_homotopy.ipynb #homotopy-14k
-OBJECTIVES["single_longer"] = Objective("Control: single, twice as long", SINGLE, cost=0.5)
 _COSTS = {
+    1.0: "single single_balanced single_augmented equal_shares group_dro group_scaling group_tails "
+    "logit_adjusted standardised turned worse_pictures guided_pictures worst_selected "
+    "running_shortfall group_teachers single_longer",
     1.1: "linear sigmoid piecewise linear_alt sigmoid_alt piecewise_alt constant_mean no_noise "
     "linear_running cleaned cross_entropy",
     1.25: "fair",
@@ -245,3 +254,11 @@ def find_objective(name: str) -> Objective:
             "add yours to OBJECTIVES in nbs/lib/20_parsing/04_homotopy.ipynb"
         )
     return OBJECTIVES[name]
+
+# %% ../../nbs/lib/20_parsing/04_homotopy.ipynb #homotopy-15b
+def own_network(
+    name: str,  # of an objective
+    given: dict,  # arguments of `unet.build_parser`
+) -> dict:
+    "Arguments of `build_parser`: the objective's own, changed by what is given"
+    return {**find_objective(name).network, **given}

@@ -23,15 +23,15 @@ from ..measure.counts import count_pixels
 from .unet import Parser
 
 # %% ../../nbs/lib/20_parsing/08_predict.ipynb #predict-05
-def _logits(parser, images):
+def _logits(parser, images, cleaned=False):
     "Logits of a batch, in the layout that convolutions like"
-    return parser(images.contiguous(memory_format=torch.channels_last)).float()
+    return parser(images.contiguous(memory_format=torch.channels_last), cleaned).float()
 
 
 def _look(parser, images, scale):
-    "Class probabilities with the face seen at `scale`, at the images' own size"
+    "Class probabilities with the cleaned face seen at `scale`, at the images' own size"
     if scale == 1:
-        return _logits(parser, images).softmax(1)
+        return _logits(parser, images, cleaned=True).softmax(1)
     own = images.shape[-2:]
     size = [max(32, round(scale * side / 32) * 32) for side in own]
     seen = F.interpolate(images.float(), size, mode="bicubic", antialias=True).clamp(0, 255)
@@ -48,7 +48,7 @@ def predict_probabilities(
     "Class probabilities of each pixel"
     flip = parser.spec.flip_average if flip is None else flip
     order = torch.as_tensor(flip_order(parser.spec.classes), device=images.device)
-    looks = []
+    images, looks = parser.clean(images.float()), []  # resized noise is no noise to a filter
     for scale in parser.spec.scales:
         looks.append(_look(parser, images, scale))
         if flip:

@@ -19,9 +19,9 @@ from ..data.faceset import build_face_set
 from ..data.labels import class_title
 from ..data.sides import warn_of_mirrored
 from ..measure.counts import counts_table, dice, iou
-from .homotopy import find_objective
+from .homotopy import own_network
 from .predict import score_faces
-from .teachers import train_parser, training_seconds
+from .teachers import train_parser
 from .train import TrainConfig
 from .unet import build_parser, load_parser
 
@@ -158,8 +158,7 @@ def train_on_folders(
     chosen = find_recipe(recipe)
     size = size or chosen["size"]
     config = _training_config(chosen, seed, training)
-    own = find_objective(config.objective).network
-    network = {**chosen["network"], **own, **(network or {})}
+    network = own_network(config.objective, {**chosen["network"], **(network or {})})
     parameters = {
         "recipe": recipe,
         "size": size,
@@ -178,7 +177,7 @@ def train_on_folders(
     faces = _pack_faces(place, folders, size, label_map, swap_mirrored, valid_share, seed)
     train, valid = faces.rows("train"), faces.rows("valid")
     device = pick_device(device)
-    history = train_parser(parser, faces, train, valid, config, run.folder, device=device)
+    history, seconds = train_parser(parser, faces, train, valid, config, run.folder, device=device)
     parameters["threads"] = torch.get_num_threads()  # a resumed training keeps its number
 
     if len(valid):
@@ -187,7 +186,7 @@ def train_on_folders(
         faces=", ".join(faces.meta["sources"]),
         train=len(train),
         valid=len(valid),
-        training_seconds=training_seconds(run.folder),
+        training_seconds=seconds,
     )
     run.finish()
     return history

@@ -75,7 +75,7 @@ class TrainConfig:
     # which weights are the result: of the "last" epoch, or of the "best" in validation, of all
     # faces or of the "worst_group"; None: as the objective says ("last")
     select: str | None = None
-    # share of the epochs in which teachers of groups learn before, see `teachers`;
+    # share of the epochs that teachers of groups take, before the student starts, see `teachers`;
     # None: as the objective says (0)
     teachers: float | None = None
     # exponent of inverse class frequency in the cross-entropy's weights
@@ -248,6 +248,8 @@ class Trainer(EpochTrainer):
         self.faces, self.train_rows, self.valid_rows = faces, train_rows, valid_rows
         self.measured, self.gradients, self.best = measure_gradients, [], -math.inf
 
+        if config.teachers and teachers is None:
+            raise InputError("teachers are trained by `teachers.train_parser`: call that instead")
         self.teachers = teachers
 
         # data
@@ -341,11 +343,12 @@ class Trainer(EpochTrainer):
                 logits, perturbed = self.parser(images), None
                 if self.loss.needs_second_pass and weights[1]:
                     perturbed = self.parser(perturb(images, config.perturbation, config.severity))
+                told = self.teachers and self.teachers(images, member)
 
             # loss
             parts = self.loss(logits, target, member, weights, perturbed)
             if self.teachers is not None:
-                parts.total = parts.total + self.teachers(images, logits, member)
+                parts.total = parts.total + self.teachers.divergence(logits, *told)
             values = parts.values
             if not math.isfinite(values["total"]):
                 raise FloatingPointError(f"loss is {values['total']}")

@@ -38,7 +38,7 @@ class ParserSpec:
     # side of the square of pixels that the head writes from each position of the decoder's output
     subpixel: int = 1
     standardise: bool = False  # each picture to mean 0, deviation 1, whatever its light
-    denoise: bool = False  # broken pixels and noise are taken out first, see `data.clean`
+    clean: bool = False  # broken pixels and noise are taken out first, see `data.clean`
     flip_average: bool = False  # predictions are averaged with those of the mirrored face
     # and over the face seen at these sizes, relative to `size`
     scales: list = field(default_factory=lambda: [1.0])
@@ -145,11 +145,16 @@ class Parser(nn.Module):
                 name, torch.tensor(values).view(1, 3, 1, 1) * 255, persistent=False
             )
 
-    def normalise(self, images: Tensor) -> Tensor:  # (B, 3, H, W), 0..255 -> the same shape
-        "What the encoder sees of the pictures"
+    def clean(self, images: Tensor) -> Tensor:  # (B, 3, H, W) float, 0..255 -> the same shape
+        "The pictures without broken pixels and noise, if the parser cleans"
+        if not self.spec.clean:
+            return images
         with torch.autocast(images.device.type, enabled=False):
-            if self.spec.denoise:
-                images = denoise(despeckle(images.contiguous()))
+            return denoise(despeckle(images.contiguous()))
+
+    def normalise(self, images: Tensor) -> Tensor:  # (B, 3, H, W) float -> the same shape
+        "What the encoder sees of cleaned pictures"
+        with torch.autocast(images.device.type, enabled=False):
             if self.spec.standardise:
                 return standardise(images)
             return (images - self.mean) / self.std
@@ -157,8 +162,10 @@ class Parser(nn.Module):
     def forward(
         self,
         images: Tensor,  # (B, 3, H, W), 0..255, uint8 or float; H and W multiples of 32
+        cleaned: bool = False,  # they come from `clean`, before they were resized
     ) -> Tensor:  # (B, C, H, W) logits
-        images = self.normalise(images.to(self.mean.dtype))
+        images = images.to(self.mean.dtype)
+        images = self.normalise(images if cleaned else self.clean(images))
         # depthwise convolutions are slow in bfloat16 on CPUs:
         # there, mixed precision is for the decoder
         on_cpu = images.device.type == "cpu"
@@ -414,7 +421,7 @@ def build_parser(
     coordinates: bool = False,
     subpixel: int = 1,
     standardise: bool = False,
-    denoise: bool = False,
+    clean: bool = False,
     head_gain: float = 1.0,  # first weights of the last layer, relative to smp's
     flip_average: bool = False,
     scales=(1.0,),
@@ -433,7 +440,7 @@ def build_parser(
         coordinates=coordinates,
         subpixel=subpixel,
         standardise=standardise,
-        denoise=denoise,
+        clean=clean,
         flip_average=flip_average,
         scales=list(scales),
         classes=list(classes),

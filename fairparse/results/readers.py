@@ -99,9 +99,9 @@ def split_constant(
 
 # %% ../../nbs/lib/80_results/14_readers.ipynb #readers-11
 def table1_for_readers(table: pd.DataFrame) -> pd.DataFrame:
-    "Table I, each interval beside its value"
+    "Table I, each interval beside its value; what is beyond the paper, if anything, says so"
     merged = merge_intervals(table)
-    return pd.DataFrame(
+    shown = pd.DataFrame(
         {
             "objective": table.title,
             "mIoU %": merged.miou,
@@ -117,6 +117,9 @@ def table1_for_readers(table: pd.DataFrame) -> pd.DataFrame:
             "images": table.images,
         }
     )
+    if "block" in table and (table.block != "paper").any():
+        shown.insert(0, "block", table.block)
+    return shown
 
 # %% ../../nbs/lib/80_results/14_readers.ipynb #readers-12
 def table2_for_readers(

@@ -125,6 +125,19 @@ def _check_resources(resources, where):
             if check_type(f"resources.{key}", amount, RESOURCES[key], where) < 0:
                 raise InputError(f"{where}resources.{key} is {amount}: it must be 0 or more")
 
+# %% ../../nbs/lib/90_workflow/04_profiles.ipynb #profiles-16a
+def _check_objectives(profile, where):
+    "`InputError` for an objective that is trained twice, or swept without being trained"
+    first, beyond = profile["objectives"], profile["beyond"]
+    if twice := [name for name in beyond if name in first or beyond.count(name) > 1]:
+        raise InputError(
+            f"{where}{twice} of `beyond` are there twice: `beyond` has further objectives"
+        )
+    if unknown := [name for name in profile["beyond_swept"] if name not in beyond]:
+        raise InputError(
+            f"{where}beyond_swept {unknown} are not in `beyond` {beyond}: add them there"
+        )
+
 # %% ../../nbs/lib/90_workflow/04_profiles.ipynb #profiles-16
 def _check_profile(profile, where):
     "The profile, each section's values typed; `InputError` for anything that nothing would read"
@@ -139,6 +152,7 @@ def _check_profile(profile, where):
         check_type(key, value, _profile_keys.get(key, {}), where)
         if key in stages:
             profile[key] = check_parameters(find_notebook(stages[key]), value)
+    _check_objectives(profile, where)
     _check_threads(profile["threads"], where)
     _check_resources(profile["resources"], where)
 

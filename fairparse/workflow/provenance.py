@@ -29,7 +29,12 @@ from fairparse.core.runs import (
 )
 from .fingerprints import code_fingerprint
 from .notebooks import find_notebook
-from .stages import load_stages, workflow_stages
+from fairparse.workflow.stages import (
+    load_stages,
+    swept_objectives,
+    trained_objectives,
+    workflow_stages,
+)
 
 # %% ../../nbs/lib/90_workflow/17_provenance.ipynb #provenance-04
 @dataclass
@@ -146,10 +151,14 @@ def _section(name, stage, profile):
 def _other_values(name, this, profile):
     "Parameters that a file was made with and that the profile does not have"
     stage = load_stages().get(this.rule)
+    known = {name: profile[name] for name in ("objectives", "beyond", "seeds") if name in profile}
+    if "objectives" in profile:
+        known["trained_objectives"] = trained_objectives(profile)
+        known["swept_objectives"] = swept_objectives(profile)
     given = {
-        key: profile[value]
+        key: known[value]
         for key, value in (stage.given if stage else {}).items()
-        if value in ("objectives", "beyond", "seeds") and value in profile and key in this.values
+        if value in known and key in this.values
     }
     expected = {**_section(name, this.rule, profile), **given}
     return [

@@ -4,14 +4,13 @@ import pytest
 import torch
 
 from fairparse.core.runs import InputError
-from fairparse.data.damage import FAMILIES, PERTURBATIONS
+from fairparse.data.damage import FAMILIES
 from fairparse.data.harden import (
     HardenConfig,
     damage_some,
     harden,
     mix_spectra,
     paint_by_numbers,
-    split_families,
 )
 
 
@@ -74,14 +73,6 @@ def test_the_share_is_about_what_is_asked_and_the_state_decides():
     assert torch.equal(once(0), once(0)) and not torch.equal(once(0), once(1))
     share = (once(0) != many).flatten(1).any(1).float().mean()
     assert share == pytest.approx(0.3, abs=0.08)
-
-
-def test_what_was_seen_and_what_was_held_out_are_all_kinds():
-    split = split_families(HardenConfig(families=["light", "detail"], damage=0.5))
-    assert set(split["seen"]) | set(split["held out"]) == set(PERTURBATIONS)
-    assert {PERTURBATIONS[name].family for name in split["seen"]} == {"light", "detail"}
-    assert not set(split["seen"]) & set(split["held out"])
-    assert split_families(HardenConfig(paint=0.5))["held out"] == list(PERTURBATIONS)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def network():
         flip_average=True,
         scales=[1.5],
         standardise=True,
-        denoise=True,
+        clean=True,
     ).eval()
 
 
@@ -74,7 +74,7 @@ def test_two_products_resize_as_pytorch_does(old, new, mode):
         {},
         {"flip_average": True},
         {"scales": [1.5]},
-        {"standardise": True, "denoise": True},
+        {"standardise": True, "clean": True},
         {"flip_average": True, "scales": [0.5, 1.0, 2.0], "coordinates": True},
     ],
 )

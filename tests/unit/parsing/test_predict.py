@@ -108,3 +108,16 @@ def test_a_parser_goes_with_its_own_fold_only(tmp_path):
     for other in (-1, 0):
         with pytest.raises(InputError, match=f"trained with fold 2, and fold {other} is tested"):
             check_fold(tmp_path, other)
+
+
+def test_pictures_are_cleaned_before_they_are_resized():
+    "A resized broken pixel is at no end of the range any more"
+    picture, away = torch.full((1, 3, 64, 64), 100.0), {}
+    picture[..., 20:40, 10:50] = 160
+    broken = picture.clone()
+    broken[..., ::5, ::7] = 255
+    for clean in (True, False):
+        parser = make_parser(size=64, clean=clean, scales=[1.5]).eval()
+        looks = [predict_probabilities(parser, seen) for seen in (broken, picture)]
+        away[clean] = (looks[0] - looks[1]).abs().mean()
+    assert away[True] < 0.1 * away[False]

@@ -232,5 +232,5 @@ def test_the_fair_recipe_is_the_strong_one_with_another_objective(folder, tmp_pa
         [folder], tmp_path, "fair", size=64, network=TINY, training={"epochs": 1, "precision": "no"}
     )
     spec = load_parser(tmp_path).spec
-    assert spec.standardise and spec.denoise and spec.coordinates
+    assert spec.standardise and spec.clean and spec.coordinates
     assert read_json(tmp_path / "run.json")["parameters"]["training"]["augment"]["worse"] == 0.3

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import make_faces, make_parser
 from torch import nn
-from trainers import Killed, assert_same_training, stop_at
+from trainers import Killed, assert_same_training
 
 from fairparse.core.runs import InputError
 from fairparse.parsing.teachers import (
@@ -43,40 +43,46 @@ class Says(nn.Module):
 
 
 def test_each_face_hears_the_teachers_of_its_groups():
-    teachers = GroupTeachers([Says(2.0, 0.0), Says(0.0, 3.0), Says(1.0, 1.0)])
-    member = torch.tensor([[0.0, 0.0], [1, 1], [0, 1]])
-    told = teachers.opinions(torch.zeros(3, 3, 4, 4), member)[:, :, 0, 0]
+    teachers = GroupTeachers({0: Says(2.0, 0.0), 2: Says(0.0, 3.0)})
+    member = torch.tensor([[0.0, 0.0, 0.0], [1, 0, 1], [0, 1, 1], [0, 1, 0]])
+    faces, told = teachers(torch.zeros(4, 3, 4, 4), member)
     first, second = torch.tensor([2.0, 0]).softmax(0), torch.tensor([0.0, 3]).softmax(0)
-    torch.testing.assert_close(
-        told, torch.stack([torch.tensor([0.5, 0.5]), (first + second) / 2, second])
-    )
+    assert faces.tolist() == [1, 2]  # the group in the middle has no teacher
+    torch.testing.assert_close(told[:, :, 0, 0], torch.stack([(first + second) / 2, second]))
 
 
 def test_the_divergence_is_that_of_kullback_and_leibler():
-    teachers = GroupTeachers([Says(2.0, 0.0), Says(1.0, 1.0)], weight=0.5)
+    teachers = GroupTeachers({0: Says(2.0, 0.0)}, weight=0.5)
     logits = torch.randn(2, 2, 4, 4, requires_grad=True)
-    loss = teachers(torch.zeros(2, 3, 4, 4), logits, torch.tensor([[1.0], [0.0]]))
-    told = torch.stack([torch.tensor([2.0, 0]).softmax(0), torch.tensor([0.5, 0.5])])
-    told = told[:, :, None, None].expand(2, 2, 4, 4)
-    by_hand = (told * (told.log() - logits.log_softmax(1))).sum(1).mean() / 2
+    told = teachers(torch.zeros(2, 3, 4, 4), torch.tensor([[1.0], [0.0]]))
+    loss = teachers.divergence(logits, *told)
+    first = torch.tensor([2.0, 0]).softmax(0)[:, None, None]
+    by_hand = (first * (first.log() - logits[0].log_softmax(0))).sum() / 32 / 2
     torch.testing.assert_close(loss, by_hand)
     loss.backward()
-    assert logits.grad.abs().sum() > 0
+    assert logits.grad[0].abs().sum() > 0 and not logits.grad[1].any()
+
+
+def test_nobody_is_told_where_no_face_has_a_teacher():
+    teachers = GroupTeachers({0: Says(2.0, 0.0)})
+    told = teachers(torch.zeros(2, 3, 4, 4), torch.zeros(2, 1))
+    assert teachers.divergence(torch.randn(2, 2, 4, 4), *told) == 0
 
 
 def test_the_epochs_of_all_parts_are_one_budget():
     for epochs in (8, 28, 60):
         before, student = share_epochs(settings(epochs=epochs, teachers=0.5))
         assert abs(2 * before + student * 4 / 3 - epochs) <= 1
-    assert share_epochs(settings(epochs=1)) == (1, 1)
+    for wrong in ({"epochs": 1}, {"teachers": 1.0}, {"teachers": 0.01}):
+        with pytest.raises(InputError, match="epochs with teachers"):
+            share_epochs(settings(**wrong))
 
 
 def test_teachers_come_from_common_weights_and_their_own_faces(faces, tmp_path):
     config = settings(groups=list(faces.attributes)[:1])
     rows, name = faces.rows("train"), list(faces.attributes)[0]
-    teachers = train_teachers(make_parser(), faces, rows, config, tmp_path)
-    assert len(teachers.parsers) == 2  # of the group, and the common one for all others
-    common = load_parser(tmp_path / "common")
+    teachers, seconds = train_teachers(make_parser(), faces, rows, config, tmp_path)
+    assert list(teachers.parsers) == ["0"] and seconds > 0
     pupil, own = (
         load_parser(tmp_path / "common"),
         rows[faces.attribute_values([name])[rows, 0] == 1],
@@ -84,23 +90,42 @@ def test_teachers_come_from_common_weights_and_their_own_faces(faces, tmp_path):
     short = settings(groups=[name], epochs=share_epochs(config)[0], teachers=0.0)
     Trainer(pupil, faces, own, rows[:0], short, tmp_path / "again", progress=False).fit()
     for ours, theirs in zip(
-        teachers.parsers[0].parameters(), load_parser(tmp_path / "again").parameters(), strict=True
+        teachers.parsers["0"].parameters(),
+        load_parser(tmp_path / "again").parameters(),
+        strict=True,
     ):
         assert torch.equal(ours, theirs) and not ours.requires_grad
-    for ours, theirs in zip(teachers.parsers[1].parameters(), common.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
 
 
-def test_a_training_that_is_killed_goes_on_to_the_bit(faces, tmp_path, monkeypatch):
+def stop_in(monkeypatch, part):
+    "Kill a training with teachers in the last step of one of its parts"
+    step = Trainer.train_step
+
+    def killed(self, rows, *arguments):
+        last = (rows == self.order(self.config.epochs - 1)[-1]).all()
+        if self.folder.name == part and last:
+            raise Killed
+        return step(self, rows, *arguments)
+
+    monkeypatch.setattr(Trainer, "train_step", killed)
+
+
+@pytest.mark.parametrize("part", ["common", "group0", "killed"])
+def test_a_training_that_is_killed_goes_on_to_the_bit(faces, tmp_path, monkeypatch, part):
     groups = list(faces.attributes)[:1]
-    whole = train(faces, tmp_path / "whole", groups=groups)
-    assert len(whole) == share_epochs(settings())[1]
+    whole, seconds = train(faces, tmp_path / "whole", groups=groups)
+    assert len(whole) == share_epochs(settings())[1] and seconds > whole.seconds.sum()
     with monkeypatch.context() as patched:
-        stop_at(patched, Trainer, done=1, step=1)
+        stop_in(patched, part)
         with pytest.raises(Killed):
             train(faces, tmp_path / "killed", groups=groups)
     train(faces, tmp_path / "killed", groups=groups)
     assert_same_training(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_the_trainer_alone_has_no_teachers(faces, tmp_path):
+    with pytest.raises(InputError, match="teachers.train_parser"):
+        Trainer(make_parser(), faces, faces.rows("train"), [], settings(), tmp_path)
 
 
 def test_without_teachers_it_is_the_trainer(faces, tmp_path):

@@ -255,18 +255,18 @@ def test_a_standardising_parser_does_not_see_exposure_and_contrast(tmp_path):
     assert away[True] < 0.2 * away[False]
 
 
-def test_a_denoising_parser_does_not_see_lost_values(tmp_path):
+def test_a_cleaning_parser_does_not_see_lost_values(tmp_path):
     "Nor, after coming back from its folder; a plain one does"
     pictures = torch.full((2, 3, 32, 32), 100.0)
     pictures[:, :, 5:20, 8:25] = 170
     lost, away = pictures.clone(), {}
     lost[..., ::5, ::7] = 255
-    for denoising in (True, False):
-        parser = make_parser(denoise=denoising).eval()
+    for cleaning in (True, False):
+        parser = make_parser(clean=cleaning).eval()
         save_parser(parser, tmp_path, "model")
         back = load_parser(tmp_path)
-        assert back.spec.denoise == denoising
+        assert back.spec.clean == cleaning
         with torch.no_grad():
             torch.testing.assert_close(parser(lost), back(lost))
-            away[denoising] = (parser(lost) - parser(pictures)).abs().mean()
+            away[cleaning] = (parser(lost) - parser(pictures)).abs().mean()
     assert away[True] < 0.1 * away[False]

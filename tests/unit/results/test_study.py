@@ -1,20 +1,20 @@
 "The study's quantities, goals and shares, on counts whose answer is known"
 
+from dataclasses import replace
+
 import numpy as np
-import pandas as pd
 import pytest
 
-from fairparse.core.runs import InputError
-from fairparse.data.damage import PERTURBATIONS
+from fairparse.data.damage import FAMILIES
 from fairparse.data.groups import Groups
 from fairparse.data.map_folders import CLEAN
 from fairparse.results.study import (
     STUDIED,
     Goals,
-    families_seen,
+    compare_rows,
     goal_table,
+    held_out_settings,
     kept_table,
-    seen_or_held_out,
     study_boards,
     study_changes,
 )
@@ -86,47 +86,56 @@ def test_changes_have_verdicts_of_the_better_side():
     assert table["first"].groupby("quantity").sum().round(6).eq(1).all()
 
 
-def test_families_seen_are_those_of_the_training():
-    assert families_seen("single") == families_seen("turned") == families_seen("cleaned") == set()
-    assert families_seen("linear") == set()  # noise on logits shows no damaged picture
-    assert families_seen("linear_inputs") == {"noise"}
-    assert families_seen("linear_contrast") == families_seen("single_augmented") == {"light"}
-    assert families_seen("fair") == families_seen("guided_pictures") == {"light", "noise"}
-    with pytest.raises(InputError, match="fairest"):
-        families_seen("fairest")
+def test_no_group_loses_is_shown_of_all_groups():
+    "A small group whose interval is wide decides, whichever changed least"
+    own = boards(fair=counts(0.8, 0.8, 0.76, seed=1))
+    wide = own["Tone_5"]
+    shaken = wide.resampled["fair"] + np.random.default_rng(0).normal(
+        0, 9, wide.resampled["fair"].shape
+    )
+    own["Tone_5"] = replace(wide, resampled={**wide.resampled, "fair": shaken})
+    last = goal_table(own, "fair").iloc[-1]
+    assert last.reached and not last.shown and last.low < -0.5
+
+
+def test_pairs_are_compared_and_adjusted_together():
+    own = boards(fair=counts(0.8, 0.8, 0.76, seed=1), linear=counts(0.8, 0.8, 0.7, seed=2))
+    table = compare_rows(own, [("fair", "single"), ("linear", "single")], ["rare group", "gap"])
+    assert table.objective.tolist() == ["fair", "fair", "linear", "linear"]
+    assert table.verdict[:2].tolist() == ["better", "better"]
+    assert (table.p_adjusted >= table.p).all()
+
+
+def test_worlds_can_be_scored_over_the_same_classes():
+    some = np.array([True, True, False, False])
+    own = study_boards({"single": SINGLE}, GROUPS, "Tone_5", resamples=50, classes=some)
+    by_hand = SINGLE[..., 0].sum(1) / SINGLE.sum((1, 3))
+    assert own["overall"].scores["single"] == pytest.approx(100 * by_hand[:, :2].mean(1))
 
 
 def test_what_is_kept_is_a_share_of_the_clean_score():
-    swept = {CLEAN: {"single": counts(0.8, 0.8, 0.8), "fair": counts(0.5, 0.5, 0.5)}}
-    for kind, severity, share in [("shot_noise", 0.1, 0.9), ("blur", 0.1, 0.5), ("blur", 0.3, 0.3)]:
-        left = {
-            name: counts(*[share * level] * 3) for name, level in [("single", 0.8), ("fair", 0.5)]
-        }
-        swept[kind, severity] = left
-    table = kept_table(swept, ["single", "fair"], resamples=100).set_index(["parser", "part"])
-    for name in ("single", "fair"):
-        assert table.kept[name, "all kinds"] == pytest.approx(100 * np.mean([0.9, 0.5, 0.3]), abs=1)
+    level = {"single": 0.8, "fair": 0.5}
+    swept = {CLEAN: {name: counts(*[own] * 3) for name, own in level.items()}}
+    left = {("shot_noise", 0.1): 0.9, ("blur", 0.1): 0.5, ("blur", 0.3): 0.3}
+    for setting, share in left.items():
+        swept[setting] = {name: counts(*[share * own] * 3) for name, own in level.items()}
+    known = {**dict.fromkeys(FAMILIES, "held out"), "noise": "seen"}
+    held = held_out_settings(list(left), known)
+    assert held == [("blur", 0.1), ("blur", 0.3)]
+    table = kept_table(swept, {"held out": held}, resamples=100).set_index(["parser", "part"])
+    for name in level:
+        assert table.kept[name, "all kinds"] == pytest.approx(
+            100 * np.mean([*left.values()]), abs=1
+        )
+        assert table.kept[name, "blur"] == table.kept[name, "held out"]
         assert table.kept[name, "blur"] == pytest.approx(40, abs=1)
-        assert table.kinds[name, "all kinds"] == 2
-    assert table.kept["fair", "seen in training"] == pytest.approx(90, abs=1)
-    assert table.kept["fair", "held out"] == pytest.approx(40, abs=1)
-    assert ("single", "seen in training") not in table.index
-    assert table.seen["fair", "blur"] == "light noise"
+        assert (table.kinds[name, "all kinds"], table.kinds[name, "held out"]) == (2, 1)
     assert (table.low < table.kept).all() and (table.kept < table.high).all()
+    assert np.isnan(table.difference["single", "blur"])
+    assert abs(table.difference["fair", "blur"]) < 1
 
 
-def test_every_kind_of_damage_is_of_a_part():
-    swept = {CLEAN: {"fair": SINGLE}} | {(kind, 0.1): {"fair": SINGLE} for kind in PERTURBATIONS}
-    table = kept_table(swept, ["fair"], resamples=20).set_index("part")
-    assert table.kinds["seen in training"] + table.kinds["held out"] == len(PERTURBATIONS)
-    assert table.kinds["held out"] > len(PERTURBATIONS) / 2
-
-
-def test_tables_say_what_training_showed():
-    rows = pd.DataFrame(
-        {
-            "parser": ["fair", "fair", "single", "fair", "fair"],
-            "perturbation": ["shadow", "hand", "shadow", "none", "mean"],
-        }
-    )
-    assert seen_or_held_out(rows) == ["seen", "held out", "held out", "", ""]
+def test_a_family_that_is_handled_is_not_held_out():
+    settings = [("shadow", 0.1), ("hand", 0.1)]
+    known = {**dict.fromkeys(FAMILIES, "held out"), "light": "handled"}
+    assert held_out_settings(settings, known) == [("hand", 0.1)]

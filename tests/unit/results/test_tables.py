@@ -16,6 +16,8 @@ from fairparse.measure.counts import (
 )
 from fairparse.parsing.homotopy import find_objective
 from fairparse.results.objectives import REPORTED_TABLE1, REPORTED_TABLE3, table1, table3
+from fairparse.results.parser_styles import parser_title
+from fairparse.results.readers import study_for_readers, table1_for_readers
 
 matplotlib.use("Agg")
 
@@ -206,3 +208,28 @@ def test_recorded_weights_meet_the_schedule(tmp_path):
         {"single": np.ones((3, 8, 8), np.uint8)},
     )
     assert len(pictures.axes) == 9
+
+
+def test_a_second_block_changes_nothing_about_the_papers_rows():
+    paper = {"single": constant(60, 60, 60), "linear": constant(61, 60, 62)}
+    both = table1({**paper, "fair": constant(70, 69, 71)}, "", resamples=200, beyond=("fair",))
+    alone = table1(paper, "", resamples=200)
+    pd.testing.assert_frame_equal(both[both.block == "paper"], alone)
+    assert both.objective.tolist() == ["single", "linear", "fair"]
+    assert both.verdict.iloc[-1] == "better" and np.isnan(both.reported_miou.iloc[-1])
+    assert both.p_adjusted.iloc[-1] == both.p.iloc[-1]  # one question in its block
+    assert "block" not in table1_for_readers(alone)
+    assert table1_for_readers(both).block.tolist() == ["paper", "paper", "beyond the paper"]
+
+
+def test_the_readers_of_the_study_see_what_changes_the_rare_group():
+    rows = [
+        (parser, quantity, 70.0, 1.0, 0.5, 1.5, p)
+        for parser, p in [("single", np.nan), ("linear", 0.9), ("turned", 0.9), ("cleaned", 0.01)]
+        for quantity in ("overall", "rare group", "variance over groups")
+    ]
+    names = ["parser", "quantity", "value", "difference", "low", "high", "p_adjusted"]
+    shown = study_for_readers(pd.DataFrame(rows, columns=names))
+    assert list(shown) == ["objective", "overall", "rare group"]
+    assert shown.objective.tolist() == [parser_title(p) for p in ("single", "linear", "cleaned")]
+    assert shown["rare group"].tolist()[1:] == ["+1.0 (+0.5 to +1.5)", "+1.0 (+0.5 to +1.5)*"]

@@ -23,6 +23,8 @@ from fairparse.workflow.stages import (
     stage_files,
     stage_jobs,
     stages_behind,
+    swept_objectives,
+    trained_objectives,
 )
 
 
@@ -122,3 +124,29 @@ def test_formulas_and_needs_of_the_records_are_those_that_there_are():
     assert {one.readers for one in shown} == set(READERS)
     assert all(one.caption for one in shown if one.paper)
     assert all(one.alt for one in shown_results("figures") if one.paper)
+
+
+def test_objectives_beyond_the_papers_are_trained_and_only_named_ones_swept():
+    profile = {"objectives": ["single"], "beyond": ["fair", "cleaned"], "seeds": [0, 1], "gan": {}}
+    assert trained_objectives(profile) == ["single", "fair", "cleaned"]
+    assert swept_objectives({**profile, "beyond_swept": ["fair"]}) == ["single", "fair"]
+    assert len(stage_jobs("train", profile)) == 6 and len(stage_jobs("sweep", profile)) == 2
+    assert {job["maps"] for job in stage_jobs("gan", profile)} == {"single", "truth"}
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("beyond: [single]", r"\['single'\] of `beyond` are there twice"),
+        ("beyond: [fair, fair]", r"\['fair', 'fair'\] of `beyond` are there twice"),
+        (
+            "beyond: [fair]\nbeyond_swept: [linear]",
+            r"beyond_swept \['linear'\] are not in `beyond`",
+        ),
+    ],
+)
+def test_objectives_named_twice_or_swept_untrained_are_refused(tmp_path, text, said):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"objectives: [single]\n{text}\n")
+    with pytest.raises(InputError, match=said):
+        load_profile(str(path))
