@@ -181,7 +181,7 @@ def _kept(swept, parser, resamples):
 
 def held_out_settings(settings: list, exposure: dict) -> list:
     "Settings of families that a parser has neither seen nor takes out of the picture"
-    return [s for s in settings if exposure[PERTURBATIONS[s[0]].family] == "held out"]
+    return [setting for setting in settings if exposure[setting[0]] == "held out"]
 
 # %% ../../nbs/lib/80_results/19_study.ipynb #study-14
 def kept_table(

@@ -4,14 +4,10 @@ import pandas as pd
 import pytest
 
 from fairparse.core.runs import write_json
-from fairparse.data.damage import FAMILIES
+from fairparse.data.damage import PERTURBATIONS
 from fairparse.parsing.train import TrainConfig
-from fairparse.robustness.exposure import (
-    exposure,
-    exposure_column,
-    families_shown,
-    swept_exposure,
-)
+from fairparse.robustness.exposure import exposure, families_shown
+from fairparse.robustness.severity import exposure_column, swept_exposure
 
 
 @pytest.mark.parametrize(
@@ -47,15 +43,16 @@ def record(folder, parameters, **network):
 def test_what_the_network_takes_out_is_handled(tmp_path):
     cleaned = record(tmp_path / "a", vars(TrainConfig("cleaned")), clean=True, standardise=True)
     assert cleaned == {
-        family: "handled" if family in ("noise", "light") else "held out" for family in FAMILIES
+        name: "handled" if kind.family in ("noise", "light") else "held out"
+        for name, kind in PERTURBATIONS.items()
     }
     fair = record(tmp_path / "b", vars(TrainConfig("fair")), clean=True, standardise=True)
-    assert fair["noise"] == fair["light"] == "seen"
+    assert fair["shot_noise"] == fair["shadow"] == "seen"
 
 
 def test_a_recipe_keeps_its_training_one_level_deeper(tmp_path):
     training = vars(TrainConfig("single", augment={"contrast": 0.3}))
-    assert record(tmp_path, {"recipe": "strong", "training": training})["light"] == "seen"
+    assert record(tmp_path, {"recipe": "strong", "training": training})["contrast"] == "seen"
 
 
 def test_without_a_record_nothing_is_known(tmp_path):
