@@ -251,7 +251,7 @@ def note_code(
 
 # %% ../../nbs/lib/90_workflow/17_provenance.ipynb #provenance-17
 # what is published by itself, beside the demo's results
-APART = ("study/", "bench/", "bench_cuda/", "bench_commits/")
+APART = ("study/", "study_real/", "bench/", "bench_cuda/", "bench_commits/")
 
 # %% ../../nbs/lib/90_workflow/17_provenance.ipynb #provenance-17b
 def write_made_by(

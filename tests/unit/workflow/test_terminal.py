@@ -374,6 +374,6 @@ def test_dry_run_tells_cost_and_reason(tmp_path):
         str(tmp_path / "ci"),
     )
     assert done.returncode == 0, done.stderr
-    for text in ("7 jobs would run", "train", "disk", "why:", "missing output files: "):
+    for text in ("8 jobs would run", "train", "disk", "why:", "missing output files: "):
         assert text in done.stdout
     assert not (tmp_path / "ci" / "20_parsers").exists()
