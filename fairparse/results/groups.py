@@ -321,7 +321,7 @@ def draw_groups(
     )
     for ax, (title, members) in zip(axes[0], panels.items()):
         _draw_panel(ax, table, members, rows, styles, baseline, 0.76 / most)
-        ax.set_title(title, fontsize=9)
+        ax.set_title(textwrap.fill(title, 84 // len(panels)), fontsize=9)
         for border in {0.5, leading + 0.5} - {len(rows) - 0.5}:
             ax.axhline(border, color="#999999", lw=0.7)
     sizes = table[table.parser == baseline].set_index("group")["size"]

@@ -429,6 +429,7 @@ def test_profiles_of_the_repository_fit_its_notebooks():
         "study",
         "study_even",
         "study_plenty",
+        "study_real",
     ]
     for name in names:
         assert profiles.load_profile(name)["objectives"][0] == "single"

@@ -38,6 +38,7 @@ from fairparse.balancing.stylegan_train import skewed_world
 from fairparse.core.records import open_face_set
 from fairparse.core.runs import InputError
 from fairparse.measure.counts import counts_array, gather_with_ids, iou
+from fairparse.parsing.teachers import train_parser
 from fairparse.parsing.unet import load_parser
 from fairparse.results.loop import (
     audit_table,
@@ -268,12 +269,11 @@ def test_all_arms_take_as_many_steps(trained, data):
 def test_arms_start_from_the_same_weights(trained, monkeypatch, data, tmp_path):
     first = []
 
-    class Watch(retraining.Trainer):
-        def __init__(self, parser, *args, **options):
-            first.append(torch.cat([p.detach().flatten() for p in parser.parameters()]).clone())
-            super().__init__(parser, *args, **options)
+    def watch(parser, *args, **options):
+        first.append(torch.cat([p.detach().flatten() for p in parser.parameters()]).clone())
+        return train_parser(parser, *args, **options)
 
-    monkeypatch.setattr(retraining, "Trainer", Watch)
+    monkeypatch.setattr(retraining, "train_parser", watch)
     retrain(
         tmp_path,
         data[0],
