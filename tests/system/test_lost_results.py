@@ -16,6 +16,7 @@ from fairparse.workflow.engine import lost_files, workflow_command
 
 RUN = (
     *("--profile", "ci", "--cores", 2, "--set", "objectives=[single,linear]"),
+    *("--set", "beyond_swept=[]", "--set", "beyond=[]"),
     *("--set", "sweep.perturbations=[blur]", "--set", "sweep.severities=[0.5]"),
     *("--stages", "prepare", "train", "sweep", "gaps", "figure3", "figure4"),
 )
