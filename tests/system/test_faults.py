@@ -26,6 +26,10 @@ TABLE1 = (
     "table1",
     "--set",
     "objectives=[single,linear]",
+    "--set",
+    "beyond_swept=[]",
+    "--set",
+    "beyond=[]",
 )  # the part of the graph, in two minutes of one core at most
 
 

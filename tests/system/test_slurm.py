@@ -124,6 +124,8 @@ def test_table_1_is_the_same_as_on_this_machine(cluster, tmp_path):
     what = ["reproduce", "--profile", "ci", "--stages", "table1"]
     for setting in (
         "objectives=[single,linear]",
+        "beyond_swept=[]",
+        "beyond=[]",
         "prepare.count=24",
         "train.epochs=1",
         "resources.gpu=1",
