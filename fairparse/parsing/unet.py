@@ -113,6 +113,13 @@ def _subpixel_head(spec):
     initialize_head(head)
     return head
 
+# %% ../../nbs/lib/20_parsing/01_unet.ipynb #unet-08a
+def _single_precision(images):
+    "A context without mixed precision, on devices that know any"
+    kind = images.device.type
+    known = torch.amp.is_autocast_available(kind)
+    return torch.autocast(kind, enabled=False) if known else nullcontext()
+
 # %% ../../nbs/lib/20_parsing/01_unet.ipynb #unet-08
 class Parser(nn.Module):
     "A U-Net that takes uint8 images and normalises them itself, so that no caller can forget to"
@@ -149,12 +156,12 @@ class Parser(nn.Module):
         "The pictures without broken pixels and noise, if the parser cleans"
         if not self.spec.clean:
             return images
-        with torch.autocast(images.device.type, enabled=False):
+        with _single_precision(images):
             return denoise(despeckle(images.contiguous()))
 
     def normalise(self, images: Tensor) -> Tensor:  # (B, 3, H, W) float -> the same shape
         "What the encoder sees of cleaned pictures"
-        with torch.autocast(images.device.type, enabled=False):
+        with _single_precision(images):
             if self.spec.standardise:
                 return standardise(images)
             return (images - self.mean) / self.std
