@@ -197,10 +197,15 @@ def score(parser, data, label_map, out, which, size, swap_mirrored, threads, dev
         "outputs/NAME, paper, sample, others; of several the best by validation)",
     ),
     arg(
+        "--faces",
+        choices=("all", "largest", "whole"),
+        help="which faces of a picture are parsed; whole: the picture is an aligned face "
+        "(default: all, or whole if no face finder is installed or a box is given)",
+    ),
+    arg(
         "--box",
         metavar="X0,Y0,X1,Y1",
-        help="face box in pixels, hairline to chin and cheek to cheek, "
-        "for pictures that are not aligned crops",
+        help="face box in pixels, hairline to chin and cheek to cheek, where no face is found",
     ),
     arg(
         "--boxes",
@@ -229,6 +234,7 @@ def parse(
     pictures,
     out,
     parser,
+    faces,
     box,
     boxes,
     margin,
@@ -241,10 +247,11 @@ def parse(
 ):
     """Label maps, overlays and areas of your own pictures
 
-    Parsers are trained on aligned faces: upright, in the middle, as large as in a passport photo.
-    Other pictures need --box.
-    fairparse parse photo.jpg --box 410,220,690,600
-    fairparse parse photos/ --out parsed/ --parser outputs/mine"""
+    Faces are found, turned upright, parsed and laid back into the picture. The same command goes on
+    after an interruption.
+    fairparse parse photos/ --out parsed/ --parser outputs/mine
+    fairparse parse aligned/ --faces whole
+    fairparse parse photo.jpg --box 410,220,690,600"""
     from fairparse.parsing.photographs import parse_images
 
     records, failed = parse_images(
@@ -260,6 +267,7 @@ def parse(
         batch_size,
         choose_threads(threads),
         device,
+        faces=faces,
     )
     for record in records:
         if record["note"]:

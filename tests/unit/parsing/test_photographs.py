@@ -15,15 +15,8 @@ from fairparse.core.runs import InputError, hash_file, read_json, write_json
 from fairparse.data.labels import CLASSES, NUM_CLASSES, PALETTE
 from fairparse.data.map_folders import read_map
 from fairparse.data.pixels import label_table, read_image, read_label_map, read_upright
-from fairparse.parsing.photographs import (
-    assign_boxes,
-    class_areas,
-    class_palette,
-    describe_left_aside,
-    lay_over,
-    list_pictures,
-    parse_images,
-)
+from fairparse.parsing.photographs import class_areas, class_palette, lay_over, parse_images
+from fairparse.parsing.picture_names import assign_boxes, describe_left_aside, list_pictures
 from fairparse.parsing.placing import enlarge_labels, place, read_box, to_square
 from fairparse.parsing.predict import find_parser, predict_masks, read_origin
 from fairparse.parsing.unet import save_parser
@@ -52,11 +45,10 @@ def picture(width=40, height=56, seed=0):
     return Image.fromarray(colours).resize((width, height), Image.Resampling.NEAREST)
 
 
-def parsed(folder, pictures, out, **options):
-    records, failed = parse_images(
-        pictures, out, folder, progress=False, threads=1, device="cpu", **options
+def parsed(folder, pictures, out, faces="whole", **options):
+    return parse_images(
+        pictures, out, folder, progress=False, threads=1, device="cpu", faces=faces, **options
     )
-    return records, failed
 
 
 def labels_of(path):
@@ -529,7 +521,7 @@ def test_a_face_that_is_too_small_is_told(tmp_path, folder, monkeypatch):
                 np.full((i.height, i.width), label, np.uint8) for i in images
             ],
         )
-        (record,), _ = parsed(folder, [tmp_path / "a.png"], tmp_path / "out")
+        (record,), _ = parsed(folder, [tmp_path / "a.png"], tmp_path / f"out{label}")
         assert bool(record["note"]) == told
         if told:
             assert record["note"].endswith("; give a face box")
@@ -539,7 +531,7 @@ def test_a_face_that_is_too_small_is_told(tmp_path, folder, monkeypatch):
         "parse_photos",
         lambda parser, images, regions: [np.zeros((i.height, i.width), np.uint8) for i in images],
     )
-    (record,), _ = parsed(folder, [tmp_path / "a.png"], tmp_path / "out", box="5,5,30,30")
+    (record,), _ = parsed(folder, [tmp_path / "a.png"], tmp_path / "boxed", box="5,5,30,30")
     assert "give a face box" not in record["note"] and "; check the face box" in record["note"]
 
 
