@@ -78,11 +78,12 @@ bench-commits: .venv/.installed
 install: .venv/.installed
 
 # the exact versions of requirements.lock, then this folder itself, so that `fairparse` runs the code in it; of gan-face-generate
-# only the weights are read, and what its own code would need (wandb with its media extras, an older Pillow) stays away
+# only the weights are read, and what its own code would need (wandb with its media extras, an older Pillow) stays away; facenet-pytorch
+# asks for a PyTorch and a numpy of 2024 and works with today's
 .venv/.installed: requirements.lock settings.ini setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || { \
 	  echo "fairparse needs Python 3.11 or 3.12, and $(PYTHON) is $$($(PYTHON) --version 2>&1): install one and name it, as in: make PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.lock
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e . gan-face-generate==1.1.1
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps -e . gan-face-generate==1.1.1 facenet-pytorch==2.6.0
 	@touch $@

@@ -40,6 +40,7 @@ from ..core.records import Schema
 from ..core.runs import InputError
 from ..core.training import EpochTrainer, derive_seed
 from ..data.labelled import LabelledFaces
+from ..data.packed import PictureRows
 
 # %% ../../nbs/lib/60_balancing/07_classifier_train.ipynb #classifier-train-05
 def _draw_grid(images: Tensor, config: ClassifierConfig) -> Tensor:  # (B, S, S, 2)
@@ -267,7 +268,7 @@ class ClassifierTrainer(EpochTrainer):
         faces = self.faces
         labels = torch.from_numpy(faces.labels[self.valid])
         classifier = Classifier(self.network, faces.task, faces.classes, self.config)
-        logits = torch.from_numpy(classifier.logits(faces.images[self.valid]))
+        logits = torch.from_numpy(classifier.logits(PictureRows(faces.images, self.valid)))
         losses = F.cross_entropy(logits, labels, reduction="none")
         weights = self.valid_weights.cpu()[labels]
         loss = float((losses * weights).sum() / weights.sum())
@@ -316,7 +317,7 @@ def train_classifier(
     trainer.fit()
     classifier = Classifier(trainer.network, faces.task, faces.classes, config)
     classifier.calibration = fit_calibration(
-        classifier.logits(faces.images[trainer.valid]),
+        classifier.logits(PictureRows(faces.images, trainer.valid)),
         faces.labels[trainer.valid],
         config.calibration,
     )

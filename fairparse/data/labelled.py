@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from ..core.records import SPLITS
 from ..core.runs import InputError
 from .label_values import open_image
+from .packed import take_rows
 from .pixels import EIGHT_BIT_MODES, lay_on_white
 
 # %% ../../nbs/lib/10_data/19_labelled.ipynb #labelled-05
@@ -29,7 +30,7 @@ def _nothing_rejected():
 class LabelledFaces:
     "Square pictures of faces with a label each; `InputError` where the parts do not fit together"
 
-    images: np.ndarray  # (N, S, S, 3) uint8
+    images: np.ndarray  # (N, S, S, 3) uint8; `packed.PictureRows` where they are on disk
     labels: np.ndarray  # (N,) int64, positions in `classes`
     classes: list  # names
     split: np.ndarray  # (N,) "train", "valid" or "test"
@@ -87,7 +88,7 @@ class LabelledFaces:
         "The faces at `rows`"
         return replace(
             self,
-            images=self.images[rows],
+            images=take_rows(self.images, rows),
             labels=self.labels[rows],
             split=self.split[rows],
             attributes=self.attributes.iloc[rows],
