@@ -28,6 +28,7 @@ from fairparse.workflow.profiles import (
     check_weights,
     count_faces,
     face_count,
+    leave_out_absent,
     load_profile,
     profile_names,
 )
@@ -235,7 +236,7 @@ def _reasons(stage, profile, items, folder):
         return list(dict.fromkeys(lacking))
     refused = [refusal(check_weights, profile, [stage])]
     if stage in section_stages("latents"):
-        refused.append(absent_faces(profile, folder))
+        refused.append(absent_faces(leave_out_absent(profile, folder)[0], folder))
     return list(dict.fromkeys(filter(None, refused)))
 
 # %% ../../nbs/lib/90_workflow/14_doctor.ipynb #doctor-14

@@ -18,6 +18,7 @@ from pathlib import Path
 from ..core.assets import asset, read_yaml
 from ..core.runs import InputError, hash_file, resolve
 from fairparse.workflow.profiles import (
+    JUDGES,
     absent_source,
     absent_weights,
     check_data,
@@ -205,7 +206,14 @@ def _source_item(name, key, source, profile, given, stages):
 def classified_faces(profile, stage, given):
     "The data sets of the classifiers"
     return [
-        _source_item(name, key, str(settings[key]), profile, given, with_followers(stage))
+        _source_item(
+            name,
+            key,
+            str(settings[key]),
+            profile,
+            given,
+            with_followers(stage) if name in JUDGES and key == "source" else (),
+        )
         for name, settings in classifier_parameters(profile).items()
         for key in ("source", "check")
         if str(settings[key]) not in ("procedural", "faces", "")

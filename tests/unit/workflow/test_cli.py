@@ -343,6 +343,39 @@ def test_data_and_weights_are_looked_for_apart(tmp_path):
     assert profiles.absent_faces(profile, faces) == ""
 
 
+def test_a_missing_data_set_takes_only_its_own_labeller_with_it(tmp_path):
+    for name in ("utkface", "celeba"):
+        (tmp_path / name).mkdir()
+    classifiers = {
+        "group": {"source": "../utkface", "check": "../fairface"},
+        "group_second": {"source": "../utkface"},
+        "smile": {"source": "../celeba"},
+        "emotion": {"source": "../fer2013"},
+    }
+    profile = {"classifiers": classifiers, "classifier": {}, "latents": {}}
+    reduced, reasons = profiles.leave_out_absent(profile, tmp_path / "faces")
+    assert list(reduced["classifiers"]) == ["group", "group_second", "smile"]
+    assert reduced["classifiers"]["group"] == {"source": "../utkface", "check": ""}
+    assert profiles.absent_faces(reduced, tmp_path / "faces") == ""
+    check, labeller = reasons
+    assert "check of classifier 'group' on" in check and "fairface" in check
+    assert "'emotion' learns from" in labeller and "no face gets its label" in labeller
+    assert profile["classifiers"] is classifiers and len(classifiers) == 4
+
+    (tmp_path / "celeba").rmdir()  # nobody is left to label
+    same, reasons = profiles.leave_out_absent(profile, tmp_path / "faces")
+    assert same is profile and not reasons
+    assert "'smile' learns from" in profiles.absent_faces(same, tmp_path / "faces")
+
+
+def test_a_run_goes_on_without_a_labeller(monkeypatch):
+    settings = ["classifiers.mask.source=nowhere", "classifiers.group.check=nowhere"]
+    record, remarks = profiles.plan_run("ci", None, None, settings)
+    assert "mask" not in record["classifiers"] and not record["absent"]
+    assert record["classifiers"]["group"]["check"] == ""
+    assert len([remark for remark in remarks if remark.startswith("not run: ")]) == 2
+
+
 def test_the_refusal_without_data_says_where_the_cost_is_told():
     with pytest.raises(
         InputError,
