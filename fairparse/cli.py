@@ -21,7 +21,7 @@ from fairparse.workflow.notebooks import (
     job_environment,
     read_parameters,
 )
-from .workflow.profiles import plan_run
+from .workflow.plan import plan_run
 from fairparse.workflow.terminal import (
     COMMANDS,
     arg,

@@ -9,6 +9,7 @@ __all__ = ['resize_matrix', 'WholeParser', 'compare_with_onnx', 'export_onnx']
 import importlib.util
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,7 @@ def _describe_file(spec, identity):
         "classes": json.dumps(spec.classes),
         "size": str(spec.size),
         "input": "uint8 RGB, (batch, 3, size, size), 0..255; aligned faces",
+        "looks": str(len(spec.scales) * (1 + spec.flip_average)),
         "output": "probabilities, (batch, classes, size, size)",
         "weights_sha256": identity["sha256"],
         "trained_on": json.dumps(identity["trained_on"]),
@@ -147,6 +149,7 @@ def export_onnx(
     file: str | Path,  # to write, ends in .onnx
     which: str = "model",  # "model" or "best" weights
     tolerance: float = 1e-4,  # largest difference of a probability that is accepted
+    one_look: bool = False,  # the picture as it is, without mirror image and other scales
 ) -> dict:  # the file's metadata, and the difference that was found
     """Write a parser as ONNX
 
@@ -159,6 +162,8 @@ def export_onnx(
     if file.suffix != ".onnx":
         raise InputError(f"{file} does not end in .onnx: name the file to write")
 
+    if one_look:
+        parser.spec = replace(parser.spec, flip_average=False, scales=[1.0])
     model = _translate(parser)
     about = _describe_file(parser.spec, describe_parser(read_origin(folder), which))
     onnx.helper.set_model_props(model, about)

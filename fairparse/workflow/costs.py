@@ -487,7 +487,7 @@ def print_plan(
 # %% ../../nbs/lib/90_workflow/12_costs.ipynb #costs-31b
 def dry_run(
     command: list,  # of Snakemake
-    record: dict,  # from `profiles.plan_run`
+    record: dict,  # from `plan.plan_run`
     name: str,  # the profile's
     out: str | Path,
     cores: int | None = None,  # None: all

