@@ -177,16 +177,26 @@ def test_sample_with_data_runs_and_names_what_lies_beside_it(faces):
     assert by_fact(found)["utkface"].found == str(faces.parent / "utkface" / "UTKFace")
 
 
-def test_one_data_set_less_stops_the_balancing_stages_only(faces):
-    (faces.parent / "fer2013" / "0.jpg").unlink()
-    (faces.parent / "fer2013").rmdir()
+def remove(faces, name):
+    for file in [*(faces.parent / name).rglob("*.jpg")]:
+        file.unlink()
+        file.parent.rmdir()
+
+
+def test_one_data_set_less_stops_nothing_but_its_labeller(faces):
+    remove(faces, "fer2013")
+    found = examine("sample", str(faces))
+    assert found["runs"] and not any(found["stages"].values())
+    assert by_fact(found)["fer2013"].state == "missing"
+    assert by_fact(found)["celeba"].state == "ok"
+
+
+def test_without_the_faces_of_groups_the_balancing_stages_stop(faces):
+    remove(faces, "utkface")
     found = examine("sample", str(faces))
     stopped = {stage for stage, reasons in found["stages"].items() if reasons}
-    assert (
-        stopped == set(section_stages("latents"))
-        and by_fact(found)["fer2013"].state == "missing"
-        and by_fact(found)["celeba"].state == "ok"
-    )
+    assert stopped == set(section_stages("latents"))
+    assert by_fact(found)["utkface"].state == "missing"
 
 
 def test_a_folder_of_the_wrong_layout_is_named(tmp_path):
