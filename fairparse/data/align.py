@@ -75,16 +75,22 @@ def _with_margins(piece, before, after, beyond):
 def _piece(image, square, scale, beyond):
     "The part of the picture around the square, scaled, with what lies beyond; its left and top"
     x0, y0, x1, y1 = square.bounds
-    part = max(x0, 0), max(y0, 0), min(x1, image.width), min(y1, image.height)
-    if part[0] >= part[2] or part[1] >= part[3]:
+    left, top = max(x0, 0), max(y0, 0)
+    right, bottom = min(x1, image.width), min(y1, image.height)
+    if left >= right or top >= bottom:
         raise ValueError(f"{square} lies outside of the picture of {image.width}x{image.height}")
-    size = [max(1, round((part[i + 2] - part[i]) * scale)) for i in (0, 1)]
+
+    size = max(1, round((right - left) * scale)), max(1, round((bottom - top) * scale))
+    part = left, top, right, bottom
     piece = image.resize(size, Image.Resampling.BILINEAR, part, reducing_gap=1.0)
-    scales = [size[i] / (part[i + 2] - part[i]) for i in (0, 1)]
-    before = [round((part[i] - (x0, y0)[i]) * scales[i]) for i in (0, 1)]
-    after = [round(((x1, y1)[i] - part[i + 2]) * scales[i]) for i in (0, 1)]
-    start = [part[i] * scales[i] - before[i] for i in (0, 1)]
-    return _with_margins(piece, before, after, beyond), np.array(scales), np.array(start)
+
+    across = size[0] / (right - left)
+    down = size[1] / (bottom - top)
+    before = round((left - x0) * across), round((top - y0) * down)
+    after = round((x1 - right) * across), round((y1 - bottom) * down)
+    start = left * across - before[0], top * down - before[1]
+    whole = _with_margins(piece, before, after, beyond)
+    return whole, np.array([across, down]), np.array(start)
 
 # %% ../../nbs/lib/10_data/27_align.ipynb #align-10
 def cut_out(

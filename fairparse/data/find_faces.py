@@ -40,11 +40,12 @@ _mirrored = [1, 0, 2, 4, 3]  # whose place each point takes in a mirror
 def face_window(points: np.ndarray) -> Square:  # (5, 2)
     "The window of MTCNN around five points, with level eyes"
     middle = points.mean(0)
-    side = WINDOW_SIDE * np.sqrt(((points - middle) ** 2).sum(1).mean())
-    across = points[1] - points[0]
-    level = Square(*map(float, middle), float(side), float(np.rad2deg(np.arctan2(*across[::-1]))))
+    spread = np.sqrt(((points - middle) ** 2).sum(1).mean())
+    across, down = points[1] - points[0]
+    angle = np.rad2deg(np.arctan2(down, across))
+    level = Square(*middle, WINDOW_SIDE * spread, angle)
     x, y = level.to_picture((0.5, 0.5 - WINDOW_RISE))
-    return Square(float(x), float(y), level.side, level.angle)
+    return Square(x, y, level.side, level.angle)
 
 # %% ../../nbs/lib/10_data/28_find_faces.ipynb #find-faces-07
 LONGEST = 512  # long side of the picture in which faces are looked for, pixels
@@ -123,10 +124,16 @@ class FaceFinder:
 # %% ../../nbs/lib/10_data/28_find_faces.ipynb #find-faces-08
 def keep_once(faces: list) -> list:  # of `FoundFace`
     "The largest first; of two whose middles are within a quarter of a square, the surer one"
+
+    def size(face):
+        return face.square.side
+
+    def same(one, other):
+        apart = np.hypot(*(one.points.mean(0) - other.points.mean(0)))
+        return apart < max(size(one), size(other)) / 4
+
     kept = []
-    for face in sorted(faces, key=lambda face: -face.score):
-        near = [np.hypot(*(face.points.mean(0) - other.points.mean(0))) for other in kept]
-        sides = [max(face.square.side, other.square.side) for other in kept]
-        if all(apart > side / 4 for apart, side in zip(near, sides)):
+    for face in sorted(faces, key=lambda face: face.score, reverse=True):
+        if not any(same(face, other) for other in kept):
             kept.append(face)
-    return sorted(kept, key=lambda face: -face.square.side)
+    return sorted(kept, key=size, reverse=True)

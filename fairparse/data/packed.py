@@ -43,10 +43,13 @@ class PictureRows:
         return len(self.rows)
 
     def __getitem__(self, index) -> np.ndarray:
-        first, *others = index if isinstance(index, tuple) else (index,)
-        picked = self.pictures[self.rows[first]]
-        own = (slice(None), *others) if np.ndim(self.rows[first]) else tuple(others)
-        return np.array(picked[own])
+        index = index if isinstance(index, tuple) else (index,)
+        first, *others = index
+        rows = self.rows[first]
+        picked = self.pictures[rows]
+        if np.ndim(rows):
+            others = slice(None), *others
+        return np.array(picked[tuple(others)])
 
     @property
     def shape(self) -> tuple:
@@ -85,15 +88,18 @@ def _create(path, shape):
     "A file of zeros that has its place on the disk: a full disk is an error now, no crash later"
     with explain_write_errors(path):
         images = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-        if hasattr(os, "posix_fallocate"):  # not on macOS
-            with open(path, "r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        size = path.stat().st_size
+        with open(path, "r+b") as file:
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                os.posix_fallocate(file.fileno(), 0, size)
     return images
 
 
 def _open(path, shape, mode):
+    "The file, if it holds pictures of this number and size"
     images = np.lib.format.open_memmap(path, mode)
-    if images.shape != shape or images.dtype != np.uint8:
+    expected = np.dtype(np.uint8), shape
+    if (images.dtype, images.shape) != expected:
         raise InputError(
             f"{path} holds {images.dtype} {images.shape}, not {shape}: remove its folder"
         )
@@ -101,6 +107,7 @@ def _open(path, shape, mode):
 
 
 def _checksum(images):
+    "Of the bytes of some pictures"
     return hashlib.blake2b(np.ascontiguousarray(images), digest_size=16).hexdigest()
 
 # %% ../../nbs/lib/10_data/29_packed.ipynb #packed-09
@@ -145,9 +152,10 @@ def check_packed(folder: str | Path):
     record = read_json(folder / "packed.json")
     images = np.load(folder / "pictures.npy", mmap_mode="r")
     for i, checksum in enumerate(record["parts"]):
-        if _checksum(images[i * PART : (i + 1) * PART]) != checksum:
+        first, after = i * PART, (i + 1) * PART
+        if _checksum(images[first:after]) != checksum:
             raise InputError(
-                f"{folder / 'pictures.npy'}: pictures {i * PART} to {(i + 1) * PART - 1} are not "
+                f"{folder / 'pictures.npy'}: pictures {first} to {after - 1} are not "
                 "those that were packed: remove the folder, and they are packed again"
             )
 

@@ -27,8 +27,10 @@ class _Pictures:
         self.rest = iter(pictures)
 
     def get_next(self):
-        picture = next(self.rest, None)
-        return None if picture is None else {"images": picture[None]}
+        "The next picture, as a batch of one; None after the last"
+        for picture in self.rest:
+            return {"images": picture[None]}
+        return None
 
 
 def quantise_onnx(
@@ -71,11 +73,14 @@ def score_onnx(
     threads: int = 1,
 ) -> np.ndarray:  # (N, C, 3): tp, fp, fn
     "Counts of a file on faces"
-    session, counts = open_onnx(file, threads), []
+    session = open_onnx(file, threads)
+    counts = []
     for picture, mask in zip(pictures, masks):
-        (probabilities,) = session.run(["probabilities"], {"images": picture[None]})
+        batch = {"images": picture[None]}
+        (probabilities,) = session.run(["probabilities"], batch)
         labels = torch.from_numpy(probabilities.argmax(1))
-        counts.append(count_pixels(labels, torch.from_numpy(mask[None]).long(), classes))
+        truth = torch.from_numpy(mask[None]).long()
+        counts.append(count_pixels(labels, truth, classes))
     return np.concatenate(counts)
 
 
@@ -102,16 +107,21 @@ MOST_LOST = 1.0  # points of mIoU
 def _deal(faces):
     "Rows to calibrate with and, where there are such, held-out rows to check with"
     rng = np.random.default_rng(0)
-    train, held_out = faces.rows("train"), np.r_[faces.rows("valid"), faces.rows("test")]
-    pool = rng.permutation(train if len(train) else held_out)
-    calibration = pool[: min(CALIBRATION, max(1, len(pool) // 2))]
-    others = np.setdiff1d(held_out if len(held_out) and len(train) else pool, calibration)
+    train = faces.rows("train")
+    held_out = np.concatenate([faces.rows("valid"), faces.rows("test")])
+    if not len(train):
+        train, held_out = held_out, train
+    pool = rng.permutation(train)
+    half = max(1, len(pool) // 2)
+    calibration = pool[: min(CALIBRATION, half)]
+    others = held_out if len(held_out) else pool[len(calibration) :]
     if not len(others):
         raise InputError(f"{faces.folder} has {len(faces)} face: name a folder with more")
     return calibration, rng.permutation(others)[:CHECKED]
 
 
 def _pictures(faces, rows):
+    "Faces as the network takes them"
     return np.ascontiguousarray(faces.images[rows].transpose(0, 3, 1, 2))
 
 # %% ../../nbs/lib/20_parsing/17_quantise.ipynb #quantise-09

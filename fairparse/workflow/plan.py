@@ -76,13 +76,16 @@ def leave_out_absent(profile: dict, folder: Path | None) -> tuple:  # (profile, 
     kept, reasons = dict(profile["classifiers"]), []
     for name, settings in classifier_parameters(profile).items():
         data, weights = _absent_of_classifier(name, settings, folder, ["source"])
+        lacks = absent_source(str(settings["check"]), folder)
         if data + weights and name not in JUDGES:
+            why = "; ".join(data + weights)
+            reasons.append(f"not run: {why}; no face gets its label")
             del kept[name]
-            reasons.append(f"not run: {'; '.join(data + weights)}; no face gets its label")
-        elif lacks := absent_source(str(settings["check"]), folder):
-            kept[name] = {**(kept[name] or {}), "check": ""}
+        elif lacks:
             reasons.append(f"not run: the check of classifier {name!r} on {lacks}")
-    if not set(kept) - {*JUDGES} and set(profile["classifiers"]) - {*JUDGES}:
+            kept[name] = {**(kept[name] or {}), "check": ""}
+    labellers = set(profile["classifiers"]) - set(JUDGES)
+    if labellers and not labellers & set(kept):
         return profile, []  # nobody is left to label: `absent_faces` says why
     return {**profile, "classifiers": kept}, reasons
 
