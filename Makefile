@@ -1,6 +1,6 @@
 # make reproduce                       parsers, generators, tables and figures from procedural faces, on any laptop
 # make reproduce DATA=/path/to/faces   the same from a real CelebAMask-HQ folder, whole or partial
-# make study                           does the method work? all objectives and methods in a world with a planted unfairness, five seeds (some two hours on two cores)
+# make study                           does the method work? all objectives and methods in a world with a planted unfairness, five seeds (two and a half hours on two cores)
 # make docs                            the notebooks as a site to read, with search and a reference of every module
 # make bench                           is it fast? everything beside what one would write or install instead (on a quiet machine; half an hour on two cores with bfloat16 matrix units, up to 2.3 times as long without)
 # make bench-commits BASE=ff63799      is it faster than it was? the demo's jobs with the code and the profile of that commit and of this working tree, in turns; MINUTES=20 ends it earlier (an hour and more on one core otherwise), TURNS=1 measures all stages but training with one seed, ISA=AVX2 measures with oneDNN limited to AVX2 as well
@@ -32,7 +32,7 @@ reproduce: .venv/.installed
 study: .venv/.installed
 	$(BIN)/fairparse reproduce --profile study_even --stages train $(if $(CORES),--cores $(CORES))
 	$(BIN)/fairparse reproduce --profile study_plenty --stages train $(if $(CORES),--cores $(CORES))
-	$(BIN)/fairparse reproduce --profile study $(if $(CORES),--cores $(CORES))
+	$(BIN)/fairparse reproduce --profile study --stages study $(if $(CORES),--cores $(CORES))
 
 # ruff, the export, the changed notebooks, their tests and those of modules that import them, and the structure; says what it leaves out
 quick: .venv/.installed

@@ -32,6 +32,7 @@ _profile_keys = {
     "objectives": [],
     "beyond": [],
     "beyond_swept": [],
+    "swept": [],
     "seeds": [],
     "generator_seeds": [],
     "shared_seeds": [],
@@ -130,6 +131,8 @@ def _check_objectives(profile, where):
         raise InputError(
             f"{where}beyond_swept {unknown} are not in `beyond` {beyond}: add them there"
         )
+    if unknown := [name for name in profile["swept"] if name not in [*first, *beyond]]:
+        raise InputError(f"{where}swept {unknown} are trained by nobody: add them to `beyond`")
 
 # %% ../../nbs/lib/90_workflow/04_profiles.ipynb #profiles-16
 def _check_profile(profile, where):

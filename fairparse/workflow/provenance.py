@@ -117,6 +117,7 @@ _shared = (
     "objectives",
     "beyond",
     "beyond_swept",
+    "swept",
     "seeds",
     "generator_seeds",
     "shared_seeds",

@@ -157,8 +157,9 @@ def trained_objectives(profile: dict) -> list:
 
 
 def swept_objectives(profile: dict) -> list:
-    "Whose parsers are tried under damage: `objectives`, and those of `beyond` that are named"
-    return [*profile["objectives"], *profile.get("beyond_swept", [])]
+    "Whose parsers are tried under damage: `swept`, or `objectives` with those of `beyond_swept`"
+    usual = [*profile["objectives"], *profile.get("beyond_swept", [])]
+    return profile.get("swept") or usual
 
 
 def controlnet_maps(profile: dict) -> list:

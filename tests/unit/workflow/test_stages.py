@@ -131,6 +131,7 @@ def test_objectives_beyond_the_papers_are_trained_and_only_named_ones_swept():
     profile = {"objectives": ["single"], "beyond": ["fair", "cleaned"], "seeds": [0, 1], "gan": {}}
     assert trained_objectives(profile) == ["single", "fair", "cleaned"]
     assert swept_objectives({**profile, "beyond_swept": ["fair"]}) == ["single", "fair"]
+    assert swept_objectives({**profile, "swept": ["cleaned"]}) == ["cleaned"]
     assert len(stage_jobs("train", profile)) == 6 and len(stage_jobs("sweep", profile)) == 2
     assert {job["maps"] for job in stage_jobs("gan", profile)} == {"single", "truth"}
 
@@ -144,6 +145,7 @@ def test_objectives_beyond_the_papers_are_trained_and_only_named_ones_swept():
             "beyond: [fair]\nbeyond_swept: [linear]",
             r"beyond_swept \['linear'\] are not in `beyond`",
         ),
+        ("beyond: [fair]\nswept: [single, linear]", r"swept \['linear'\] are trained by nobody"),
     ],
 )
 def test_objectives_named_twice_or_swept_untrained_are_refused(tmp_path, text, said):
