@@ -936,6 +936,8 @@ def test_what_parse_wrote_can_be_audited(tmp_path):
             [
                 "parse",
                 str(tmp_path / "damaged"),
+                "--faces",
+                "whole",
                 "--parser",
                 str(tmp_path / "parser"),
                 "--out",
