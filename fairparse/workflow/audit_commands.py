@@ -202,7 +202,7 @@ def perturb(data, causal, count, out, perturbations, severities, size, seed, spl
     """Write damaged images for any parser to parse, for `audit`
 
     fairparse perturb --data images/ --out damaged/
-    fairparse parse damaged/ --parser outputs/mine --out maps/
+    fairparse parse damaged/ --faces whole --parser outputs/mine --out maps/
     fairparse audit --maps mine=maps/ --truth labels/ --attributes attributes.csv --out audit/
 
     fairparse perturb --causal --out pairs/
