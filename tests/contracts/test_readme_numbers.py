@@ -26,3 +26,21 @@ def test_real_faces():
         line = " | ".join([f"| {parser_title(row.parser)}", *cells]).rstrip() + " |"
         assert line in page, line
         assert row.worst_group == "Skin_Dark"
+
+
+def test_what_is_said_of_the_study_stands_in_its_records():
+    "Goals, worlds and shares kept, which the README tells in sentences"
+    study = ROOT / "outputs/published/study"
+    said = (ROOT / "README.md").read_text()
+    goals = pd.read_csv(study / "goals.csv").set_index("goal")
+    for name in ("rare group", "overall"):
+        row = goals.loc[name]
+        assert f"{row.value:+.1f} ({row.low:+.1f} to {row.high:+.1f})" in said
+    kept = pd.read_csv(study / "kept.csv").set_index(["parser", "part"])
+    for part in ("all kinds", "held out of fair"):
+        row = kept.loc[("fair", part)]
+        assert f"{row.kept:.1f} % ({row.low:.1f} to {row.high:.1f})" in said
+        assert f"{kept.kept['single', part]:.1f} %" in said
+    worlds = pd.read_csv(study / "worlds.csv").set_index(["world", "quantity"])
+    row = worlds.loc[("plenty", "gap")]
+    assert f"{row.value:.1f} points ({row.low:.1f} to {row.high:.1f})" in said
