@@ -159,7 +159,7 @@ table1: {digits: 2}
 COPIED = (
     *("__init__", "cli", "core/__init__", "core/assets", "core/runs", "core/threads"),
     *("workflow/__init__", "workflow/notebooks", "workflow/fingerprints"),
-    *("workflow/stages", "workflow/profiles"),
+    *("workflow/stages", "workflow/profiles", "workflow/plan"),
     *(
         "workflow/engine",
         "workflow/provenance",
