@@ -37,6 +37,9 @@ class ParserSpec:
     coordinates: bool = False  # the decoder sees each position's x and y
     # side of the square of pixels that the head writes from each position of the decoder's output
     subpixel: int = 1
+    zoom: float = 1.0  # the encoder sees pictures this many times as large
+    # how often the encoder halves them; None: until decoder and head are back at its full size
+    depth: int | None = None
     standardise: bool = False  # each picture to mean 0, deviation 1, whatever its light
     clean: bool = False  # broken pixels and noise are taken out first, see `data.clean`
     flip_average: bool = False  # predictions are averaged with those of the mirrored face
@@ -67,7 +70,16 @@ def _decoder_depth(spec):
     halvings = spec.subpixel.bit_length() - 1
     if spec.subpixel != 2**halvings:
         raise InputError(f"subpixel must be 1, 2, 4, …, a power of two, not {spec.subpixel}")
-    return len(spec.decoder_channels) + halvings
+    doubled = len(spec.decoder_channels) + halvings
+    if not spec.zoom >= 1:
+        raise InputError(f"zoom must be at least 1, not {spec.zoom}")
+    depth = doubled if spec.depth is None else spec.depth
+    if depth < doubled:
+        raise InputError(
+            f"depth {depth} is less than the {doubled} times that decoder_channels and subpixel "
+            "double: leave some of the channels out"
+        )
+    return depth
 
 # %% ../../nbs/lib/20_parsing/01_unet.ipynb #unet-07a
 def _own_decoder(channels, spec):
@@ -143,7 +155,7 @@ class Parser(nn.Module):
                 f"no U-Net with encoder {spec.encoder!r} and decoder channels "
                 f"{spec.decoder_channels}: {error}"
             ) from error
-        if spec.coordinates or spec.subpixel > 1:
+        if spec.coordinates or unused:
             self.net.decoder = _own_decoder(self.net.encoder.out_channels, spec)
         if spec.subpixel > 1:
             self.net.segmentation_head = _subpixel_head(spec)
@@ -166,13 +178,21 @@ class Parser(nn.Module):
                 return standardise(images)
             return (images - self.mean) / self.std
 
+    def enlarge(self, images: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, 3, about zoom H, zoom W)
+        "What is seen of normalised pictures: their size times `zoom`, in whole multiples of 32"
+        if self.spec.zoom == 1:
+            return images
+        size = [round(self.spec.zoom * side / 32) * 32 for side in images.shape[-2:]]
+        return nn.functional.interpolate(images, size, mode="bilinear")
+
     def forward(
         self,
         images: Tensor,  # (B, 3, H, W), 0..255, uint8 or float; H and W multiples of 32
         cleaned: bool = False,  # they come from `clean`, before they were resized
     ) -> Tensor:  # (B, C, H, W) logits
+        size = images.shape[-2:]
         images = images.to(self.mean.dtype)
-        images = self.normalise(images if cleaned else self.clean(images))
+        images = self.enlarge(self.normalise(images if cleaned else self.clean(images)))
         # depthwise convolutions are slow in bfloat16 on CPUs:
         # there, mixed precision is for the decoder
         on_cpu = images.device.type == "cpu"
@@ -180,7 +200,10 @@ class Parser(nn.Module):
             features = self.net.encoder(images)
         if self.spec.coordinates:
             features = [features[0], *map(add_coordinates, features[1:])]
-        return self.net.segmentation_head(self.net.decoder(features))
+        logits = self.net.segmentation_head(self.net.decoder(features))
+        if logits.shape[-2:] == size:
+            return logits
+        return nn.functional.interpolate(logits, size, mode="bilinear")
 
 # %% ../../nbs/lib/20_parsing/01_unet.ipynb #unet-11
 def _encoder_module(net: smp.Unet) -> nn.Module:
@@ -427,6 +450,8 @@ def build_parser(
     size: int = 256,  # side of the training images, in pixels
     coordinates: bool = False,
     subpixel: int = 1,
+    zoom: float = 1.0,
+    depth: int | None = None,
     standardise: bool = False,
     clean: bool = False,
     head_gain: float = 1.0,  # first weights of the last layer, relative to smp's
@@ -446,6 +471,8 @@ def build_parser(
         decoder_attention=decoder_attention,
         coordinates=coordinates,
         subpixel=subpixel,
+        zoom=zoom,
+        depth=depth,
         standardise=standardise,
         clean=clean,
         flip_average=flip_average,

@@ -48,6 +48,9 @@ def random_images(count=2, size=32):
         {"classes": ["a", "b", "c"]},
         {"decoder": [16, 16, 8, 8], "subpixel": 2},
         {"decoder": [16, 8, 8], "subpixel": 4, "coordinates": True},
+        {"decoder": [16, 8, 8], "subpixel": 2, "zoom": 2.0, "depth": 5, "coordinates": True},
+        {"decoder": [16, 8, 8], "subpixel": 2, "zoom": 1.5, "depth": 5},
+        {"zoom": 1.5},
     ],
     ids=str,
 )
@@ -68,6 +71,26 @@ def test_a_square_of_pixels_is_that_of_pixel_shuffle_with_other_channels():
 def test_only_powers_of_two_are_subpixels(subpixel):
     with pytest.raises(InputError, match=f"a power of two, not {subpixel}"):
         make_parser(subpixel=subpixel)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [({"zoom": 0.5}, "zoom must be at least 1, not 0.5"), ({"depth": 2}, "depth 2 is less than")],
+)
+def test_a_zoom_and_a_depth_that_cannot_be(options, said):
+    with pytest.raises(InputError, match=said):
+        make_parser(**options)
+
+
+def test_a_zoomed_parser_sees_what_an_unzoomed_one_sees_of_a_larger_picture():
+    small = make_parser(decoder=[16, 16, 8, 8, 8], zoom=2.0).eval()
+    large = make_parser(decoder=[16, 16, 8, 8, 8]).eval()
+    large.load_state_dict(small.state_dict())
+    images = random_images(2, 64).float()
+    with torch.no_grad():
+        seen = torch.nn.functional.interpolate(images, scale_factor=2, mode="bilinear")
+        wanted = torch.nn.functional.avg_pool2d(large(seen), 2)  # the middle of four
+    torch.testing.assert_close(small(images), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_a_parser_with_subpixels_comes_back_from_its_folder(tmp_path):
