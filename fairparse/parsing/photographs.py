@@ -115,7 +115,7 @@ def write_parsed(
     indexed.putpalette(palette.tobytes())
     for ending, picture in zip(ENDINGS, (indexed, lay_over(image, labels, palette, opacity))):
         with atomic_write(out / f"{name}{ending}") as tmp:
-            picture.save(tmp, "PNG")
+            picture.save(tmp, "PNG", compress_level=1)  # packing harder takes most of the time
     write_json(out / f"{name}{ENDINGS[2]}", record)
 
 # %% ../../nbs/lib/20_parsing/11_photographs.ipynb #photographs-31
