@@ -130,7 +130,7 @@ def _named_state(backbone, name, weights):
 # %% ../../nbs/lib/60_balancing/06_classifier.ipynb #classifier-12a
 def _own_statistics(state, weights):
     "What goes with weights: a classifier's buffers, VGG-Face's, what is described beside a file"
-    from fairparse.parsing.unet import stored_statistics
+    from fairparse.parsing.input_statistics import stored_statistics
 
     if "mean" in state and "std" in state:
         return tuple(tuple(state[name].flatten().tolist()) for name in ("mean", "std"))
@@ -219,7 +219,7 @@ def _untrained_backbone(name, size) -> tuple:  # network, mean and std that it w
         return Vgg16(size), IMAGENET_MEAN, IMAGENET_STD
     import timm
 
-    from fairparse.parsing.unet import timm_statistics
+    from fairparse.parsing.input_statistics import timm_statistics
 
     try:
         network = timm.create_model(name, num_classes=0)

@@ -11,6 +11,7 @@ __all__ = ['FAIRNESS', 'PERTURB', 'WEIGHTING', 'GROUP_CLASSES', 'SoftCounts', 's
 from dataclasses import dataclass, field, fields
 
 import torch
+from segmentation_models_pytorch.losses import LovaszLoss
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -247,6 +248,9 @@ class LossConfig:
     logit_adjustment: float = 0.0
     # weight of a pixel-wise cross-entropy added to Dice (not in the paper)
     cross_entropy: float = 0.0
+    # weight of a Lovász-softmax added to them, on one pixel of each square of `lovasz_side`
+    lovasz: float = 0.0
+    lovasz_side: int = 2
     # (C,) weights of that cross-entropy; empty: equal
     class_weights: list = field(default_factory=list)
     log_priors: list = field(default_factory=list)  # (C,) of `group_methods.log_priors`
@@ -267,7 +271,10 @@ class LossConfig:
         self._check_numbers()
 
     def _check_numbers(self):
-        least = {"min_size": 1, "noise_std": 0, "cross_entropy": 0, "logit_adjustment": 0}
+        least = {
+            **{"min_size": 1, "noise_std": 0, "cross_entropy": 0, "logit_adjustment": 0},
+            **{"lovasz": 0, "lovasz_side": 1},
+        }
         for name, lowest in least.items():
             if not getattr(self, name) >= lowest:
                 raise InputError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
@@ -289,6 +296,7 @@ class MultiObjectiveLoss(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
         priors = torch.tensor(config.log_priors or [0.0] * num_classes)
         self.register_buffer("log_priors", priors[:, None, None], persistent=False)
+        self.lovasz_softmax = LovaszLoss("multiclass")
 
     @property
     def needs_second_pass(self) -> bool:
@@ -316,12 +324,14 @@ class MultiObjectiveLoss(nn.Module):
         return LossParts(total, accuracy, robustness, fairness)
 
     def accuracy(self, counts, logits, target, member):
-        "Dice, and the cross-entropy over the pixels of all processes if it has a weight"
+        "Dice, and what has a weight of cross-entropy (over all processes) and Lovász-softmax"
         weighed = counts
         if self.face_weights is not None:
             weights = self.face_weights(dice_losses(counts).detach(), member)[:, None]
             weighed = counts.map(lambda count: count * weights)
         loss = dice_loss(weighed)
+        if self.config.lovasz:
+            loss = loss + self.config.lovasz * self.lovasz(logits, target)
         if not self.config.cross_entropy:
             return loss
         summed = nn.functional.cross_entropy(
@@ -330,6 +340,13 @@ class MultiObjectiveLoss(nn.Module):
         weight = (counts.true.sum(0) * self.class_weights).sum().float()
         summed, weight = over_processes(torch.stack([summed, weight]))
         return loss + self.config.cross_entropy * summed / weight
+
+    def lovasz(self, logits, target):
+        "Lovász-softmax of one pixel of each square"
+        side = self.config.lovasz_side
+        down, right = torch.randint(side, (2,)).tolist()
+        some = logits[..., down::side, right::side]
+        return self.lovasz_softmax(_at_least_float32(some), target[..., down::side, right::side])
 
     def robustness(self, counts, logits, target, perturbed):
         "Minus the mIoU of perturbed logits, or how much of the mIoU the perturbation costs"

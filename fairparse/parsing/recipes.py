@@ -38,16 +38,21 @@ RECIPES = {
 # %% ../../nbs/lib/20_parsing/09_recipes.ipynb #recipes-04a
 RECIPES["strong"] = {
     "size": 128,
+    "sees": 192,  # the encoder sees pictures at this size, or at their own if that is larger
+    "least_seen": 9600,  # faces in all epochs together, at least
     "network": {
         "encoder": "tu-tf_efficientnet_lite0",
         "encoder_weights": "offline",
+        "decoder_channels": [256, 128, 64],
+        "subpixel": 2,
+        "depth": 5,
         "coordinates": True,
         "flip_average": True,
         "scales": [1.0, 1.25],
     },
     "training": {
         "objective": "single",
-        "epochs": 36,
+        "epochs": 11,
         "batch_size": 16,
         "lr": 2e-3,
         "encoder_lr": 0.5,
@@ -58,8 +63,9 @@ RECIPES["strong"] = {
         "precision": "auto",
         "repeat_rare": 0.3,
         "class_balance": 0.5,
+        "weight_cap": 20.0,
         "prior_correction": 0.75,
-        "loss": {"cross_entropy": 1.0},
+        "loss": {"cross_entropy": 1.0, "lovasz": 0.5},
         "augment": {
             "flip": 0.5,
             "rotate": 15,
@@ -130,6 +136,26 @@ def _training_config(recipe, seed, changes):
         raise InputError(f"unknown training setting: {error}") from error
 
 
+def _recipe_network(recipe, size, objective, changes):
+    "The recipe's network for pictures of a size, with changes"
+    zoom = max(1.0, recipe.get("sees", size) / size)
+    return own_network(objective, {**recipe["network"], "zoom": zoom, **(changes or {})})
+
+
+def _enough_epochs(recipe, count):
+    "The recipe's epochs, more for so few faces that too little would be seen of them"
+    return max(recipe["training"].get("epochs", 30), -(-recipe.get("least_seen", 0) // count))
+
+
+def _draw_faces(rows, count, seed):
+    "Some of the faces for training: a smaller number draws a part of a larger number's"
+    if count is None:
+        return rows
+    if not 1 <= count <= len(rows):
+        raise InputError(f"count {count}: there are {len(rows)} faces to train on")
+    return np.sort(np.random.default_rng([seed, 21]).permutation(rows)[:count])
+
+
 def _score_held_out(folder, faces, device):
     "Write scores.csv of the trained parser; its mIoU in percent"
     counts = score_faces(load_parser(folder, device=device), faces, faces.rows("valid"))
@@ -151,6 +177,7 @@ def train_on_folders(
     network: dict | None = None,  # changes to the recipe's network
     training: dict | None = None,  # changes to the recipe's training
     swap_mirrored: bool = False,  # see `faceset.build_face_set`
+    count: int | None = None,  # train on so many of the faces, drawn by the seed; None: on all
 ) -> pd.DataFrame:  # the training history
     """Train a parser of a recipe
 
@@ -159,7 +186,7 @@ def train_on_folders(
     chosen = find_recipe(recipe)
     size = size or chosen["size"]
     config = _training_config(chosen, seed, training)
-    network = own_network(config.objective, {**chosen["network"], **(network or {})})
+    network = _recipe_network(chosen, size, config.objective, network)
     parameters = {
         "recipe": recipe,
         "size": size,
@@ -176,7 +203,9 @@ def train_on_folders(
     parser = build_parser(**network, size=size)
     place = run.folder / "faces"
     faces = _pack_faces(place, folders, size, label_map, swap_mirrored, valid_share, seed)
-    train, valid = faces.rows("train"), faces.rows("valid")
+    train, valid = _draw_faces(faces.rows("train"), count, seed), faces.rows("valid")
+    if "epochs" not in (training or {}):
+        config.epochs = _enough_epochs(chosen, len(train))
     device = pick_device(device)
     history, seconds = train_parser(parser, faces, train, valid, config, run.folder, device=device)
     parameters["threads"] = torch.get_num_threads()  # a resumed training keeps its number

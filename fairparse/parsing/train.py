@@ -80,6 +80,7 @@ class TrainConfig:
     teachers: float | None = None
     # exponent of inverse class frequency in the cross-entropy's weights
     class_balance: float = 0.0
+    weight_cap: float = 5.0  # the largest of those weights, relative to skin's
     # share of those weights that is taken back after training, see `undo_class_weights`
     prior_correction: float = 0.0
     precision: str = "no"  # "no", "fp16", "bf16" or "auto", see `core.precision`
@@ -139,7 +140,7 @@ class TrainConfig:
                 "lr_schedule": ("constant", "one_cycle"),
                 "precision": ("no", "fp16", "bf16", "auto"),
             },
-            positive=("epochs", "batch_size", "accumulate", "lr"),
+            positive=("epochs", "batch_size", "accumulate", "lr", "weight_cap"),
             not_negative=(
                 *("seed", "encoder_lr", "weight_decay", "repeat_rare", "balance_groups"),
                 *("class_balance", "prior_correction"),
@@ -193,11 +194,11 @@ def class_weights(
     masks: np.ndarray,  # (N, H, W) uint8
     num_classes: int,
     exponent: float,  # 0: equal, 1: inverse frequency
-    cap: tuple = (0.5, 5.0),  # limits, relative to the second class (skin)
+    cap: float = 5.0,  # the largest, relative to the second class (skin); the smallest is 0.5
 ) -> list:  # (C,) weights whose mean over pixels is 1
     "Cross-entropy weights that give small classes a voice"
     share = sum(np.bincount(mask.ravel(), minlength=num_classes) for mask in masks) / masks.size
-    weights = np.clip((share.clip(1e-9) / share[1].clip(1e-9)) ** -exponent, *cap)
+    weights = np.clip((share.clip(1e-9) / share[1].clip(1e-9)) ** -exponent, 0.5, cap)
     return (weights / (weights * share).sum()).tolist()
 
 # %% ../../nbs/lib/20_parsing/07_train.ipynb #train-11
@@ -276,7 +277,7 @@ class Trainer(EpochTrainer):
         if config.class_balance:
             masks = faces.masks[self.train_rows]
             loss_config.class_weights = class_weights(
-                masks, len(faces.classes), config.class_balance
+                masks, len(faces.classes), config.class_balance, config.weight_cap
             )
         if loss_config.logit_adjustment:
             loss_config.log_priors = log_priors(faces.masks[self.train_rows], len(faces.classes))

@@ -111,7 +111,7 @@ def prepare(data, label_map, out, size, split, folds, seed, extra, appearance, s
         help="a name of nbs/lib/20_parsing/09_recipes: strong, fair or paper",
     ),
     arg("--size", type=int, help="side in pixels (default: the recipe's)"),
-    arg("--epochs", type=int, help="default: the recipe's"),
+    arg("--epochs", type=int, help="default: the recipe's, more of few faces"),
     arg("--seed", type=int, default=0, help="of first weights and order of the faces (default: 0)"),
     _map,
     arg(
@@ -120,6 +120,7 @@ def prepare(data, label_map, out, size, split, folds, seed, extra, appearance, s
         default=0.0,
         help="share of the faces that are held out for validation (default: none)",
     ),
+    arg("--count", type=int, help="train on so many of the faces only (default: on all)"),
     _swap,
     *_common,
 )
@@ -132,6 +133,7 @@ def train(
     seed,
     label_map,
     valid_share,
+    count,
     swap_mirrored,
     threads,
     device,
@@ -151,6 +153,7 @@ def train(
         label_map=label_map,
         training={"epochs": epochs} if epochs else {},
         swap_mirrored=swap_mirrored,
+        count=count,
     )
     if valid_share:
         print(f"held-out faces:\n{(Path(out) / 'scores.csv').read_text()}")

@@ -11,15 +11,13 @@ from safetensors.torch import save_file
 
 from fairparse.balancing.classifier import build_network
 from fairparse.core.runs import InputError, read_json, write_json
+from fairparse.parsing.input_statistics import IMAGENET_MEAN, IMAGENET_STD, input_statistics
 from fairparse.parsing.unet import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     Parser,
     ParserSpec,
     _encoder_module,
     _load_encoder,
     build_parser,
-    input_statistics,
     load_parser,
     save_parser,
 )

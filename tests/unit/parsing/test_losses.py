@@ -263,6 +263,8 @@ def test_variance_and_shortfall_by_hand():
         ("history", 1.0),
         ("history", "long"),
         ("cross_entropy", -0.1),
+        ("lovasz", -0.1),
+        ("lovasz_side", 0),
     ],
 )
 def test_wrong_settings_are_named(name, wrong):
@@ -333,6 +335,51 @@ def test_half_precision_and_extreme_logits_stay_finite(dtype, fairness):
         assert parts.total.isfinite()
         assert half.grad.dtype == dtype
         assert half.grad.isfinite().all()
+
+
+def lovasz_by_definition(logits, target, classes=4):
+    "Mean over classes of the Lovász extension of 1 - IoU, set by set"
+    probabilities = logits.softmax(1)
+    values = []
+    for c in range(classes):
+        true = (target == c).flatten()
+        if not true.any():
+            continue
+        errors = (true.float() - probabilities[:, c].flatten()).abs()
+        value, before = 0.0, 0.0
+        wrong = torch.zeros_like(true)
+        for i in errors.argsort(descending=True).tolist():
+            wrong[i] = True
+            missed, added = (wrong & true).sum(), (wrong & ~true).sum()
+            lost = (missed + added) / (true.sum() + added)  # 1 - IoU of labels wrong just there
+            value += float(errors[i]) * float(lost - before)
+            before = lost
+        values.append(value)
+    return sum(values) / len(values)
+
+
+def test_lovasz_is_that_of_its_definition():
+    logits, target, member = random_batch(images=2, size=4)
+    target[target == 3] = 0  # a class that nobody shows
+    plain = MultiObjectiveLoss(4, 3)(logits, target, member, (1, 0, 0)).total
+    config = LossConfig(lovasz=0.5, lovasz_side=1)
+    total = MultiObjectiveLoss(4, 3, config)(logits, target, member, (1, 0, 0)).total
+    wanted = plain.item() + 0.5 * lovasz_by_definition(logits.detach(), target)
+    assert total.item() == pytest.approx(wanted, rel=1e-5)
+    total.backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_lovasz_sees_another_pixel_of_each_square_each_time():
+    logits, target, _ = random_batch(images=2, size=8)
+    loss, seen = MultiObjectiveLoss(4, 3, LossConfig(lovasz=1.0, lovasz_side=2)), 0
+    for _ in range(30):
+        logits.grad = None
+        loss.lovasz(logits, target).backward()
+        touched = (logits.grad != 0).any(1)
+        assert touched.float().mean() <= 0.25
+        seen = seen | touched
+    assert seen.all()
 
 
 def test_cross_entropy_is_that_of_torch():

@@ -13,14 +13,22 @@ from fairparse.cli import main
 from fairparse.core.runs import InputError, hash_file, read_json
 from fairparse.data.worlds import render_faces
 from fairparse.parsing.card import make_card
-from fairparse.parsing.recipes import RECIPES, find_recipe, score_folder, train_on_folders
+from fairparse.parsing.recipes import (
+    RECIPES,
+    _draw_faces,
+    _enough_epochs,
+    _recipe_network,
+    find_recipe,
+    score_folder,
+    train_on_folders,
+)
 from fairparse.parsing.train import TrainConfig, undo_class_weights
 from fairparse.parsing.unet import build_parser, load_parser
 
 TINY = {
     "encoder": "tu-mobilenetv3_small_050",
     "encoder_weights": "none",
-    "decoder_channels": [16, 16, 8, 8, 8],
+    "decoder_channels": [16, 16, 8],
 }
 
 
@@ -92,7 +100,7 @@ def test_prior_correction_lowers_upweighted_classes_only():
 
 
 def test_prior_correction_lowers_a_class_in_every_subpixel():
-    parser = build_parser(**TINY | {"decoder_channels": [16, 16, 8, 8]}, size=64, subpixel=2).eval()
+    parser = build_parser(**TINY, depth=5, size=64, zoom=2.0, subpixel=2).eval()
     images = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     weights = torch.ones(19)
     weights[15] = 4.0
@@ -223,6 +231,33 @@ def test_command_line(folder, trained, capsys):
     assert "mean" in capsys.readouterr().out
     assert main(["score", str(folder), "--data", str(folder)]) == 2
     assert "holds no parser" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size, zoom", [(64, 3.0), (128, 1.5), (192, 1.0), (256, 1.0)])
+def test_the_encoder_of_the_strong_recipe_sees_192_pixels_or_more(size, zoom):
+    network = _recipe_network(find_recipe("strong"), size, "single", TINY)
+    assert network["zoom"] == zoom
+    parser = build_parser(**network, size=size).eval()
+    with torch.no_grad():
+        assert parser(torch.zeros(1, 3, size, size)).shape == (1, 19, size, size)
+
+
+@pytest.mark.parametrize("count, epochs", [(3700, 11), (900, 11), (700, 14), (350, 28)])
+def test_few_faces_are_seen_more_often(count, epochs):
+    assert _enough_epochs(find_recipe("strong"), count) == epochs
+    assert _enough_epochs(find_recipe("paper"), count) == 30
+
+
+def test_a_part_of_the_faces_is_in_each_larger_part(folder, tmp_path):
+    rows = np.arange(10, 50)
+    few, more = (_draw_faces(rows, count, seed=3) for count in (7, 20))
+    assert len(few) == 7 and set(few) < set(more) < set(rows)
+    assert (_draw_faces(rows, None, 3) == rows).all()
+    with pytest.raises(InputError, match="count 41: there are 40 faces"):
+        _draw_faces(rows, 41, 3)
+    options = {"network": TINY, "training": {"epochs": 1, "precision": "no"}, "count": 5}
+    train_on_folders([folder], tmp_path, size=64, threads=1, device="cpu", **options)
+    assert read_json(tmp_path / "run.json")["train"] == 5
 
 
 def test_the_fair_recipe_is_the_strong_one_with_another_objective(folder, tmp_path):

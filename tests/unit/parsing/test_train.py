@@ -384,10 +384,12 @@ def test_an_int_may_stand_for_a_float():
 
 def test_class_weights_favour_small_classes():
     masks = np.array([[[1] * 8 + [0] * 7 + [2]]], np.uint8)
-    weights = class_weights(masks, 3, 0.5, (0.1, 10))
+    weights = class_weights(masks, 3, 0.5, cap=10)
     assert weights[2] / weights[1] == pytest.approx(8**0.5) and np.dot(
         weights, [7 / 16, 0.5, 1 / 16]
     ) == pytest.approx(1)
+    capped = class_weights(masks, 3, 0.5, cap=2)
+    assert capped[2] / capped[1] == pytest.approx(2)
     assert class_weights(masks, 3, 0.0) == pytest.approx([1, 1, 1])
 
 

@@ -10,13 +10,12 @@ from helpers import DECODER, ENCODER, make_parser
 from safetensors.torch import save_file
 
 from fairparse.core.runs import InputError, read_json, write_json
+from fairparse.parsing.input_statistics import IMAGENET_MEAN, input_statistics
 from fairparse.parsing.unet import (
-    IMAGENET_MEAN,
     Parser,
     ParserSpec,
     Unfold,
     build_parser,
-    input_statistics,
     load_parser,
     save_parser,
 )
