@@ -8,7 +8,6 @@ __all__ = ['RECIPES', 'find_recipe', 'score_table', 'train_on_folders', 'packed_
 # %% ../../nbs/lib/20_parsing/09_recipes.ipynb #recipes-02
 import tempfile
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +39,6 @@ RECIPES = {
 RECIPES["strong"] = {
     "size": 128,
     "sees": 192,  # the encoder sees pictures at this size, or at their own if that is larger
-    "packs": 256,  # faces are kept at this size for training, or at their own if that is larger
     "least_seen": 9600,  # faces in all epochs together, at least
     "network": {
         "encoder": "tu-tf_efficientnet_lite0",
@@ -66,7 +64,7 @@ RECIPES["strong"] = {
         "repeat_rare": 0.3,
         "class_balance": 0.5,
         "weight_cap": 20.0,
-        "prior_correction": 0.5,
+        "prior_correction": 0.75,
         "loss": {"cross_entropy": 1.0, "lovasz": 0.5},
         "augment": {
             "flip": 0.5,
@@ -130,12 +128,10 @@ def _pack_faces(out, folders, size, label_map, swap_mirrored, valid_share=0.0, s
     return faces
 
 # %% ../../nbs/lib/20_parsing/09_recipes.ipynb #recipes-08a
-def _training_config(recipe, size, seed, changes):
+def _training_config(recipe, seed, changes):
     "The recipe's training with changes; `InputError` for a setting that does not exist"
-    detail = max(1, recipe.get("packs", size) // size)
-    settings = {**recipe["training"], "detail": detail, "seed": seed, **(changes or {})}
     try:
-        return TrainConfig(**settings)
+        return TrainConfig(**{**recipe["training"], "seed": seed, **(changes or {})})
     except TypeError as error:
         raise InputError(f"unknown training setting: {error}") from error
 
@@ -160,12 +156,9 @@ def _draw_faces(rows, count, seed):
     return np.sort(np.random.default_rng([seed, 21]).permutation(rows)[:count])
 
 
-def _score_held_out(folder, pack, device):
-    "Write scores.csv of the trained parser, at its own size; its mIoU in percent"
-    parser = load_parser(folder, device=device)
-    with tempfile.TemporaryDirectory() as scratch:
-        faces = pack(scratch, size=parser.spec.size)
-        counts = score_faces(parser, faces, faces.rows("valid"))
+def _score_held_out(folder, faces, device):
+    "Write scores.csv of the trained parser; its mIoU in percent"
+    counts = score_faces(load_parser(folder, device=device), faces, faces.rows("valid"))
     table = score_table(counts, faces.classes)
     write_csv(table, folder / "scores.csv")
     return float(table.iou.iloc[-1])
@@ -192,27 +185,24 @@ def train_on_folders(
     """
     chosen = find_recipe(recipe)
     size = size or chosen["size"]
-    config = _training_config(chosen, size, seed, training)
+    config = _training_config(chosen, seed, training)
     network = _recipe_network(chosen, size, config.objective, network)
     parameters = {
-        **{"recipe": recipe, "size": size, "seed": seed, "threads": threads, "count": count},
-        **{"network": network, "training": config.__dict__},
-        **{"valid_share": valid_share, "swap_mirrored": swap_mirrored},
+        "recipe": recipe,
+        "size": size,
+        "network": network,
+        "training": config.__dict__,
+        "valid_share": valid_share,
+        "swap_mirrored": swap_mirrored,
+        "threads": threads,
+        "seed": seed,
     }
 
     run = Run(out, parameters)
     fix_randomness(seed, threads)
     parser = build_parser(**network, size=size)
     place = run.folder / "faces"
-    pack = partial(
-        _pack_faces,
-        folders=folders,
-        label_map=label_map,
-        swap_mirrored=swap_mirrored,
-        valid_share=valid_share,
-        seed=seed,
-    )
-    faces = pack(place, size=size * config.detail)
+    faces = _pack_faces(place, folders, size, label_map, swap_mirrored, valid_share, seed)
     train, valid = _draw_faces(faces.rows("train"), count, seed), faces.rows("valid")
     if "epochs" not in (training or {}):
         config.epochs = _enough_epochs(chosen, len(train))
@@ -221,7 +211,7 @@ def train_on_folders(
     parameters["threads"] = torch.get_num_threads()  # a resumed training keeps its number
 
     if len(valid):
-        run.note(valid_miou=_score_held_out(run.folder, pack, device))
+        run.note(valid_miou=_score_held_out(run.folder, faces, device))
     run.note(
         faces=", ".join(faces.meta["sources"]),
         train=len(train),

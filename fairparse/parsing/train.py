@@ -21,7 +21,7 @@ from ..core.precision import pick_precision
 from ..core.records import GRADIENTS, HISTORY, FaceSet, write_table
 from ..core.runs import InputError, atomic_write, check_types, check_values
 from ..core.training import EpochTrainer, derive_seed, epoch_order
-from ..data.augment import AugmentConfig, augment, shrink
+from ..data.augment import AugmentConfig, augment
 from ..data.damage import PERTURBATIONS, perturb
 from ..data.harden import HardenConfig, harden
 from ..data.labels import flip_order
@@ -31,7 +31,6 @@ from fairparse.parsing.batches import (
     group_members,
     hold_faces,
     room_for,
-    shown_side,
     take_faces,
 )
 from .gradients import measure_terms
@@ -94,7 +93,6 @@ class TrainConfig:
     loss: dict = field(default_factory=dict)  # e.g. {"noise_std": 0.5}
     augment: dict = field(default_factory=dict)  # e.g. {"rotate": 15}
     harden: dict = field(default_factory=dict)  # see `data.harden`, e.g. {"paint": 0.3}
-    detail: int = 1  # the parser gets faces at this part of their size, turned before: still sharp
     compile: bool = False  # torch.compile
 
     def __post_init__(self):
@@ -142,7 +140,7 @@ class TrainConfig:
                 "lr_schedule": ("constant", "one_cycle"),
                 "precision": ("no", "fp16", "bf16", "auto"),
             },
-            positive=("epochs", "batch_size", "accumulate", "lr", "weight_cap", "detail"),
+            positive=("epochs", "batch_size", "accumulate", "lr", "weight_cap"),
             not_negative=(
                 *("seed", "encoder_lr", "weight_decay", "repeat_rare", "balance_groups"),
                 *("class_balance", "prior_correction"),
@@ -151,7 +149,11 @@ class TrainConfig:
         )
 
     def resolve(self) -> tuple:  # Homotopy, LossConfig, AugmentConfig, HardenConfig
-        "The objective's schedule and loss with this configuration's changes, or `InputError`"
+        """
+        The objective's schedule and loss with this configuration's changes
+
+        `InputError` for unknown names.
+        """
         objective = find_objective(self.objective)
         try:
             return (
@@ -257,7 +259,6 @@ class Trainer(EpochTrainer):
         self.flip = torch.as_tensor(flip_order(faces.classes), device=self.device)
         self.member = group_members(faces, config, self.homotopy)
         self.factors = face_factors(faces, train_rows, self.member, config)
-        self.side = shown_side(faces, config)
         self.steps_per_epoch = len(self.order(0))
         resident = room_for(faces, self.device) if resident is None else resident
         held = hold_faces(faces, self.device) if resident else (faces.images, faces.masks)
@@ -320,11 +321,6 @@ class Trainer(EpochTrainer):
         member = torch.from_numpy(self.member[rows]).to(self.device)
         return *take_faces(self.source, rows, self.device), member
 
-    def fetch_plain(self, rows: np.ndarray) -> tuple:
-        "As `fetch`, at the size at which the parser gets faces, without augmentation"
-        images, target, member = self.fetch(rows)
-        return *shrink(images, target, self.side), member
-
     def train_step(
         self,
         rows: np.ndarray,  # (B,) positions of the faces
@@ -338,7 +334,7 @@ class Trainer(EpochTrainer):
         # data
         images, target, member = self.fetch(rows)
         ranges = replace(self.augment, worse=self.worse)
-        images, target = augment(images, target, self.flip, ranges, self.side)
+        images, target = augment(images, target, self.flip, ranges)
         images, target = harden(images, target, self.hardening)
         images = images.contiguous(memory_format=torch.channels_last)
 
@@ -387,7 +383,7 @@ class Trainer(EpochTrainer):
         rows = measure_terms(
             self.plain,
             self.loss,
-            map(self.fetch_plain, batches),
+            map(self.fetch, batches),
             [derive_seed(config.seed, self.epoch, number) for number in range(len(batches))],
             config.perturbation,
             config.severity,
@@ -426,7 +422,7 @@ class Trainer(EpochTrainer):
             return math.nan, np.full(groups + 1, math.nan)
         total = np.zeros((groups + 1, classes, 3))
         for rows in np.array_split(self.valid_rows, -(-count // self.config.batch_size)):
-            images, target, member = self.fetch_plain(rows)
+            images, target, member = self.fetch(rows)
             if not len(images):
                 continue
             with self.accelerator.autocast():

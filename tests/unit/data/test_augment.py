@@ -1,13 +1,11 @@
 "Augmentation: image and mask stay together, left and right are swapped, ranges and seeds hold"
 
-import numpy as np
 import pytest
 import torch
 from helpers import PALETTE
-from PIL import Image
 
 from fairparse.core.runs import InputError
-from fairparse.data.augment import AugmentConfig, augment, mirror, move, relight, shrink
+from fairparse.data.augment import AugmentConfig, augment, mirror, move, relight
 from fairparse.data.labels import CLASSES, flip_order
 
 ORDER = torch.as_tensor(flip_order(CLASSES))
@@ -74,37 +72,6 @@ def test_image_and_mask_move_together(ranges):
     # the rest are mixed colours along borders
     assert agreement(images, target) == 1
     assert agreement(moved, labels) > 0.9 > agreement(moved, target)
-
-
-@pytest.mark.parametrize("config", [AugmentConfig(), AugmentConfig(rotate=20, scale=0.3)], ids=str)
-def test_faces_are_turned_and_shrunk_at_once(config):
-    images, target = painted(8)
-    torch.manual_seed(0)
-    small, labels = augment(images, target, ORDER, config, side=32)
-    assert small.shape == (8, 3, 32, 32) and labels.shape == (8, 32, 32)
-    assert agreement(small, labels) > 0.85
-
-
-def test_a_face_turned_from_a_larger_one_is_sharper():
-    config = AugmentConfig(rotate=20)
-    images, target = painted(8, size=128, blocks=16)
-    torch.manual_seed(0)
-    large, labels = move(images, target, config, 64)
-    torch.manual_seed(0)
-    small, others = move(*shrink(images, target, 64), config)
-    assert agreement(large, labels) > agreement(small, others) + 0.02
-
-
-def test_shrunk_faces_are_those_of_a_face_set():
-    images, target = painted(2)
-    small, labels = shrink(images, target, 32)
-    for image, mask, picture, own in zip(images, target, small, labels):
-        packed = Image.fromarray(image.permute(1, 2, 0).byte().numpy())
-        wanted = np.asarray(packed.resize((32, 32), Image.Resampling.BILINEAR))
-        assert np.abs(picture.permute(1, 2, 0).numpy() - wanted).max() <= 1
-        known = Image.fromarray(mask.byte().numpy()).resize((32, 32), Image.Resampling.NEAREST)
-        assert (own.numpy() == np.asarray(known)).all()
-    assert shrink(images, target, 64)[0] is images
 
 
 def test_shift_and_scale_are_what_their_comments_say():

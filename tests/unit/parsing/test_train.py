@@ -382,17 +382,6 @@ def test_an_int_may_stand_for_a_float():
     assert TrainConfig(lr=1, ema=0, homotopy={"end": [1, 0, 0]}).resolve()[1] == LossConfig()
 
 
-def test_faces_larger_than_the_parser_gets_them(tmp_path):
-    faces = make_faces(tmp_path / "faces", 12, size=64, train=8)
-    seen = []
-    trainer = make_trainer(faces, tmp_path / "out", detail=2, augment={"rotate": 10})
-    trainer.plain.register_forward_hook(lambda net, images, _: seen.append(images[0].shape[-1]))
-    history = trainer.fit()
-    assert set(seen) == {32} and history.valid_miou.notna().all()
-    with pytest.raises(InputError, match="64 pixels, of which detail 4 makes no multiple of 32"):
-        make_trainer(faces, tmp_path / "other", detail=4)
-
-
 def test_class_weights_favour_small_classes():
     masks = np.array([[[1] * 8 + [0] * 7 + [2]]], np.uint8)
     weights = class_weights(masks, 3, 0.5, cap=10)
