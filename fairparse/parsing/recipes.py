@@ -64,7 +64,7 @@ RECIPES["strong"] = {
         "repeat_rare": 0.3,
         "class_balance": 0.5,
         "weight_cap": 20.0,
-        "prior_correction": 0.75,
+        "prior_correction": 0.5,
         "loss": {"cross_entropy": 1.0, "lovasz": 0.5},
         "augment": {
             "flip": 0.5,
