@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['FAIRNESS', 'PERTURB', 'WEIGHTING', 'GROUP_CLASSES', 'SoftCounts', 'soft_counts', 'pool', 'mean_over', 'soft_iou',
            'soft_miou', 'dice_losses', 'dice_loss', 'GroupScores', 'pool_groups', 'score_groups', 'group_variance',
-           'group_shortfall', 'GroupHistory', 'LossParts', 'LossConfig', 'MultiObjectiveLoss']
+           'group_shortfall', 'GroupHistory', 'LossParts', 'LossConfig', 'lovasz_softmax', 'MultiObjectiveLoss']
 
 # %% ../../nbs/lib/20_parsing/03_losses.ipynb #losses-02
 from dataclasses import dataclass, field, fields
 
 import torch
-from segmentation_models_pytorch.losses import LovaszLoss
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -281,6 +280,26 @@ class LossConfig:
         if not 0 <= self.history < 1:
             raise InputError(f"history must lie in 0..1, below 1, not {self.history}")
 
+# %% ../../nbs/lib/20_parsing/03_losses.ipynb #losses-32c
+def lovasz_softmax(
+    logits: Tensor,  # (B, C, H, W)
+    target: Tensor,  # (B, H, W) int64
+    least: float = 0.02,  # smaller errors are left out; together they would add less than this
+) -> Tensor:  # scalar in 0..1
+    "Lovász-softmax, mean over the classes that the batch contains (Berman et al., CVPR 2018)"
+    probabilities = _at_least_float32(logits).softmax(1).movedim(1, 0).flatten(1)
+    losses, labels = [], target.flatten()
+    for c in labels.unique().tolist():
+        true = labels == c
+        error = (true.float() - probabilities[c]).abs()
+        (counted,) = torch.nonzero(error.detach() >= least, as_tuple=True)
+        error, order = error[counted].sort(descending=True)
+        wrong = true[counted][order].float()
+        missed, added, total = wrong.cumsum(0), (1 - wrong).cumsum(0), true.sum()
+        lost = 1 - (total - missed) / (total + added)
+        losses.append(error @ lost.diff(prepend=lost.new_zeros(1)))
+    return torch.stack(losses).mean()
+
 # %% ../../nbs/lib/20_parsing/03_losses.ipynb #losses-34
 class MultiObjectiveLoss(nn.Module):
     "alpha * Dice + beta * robustness + gamma * fairness"
@@ -296,7 +315,6 @@ class MultiObjectiveLoss(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
         priors = torch.tensor(config.log_priors or [0.0] * num_classes)
         self.register_buffer("log_priors", priors[:, None, None], persistent=False)
-        self.lovasz_softmax = LovaszLoss("multiclass")
 
     @property
     def needs_second_pass(self) -> bool:
@@ -345,8 +363,9 @@ class MultiObjectiveLoss(nn.Module):
         "Lovász-softmax of one pixel of each square"
         side = self.config.lovasz_side
         down, right = torch.randint(side, (2,)).tolist()
-        some = logits[..., down::side, right::side]
-        return self.lovasz_softmax(_at_least_float32(some), target[..., down::side, right::side])
+        return lovasz_softmax(
+            logits[..., down::side, right::side], target[..., down::side, right::side]
+        )
 
     def robustness(self, counts, logits, target, perturbed):
         "Minus the mIoU of perturbed logits, or how much of the mIoU the perturbation costs"

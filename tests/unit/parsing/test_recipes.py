@@ -242,7 +242,7 @@ def test_the_encoder_of_the_strong_recipe_sees_192_pixels_or_more(size, zoom):
         assert parser(torch.zeros(1, 3, size, size)).shape == (1, 19, size, size)
 
 
-@pytest.mark.parametrize("count, epochs", [(3700, 11), (900, 11), (700, 14), (350, 28)])
+@pytest.mark.parametrize("count, epochs", [(3700, 10), (900, 10), (700, 12), (350, 24)])
 def test_few_faces_are_seen_more_often(count, epochs):
     assert _enough_epochs(find_recipe("strong"), count) == epochs
     assert _enough_epochs(find_recipe("paper"), count) == 30
