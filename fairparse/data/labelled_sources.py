@@ -24,7 +24,7 @@ from fairparse.data.labelled import (
     read_square,
 )
 from .labelled_layouts import list_labelled
-from .packed import pack_pictures, take_rows
+from .packed import decode_part, pack_pictures, take_rows
 
 # %% ../../nbs/lib/10_data/22_labelled_sources.ipynb #labelled-sources-11
 def _fer_picture(text):
@@ -99,23 +99,18 @@ def _what(row):
 
 def _decode(rows, size, workers, packed):
     "Pictures of `rows` (N, size, size, 3), and the error (or None) of each"
+
+    def read(i):
+        return _read(rows[i]["picture"], size)
+
     if packed and len(rows) * size**2 * 3 > IN_MEMORY:
         pictures = [_what(row) for row in rows]
-        images, failed = pack_pictures(
-            packed, pictures, size, lambda i: _read(rows[i]["picture"], size), workers
-        )
-        return images, [failed.get(i) for i in range(len(rows))]
-    images = np.empty((len(rows), size, size, 3), np.uint8)
-
-    def decode(i):
-        try:
-            images[i] = _read(rows[i]["picture"], size)
-        except (InputError, ValueError, OverflowError) as error:
-            return error
-        return None
-
-    with ThreadPoolExecutor(workers or min(available_cores(), 8)) as pool:
-        return images, list(pool.map(decode, range(len(rows))))
+        images, failed = pack_pictures(packed, pictures, size, read, workers)
+    else:
+        images = np.empty((len(rows), size, size, 3), np.uint8)
+        with ThreadPoolExecutor(workers or min(available_cores(), 8)) as pool:
+            failed = decode_part(images, read, 0, pool)
+    return images, [failed.get(i) for i in range(len(rows))]
 
 # %% ../../nbs/lib/10_data/22_labelled_sources.ipynb #labelled-sources-26
 def _name(picture, root):

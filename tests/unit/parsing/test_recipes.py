@@ -19,6 +19,7 @@ from fairparse.parsing.recipes import (
     _enough_epochs,
     _recipe_network,
     find_recipe,
+    label_efficiency,
     score_folder,
     train_on_folders,
 )
@@ -269,3 +270,17 @@ def test_the_fair_recipe_is_the_strong_one_with_another_objective(folder, tmp_pa
     spec = load_parser(tmp_path).spec
     assert spec.standardise and spec.clean and spec.coordinates
     assert read_json(tmp_path / "run.json")["parameters"]["training"]["augment"]["worse"] == 0.3
+
+
+def test_trainings_on_more_faces_beside_one_another(folder, tmp_path):
+    options = {"network": TINY, "training": {"epochs": 1, "precision": "no"}, "size": 64}
+    for count in (8, 4):
+        out = tmp_path / str(count)
+        train_on_folders([folder], out, valid_share=0.25, count=count, device="cpu", **options)
+    table = label_efficiency([tmp_path / "8", tmp_path / "4"])
+    assert table.faces.tolist() == [4, 8] and table.held_out.tolist() == [4, 4]
+    scores = pd.read_csv(tmp_path / "8" / "scores.csv").set_index("class").iou
+    assert table.iou_mean[1] == scores["mean"] and (table.minutes > 0).all()
+    (tmp_path / "8" / "scores.csv").unlink()
+    with pytest.raises(InputError, match="8 has no scores.csv: train it with --valid-share"):
+        label_efficiency([tmp_path / "8"])
