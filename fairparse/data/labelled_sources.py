@@ -24,6 +24,7 @@ from fairparse.data.labelled import (
     read_square,
 )
 from .labelled_layouts import list_labelled
+from .look_alikes import look_alikes
 from .packed import decode_part, pack_pictures, take_rows
 
 # %% ../../nbs/lib/10_data/22_labelled_sources.ipynb #labelled-sources-11
@@ -198,6 +199,9 @@ def open_labelled(
     valid_share: float = 0.1,
     test_share: float = 0.2,  # where there is no official split
     workers: int | None = None,  # threads that decode (procedural: processes that draw)
+    # without named persons: pictures whose thumbnails correlate by so much are dealt together,
+    # see `look_alikes`; 0: each by itself
+    alike: float = 0.0,
     packed: str | Path | None = None,  # folder for what is over `IN_MEMORY`; None: all in memory
 ) -> LabelledFaces:
     "Read a data set of labelled faces; `InputError` if there is none, or nothing in it is readable"
@@ -223,5 +227,8 @@ def open_labelled(
     if len(kept) < len(rows):
         rows, images = [rows[i] for i in kept], take_rows(images, np.array(kept))
     described = dict(source=f"{found}: {root.name}", task=task, rejected=rejected)
+    if alike and any(row["person"] is None for row in rows):
+        groups = look_alikes(images, alike)
+        rows = [{**row, "person": f"group {k}"} for row, k in zip(rows, groups)]
     shares = valid_share, test_share
     return _assemble(rows, images, listing.classes, listing.flags, seed, shares, **described)
