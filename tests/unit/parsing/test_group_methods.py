@@ -30,11 +30,6 @@ from fairparse.parsing.losses import (
 from fairparse.parsing.train import TrainConfig
 
 
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory):
-    return make_faces(tmp_path_factory.mktemp("faces"), 18, train=12)
-
-
 def batch(classes=4, seed=0):
     "Logits of six faces; the first two are of group 0, the next three of group 1, the last of none"
     torch.manual_seed(seed)

@@ -17,11 +17,6 @@ from fairparse.parsing.train import TrainConfig, Trainer
 from fairparse.parsing.unet import load_parser
 
 
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory):
-    return make_faces(tmp_path_factory.mktemp("faces"), 18, train=12)
-
-
 def settings(**changes):
     return TrainConfig(**{"objective": "group_teachers", "epochs": 4, "batch_size": 4, **changes})
 

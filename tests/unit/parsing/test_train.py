@@ -21,11 +21,6 @@ from fairparse.parsing.train import TrainConfig, Trainer, class_weights
 from fairparse.parsing.unet import load_parser
 
 
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory):
-    return make_faces(tmp_path_factory.mktemp("faces"), 18, train=12)
-
-
 def assert_same_weights(first, second):
     "The written weights, last and best, equal to the bit"
     for which in ("model", "best"):
