@@ -9,10 +9,17 @@ from fairparse.core.runs import InputError, write_json
 from fairparse.parsing import quantise
 from fairparse.parsing.export import export_onnx
 from fairparse.parsing.predict import predict_masks
-from fairparse.parsing.quantise import export_int8, open_onnx, quantise_onnx, score_onnx
+from fairparse.parsing.quantise import (
+    export_int8,
+    kept_in_float,
+    open_onnx,
+    quantise_onnx,
+    score_onnx,
+)
 from fairparse.parsing.train import TrainConfig, Trainer
 from fairparse.parsing.unet import load_parser
 
+onnx = pytest.importorskip("onnx", reason="needs the extra `onnx`")
 pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
 pytest.importorskip("onnxscript", reason="needs the extra `onnx`")
 
@@ -112,3 +119,22 @@ def test_weights_have_seven_bits(tmp_path, folder, faces):
         if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 4
     ]
     assert len(arrays) > 20 and max(np.abs(array.astype(int)).max() for array in arrays) <= 64
+
+
+def test_what_stays_in_float_and_what_does_not(folder, tmp_path):
+    plain, small = tmp_path / "plain.onnx", tmp_path / "small.onnx"
+    export_onnx(folder, plain)  # two looks, of one network
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), np.uint8)
+    kept = kept_in_float(onnx.load(plain))
+    quantise_onnx(plain, small, pictures)
+    model = onnx.load(small)
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    inputs = {tensor.name for tensor in model.graph.initializer}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert 0 < len(kept) < len(convolutions)
+    for node in convolutions:
+        of_eight_bits = node.input[1] not in inputs  # its weights come from DequantizeLinear
+        assert of_eight_bits == (node.name not in kept)
+        assert not of_eight_bits or made_by[node.input[1]].op_type == "DequantizeLinear"
+    first, last = convolutions[0].name, convolutions[-1].name
+    assert {first, last} <= set(kept)
