@@ -44,3 +44,12 @@ def test_what_is_said_of_the_study_stands_in_its_records():
     worlds = pd.read_csv(study / "worlds.csv").set_index(["world", "quantity"])
     row = worlds.loc[("plenty", "gap")]
     assert f"{row.value:.1f} points ({row.low:.1f} to {row.high:.1f})" in said
+
+
+def test_what_is_said_of_the_strong_recipe():
+    iou = pd.read_csv(ROOT / "outputs/published/strong_held_out.csv").set_index("class").iou
+    said = (ROOT / "README.md").read_text()
+    assert f"reaches {iou['mean']:.1f} % mIoU on 500 others" in said
+    assert f"earring {iou['earring']:.1f}, necklace {iou['necklace']:.1f})" in said
+    everybody = pd.read_csv(ROOT / "outputs/published/strong_held_out.csv").images_with_class
+    assert everybody.iloc[-1] == 500
