@@ -363,9 +363,9 @@ class MultiObjectiveLoss(nn.Module):
         "Lovász-softmax of one pixel of each square"
         side = self.config.lovasz_side
         down, right = torch.randint(side, (2,)).tolist()
-        return lovasz_softmax(
-            logits[..., down::side, right::side], target[..., down::side, right::side]
-        )
+        some = logits[..., down::side, right::side]
+        true = target[..., down::side, right::side]
+        return lovasz_softmax(some, true)
 
     def robustness(self, counts, logits, target, perturbed):
         "Minus the mIoU of perturbed logits, or how much of the mIoU the perturbation costs"

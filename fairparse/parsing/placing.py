@@ -125,9 +125,12 @@ def _shrink(probabilities, height, width):
     import torch.nn.functional as F
 
     probabilities = probabilities.float().cpu()
-    size = min(height, probabilities.shape[1]), min(width, probabilities.shape[2])
-    if size != probabilities.shape[1:]:
-        probabilities = F.interpolate(probabilities[None], size, mode="bilinear", antialias=True)[0]
+    _, h, w = probabilities.shape
+    size = min(height, h), min(width, w)
+    if size != (h, w):
+        batch = probabilities[None]
+        batch = F.interpolate(batch, size, mode="bilinear", antialias=True)
+        probabilities = batch[0]
     return probabilities.numpy()
 
 

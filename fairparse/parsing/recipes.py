@@ -6,6 +6,7 @@
 __all__ = ['RECIPES', 'find_recipe', 'score_table', 'train_on_folders', 'packed_faces', 'score_folder', 'label_efficiency']
 
 # %% ../../nbs/lib/20_parsing/09_recipes.ipynb #recipes-02
+import math
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,13 +147,18 @@ def _training_config(recipe, seed, changes):
 
 def _recipe_network(recipe, size, objective, changes):
     "The recipe's network for pictures of a size, with changes"
-    zoom = max(1.0, recipe.get("sees", size) / size)
-    return own_network(objective, {**recipe["network"], "zoom": zoom, **(changes or {})})
+    seen = recipe.get("sees", size)
+    network = {**recipe["network"]}
+    network["zoom"] = max(1.0, seen / size)
+    network.update(changes or {})
+    return own_network(objective, network)
 
 
 def _enough_epochs(recipe, count):
     "The recipe's epochs, more for so few faces that too little would be seen of them"
-    return max(recipe["training"].get("epochs", 30), -(-recipe.get("least_seen", 0) // count))
+    usual = recipe["training"].get("epochs", 30)
+    least = recipe.get("least_seen", 0)
+    return max(usual, math.ceil(least / count))
 
 
 def _draw_faces(rows, count, seed):
@@ -161,7 +167,9 @@ def _draw_faces(rows, count, seed):
         return rows
     if not 1 <= count <= len(rows):
         raise InputError(f"count {count}: there are {len(rows)} faces to train on")
-    return np.sort(np.random.default_rng([seed, 21]).permutation(rows)[:count])
+    rng = np.random.default_rng([seed, 21])
+    drawn = rng.permutation(rows)[:count]
+    return np.sort(drawn)
 
 
 def _score_held_out(folder, faces, device):
