@@ -11,7 +11,7 @@ from fairparse.parsing.recipes import train_on_folders
 from fairparse.workflow.notebooks import NotebookError, execute_notebook, job_environment
 
 SMALL = {"encoder": "tu-mobilenetv3_small_050", "encoder_weights": "none"}
-SMALL |= {"decoder_channels": [32, 24, 16, 16, 8]}
+SMALL |= {"decoder_channels": [32, 24, 16]}
 
 
 def run_notebook(name, log, **values):
