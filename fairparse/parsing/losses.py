@@ -294,8 +294,8 @@ def lovasz_softmax(
         error = (true.float() - probabilities[c]).abs()
         (counted,) = torch.nonzero(error.detach() >= least, as_tuple=True)
         error, order = error[counted].sort(descending=True)
-        wrong = true[counted][order].float()
-        missed, added, total = wrong.cumsum(0), (1 - wrong).cumsum(0), true.sum()
+        inside = true[counted][order].float()  # 1: a pixel of the class, 0: of another
+        missed, added, total = inside.cumsum(0), (1 - inside).cumsum(0), true.sum()
         lost = 1 - (total - missed) / (total + added)
         losses.append(error @ lost.diff(prepend=lost.new_zeros(1)))
     return torch.stack(losses).mean()

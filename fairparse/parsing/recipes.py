@@ -156,7 +156,7 @@ def _recipe_network(recipe, size, objective, changes):
 
 def _enough_epochs(recipe, count):
     "The recipe's epochs, more for so few faces that too little would be seen of them"
-    usual = recipe["training"].get("epochs", 30)
+    usual = TrainConfig(**recipe["training"]).epochs
     least = recipe.get("least_seen", 0)
     return max(usual, math.ceil(least / count))
 
